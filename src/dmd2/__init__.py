@@ -1,0 +1,1 @@
+"""`dmd2`: distribution matching distillation of diffusion models into one to four steps."""

@@ -1,0 +1,57 @@
+"""Scores the generator and every average of it at regular intervals during training."""
+
+import time
+from typing import Any
+
+import lightning as L
+
+from dmd2.scoring import Scores, Scoring
+
+
+class Evaluation(L.Callback):
+    """Every `every` iterations and at the end: `score/WEIGHTS/METRIC` to the loggers, a row to `history`.
+
+    Beside the first scores the references (teacher, real data, baselines) are made, once a teacher.
+    """
+
+    def __init__(self, every: int) -> None:
+        if every < 1:
+            raise ValueError(f"callbacks.evaluation.every must be at least 1, got {every}")
+        self.every = every
+        self.history: list[dict[str, Any]] = []
+        self.references: dict[str, dict[str, Scores]] = {}
+        self.seconds = 0.0
+
+    def attach(self, scoring: Scoring) -> None:
+        """Take what scores."""
+        self.scoring = scoring
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Score the teacher and the real data first: without them no score can be read."""
+        started = time.perf_counter()
+        self.references = self.scoring.references(announce=print)
+        self.seconds += time.perf_counter() - started
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Score when it is time."""
+        last = trainer.global_step >= trainer.max_steps
+        if trainer.global_step % self.every == 0 or last:
+            self.score(trainer, pl_module)
+
+    def score(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Score all weights now; abandoned when the trainer is told to stop."""
+        started = time.perf_counter()
+        try:
+            scores = {
+                name: self.scoring.student(network, stop=lambda: trainer.should_stop)
+                for name, network in pl_module.students().items()
+            }
+        except InterruptedError:
+            return
+        self.history.append({"iteration": trainer.global_step, "scores": scores})
+        self.seconds += time.perf_counter() - started
+        pl_module.log_metrics(
+            {f"score/{name}/{metric}": value for name, found in scores.items() for metric, value in found.items()}
+        )

@@ -1,0 +1,46 @@
+"""A progress bar with losses, samples per second and the time left; it reads what the loggers read, no device."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as L
+from tqdm import tqdm
+
+
+class Progress(L.Callback):
+    """One bar a fit, `title` before it; `shown` maps a logged key to its short name in the bar."""
+
+    def __init__(self, title: str, total: int, shown: Mapping[str, str]) -> None:
+        self.title, self.total, self.shown = title, total, dict(shown)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Open the bar, on rank 0 alone."""
+        self.bar = tqdm(
+            total=self.total,
+            initial=trainer.global_step,
+            desc=self.title,
+            unit="it",
+            dynamic_ncols=True,
+            mininterval=0.5,
+            disable=not trainer.is_global_zero,
+        )
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Advance; renew the numbers when new ones were logged."""
+        self.bar.update(1)
+        latest: dict[str, float] = pl_module.latest
+        if latest:
+            self.bar.set_postfix(
+                {short: f"{latest[key]:.3g}" for key, short in self.shown.items() if key in latest}, refresh=False
+            )
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Close the bar."""
+        self.bar.close()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Close the bar, if it was opened, so that the error starts on a line of its own."""
+        if hasattr(self, "bar"):
+            self.bar.close()

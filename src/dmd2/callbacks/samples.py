@@ -1,0 +1,38 @@
+"""Sample grids at regular intervals: always the same noise and labels, so that pictures compare."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.loggers import WandbLogger
+
+from dmd2.generation import StudentMaker
+from dmd2.pictures import picture
+from dmd2.scoring import Scoring
+
+
+class Samples(L.Callback):
+    """Every `every` iterations a picture of the first weights in `samples/`, and to wandb where it logs."""
+
+    def __init__(self, every: int, num_samples: int = 100) -> None:
+        self.every, self.num_samples = every, num_samples
+
+    def attach(self, scoring: Scoring, folder: Path) -> None:
+        """Take what makes numbered samples, and where pictures go."""
+        self.scoring, self.folder = scoring, folder
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Draw when it is time, on rank 0 alone."""
+        if trainer.global_step % self.every or not trainer.is_global_zero:
+            return
+        name, network = next(iter(pl_module.students().items()))
+        scoring = self.scoring
+        maker = StudentMaker(network, scoring.conditioner, scoring.sampler)
+        x0, _ = scoring.numbered(pl_module.device).make(maker, range(self.num_samples))
+        path = self.folder / f"{trainer.global_step:08d}.png"
+        picture({f"{name}, iteration {trainer.global_step}": scoring.data.to_pixels(x0)}, path)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_image("samples/grid", [str(path)], step=trainer.global_step)

@@ -1,0 +1,83 @@
+"""`dmd2 VERB key=value ...`: the one console command; `dmd2 --help` lists its verbs."""
+
+import importlib
+import os
+import sys
+import time
+from pathlib import Path
+
+VERBS = {
+    "train": "distil a teacher into a few-step generator, score it, show it",
+    "pretrain": "only train the teacher of an experiment, if it is not there yet",
+    "pairs": "only make an experiment's noise-image pairs (DMD's data set)",
+    "sample": "draw samples from a run's student",
+    "evaluate": "score a run's student again",
+    "compare": "one table and one picture of many runs",
+}
+
+HELP = """dmd2: diffusion models in one to four steps, by distribution matching distillation.
+
+usage: dmd2 VERB [KEY=VALUE ...]      dmd2 VERB --help says more
+
+{verbs}
+
+Start with `dmd2 train`: five minutes on a laptop, from handwritten digits to a one-step generator.
+"""
+
+
+def main() -> None:
+    """Run a verb; a user's mistake ends with one line and exit code 2, Ctrl-C with 130."""
+    verb, rest = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("--help", [])
+    if verb in ("-h", "--help", "help"):
+        print(HELP.format(verbs="\n".join(f"  {name:10s} {what}" for name, what in VERBS.items())))
+        return
+    if verb not in VERBS:
+        fail(f"there is no verb {verb!r}; choose from {', '.join(VERBS)}")
+    if {"-h", "--help"} & set(rest):
+        print(verb_help(verb))
+        return
+    # Ranks of one run and jobs of one sweep must agree on the run's name, so it is fixed before Hydra starts.
+    os.environ.setdefault("DMD2_RUN_ID", time.strftime("%Y-%m-%d_%H-%M-%S"))
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come here whole, and leave as one line
+    sys.argv = [f"dmd2 {verb}", *rest]
+    try:
+        importlib.import_module(f"dmd2.commands.{verb}").main()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        if (line := one_line(error)) is None:
+            raise
+        fail(line)
+
+
+def fail(line: str) -> None:
+    """End with one line on stderr."""
+    print(f"dmd2: {line}", file=sys.stderr)
+    sys.exit(2)
+
+
+def verb_help(verb: str) -> str:
+    """A verb's own page: its module's docstring, read without importing it, and the experiments there are."""
+    source = (Path(__file__).parent / "commands" / f"{verb}.py").read_text()
+    text = source.split('"""')[1].strip()
+    if verb not in ("train", "pretrain", "pairs"):
+        return text
+    from dmd2.config import config_folder  # noqa: PLC0415
+
+    names = sorted(path.stem for path in (config_folder() / "experiment").glob("*.yaml"))
+    return f"{text}\n\nExperiments: {', '.join(names)}"
+
+
+def one_line(error: BaseException) -> str | None:
+    """A user's mistake in one line; None for an error of ours, which deserves its traceback."""
+    from hydra.errors import HydraException  # noqa: PLC0415
+    from omegaconf.errors import OmegaConfBaseException  # noqa: PLC0415
+
+    users = (ValueError, FileNotFoundError, FloatingPointError, HydraException, OmegaConfBaseException)
+    if not isinstance(error, users):
+        return None
+    cause = error
+    while isinstance(cause.__cause__, users):  # what a constructor said, inside Hydra's account of where
+        cause = cause.__cause__
+    return " ".join(str(cause).split())

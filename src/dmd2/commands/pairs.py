@@ -1,0 +1,20 @@
+"""Make the noise-image pairs of an experiment's teacher (DMD's data set); goes on where it stopped.
+
+usage: dmd2 pairs experiment=digits_dmd [pairs.num_pairs=10000] [KEY=VALUE ...]
+"""
+
+import hydra
+from omegaconf import DictConfig
+
+from dmd2.config import config_folder, resolved
+from dmd2.runtime import build_data, build_teacher, make_pairs
+
+
+@hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="train")
+def main(composed: DictConfig) -> None:
+    """Make sure that the pairs exist."""
+    config = resolved(composed)
+    if config["pairs"] is None:
+        raise ValueError(f"the experiment {config['name']} uses no pairs; choose one that does: experiment=digits_dmd")
+    data = build_data(config["data"])
+    print(f"pairs are in {make_pairs(config, build_teacher(config, data), data)}")

@@ -1,0 +1,18 @@
+"""Train the teacher of an experiment, unless it is in the cache already.
+
+usage: dmd2 pretrain experiment=NAME [KEY=VALUE ...]
+"""
+
+import hydra
+from omegaconf import DictConfig
+
+from dmd2.config import config_folder, resolved
+from dmd2.runtime import build_data, build_teacher
+
+
+@hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="train")
+def main(composed: DictConfig) -> None:
+    """Make sure that the teacher exists."""
+    config = resolved(composed)
+    teacher = build_teacher(config, build_data(config["data"]))
+    print(f"teacher {teacher.key} is in {config['paths']['cache']}/teachers")

@@ -1,0 +1,102 @@
+"""Checks a composed config before anything is built: a misspelt or unread key is refused by name."""
+
+import difflib
+import inspect
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+Config = dict[str, Any]
+
+
+def config_folder() -> Path:
+    """Where the YAML files are: beside the code in an installed wheel, at the top of a checkout."""
+    installed = Path(__file__).parent / "conf"
+    return installed if installed.exists() else Path(__file__).parents[2] / "conf"
+
+
+def resolved(composed: DictConfig) -> Config:
+    """A composed config as plain containers, checked.
+
+    Raises ValueError that names the first key nobody reads, or the first value that is missing.
+    """
+    for key in sorted(OmegaConf.missing_keys(composed)):
+        raise ValueError(f"{key} has no value; type {key}=VALUE")
+    config: Config = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
+    check(config)
+    return config
+
+
+SECTIONS: dict[str, set[str]] = {
+    "": {
+        "name", "seed", "max_iterations", "critic_updates", "accumulate", "max_grad_norm", "ema", "log_every",
+        "head_reads", "pairs", "weights", "teacher", "data", "loss", "sampler", "optimizer", "metric", "callbacks",
+        "logger", "trainer", "paths",
+    },
+    "teacher": {
+        "sigma_data", "weighting", "guidance", "denoiser", "conditioner", "head", "weights", "pretrain",
+    },
+    "teacher.pretrain": {"max_iterations", "data", "module"},
+    "pairs": {"num_pairs", "batch_size", "dtype", "num_steps"},
+    "optimizer": {"generator", "critic", "lr_factor"},
+    "paths": {"runs", "cache", "run"},
+}  # fmt: skip
+"""The keys that are read of every section that is not a constructor call."""
+
+
+def check(config: Config) -> None:
+    """Raise ValueError that names the first key nobody reads, or the first value nobody gave."""
+    for section, known in SECTIONS.items():
+        node: Any = config
+        for part in filter(None, section.split(".")):
+            node = (node or {}).get(part)
+        for key in node or {}:
+            if key not in known:
+                raise ValueError(f"{_unknown(f'{section}.{key}'.lstrip('.'), key, known)}")
+    merged = {**config["data"], **((config["teacher"]["pretrain"] or {}).get("data") or {})}
+    for path, node in (*_calls("", config), *_calls("teacher.pretrain.data", merged)):
+        _check_call(path, node)
+
+
+def _calls(path: str, node: Any) -> list[tuple[str, Config]]:
+    """All nodes with a `_target_`, with their paths."""
+    if isinstance(node, list):
+        return [call for i, item in enumerate(node) for call in _calls(f"{path}.{i}", item)]
+    if not isinstance(node, dict):
+        return []
+    inner = [call for key, item in node.items() for call in _calls(f"{path}.{key}".lstrip("."), item)]
+    return [(path, node), *inner] if "_target_" in node else inner
+
+
+def _check_call(path: str, node: Config) -> None:
+    target = get_object(node["_target_"])
+    parameters = _parameters(target)
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    for key in node:
+        if not key.startswith("_") and key not in parameters:
+            raise ValueError(_unknown(f"{path}.{key}", key, set(parameters)))
+
+
+def _parameters(target: Any) -> dict[str, inspect.Parameter]:
+    """The parameters of a call; a class's `**common` stands for those of the class it extends."""
+    found: dict[str, inspect.Parameter] = {}
+    classes = target.__mro__ if inspect.isclass(target) else ()
+    for owner in classes or (target,):
+        function = owner.__dict__.get("__init__") if classes else owner
+        if function is None:
+            continue
+        own = dict(inspect.signature(function).parameters)
+        open_ended = [name for name, p in own.items() if p.kind is p.VAR_KEYWORD]
+        found |= {name: p for name, p in own.items() if name != "self" and name not in open_ended}
+        if not open_ended:
+            return found
+    return found | {"**": inspect.Parameter("extra", inspect.Parameter.VAR_KEYWORD)}
+
+
+def _unknown(path: str, key: str, known: set[str]) -> str:
+    close = difflib.get_close_matches(key, known, 1)
+    hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(sorted(known))}"
+    return f"nothing reads the key {path}; {hint}"

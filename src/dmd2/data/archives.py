@@ -1,0 +1,124 @@
+"""Readers of what data sets come in: a folder, a zip, a tar; one stream of named files for all three.
+
+Nothing is ever unpacked to disk, and a tar is read front to back, since xz and zstd cannot seek.
+"""
+
+import lzma
+import os
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path, PureWindowsPath
+from typing import IO, Any, NamedTuple
+
+TAR_MODES = {"tar": "r|", "tar.gz": "r|gz", "tgz": "r|gz", "tar.xz": "r|xz", "txz": "r|xz", "tar.zst": "r|"}
+
+
+class Member(NamedTuple):
+    """One file of a source: its name inside, with forward slashes; `read` works until the next member."""
+
+    name: str
+    read: Callable[[], bytes]
+
+
+def members(source: Path) -> Iterator[Member]:
+    """The files of a folder or archive, in stored order.
+
+    Raises FileNotFoundError where there is nothing at `source`, ValueError for an unknown or damaged
+    archive and for a member that points outside of it, ImportError for .zst without `zstandard`.
+    """
+    if not source.exists():
+        raise FileNotFoundError(f"no data at {source}; give data.source a folder, a zip or a tar")
+    if source.is_dir():
+        return _folder(source)
+    if source.name.endswith(".zip"):
+        return _zip(source)
+    for suffix, mode in TAR_MODES.items():
+        if source.name.endswith(f".{suffix}"):
+            return _tar(source, mode)
+    raise ValueError(f"cannot read {source}; data.source must be a folder, .zip or .{', .'.join(TAR_MODES)}")
+
+
+def identity(source: Path) -> dict[str, Any]:
+    """What changes when the source does: its place, size and time of change (ns); files are not opened."""
+    if not source.exists():
+        raise FileNotFoundError(f"no data at {source}; give data.source a folder, a zip or a tar")
+    stats = [path.stat() for path in _walk(source)] if source.is_dir() else [source.stat()]
+    return {
+        "path": str(source.resolve()),
+        "num_files": len(stats),
+        "num_bytes": sum(stat.st_size for stat in stats),
+        "newest_ns": max((stat.st_mtime_ns for stat in stats), default=0),
+    }
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for where, folders, files in os.walk(folder, followlinks=True):
+        folders.sort()
+        yield from (Path(where, name) for name in sorted(files))
+
+
+def _folder(source: Path) -> Iterator[Member]:
+    for path in _walk(source):
+        yield Member(path.relative_to(source).as_posix(), path.read_bytes)
+
+
+def _zip(source: Path) -> Iterator[Member]:
+    with _damage(source), zipfile.ZipFile(source) as archive:
+        for info in archive.infolist():
+            if not info.is_dir():
+                yield Member(_inside(info.filename, source), partial(_read_zip, archive, info, source))
+
+
+def _read_zip(archive: zipfile.ZipFile, info: zipfile.ZipInfo, source: Path) -> bytes:
+    with _damage(source):
+        return archive.read(info)
+
+
+def _tar(source: Path, mode: str) -> Iterator[Member]:
+    with _damage(source), source.open("rb") as file:
+        stream = _unzstd(file) if source.name.endswith(".zst") else file
+        with tarfile.open(fileobj=stream, mode=mode) as archive:  # type: ignore[call-overload]
+            while (info := archive.next()) is not None:
+                archive.members = []  # Or a million headers stay in memory.
+                if info.issym() or info.islnk():
+                    raise ValueError(
+                        f"{info.name} in {source} is a link; pack with tar --dereference --hard-dereference"
+                    )
+                if info.isfile():
+                    yield Member(_inside(info.name, source), partial(_read_tar, archive, info, source))
+
+
+def _read_tar(archive: tarfile.TarFile, info: tarfile.TarInfo, source: Path) -> bytes:
+    with _damage(source):
+        file = archive.extractfile(info)
+        assert file is not None
+        return file.read()
+
+
+def _unzstd(file: IO[bytes]) -> IO[bytes]:
+    try:
+        import zstandard  # noqa: PLC0415
+    except ImportError as error:
+        raise ImportError("reading .tar.zst needs zstandard; type: pip install 'dmd2[zstd]'") from error
+    return zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
+
+
+def _inside(name: str, source: Path) -> str:
+    """The name in one spelling; refused where it leads out of the archive."""
+    path = PureWindowsPath(name)  # Knows both slashes and drive letters.
+    if path.anchor or ".." in path.parts:
+        raise ValueError(f"{source} holds the unsafe name {name!r}; pack it again with relative names")
+    return path.as_posix()
+
+
+@contextmanager
+def _damage(source: Path) -> Iterator[None]:
+    """Names the archive where its bytes do not make sense."""
+    try:
+        yield
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, lzma.LZMAError, zlib.error) as error:
+        raise ValueError(f"{source} is damaged ({error}); fetch it again") from error

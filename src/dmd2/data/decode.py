@@ -1,0 +1,70 @@
+"""From the bytes of an image file to pixels [C, H, W] of one size."""
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+from PIL.Image import Resampling
+
+RESIZES = (*(filter_.name.lower() for filter_ in Resampling), "adm")
+CROPS = ("center", "none")
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """What is done to every image.
+
+    resolution  Height and width in pixels.
+    resize      A filter of PIL ("lanczos", "box", "bicubic", ...), or "adm": halved by box while twice too
+                large, then bicubic, as ImageNet-64 was made (Dhariwal & Nichol 2021).
+    crop        "center" scales the short side and cuts the middle, "none" squashes both sides.
+    channels    3 for colour, 1 for grey.
+
+    An image that fits already keeps its pixels. Alpha is dropped, 16-bit grey keeps its high byte.
+    """
+
+    resolution: int
+    resize: str = "lanczos"
+    crop: str = "center"
+    channels: int = 3
+
+    def __post_init__(self) -> None:
+        if self.resolution < 1:
+            raise ValueError(f"resolution must be at least 1, got {self.resolution}; e.g. data.resolution=64")
+        if self.resize not in RESIZES:
+            raise ValueError(f"resize must be one of {', '.join(RESIZES)}, got {self.resize}")
+        if self.crop not in CROPS:
+            raise ValueError(f"crop must be center or none, got {self.crop}; e.g. data.crop=center")
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels must be 1 or 3, got {self.channels}; e.g. data.channels=3")
+
+    def __call__(self, data: bytes, name: str) -> np.ndarray:
+        """Pixels uint8 [C, H, W]; raises ValueError with `name` where the bytes are no image."""
+        try:
+            with Image.open(io.BytesIO(data)) as image:
+                image.load()
+                pixels = np.asarray(self._fit(self._convert(image)))
+        except Exception as error:  # PIL's decoders raise nearly anything.
+            raise ValueError(f"cannot read the image {name} ({error}); mend or remove it") from error
+        return pixels.reshape(self.resolution, self.resolution, self.channels).transpose(2, 0, 1)
+
+    def _convert(self, image: Image.Image) -> Image.Image:
+        if image.mode.startswith("I;16"):
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        if image.mode in ("I", "F"):
+            raise ValueError("32 bits a pixel have no known range")
+        return image.convert("RGB" if self.channels == 3 else "L")
+
+    def _fit(self, image: Image.Image) -> Image.Image:
+        filter_ = Resampling.BICUBIC if self.resize == "adm" else Resampling[self.resize.upper()]
+        if self.resize == "adm":
+            while min(image.size) >= 2 * self.resolution:
+                image = image.resize((image.width // 2, image.height // 2), Resampling.BOX)
+        width, height = self.resolution, self.resolution
+        if self.crop == "center":
+            width, height = (round(side * self.resolution / min(image.size)) for side in image.size)
+        if image.size != (width, height):
+            image = image.resize((width, height), filter_)
+        left, top = (width - self.resolution) // 2, (height - self.resolution) // 2
+        return image.crop((left, top, left + self.resolution, top + self.resolution))

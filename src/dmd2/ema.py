@@ -1,0 +1,32 @@
+"""Exponential moving averages of a network's weights, in float32 whatever the network's precision."""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+
+class EMA(nn.Module):
+    """Averages of `model`, one a decay: mean <- decay mean + (1 - decay) weights, once per `update`."""
+
+    def __init__(self, model: nn.Module, decays: Sequence[float]) -> None:
+        super().__init__()
+        for decay in decays:
+            if not 0 < decay < 1:
+                raise ValueError(f"an EMA decay lies between 0 and 1, got {decay}; e.g. ema=[0.999]")
+        self.decays = {f"ema_{decay:g}": decay for decay in decays}
+        self.models = nn.ModuleList(
+            copy.deepcopy(model).float().requires_grad_(False).eval() for _ in self.decays
+        )
+
+    def named(self) -> dict[str, nn.Module]:
+        """The averaged networks by name, e.g. "ema_0.999"."""
+        return dict(zip(self.decays, self.models, strict=True))
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move every average towards the model's weights."""
+        weights = [p.detach().float() for p in model.parameters()]
+        for decay, mean in zip(self.decays.values(), self.models, strict=True):
+            torch._foreach_lerp_(list(mean.parameters()), weights, 1 - decay)

@@ -1,0 +1,61 @@
+"""What both trainings share: an update that is not applied when a number is not finite, and reports without waits."""
+
+from collections.abc import Mapping
+
+import lightning as L
+import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from dmd2.faults import Faults
+
+
+class GuardedModule(L.LightningModule):
+    """A module that steps its optimizers by hand and reads the device only when it reports.
+
+    max_grad_norm  Global L2 norm to which an update's gradient is clipped.
+    log_every      Iterations between reports.
+    """
+
+    def __init__(self, max_grad_norm: float, log_every: int) -> None:
+        super().__init__()
+        if log_every < 1:
+            raise ValueError(f"log_every must be at least 1, got {log_every}")
+        self.automatic_optimization = False
+        self.max_grad_norm, self.log_every = max_grad_norm, log_every
+        self.faults = Faults()
+        self.latest: dict[str, float] = {}
+        """The numbers that were logged last."""
+
+    @property
+    def iteration(self) -> int:
+        """Completed iterations; Lightning counts the steps of one optimizer (`LightningOptimizer`) and of no other."""
+        return self.trainer.global_step
+
+    def update(
+        self, optimizer: Optimizer | LightningOptimizer, network: nn.Module, watched: Mapping[str, Tensor], name: str
+    ) -> Tensor:
+        """Clip the gradients of `network` and step; returns their norm [] from before.
+
+        Where a watched number or the norm is not finite the step is not applied: a fused optimizer reads
+        `found_inf` on the device, so nothing waits for the host.
+        """
+        norm = nn.utils.clip_grad_norm_(network.parameters(), self.max_grad_norm)
+        finite = self.faults.watch({**watched, f"{name}/gradient_norm": norm}, self.iteration + 1)
+        raw = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+        raw.found_inf = (~finite).float()  # type: ignore[union-attr]
+        optimizer.step()
+        return norm
+
+    def report(self, numbers: Mapping[str, Tensor]) -> None:
+        """Send numbers [] to the loggers in one read of the device; raise FloatingPointError after a fault."""
+        self.faults.check()
+        values = torch.stack([value.detach().float() for value in numbers.values()]).tolist()
+        self.log_metrics(dict(zip(numbers, values, strict=True)))
+
+    def log_metrics(self, metrics: Mapping[str, float]) -> None:
+        """Send numbers to every logger under the number of completed iterations."""
+        self.latest |= metrics
+        for logger in self.loggers:
+            logger.log_metrics(dict(metrics), step=self.iteration)

@@ -1,0 +1,39 @@
+"""The objective as a loss file states it: the terms of either player and the noised views that they read."""
+
+from collections.abc import Mapping
+
+from dmd2.losses.turn import Term
+from dmd2.schedules import TimeSampler
+
+
+class Objective:
+    """Generator terms and critic terms by name, and the time distribution of every view they name.
+
+    Terms that name the same view share its noise and the networks' passes over it; terms with views of
+    their own draw independently, as the authors do.
+    """
+
+    def __init__(
+        self,
+        views: Mapping[str, TimeSampler],
+        generator: Mapping[str, Term],
+        critic: Mapping[str, Term],
+    ) -> None:
+        self.views, self.generator, self.critic = views, generator, critic
+        if not generator or not critic:
+            raise ValueError("a loss needs at least one generator term and one critic term")
+        terms = {f"{p}.{n}": t for p, ts in (("generator", generator), ("critic", critic)) for n, t in ts.items()}
+        named = {term.view for term in terms.values() if term.view is not None}
+        for name, term in terms.items():
+            if term.view is not None and term.view not in views:
+                raise ValueError(
+                    f"loss.{name} reads the view {term.view!r}, but loss.views has {', '.join(views)}"
+                )
+        if unread := set(views) - named:
+            raise ValueError(f"no term reads loss.views.{min(unread)}; remove it or name it in a term")
+        self.needs = frozenset().union(*(term.needs for term in terms.values()))
+        self.judged = frozenset(
+            str(term.view) for term in terms.values() if "head" in term.needs
+        )
+        if "head" in self.needs and not any("head" in term.needs for term in critic.values()):
+            raise ValueError("a generator GAN term needs the critic's GAN term too: nothing trains its head")

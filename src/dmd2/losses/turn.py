@@ -1,0 +1,188 @@
+"""What the loss terms of one turn see: the samples, their noised views, and each network's passes over a view.
+
+A pass is made once, when a term first asks, and remembered: terms that name the same view share it. Which
+views exist and who shares them is the loss file's choice.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from dmd2.conditioning import Cond, join
+from dmd2.nets.critic import Critic
+from dmd2.nets.denoiser import Denoiser, Encoding, guided
+from dmd2.randomness import Draws
+from dmd2.schedules import TimeSampler
+
+Logs = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Models:
+    """The networks that judge samples; the teacher is frozen."""
+
+    teacher: Denoiser
+    critic: Critic
+    conditioner: nn.Module
+
+
+@dataclass(frozen=True)
+class View:
+    """Samples noised to drawn times: x_t [B, ...], t [B], the clean x0 and their condition."""
+
+    x_t: Tensor
+    t: Tensor
+    x0: Tensor
+    cond: Cond
+
+
+class Term(Protocol):
+    """One row of the loss file: a weight, and (turn) -> (loss, what else to log)."""
+
+    weight: float
+    view: str | None
+    needs: frozenset[str]
+    """Of "head", "real", "pairs": what it reads beyond the samples."""
+
+    def __call__(self, turn: Any) -> tuple[Tensor, Logs]: ...
+
+
+@dataclass(kw_only=True)
+class Turn:
+    """Common to both turns. `judged` names the views whose rows the head reads."""
+
+    models: Models
+    draws: Draws
+    times: Mapping[str, TimeSampler]
+    judged: frozenset[str]
+    x: Tensor
+    """The generated samples [B, ...]."""
+    cond: Cond
+    _views: dict[str, View] = field(default_factory=dict, init=False)
+    _encodings: dict[tuple[str, str], Encoding] = field(default_factory=dict, init=False)
+
+    def samples(self, name: str) -> tuple[Tensor, Cond]:
+        """The clean rows of a view."""
+        return self.x, self.cond
+
+    def view(self, name: str) -> View:
+        """The noised view called `name`: its times and noise are drawn once."""
+        if name not in self._views:
+            x0, cond = self.samples(name)
+            stream = f"{type(self).__name__}/{name}"
+            schedule = self.models.teacher.schedule
+            t = self.times[name](schedule, self.draws, f"{stream}/t", len(x0))
+            noise = self.draws.normal(f"{stream}/noise", tuple(x0.shape))
+            self._views[name] = View(schedule.add_noise(x0, noise, t), t, x0, cond)
+        return self._views[name]
+
+    def encoding(self, who: str, name: str) -> Encoding:
+        """The encoder's pass of "teacher" or "critic" over a view."""
+        if (who, name) not in self._encodings:
+            view = self.view(name)
+            denoiser = self.models.teacher if who == "teacher" else self.models.critic.denoiser
+            self._encodings[who, name] = denoiser.encode(view.x_t, view.t, view.cond)
+        return self._encodings[who, name]
+
+    def backward(self, terms: Mapping[str, Term], scale: float) -> Logs:
+        """Accumulate the gradients of `scale` times the weighted terms; what there is to log."""
+        raise NotImplementedError
+
+    def logits(self, name: str) -> Tensor:
+        """The head's logits [B, levels] on a view."""
+        critic = self.models.critic
+        assert critic.head is not None and name in self.judged
+        return critic.head(self.encoding(critic.head_reads, name).features)
+
+
+@dataclass(kw_only=True)
+class GeneratorTurn(Turn):
+    """Gradients flow to the generator's output and to nothing else; only what the head reads keeps a graph.
+
+    `generated` [B + P, ...] has the generator's graph: the samples, then what it makes of P stored pairs, whose
+    images are `pair_image` [P, ...]. Terms see a leaf in its place, so that a term's graph is freed before the
+    generator's is walked, the critic's weights get no gradient, and every term's gradient at the sample is known.
+    """
+
+    generated: Tensor
+    pair_image: Tensor | None
+
+    def __post_init__(self) -> None:
+        self.leaf = self.generated.detach().requires_grad_()
+        self.x, self.paired = self.leaf.tensor_split([len(self.x)])
+
+    def backward(self, terms: Mapping[str, Term], scale: float) -> Logs:
+        logs: Logs = {}
+        gradients: dict[str, Tensor] = {}
+        for i, (name, term) in enumerate(terms.items()):
+            loss, extra = term(self)
+            shared = i + 1 < len(terms)  # another term may read the same view's graph
+            (gradient,) = torch.autograd.grad(term.weight * loss, self.leaf, retain_graph=shared)
+            gradients[name] = gradient
+            logs |= {f"loss_{name}": loss.detach(), **extra, f"sample_gradient_{name}": gradient.norm()}
+        self.generated.backward(scale * torch.stack(list(gradients.values())).sum(0))
+        first, *others = gradients
+        for name in others:
+            logs[f"{name}_to_{first}"] = logs[f"sample_gradient_{name}"] / logs[f"sample_gradient_{first}"]
+        return logs | {"sample_mean": self.x.detach().mean(), "sample_std": self.x.detach().std()}
+
+    @torch.enable_grad()
+    def view(self, name: str) -> View:
+        return super().view(name)
+
+    def encoding(self, who: str, name: str) -> Encoding:
+        read = who == self.models.critic.head_reads and name in self.judged
+        with torch.set_grad_enabled(read):
+            return super().encoding(who, name)
+
+    @torch.no_grad()
+    def critic_x0(self, name: str) -> Tensor:
+        """The fake score's clean data, without a graph."""
+        return self.models.critic.denoiser.decode(self.encoding("critic", name).detach())
+
+    @torch.no_grad()
+    def teacher_x0(self, name: str, guidance: float) -> Tensor:
+        """The real score's clean data, guided, without a graph."""
+        view, models = self.view(name), self.models
+        if guidance == 1.0:
+            return models.teacher.decode(self.encoding("teacher", name).detach())
+        null = models.conditioner.null(view.cond)
+        return guided(models.teacher, view.x_t.detach(), view.t, view.cond, null, guidance)
+
+
+@dataclass(kw_only=True)
+class CriticTurn(Turn):
+    """Trains critic and head on the generator turn's own samples, detached; real rows come first where judged."""
+
+    real: Tensor
+    real_cond: Cond
+
+    def backward(self, terms: Mapping[str, Term], scale: float) -> Logs:
+        logs: Logs = {}
+        total = torch.zeros((), device=self.x.device)
+        for name, term in terms.items():
+            loss, extra = term(self)
+            total = total + scale * term.weight * loss
+            logs |= {f"loss_{name}": loss.detach(), **extra}
+        total.backward()
+        return logs
+
+    def samples(self, name: str) -> tuple[Tensor, Cond]:
+        if name not in self.judged:
+            return self.x, self.cond
+        return torch.cat([self.real, self.x]), join(self.real_cond, self.cond)
+
+    def encoding(self, who: str, name: str) -> Encoding:
+        with torch.set_grad_enabled(who == "critic"):
+            return super().encoding(who, name)
+
+    def fake_rows(self, name: str) -> slice:
+        """Where the generated samples are in a view."""
+        return slice(len(self.view(name).x0) - len(self.x), None)
+
+    def critic_x0(self, name: str) -> Tensor:
+        """The fake score's clean data of the generated samples: the decoder runs for them alone."""
+        return self.models.critic.denoiser.decode(self.encoding("critic", name).rows(self.fake_rows(name)))

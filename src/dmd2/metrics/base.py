@@ -1,0 +1,62 @@
+"""What every metric here shares: it names a detector, knows real features, and collects those of samples."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities.data import dim_zero_cat
+
+
+class FeatureMetric(Metric):
+    """A torchmetrics Metric over features.
+
+    `set_reference` once with real features, `update` with each batch of samples' features, then `compute`.
+    `detector` names the features it reads; `prefix` is put before the names that it reports.
+    """
+
+    full_state_update = False  # states are sums or lists: halves merge into the whole
+
+    def __init__(self, detector: str, prefix: str = "") -> None:
+        super().__init__()
+        self.detector = detector
+        self.prefix = prefix
+
+    def set_reference(self, train: Tensor, test: Tensor) -> None:
+        """Take the features [N, D] of the real train and test splits; nothing by default."""
+
+    def update(self, features: Tensor, labels: Tensor) -> None:
+        """Add the features [B, D] of samples that were asked to be of classes `labels` [B]."""
+        raise NotImplementedError
+
+    def compute(self) -> dict[str, Tensor]:
+        """Name to value, over all samples of all ranks since `reset`."""
+        raise NotImplementedError
+
+    def _apply(self, fn: Any, exclude_state: Any = "") -> Any:
+        """Move to another device, but never to another dtype: sums and references stay float64."""
+        return super()._apply(lambda x: x.to(fn(x.new_empty(0)).device), exclude_state)
+
+
+class StoredFeatures(FeatureMetric):
+    """A metric that needs all features at once: the train split's `reference` and the samples' `stored()`."""
+
+    reference: Tensor
+    features: list[Tensor]
+
+    def __init__(self, detector: str, prefix: str = "") -> None:
+        super().__init__(detector, prefix)
+        self.register_buffer("reference", torch.empty(0), persistent=False)
+        self.add_state("features", default=[], dist_reduce_fx="cat")
+
+    def set_reference(self, train: Tensor, test: Tensor) -> None:
+        """Keep the train split's features [N, D]."""
+        self.reference = train
+
+    def update(self, features: Tensor, labels: Tensor) -> None:
+        """Keep the samples' features [B, D]."""
+        self.features.append(features)
+
+    def stored(self) -> Tensor:
+        """The features [N, D] of all samples so far."""
+        return dim_zero_cat(self.features)

@@ -1,0 +1,104 @@
+"""Neighbours in feature space: precision and recall, and the distance to the nearest training sample."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from dmd2.metrics.base import FeatureMetric, StoredFeatures
+
+MAX_ENTRIES = 2**25  # of a block of distances: 256 MiB
+
+
+def distance_blocks(x: Tensor, y: Tensor) -> Iterator[Tensor]:
+    """Euclidean distances [rows, M] from x [N, D] to y [M, D], so many rows at a time that memory is bounded.
+
+    In float64: the matrix product in it loses the distances of close neighbours in float32.
+    """
+    y = y.double()
+    for rows in x.split(max(1, MAX_ENTRIES // len(y))):
+        yield torch.cdist(rows.double(), y)
+
+
+def neighbour_radii(x: Tensor, k: int) -> Tensor:
+    """Distance [N] from each of x [N, D] to its k-th neighbour among the others."""
+    return torch.cat([block.kthvalue(k + 1).values for block in distance_blocks(x, x)])
+
+
+def nearest_distance(x: Tensor, y: Tensor) -> Tensor:
+    """Distance [N] from each of x [N, D] to the nearest of y [M, D]."""
+    return torch.cat([block.amin(1) for block in distance_blocks(x, y)])
+
+
+def share_inside(x: Tensor, centres: Tensor, radii: Tensor) -> Tensor:
+    """Share of x [N, D] inside at least one ball around `centres` [M, D]."""
+    inside = torch.cat([(block <= radii).any(1) for block in distance_blocks(x, centres)])
+    return inside.double().mean()
+
+
+class PrecisionRecall(StoredFeatures):
+    """Improved precision and recall of Kynkäänniemi et al. 2019 (arXiv:1904.06991), Eq. 1 and 2.
+
+    A set's manifold is the union of balls that reach from each point to its `k`-th neighbour. Precision is
+    the share of samples on the train split's manifold, recall the share of the train split on the samples'
+    manifold. Both depend on the number of samples: compare at equal numbers.
+    """
+
+    radii: Tensor
+
+    def __init__(self, detector: str, k: int = 3, prefix: str = "") -> None:
+        super().__init__(detector, prefix)
+        self.k = k
+        self.register_buffer("radii", torch.empty(0), persistent=False)
+
+    def set_reference(self, train: Tensor, test: Tensor) -> None:
+        """Keep the train split's features [N, D] and the radii of its manifold."""
+        super().set_reference(train, test)
+        self.radii = neighbour_radii(train, self.k)
+
+    def compute(self) -> dict[str, Tensor]:
+        real, fake = self.reference, self.stored()
+        if len(fake) <= self.k:
+            raise ValueError(f"precision and recall with k={self.k} need more than {len(fake)} samples")
+        return {
+            "precision": share_inside(fake, real, self.radii),
+            "recall": share_inside(real, fake, neighbour_radii(fake, self.k)),
+        }
+
+
+class NearestTrain(FeatureMetric):
+    """Distance to the nearest training sample, and how many samples are suspiciously near.
+
+    `nearest_train` is the mean distance; `near_copies` the share of samples that are nearer than 95 % of
+    held-out real samples are: .05 for a perfect generator.
+    """
+
+    train_features: Tensor
+    threshold: Tensor
+    num_samples: Tensor
+    total: Tensor
+    num_near: Tensor
+
+    def __init__(self, detector: str, prefix: str = "") -> None:
+        super().__init__(detector, prefix)
+        self.register_buffer("train_features", torch.empty(0), persistent=False)
+        self.register_buffer("threshold", torch.empty(0), persistent=False)
+        for state in ("num_samples", "total", "num_near"):
+            self.add_state(state, default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def set_reference(self, train: Tensor, test: Tensor) -> None:
+        """Keep the train split's features [N, D]; the threshold is the test split's 5th percentile."""
+        self.train_features = train
+        self.threshold = nearest_distance(test, train).quantile(0.05)
+
+    def update(self, features: Tensor, labels: Tensor) -> None:
+        distance = nearest_distance(features, self.train_features)
+        self.num_samples += len(distance)
+        self.total += distance.sum()
+        self.num_near += (distance < self.threshold).sum()
+
+    def compute(self) -> dict[str, Tensor]:
+        return {
+            "nearest_train": self.total / self.num_samples,
+            "near_copies": self.num_near / self.num_samples,
+        }

@@ -1,0 +1,184 @@
+"""The LightningModule of DMD2: Algorithm 1 of Yin et al. (NeurIPS 2024), two players stepped by hand.
+
+An iteration is one critic update; every `critic_updates`-th one updates the generator first. The critic
+always trains on the samples that the generator turn made.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from dmd2.conditioning import Cond, join
+from dmd2.ema import EMA
+from dmd2.guarded import GuardedModule
+from dmd2.losses.objective import Objective
+from dmd2.losses.turn import CriticTurn, GeneratorTurn, Logs, Models, Turn
+from dmd2.nets.critic import Critic
+from dmd2.nets.denoiser import Denoiser
+from dmd2.randomness import Draws
+from dmd2.sampling import FewStepSampler
+
+
+@dataclass(frozen=True)
+class Round:
+    """One share of a batch: what the generator starts from, and the real samples beside it.
+
+    Pairs, where there are any, ride in the same generator pass: the last rows of `x_t` are stored noises.
+    """
+
+    draws: Draws
+    x_t: Tensor
+    t: Tensor
+    cond: Cond
+    real: Tensor
+    real_cond: Cond
+    pair_image: Tensor | None
+
+    def sampled(self, generated: Tensor) -> Tensor:
+        """The samples among the generator's outputs: as many as there are real ones."""
+        return generated[: len(self.real)]
+
+
+class DMD(GuardedModule):
+    """Generator, critic and head against a frozen teacher, which stays out of the module's registry."""
+
+    def __init__(
+        self,
+        models: Models,
+        generator: Denoiser,
+        objective: Objective,
+        sampler: FewStepSampler,
+        optimizers: dict[str, Callable[..., Optimizer]],
+        lr_factor: Callable[[int], float],
+        critic_updates: int = 5,
+        max_grad_norm: float = 10.0,
+        accumulate: int = 1,
+        ema: Sequence[float] = (),
+        log_every: int = 50,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(max_grad_norm, log_every)
+        self.generator, self.critic = generator, models.critic
+        self.ema = EMA(generator, ema)
+        # In a tuple Lightning's registry does not see the teacher: not saved, not broadcast, not optimized.
+        self._models = (models,)
+        self.objective, self.sampler = objective, sampler
+        self.make_optimizer, self.lr_factor = optimizers, lr_factor
+        self.critic_updates, self.accumulate = critic_updates, accumulate
+        self.seed = seed
+        self.logs: Logs = {}
+        """The latest of everything to log, on the device."""
+
+    @property
+    def models(self) -> Models:
+        """The networks that judge samples."""
+        return self._models[0]
+
+    @property
+    def generator_updates(self) -> int:
+        """Completed generator updates."""
+        return -(-self.iteration // self.critic_updates)
+
+    def students(self) -> dict[str, nn.Module]:
+        """The generator's weights to score, by name: averages first, then the raw ones."""
+        return self.ema.named() | {"raw": self.generator}
+
+    def training_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
+        """One iteration of Algorithm 1."""
+        rounds = [self.start(share, i) for i, share in enumerate(shares(batch, self.accumulate))]
+        samples: list[Tensor] = []
+        if self.iteration % self.critic_updates == 0:
+            # Generator: down the score difference at its samples, which are kept for the critic.
+            self.descend("generator", self.generator_turns(rounds, samples))
+            self.ema.update(self.generator)
+        else:
+            with torch.no_grad():
+                samples = [round.sampled(self.generator(round.x_t, round.t, round.cond)) for round in rounds]
+        # Critic: denoise these samples, tell them from real ones.
+        self.descend("critic", self.critic_turns(rounds, samples))
+        for schedule in self.lr_schedulers():
+            schedule.step()
+        self.trainer.datamodule.consumed += 1
+        if self.iteration % self.log_every == 0:
+            self.report(self.logs)
+
+    def start(self, batch: dict[str, Tensor], index: int) -> Round:
+        """Draw labels and noise, and walk to the generator's input (backward simulation)."""
+        shard = self.global_rank * self.accumulate + index
+        draws = Draws(self.seed, self.iteration, shard, self.trainer.world_size * self.accumulate, self.device)
+        conditioner, real = self.models.conditioner, batch["real"]
+        labels = draws.integers("label", 0, max(conditioner.num_classes, 1), len(real))
+        cond = conditioner(labels)
+        rung = draws.rung(len(self.sampler.times))
+        noise = [draws.normal(f"noise{i}", tuple(real.shape)) for i in range(rung + 1)]
+        x_t, t = self.sampler.training_input(self.generator, noise, cond, rung)
+        real_cond, pair_image = conditioner(batch["label"]), None
+        if "pairs" in self.objective.needs:
+            stored, first = self.sampler.training_input(self.generator, [batch["pair_noise"]], {}, 0)
+            x_t, t = torch.cat([x_t, stored]), torch.cat([t, first])
+            cond, pair_image = join(cond, conditioner(batch["pair_label"])), batch["pair_image"]
+        return Round(draws, x_t, t, cond, real, real_cond, pair_image)
+
+    def generator_turns(self, rounds: Iterable[Round], samples: list[Tensor]) -> Iterator[Turn]:
+        """Generate with a graph, round by round; the samples are added to `samples`, detached."""
+        for round in rounds:
+            generated = self.generator(round.x_t, round.t, round.cond)
+            samples.append(round.sampled(generated).detach())
+            yield GeneratorTurn(
+                **self._turn(round, samples[-1]), generated=generated, pair_image=round.pair_image
+            )
+
+    def critic_turns(self, rounds: Iterable[Round], samples: Iterable[Tensor]) -> Iterator[Turn]:
+        """The same samples, with real ones beside them."""
+        for round, x in zip(rounds, samples, strict=True):
+            yield CriticTurn(**self._turn(round, x), real=round.real, real_cond=round.real_cond)
+
+    def _turn(self, round: Round, x: Tensor) -> dict[str, Any]:
+        return {
+            "models": self.models,
+            "draws": round.draws,
+            "times": self.objective.views,
+            "judged": self.objective.judged,
+            "x": x,
+            "cond": {key: value[: len(x)] for key, value in round.cond.items()},
+        }
+
+    def descend(self, player: str, turns: Iterable[Turn]) -> None:
+        """One update of "generator" or "critic": the only place that touches an optimizer.
+
+        Gradients add up over the turns; clipping, the guard against non-finite numbers and the step are `update`'s.
+        """
+        # Stepping the critic's through Lightning and the generator's raw makes global_step count iterations.
+        critic_optimizer, _ = self.optimizers()
+        optimizer = critic_optimizer if player == "critic" else self.optimizers(use_pl_optimizer=False)[1]
+        optimizer.zero_grad()
+        for turn in turns:
+            logs = turn.backward(getattr(self.objective, player), 1 / self.accumulate)
+        found = {f"{player}/{name}": value for name, value in logs.items()}
+        watched = {key: value for key, value in found.items() if "/loss_" in key or "/sample_gradient_" in key}
+        found[f"{player}/gradient_norm"] = self.update(optimizer, getattr(self, player), watched, player)
+        self.logs |= found
+
+    def configure_optimizers(self) -> tuple[list[Optimizer], list[LambdaLR]]:
+        """One optimizer a player, critic first, and its learning-rate factor by iteration."""
+        optimizers = [self.make_optimizer[player](getattr(self, player).parameters()) for player in PLAYERS]
+        return optimizers, [LambdaLR(optimizer, self.lr_factor) for optimizer in optimizers]
+
+    def on_fit_start(self) -> None:
+        """Move what Lightning does not know."""
+        self.models.teacher.to(self.device)
+        self.models.conditioner.to(self.device)
+
+
+PLAYERS = ("critic", "generator")
+
+
+def shares(batch: dict[str, Tensor], num: int) -> Iterator[dict[str, Tensor]]:
+    """Cut a batch into `num` equal shares, for accumulation."""
+    for i in range(num):
+        yield {key: value.chunk(num)[i] for key, value in batch.items() if isinstance(value, Tensor)}

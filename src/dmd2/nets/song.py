@@ -1,0 +1,202 @@
+"""DDPM++ and NCSN++ (Song et al. 2021) as EDM trains them (Karras et al. 2022, App. F.2).
+
+| network | embedding  | encoder  | decoder  | channel_mult_noise | resample_filter |
+|---------|------------|----------|----------|--------------------|-----------------|
+| DDPM++  | positional | standard | standard | 1                  | [1, 1]          |
+| NCSN++  | fourier    | residual | standard | 2                  | [1, 3, 3, 1]    |
+"""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dmd2.nets import blocks
+from dmd2.nets.blocks import Resample, ResampledConv, Resampler, UNet, UNetBlock, downsample, upsample
+
+Embedding = Literal["positional", "fourier"]
+Encoder = Literal["standard", "skip", "residual"]
+Decoder = Literal["standard", "skip"]
+
+
+class FourierPhase(nn.Module):
+    """Angles 2 pi f t with fixed f ~ N(0, scale^2) (Tancik et al. 2020): [B] -> [B, num_phases]."""
+
+    freqs: Tensor
+
+    def __init__(self, num_phases: int, scale: float = 16.0) -> None:
+        super().__init__()
+        self.register_buffer("freqs", torch.randn(num_phases) * scale)
+
+    def forward(self, t: Tensor) -> Tensor:
+        return t[:, None] * (2 * math.pi * self.freqs)
+
+
+class FilteredConv(nn.Conv2d):
+    """3x3 convolution, then filter and halve: a level of NCSN++'s residual input pyramid.
+
+    All padding is done before the convolution, so the filter sees no zeros at the border.
+    """
+
+    resample_filter: Tensor
+
+    def __init__(self, c_in: int, c_out: int, taps: Sequence[float]) -> None:
+        super().__init__(c_in, c_out, 3, padding=1 + (len(taps) - 1) // 2)
+        self.register_buffer("resample_filter", blocks.separable_filter(taps))
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel = self.resample_filter.expand(self.out_channels, -1, -1, -1)
+        return F.conv2d(super().forward(x), kernel, groups=self.out_channels, stride=2)
+
+
+class SongBlock(UNetBlock):
+    """Residual block that adds the embedding before the second norm and keeps the variance of its trunk."""
+
+    eps = 1e-6
+
+    def resampled_skip(self, channels: int, resample: Resampler, taps: Sequence[float]) -> nn.Module:
+        return ResampledConv(channels, channels, 1, resample, taps)
+
+    def modulate(self, h: Tensor, params: Tensor) -> Tensor:
+        return F.silu(self.norm1(h + params))
+
+    def join(self, branch: Tensor, trunk: Tensor) -> Tensor:
+        return (branch + trunk) * math.sqrt(0.5)
+
+
+class SongUNet(UNet):
+    """DDPM++ or NCSN++, with single-headed attention. A fresh network's output is nearly zero."""
+
+    def __init__(
+        self,
+        img_resolution: int,  # Height and width of the images.
+        in_channels: int,  # Colours in.
+        out_channels: int,  # Colours out.
+        label_dim: int = 0,  # Number of classes, 0 for an unconditional network.
+        augment_dim: int = 0,  # Width of the augmentation labels, 0 for none.
+        model_channels: int = 128,  # Channels per unit of channel_mult.
+        channel_mult: Sequence[int] = (1, 2, 2, 2),  # Width of each resolution, finest first.
+        channel_mult_emb: int = 4,  # Width of the embedding.
+        num_blocks: int = 4,  # Residual blocks per resolution.
+        attn_resolutions: Sequence[int] = (16,),  # Resolutions with self-attention.
+        dropout: float = 0.10,  # Dropout inside the residual blocks.
+        label_dropout: float = 0.0,  # Share of rows that lose their class in training.
+        embedding_type: Embedding = "positional",  # How the noise level is embedded.
+        channel_mult_noise: int = 1,  # Width of that embedding.
+        encoder_type: Encoder = "standard",  # Whether and how a pyramid of inputs joins the encoder.
+        decoder_type: Decoder = "standard",  # Whether the output is summed over a pyramid.
+        resample_filter: Sequence[int] = (1, 1),  # Taps of the resampling filter.
+    ) -> None:
+        super().__init__(label_dim, augment_dim, label_dropout)
+        for got, kind in ((embedding_type, Embedding), (encoder_type, Encoder), (decoder_type, Decoder)):
+            if got not in get_args(kind):
+                raise ValueError(f"there is no {got!r} here, only {get_args(kind)}; DDPM++ takes the first")
+        emb_channels = model_channels * channel_mult_emb
+        noise_channels = model_channels * channel_mult_noise
+        num_phases = noise_channels // 2
+        self.map_noise: nn.Module = (
+            blocks.PositionalPhase(num_phases, last=num_phases - 1)
+            if embedding_type == "positional"
+            else FourierPhase(num_phases)
+        )
+        self.map_label = nn.Linear(label_dim, noise_channels) if label_dim else None
+        self.map_augment = nn.Linear(augment_dim, noise_channels, bias=False) if augment_dim else None
+        self.map_layer0 = nn.Linear(noise_channels, emb_channels)
+        self.map_layer1 = nn.Linear(emb_channels, emb_channels)
+
+        levels = [(img_resolution >> i, model_channels * mult) for i, mult in enumerate(channel_mult)]
+        block = partial(SongBlock, emb_channels=emb_channels, dropout=dropout, taps=resample_filter)
+        width = model_channels
+        input_width = in_channels  # of the input pyramid
+        skip_widths = []
+
+        self.enc = nn.ModuleDict()
+        for res, level_width in levels:
+            heads = int(res in attn_resolutions)
+            at = f"{res}x{res}"
+            if not self.enc:
+                self.enc[f"{at}_conv"] = nn.Conv2d(in_channels, width, 3, padding=1)
+            else:
+                self.enc[f"{at}_down"] = block(width, width, resample=downsample)
+                if encoder_type == "skip":
+                    self.enc[f"{at}_aux_down"] = Resample(downsample, resample_filter)
+                    self.enc[f"{at}_aux_skip"] = nn.Conv2d(input_width, width, 1)
+                if encoder_type == "residual":
+                    self.enc[f"{at}_aux_residual"] = FilteredConv(input_width, width, resample_filter)
+                    input_width = width
+            skip_widths.append(width)
+            for i in range(num_blocks):
+                self.enc[f"{at}_block{i}"] = block(width, level_width, num_heads=heads)
+                width = level_width
+                skip_widths.append(width)
+
+        self.dec = nn.ModuleDict()
+        for res, level_width in reversed(levels):
+            at = f"{res}x{res}"
+            if not self.dec:
+                self.dec[f"{at}_in0"] = block(width, width, num_heads=1)
+                self.dec[f"{at}_in1"] = block(width, width)
+            else:
+                self.dec[f"{at}_up"] = block(width, width, resample=upsample)
+            for i in range(num_blocks + 1):
+                heads = int(i == num_blocks and res in attn_resolutions)
+                self.dec[f"{at}_block{i}"] = block(width + skip_widths.pop(), level_width, num_heads=heads)
+                width = level_width
+            if decoder_type == "skip" and res != levels[-1][0]:
+                self.dec[f"{at}_aux_up"] = Resample(upsample, resample_filter)
+            if decoder_type == "skip" or res == img_resolution:
+                self.dec[f"{at}_aux_norm"] = blocks.group_norm(width, eps=1e-6)
+                self.dec[f"{at}_aux_conv"] = nn.Conv2d(width, out_channels, 3, padding=1)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Song's init: Xavier uniform, nearly zero for the last layer of every branch; biases are zero."""
+        gains = {"conv1": 1e-5, "proj": 1e-5, "qkv": math.sqrt(0.2)}
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                gain = 1e-5 if name.endswith("aux_conv") else gains.get(name.split(".")[-1], 1.0)
+                nn.init.xavier_uniform_(module.weight, gain)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def embed(self, noise_labels: Tensor, class_labels: Tensor, augment_labels: Tensor) -> Tensor:
+        phase = self.map_noise(noise_labels)
+        emb = torch.cat([phase.sin(), phase.cos()], dim=1)
+        if self.map_label is not None:
+            emb = emb + self.map_label(class_labels * math.sqrt(self.label_dim))
+        if self.map_augment is not None:
+            emb = emb + self.map_augment(augment_labels)
+        return F.silu(self.map_layer1(F.silu(self.map_layer0(emb))))
+
+    def descend(self, x: Tensor, emb: Tensor) -> list[Tensor]:
+        pyramid = x  # the input at lower and lower resolutions
+        skips: list[Tensor] = []
+        for name, module in self.enc.items():
+            if name.endswith("aux_down"):
+                pyramid = module(pyramid)
+            elif name.endswith("aux_skip"):
+                x = skips[-1] = x + module(pyramid)
+            elif name.endswith("aux_residual"):
+                x = skips[-1] = pyramid = (x + module(pyramid)) * math.sqrt(0.5)
+            else:
+                x = module(x, emb) if isinstance(module, SongBlock) else module(x)
+                skips.append(x)
+        return skips
+
+    def ascend(self, skips: list[Tensor], emb: Tensor) -> Tensor:
+        x = normed = skips[-1]
+        image = x.new_zeros(())  # the sum of the outputs so far
+        for name, module in self.dec.items():
+            if name.endswith("aux_up"):
+                image = module(image)
+            elif name.endswith("aux_norm"):
+                normed = F.silu(module(x))
+            elif name.endswith("aux_conv"):
+                image = image + module(normed)
+            else:
+                x = module(torch.cat([x, skips.pop()], dim=1) if "block" in name else x, emb)
+        return image

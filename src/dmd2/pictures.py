@@ -1,0 +1,87 @@
+"""Pictures of samples and of scores, as PNG files."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402
+
+REAL, STUDENT, TEACHER = "#888888", "#c8102e", "#1f5fa8"
+
+
+def grid(images: Tensor, num_columns: int, least_pixels: int = 320) -> Image.Image:
+    """Images uint8 [N, C, H, W], row by row; small ones are enlarged, pixel by pixel, to a readable size."""
+    num, channels, height, width = images.shape
+    num_rows = -(-num // num_columns)
+    padded = torch.full((num_rows * num_columns, channels, height + 1, width + 1), 255, dtype=torch.uint8)
+    padded[:num, :, :height, :width] = images.cpu()
+    table = padded.view(num_rows, num_columns, channels, height + 1, width + 1)
+    sheet = table.permute(0, 3, 1, 4, 2).reshape(num_rows * (height + 1), num_columns * (width + 1), channels)
+    array = sheet.numpy()[..., 0] if channels == 1 else sheet.numpy()
+    image = Image.fromarray(array)
+    scale = max(1, -(-least_pixels // min(image.size)))
+    return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+
+
+def picture(samples: Mapping[str, Tensor], path: Path) -> None:
+    """Sets of samples side by side under their names: images uint8 [N, C, H, W] as grids, points [N, 2] as clouds.
+
+    Numbered samples go through the classes in turn; a grid shows a class a row, ten classes at most.
+    """
+    figure, axes = plt.subplots(1, len(samples), figsize=(2.8 * len(samples), 3.2), squeeze=False)
+    reach = 1.25 * float(next(iter(samples.values())).abs().max())
+    for axis, (title, x) in zip(axes[0], samples.items(), strict=True):
+        axis.set_title(title, fontsize=9)
+        if x.ndim == 2:
+            axis.scatter(*x.cpu().T.numpy(), s=3, alpha=0.4, linewidths=0, color=TEACHER)
+            axis.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=[], yticks=[])
+        else:
+            sheet = grid(class_rows(x), -(-len(x) // 10)).convert("RGB")
+            axis.imshow(np.asarray(sheet), interpolation="nearest")
+            axis.axis("off")
+    _save(figure, path)
+
+
+def class_rows(images: Tensor, num_rows: int = 10) -> Tensor:
+    """Numbered images with classes in turn, rearranged so that a row of a grid holds a class."""
+    whole = len(images) // num_rows * num_rows
+    return images[:whole].view(-1, num_rows, *images.shape[1:]).transpose(0, 1).flatten(0, 1)
+
+
+def score_plot(
+    history: Sequence[Mapping[str, Any]], references: Mapping[str, Mapping[str, Mapping[str, float]]],
+    primary: str, path: Path,
+) -> None:  # fmt: skip
+    """The primary metric of every set of weights over the iterations, with the references as lines."""
+    figure, axis = plt.subplots(figsize=(6.4, 3.6))
+    iterations = [row["iteration"] for row in history]
+    for name in history[-1]["scores"] if history else ():
+        values = [row["scores"][name][primary] for row in history]
+        axis.plot(iterations, values, marker="o", ms=3, label=f"student, {name}", alpha=1 if name != "raw" else 0.4)
+    for evaluations, scores in references.get("teacher", {}).items():
+        axis.axhline(scores[primary], color=TEACHER, lw=0.9, ls="--")
+        axis.annotate(f"teacher, {evaluations} NFE", (1, scores[primary]), xycoords=("axes fraction", "data"),
+                      ha="right", va="bottom", fontsize=7, color=TEACHER)  # fmt: skip
+    for group in ("floor", "baselines"):
+        for name, scores in references.get(group, {}).items():
+            label = "real, held out" if group == "floor" else name.replace("_", " ")
+            axis.axhline(scores[primary], color=REAL, lw=0.9, ls=":")
+            axis.annotate(label, (0, scores[primary]), xycoords=("axes fraction", "data"),
+                          ha="left", va="bottom", fontsize=7, color=REAL)  # fmt: skip
+    axis.set(xlabel="iterations (critic updates)", ylabel=primary, yscale="log")
+    axis.legend(fontsize=8, frameon=False)
+    _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
+    plt.close(figure)

@@ -1,0 +1,73 @@
+"""The LightningModule that trains a teacher from data: the same denoisers, the same loss."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from dmd2.conditioning import drop
+from dmd2.ema import EMA
+from dmd2.guarded import GuardedModule
+from dmd2.losses.functional import denoising
+from dmd2.losses.weighting import Weighting
+from dmd2.nets.denoiser import Denoiser
+from dmd2.randomness import Draws
+from dmd2.schedules import TimeSampler
+
+
+class Pretrain(GuardedModule):
+    """Denoising score matching (Karras et al. 2022, Eq. 2) with condition dropout, for guidance."""
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        conditioner: nn.Module,
+        times: TimeSampler,
+        weighting: Weighting,
+        optimizer: Callable[..., Optimizer],
+        lr_factor: Callable[[int], float],
+        condition_dropout: float = 0.0,
+        max_grad_norm: float = 1.0,
+        ema: float | None = None,
+        log_every: int = 50,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(max_grad_norm, log_every)
+        self.denoiser, self.conditioner = denoiser.train(), conditioner
+        self.times, self.weighting = times, weighting
+        self.make_optimizer, self.lr_factor = optimizer, lr_factor
+        self.condition_dropout, self.seed = condition_dropout, seed
+        self.ema = EMA(denoiser, () if ema is None else (ema,))
+
+    def trained(self) -> Denoiser:
+        """The teacher: the average where there is one, else the weights themselves; frozen."""
+        networks = [*self.ema.models, self.denoiser]
+        return networks[0].requires_grad_(False).eval()  # type: ignore[return-value]
+
+    def training_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
+        """One step on clean data x0 [B, ...] of the batch."""
+        x0, cond = batch["real"], self.conditioner(batch["label"])
+        draws = Draws(self.seed, self.iteration, self.global_rank, self.trainer.world_size, self.device)
+        if self.condition_dropout:
+            dropped = draws.uniform("pretrain/drop", len(x0)) < self.condition_dropout
+            cond = drop(cond, self.conditioner.null(cond), dropped)
+        schedule = self.denoiser.schedule
+        t = self.times(schedule, draws, "pretrain/t", len(x0))
+        x_t = schedule.add_noise(x0, draws.normal("pretrain/noise", tuple(x0.shape)), t)
+        loss = denoising(self.denoiser(x_t, t, cond), x0, self.weighting(*schedule.alpha_sigma(t)))
+
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        norm = self.update(optimizer, self.denoiser, {"pretrain/loss": loss.detach()}, "pretrain")
+        self.lr_schedulers().step()
+        self.ema.update(self.denoiser)
+        if self.iteration % self.log_every == 0:
+            self.report({"pretrain/loss": loss, "pretrain/gradient_norm": norm})
+
+    def configure_optimizers(self) -> tuple[list[Optimizer], list[LambdaLR]]:
+        """One optimizer and its learning-rate factor by iteration."""
+        optimizer = self.make_optimizer(self.denoiser.parameters())
+        return [optimizer], [LambdaLR(optimizer, self.lr_factor)]

@@ -1,0 +1,131 @@
+"""What a run leaves behind beside its log: summary.json, pictures, a page to read and a table on the console."""
+
+import json
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from dmd2.generation import StudentMaker, TeacherMaker
+from dmd2.nets.denoiser import Denoiser
+from dmd2.pictures import picture, score_plot
+from dmd2.sampling import Heun
+from dmd2.scoring import Scores, Scoring
+
+PACKAGES = ("dmd2", "torch", "lightning", "hydra-core", "torchmetrics", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Python's version and those of the packages that a result depends on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "unknown"
+    return found
+
+
+def commit() -> str:
+    """The git commit of this code, "-dirty" behind it where files were changed; "unknown" outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "unknown"
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write atomically: readers see the old file or the new one."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n")
+    partial.replace(path)
+
+
+def comparison(scoring: Scoring, student: Denoiser, path: Path, num: int = 100) -> None:
+    """One picture: real samples, the teacher at each of its step counts, the student; the same noise for all."""
+    device = next(student.parameters()).device
+    numbered, data = scoring.numbered(device), scoring.data
+    labels = numbered.labels(range(num)).cpu()
+    shown = {"real": _real(scoring, labels)}
+    for steps in scoring.teacher_steps:
+        maker = TeacherMaker(scoring.teacher, scoring.conditioner, Heun(steps), scoring.guidance)
+        title = f"teacher, {steps} step{'s' * (steps > 1)} ({maker.num_evaluations} NFE)"
+        shown[title] = data.to_pixels(numbered.make(maker, range(num))[0])
+    maker = StudentMaker(student, scoring.conditioner, scoring.sampler)
+    title = f"student, {maker.num_evaluations} step{'s' * (maker.num_evaluations > 1)}"
+    shown[title] = data.to_pixels(numbered.make(maker, range(num))[0])
+    picture(shown, path)
+
+
+def _real(scoring: Scoring, labels: torch.Tensor) -> torch.Tensor:
+    """A real training sample for each label, the first ones in order."""
+    train = scoring.data.train
+    if scoring.conditioner.num_classes == 0:
+        return torch.as_tensor(train.x[: len(labels)])
+    taken = {int(label): iter((train.labels == int(label)).nonzero()[0].tolist()) for label in labels.unique()}
+    return torch.as_tensor(train.x[[next(taken[int(label)]) for label in labels]])
+
+
+def print_table(summary: Mapping[str, Any], primary: str) -> None:
+    """The scores of a summary beside their references, on the console."""
+    table = Table(title=f"{summary['experiment']}: {summary['status']} after {summary['iterations']} iterations")
+    names = sorted(summary["metrics"], key=lambda name: (name != primary, name))
+    table.add_column("samples")
+    for name in names:
+        table.add_column(name, justify="right")
+    for label, scores in rows(summary):
+        table.add_row(label, *(f"{scores[name]:.3g}" for name in names))
+    Console().print(table)
+
+
+def rows(summary: Mapping[str, Any]) -> list[tuple[str, Scores]]:
+    """Labelled scores to read together: real data, baselines, the teacher, the student."""
+    found: list[tuple[str, Scores]] = []
+    if summary["floor"]:
+        found.append(("real, held out", summary["floor"]))
+    found += [(name.replace("_", " "), scores) for name, scores in summary["baselines"].items()]
+    found += [(f"teacher, {n} NFE", scores) for n, scores in summary["teacher"].items()]
+    found += [(f"student, {name}", scores) for name, scores in summary["students"].items()]
+    return found
+
+
+def write_page(folder: Path, summary: Mapping[str, Any], primary: str) -> None:
+    """`report.html`: the table, the pictures and the configuration of a run on one page, without any server."""
+    names = sorted(summary["metrics"], key=lambda name: (name != primary, name))
+    pictures = [p.name for p in (folder / "comparison.png", folder / "scores.png") if p.exists()]
+    latest = sorted((folder / "samples").glob("*.png"))[-1:]
+    environment = jinja2.Environment(autoescape=True)
+    page = environment.from_string(PAGE).render(
+        summary=summary,
+        names=names,
+        rows=rows(summary),
+        pictures=pictures + [f"samples/{path.name}" for path in latest],
+        config=(folder / "config.yaml").read_text(),
+    )
+    (folder / "report.html").write_text(page)
+
+
+PAGE = """<!doctype html>
+<meta charset="utf-8"><title>{{ summary.experiment }}</title>
+<style>
+  body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+  table { border-collapse: collapse; margin: 1rem 0 } td, th { padding: .25rem .8rem; text-align: right }
+  td:first-child, th:first-child { text-align: left } tr { border-bottom: 1px solid #ddd }
+  tr.student { font-weight: 600 } img { max-width: 100% } pre { background: #f6f6f6; padding: 1rem; overflow: auto }
+</style>
+<h1>{{ summary.experiment }}</h1>
+<p>{{ summary.status }} after {{ summary.iterations }} iterations ({{ summary.generator_updates }} generator updates)
+in {{ "%.0f" | format(summary.wall_seconds) }} s; seed {{ summary.seed }}; commit {{ summary.commit }}.</p>
+{% if names %}<table><tr><th>samples</th>{% for name in names %}<th>{{ name }}</th>{% endfor %}</tr>
+{% for label, scores in rows %}<tr{% if label.startswith("student") %} class="student"{% endif %}>
+<td>{{ label }}</td>{% for name in names %}<td>{{ "%.3g" | format(scores[name]) }}</td>{% endfor %}</tr>
+{% endfor %}</table>{% endif %}
+{% for picture in pictures %}<p><img src="{{ picture }}" alt="{{ picture }}"></p>{% endfor %}
+<h2>Configuration</h2><pre>{{ config }}</pre>
+"""

@@ -1,0 +1,199 @@
+"""From a config to objects, and from a run directory to objects: the only place that instantiates."""
+
+import copy
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torch import nn
+from tqdm import tqdm
+
+from dmd2.callbacks.interrupt import Interrupt
+from dmd2.callbacks.progress import Progress
+from dmd2.config import Config
+from dmd2.data.base import DataModule
+from dmd2.data.pairs import PairStore, PairWriter
+from dmd2.generation import Numbered, TeacherMaker
+from dmd2.losses.objective import Objective
+from dmd2.losses.turn import Models
+from dmd2.module import DMD
+from dmd2.nets.critic import Critic, head_on
+from dmd2.nets.denoiser import Denoiser
+from dmd2.pretrain import Pretrain
+from dmd2.randomness import seeded
+from dmd2.sampling import FewStepSampler, Heun
+from dmd2.scoring import Scoring
+from dmd2.weights import load_weights, save_weights
+
+
+class Teacher:
+    """A frozen teacher, its conditioner, and the key of what it is: the name of all that is derived from it."""
+
+    def __init__(self, denoiser: Denoiser, conditioner: nn.Module, key: str) -> None:
+        self.denoiser = denoiser.requires_grad_(False).eval()
+        self.conditioner, self.key = conditioner, key
+
+
+def build(node: Any, **extra: Any) -> Any:
+    """Instantiate a config node with plain containers."""
+    return instantiate(OmegaConf.create(node), _convert_="all", **extra)
+
+
+def key_of(*parts: Any) -> str:
+    """A short hash of plain values: the name of something cached."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def build_data(node: Config) -> DataModule:
+    """The data module, prepared and set up."""
+    data: DataModule = build(node)
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+def build_teacher(config: Config, data: DataModule) -> Teacher:
+    """The teacher that a config names: read from `teacher.weights`, else trained on data, once, and kept.
+
+    Raises ValueError where it does not fit the data.
+    """
+    section = config["teacher"]
+    with seeded(0, "teacher"):
+        denoiser: Denoiser = build(section["denoiser"])
+    conditioner = build(section["conditioner"])
+    check_fit(denoiser, conditioner, data)
+    if section["weights"] is not None:
+        path = Path(section["weights"])
+        load_weights(denoiser, path)
+        return Teacher(denoiser, conditioner, key_of(str(path.resolve()), path.stat().st_mtime_ns))
+    own_data = build_data({**config["data"], **section["pretrain"]["data"]})
+    key = key_of(section["denoiser"], section["conditioner"], section["pretrain"], own_data.fingerprint())
+    path = Path(config["paths"]["cache"]) / "teachers" / f"{key}.safetensors"
+    if not path.exists():
+        save_weights(train_teacher(config, denoiser, conditioner, own_data), path)
+    load_weights(denoiser, path)
+    return Teacher(denoiser, conditioner, key)
+
+
+def check_fit(denoiser: Denoiser, conditioner: nn.Module, data: DataModule) -> None:
+    """Raise ValueError where the network does not take this data's shape or labels."""
+    if 0 < conditioner.num_classes < data.num_classes:
+        raise ValueError(
+            f"the data has labels up to {data.num_classes - 1}, out of range for a teacher of "
+            f"{conditioner.num_classes} classes; choose another teacher or data"
+        )
+    try:
+        with torch.no_grad():
+            cond = conditioner(torch.zeros(1, dtype=torch.long))
+            shape = denoiser(torch.zeros(1, *data.shape), torch.ones(1), cond).shape
+    except RuntimeError as error:
+        raise ValueError(f"the teacher does not take samples of shape {data.shape}: {error}") from error
+    if tuple(shape[1:]) != data.shape:
+        raise ValueError(f"the teacher makes samples of shape {tuple(shape[1:])}, the data has {data.shape}")
+
+
+def train_teacher(config: Config, denoiser: Denoiser, conditioner: nn.Module, data: DataModule) -> Denoiser:
+    """A teacher trained from data by `teacher.pretrain`."""
+    section = config["teacher"]["pretrain"]
+    module: Pretrain = build(section["module"], denoiser=denoiser, conditioner=conditioner)
+    bar = Progress("teacher", section["max_iterations"], {"pretrain/loss": "loss"})
+    interrupt = Interrupt()
+    trainer = build_trainer(config, section["max_iterations"], [bar, interrupt], logger=False)
+    trainer.fit(module, datamodule=data)
+    if interrupt.received:
+        raise KeyboardInterrupt
+    module.faults.check()
+    return module.trained()
+
+
+def build_trainer(config: Config, max_steps: int, callbacks: list[L.Callback], logger: Any) -> L.Trainer:
+    """A Lightning trainer that leaves bars, checkpoints and logging to our callbacks."""
+    return build(
+        config["trainer"],
+        max_steps=max_steps,
+        callbacks=callbacks,
+        logger=logger,
+        default_root_dir=config["paths"]["run"],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=any(isinstance(c, L.pytorch.callbacks.Checkpoint) for c in callbacks),
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+    )
+
+
+def make_pairs(config: Config, teacher: Teacher, data: DataModule) -> Path:
+    """DMD's noise-image pairs of this teacher, made once; begun again, it goes on where it stopped."""
+    section = config["pairs"]
+    key = key_of(teacher.key, section["num_steps"], section["dtype"], config["teacher"]["guidance"])
+    folder = Path(config["paths"]["cache"]) / "pairs" / f"{key}-{section['num_pairs']}"
+    writer = PairWriter(folder, section["num_pairs"], data.shape, section["dtype"], key)
+    maker = TeacherMaker(
+        teacher.denoiser, teacher.conditioner, Heun(section["num_steps"]), config["teacher"]["guidance"]
+    )
+    numbered = Numbered(data.shape, teacher.conditioner.num_classes, 1)
+    with tqdm(total=section["num_pairs"], initial=writer.complete, desc="pairs", unit="pair") as bar:
+        while writer.complete < section["num_pairs"]:
+            rows = range(section["num_pairs"])[writer.complete : writer.complete + 500]
+            writer.append(*numbered.pairs(maker, rows))
+            bar.update(len(rows))
+    return folder
+
+
+def build_objective(config: Config, data: DataModule) -> Objective:
+    """The loss terms; raises ValueError where one needs data that there is not."""
+    objective: Objective = build(config["loss"])
+    provided = data.provides() | ({"pairs"} if config["pairs"] is not None else set())
+    if missing := objective.needs - provided - {"head"}:
+        name = min(missing)
+        raise ValueError(
+            f"a loss term needs {name}, and the data gives only {', '.join(sorted(provided))}; type "
+            + ("pairs={num_pairs:2000,batch_size:64,dtype:uint8,num_steps:18}" if name == "pairs" else "loss=no_gan")
+        )
+    return objective
+
+
+def attach_scoring(
+    config: Config, scoring: Scoring, teacher: Teacher, data: DataModule, sampler: FewStepSampler
+) -> None:
+    """Bind a scoring to a run; the references' scores are kept under the teacher's and the metric's key."""
+    guidance = config["teacher"]["guidance"]
+    key = key_of(teacher.key, config["metric"], guidance, data.fingerprint())
+    cache = Path(config["paths"]["cache"]) / "references" / f"{key}.json"
+    scoring.attach(data, teacher.denoiser, teacher.conditioner, sampler, guidance, cache)
+
+
+def build_module(
+    config: Config, objective: Objective, sampler: FewStepSampler, teacher: Teacher, data: DataModule
+) -> DMD:
+    """Generator and critic as copies of the teacher, and a fresh head where a term needs one."""
+    # Copies stay in eval mode like their teacher: distillation runs without dropout.
+    generator, fake = (copy.deepcopy(teacher.denoiser).requires_grad_(True) for _ in range(2))
+    head = None
+    if "head" in objective.needs:
+        with seeded(config["seed"], "head"):
+            level = build(config["teacher"]["head"])
+            cond = teacher.conditioner(torch.zeros(1, dtype=torch.long))
+            head = head_on(teacher.denoiser, level, data.shape, cond)
+    critic = Critic(fake, head, config["head_reads"])
+    optimizer = build(config["optimizer"])
+    module = DMD(
+        Models(teacher.denoiser, critic, teacher.conditioner),
+        generator,
+        objective,
+        sampler,
+        {player: optimizer[player] for player in ("generator", "critic")},
+        optimizer["lr_factor"],
+        **{key: config[key] for key in MODULE_KEYS},
+    )
+    if config["weights"] is not None:
+        load_weights(module.generator, Path(config["weights"]))
+    return module
+
+
+MODULE_KEYS = ("critic_updates", "max_grad_norm", "accumulate", "ema", "log_every", "seed")

@@ -1,0 +1,132 @@
+"""Samplers: few steps for generators, with backward simulation in training; Heun's second-order ODE for teachers."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from dmd2.conditioning import Cond
+from dmd2.nets.denoiser import Denoiser
+from dmd2.schedules import NoiseSchedule
+
+Denoise = Callable[[Tensor, Tensor, Cond], Tensor]
+"""x_t [B, ...], t [B] and a condition to x0_hat [B, ...]: a denoiser, or a guided one."""
+
+
+class FewStepSampler:
+    """Denoise, re-noise to the next time, denoise (DMD2 section 4.5); one step is a list of one.
+
+    Training inputs come from the same loop: `training_input` walks it up to a rung without a graph
+    ("backward simulation"), so that a generator is trained on just what inference shows it.
+    """
+
+    def __init__(self, times: Sequence[float] = (1.0,)) -> None:
+        falling = all(a > b for a, b in zip(times, times[1:], strict=False))
+        if not times or not falling or not all(0 < t <= 1 for t in times):
+            raise ValueError(
+                f"sampler.times must fall strictly from at most 1 towards 0, got {list(times)}; "
+                "type e.g. sampler.times=[1.0,0.75,0.5,0.25]"
+            )
+        self.times = tuple(times)
+
+    def sample(self, generator: Denoiser, noise: Sequence[Tensor], cond: Cond) -> Tensor:
+        """x0 [B, ...] from one N(0, I) tensor [B, ...] a step."""
+        x_t, t = self.training_input(generator, noise, cond, len(self.times) - 1)
+        return generator(x_t, t, cond)
+
+    def training_input(
+        self, generator: Denoiser, noise: Sequence[Tensor], cond: Cond, rung: int
+    ) -> tuple[Tensor, Tensor]:
+        """The generator's input x_t [B, ...] and t [B] at times[rung], reached by running it from pure noise.
+
+        `noise` holds a tensor for each rung up to this one; no gradient flows through the walk.
+        """
+        schedule = generator.schedule
+        x_t, t = schedule.prior_std * noise[0], self._time(0, noise[0])
+        for i in range(rung):
+            with torch.no_grad():
+                x0 = generator(x_t, t, cond)
+            t = self._time(i + 1, x0)
+            x_t = schedule.add_noise(x0, noise[i + 1], t)
+        return x_t, t
+
+    def _time(self, rung: int, like: Tensor) -> Tensor:
+        return torch.full((len(like),), self.times[rung], device=like.device)
+
+
+class Heun:
+    """The ODE sampler of EDM (Karras et al. 2022, Algorithm 2), for any schedule, times uniform in t from 1 down to row 0.
+
+    For Karras' schedule these are EDM's own levels. With `churn` > 0 it is the paper's stochastic sampler.
+    One step is the denoiser's output at t = 1.
+    """
+
+    def __init__(
+        self, num_steps: int = 18, churn: float = 0.0, s_min: float = 0.0, s_max: float = math.inf,
+        s_noise: float = 1.0,
+    ) -> None:  # fmt: skip
+        if num_steps < 1:
+            raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+        self.num_steps = num_steps
+        self.churn, self.s_min, self.s_max, self.s_noise = churn, s_min, s_max, s_noise
+
+    @property
+    def num_evaluations(self) -> int:
+        """Network evaluations a sample (NFE): two a step, one in the last."""
+        return 2 * self.num_steps - 1
+
+    @torch.no_grad()
+    def sample(
+        self, denoise: Denoise, schedule: NoiseSchedule, noise: Tensor, cond: Cond,
+        churn_noise: Callable[[int], Tensor] | None = None,
+    ) -> Tensor:  # fmt: skip
+        """x0 [B, ...] from N(0, I) noise [B, ...]; `churn_noise(i)` gives step i's fresh noise where churn > 0."""
+        times = self._times(schedule)
+        x = schedule.prior_std * noise.double()
+        for i, t in enumerate(times):
+            if churn_noise is not None:
+                x, t = self._churn(schedule, x, t, churn_noise(i))
+            x0, eps, ratio = self._estimate(denoise, schedule, x, t, cond)
+            if i + 1 == len(times):
+                return x0.float()
+            alpha_next, sigma_next = self._coefficients(schedule, times[i + 1])
+            following = alpha_next * x0 + sigma_next * eps
+            if math.isfinite(ratio):  # else x holds no data yet, and Euler's step is exact
+                _, eps_next, _ = self._estimate(denoise, schedule, following, times[i + 1], cond)
+                mean = 0.5 * (eps + eps_next)
+                following = alpha_next * (x0 + ratio * (eps - mean)) + sigma_next * mean
+            x = following
+        raise AssertionError("unreachable: num_steps is at least 1")
+
+    def _times(self, schedule: NoiseSchedule) -> list[float]:
+        end = float(schedule.time_of_row(torch.tensor(0)))
+        return torch.linspace(1, end, max(self.num_steps, 2), dtype=torch.float64)[: self.num_steps].tolist()
+
+    def _churn(
+        self, schedule: NoiseSchedule, x: Tensor, t: float, noise: Tensor
+    ) -> tuple[Tensor, float]:
+        """Raise the noise level by a share gamma (lines 4 to 6 of the algorithm), in the variable sigma / alpha."""
+        alpha, sigma = self._coefficients(schedule, t)
+        gamma = min(self.churn / self.num_steps, math.sqrt(2) - 1)
+        if not (gamma > 0 and alpha > 0 and self.s_min <= sigma / alpha <= self.s_max):
+            return x, t
+        ratio = torch.tensor([sigma / alpha * (1 + gamma)])
+        raised = float(schedule.time_of_ratio(ratio))
+        alpha_raised, sigma_raised = self._coefficients(schedule, raised)
+        extra = max((sigma_raised / alpha_raised) ** 2 - (sigma / alpha) ** 2, 0.0) ** 0.5
+        return alpha_raised * (x / alpha + extra * self.s_noise * noise), raised
+
+    @staticmethod
+    def _estimate(
+        denoise: Denoise, schedule: NoiseSchedule, x: Tensor, t: float, cond: Cond
+    ) -> tuple[Tensor, Tensor, float]:
+        """The clean data and the noise in x as the denoiser sees them, and sigma / alpha."""
+        alpha, sigma = Heun._coefficients(schedule, t)
+        x0 = denoise(x.float(), torch.full((len(x),), t, device=x.device), cond).double()
+        return x0, (x - alpha * x0) / sigma, sigma / alpha if alpha > 0 else math.inf
+
+    @staticmethod
+    def _coefficients(schedule: NoiseSchedule, t: float) -> tuple[float, float]:
+        alpha, sigma = schedule.alpha_sigma(torch.tensor([t]))
+        return float(alpha), float(sigma)

@@ -1,0 +1,168 @@
+"""Noise schedules, x_t = alpha(t) x0 + sigma(t) noise with t in [0, 1], and the distributions of t in training.
+
+Every family also is a table of `num_rows` levels, as in DDPM: row `num_rows - 1` is t = 1, and times that
+count rows (999, 749, ...) name the same levels as in the papers.
+"""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from dmd2.randomness import Draws
+
+
+def expand(coefficient: Tensor, x: Tensor) -> Tensor:
+    """View a per-sample coefficient [B] so that it multiplies x [B, ...]."""
+    return coefficient.view(-1, *[1] * (x.ndim - 1))
+
+
+class NoiseSchedule(nn.Module):
+    """x_t = alpha(t) x0 + sigma(t) noise; a family gives alpha and sigma, and t from their ratio."""
+
+    prior_std: float
+    """Standard deviation of the state that a sampler starts from, at t = 1."""
+
+    def __init__(self, num_rows: int) -> None:
+        super().__init__()
+        self.num_rows = num_rows
+
+    def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """alpha and sigma, float32 [B], at t [B]."""
+        raise NotImplementedError
+
+    def time_of_ratio(self, ratio: Tensor) -> Tensor:
+        """t [B] at which sigma / alpha equals `ratio` [B]; for Karras that is sigma itself."""
+        raise NotImplementedError
+
+    def time_of_row(self, row: Tensor) -> Tensor:
+        """t of a row of the table; row num_rows - 1 is t = 1."""
+        return (row + 1) / self.num_rows
+
+    def row_of_time(self, t: Tensor) -> Tensor:
+        """The nearest row, int64 [B]; rounding, since ceil(t * 1000) - 1 gives row 400 for t = 0.4 in float32."""
+        return ((t * self.num_rows).round().long() - 1).clamp(0, self.num_rows - 1)
+
+    def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """x_t [B, ...] of clean data x0 and noise [B, ...] at t [B] (DMD section 3.2)."""
+        alpha, sigma = self.alpha_sigma(t)
+        return expand(alpha, x0) * x0 + expand(sigma, x0) * noise
+
+
+class Karras(NoiseSchedule):
+    """EDM's levels (Karras et al. 2022, Eq. 5): alpha = 1, sigma^(1/rho) linear in t."""
+
+    def __init__(
+        self, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0, num_rows: int = 1000
+    ) -> None:
+        super().__init__(num_rows)
+        if not 0 < sigma_min < sigma_max:
+            raise ValueError(f"sigma_min must lie between 0 and sigma_max, got {sigma_min} and {sigma_max}")
+        self.rho = rho
+        self.prior_std = sigma_max
+        self.low, self.high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
+
+    def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        sigma = (self.low + t.double() * (self.high - self.low)) ** self.rho
+        return torch.ones_like(t), sigma.float()
+
+    def time_of_ratio(self, ratio: Tensor) -> Tensor:
+        return ((ratio.double() ** (1 / self.rho) - self.low) / (self.high - self.low)).float()
+
+    def time_of_row(self, row: Tensor) -> Tensor:
+        """The table of DMD2's ImageNet path: both ends belong to it, so that row 0 is sigma_min."""
+        return row / (self.num_rows - 1)
+
+    def row_of_time(self, t: Tensor) -> Tensor:
+        return (t * (self.num_rows - 1)).round().long().clamp(0, self.num_rows - 1)
+
+
+class VP(NoiseSchedule):
+    """A variance-preserving table (DDPM, Stable Diffusion): alpha^2 = alphas_cumprod[row], sigma^2 = 1 - alpha^2."""
+
+    prior_std = 1.0
+    alphas_cumprod: Tensor
+
+    def __init__(self, alphas_cumprod: list[float] | Tensor) -> None:
+        table = torch.as_tensor(alphas_cumprod, dtype=torch.float64)
+        if table.ndim != 1 or not bool(((table > 0) & (table < 1)).all() and (table.diff() < 0).all()):
+            raise ValueError("alphas_cumprod must be one falling row of numbers between 0 and 1")
+        super().__init__(len(table))
+        self.register_buffer("alphas_cumprod", table, persistent=False)
+
+    @classmethod
+    def scaled_linear(cls, beta_start: float, beta_end: float, num_rows: int = 1000) -> "VP":
+        """Stable Diffusion's table: sqrt(beta) linear from sqrt(beta_start) to sqrt(beta_end)."""
+        beta = torch.linspace(beta_start**0.5, beta_end**0.5, num_rows, dtype=torch.float64) ** 2
+        return cls((1 - beta).cumprod(0))
+
+    def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        alpha2 = self.alphas_cumprod[self.row_of_time(t)]
+        return alpha2.sqrt().float(), (1 - alpha2).sqrt().float()
+
+    def time_of_ratio(self, ratio: Tensor) -> Tensor:
+        table = ((1 - self.alphas_cumprod) / self.alphas_cumprod).sqrt()
+        above = torch.searchsorted(table, ratio.double().contiguous()).clamp(1, self.num_rows - 1)
+        nearer_below = ratio - table[above - 1] < table[above] - ratio
+        return self.time_of_row(above - nearer_below.long()).float()
+
+
+class Flow(NoiseSchedule):
+    """Rectified flow with a resolution shift s (SD3): sigma = s t / (1 + (s - 1) t), alpha = 1 - sigma."""
+
+    prior_std = 1.0
+
+    def __init__(self, shift: float = 1.0, num_rows: int = 1000) -> None:
+        super().__init__(num_rows)
+        self.shift = shift
+
+    def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        sigma = self.shift * t / (1 + (self.shift - 1) * t)
+        return 1 - sigma, sigma
+
+    def time_of_ratio(self, ratio: Tensor) -> Tensor:
+        sigma = ratio / (1 + ratio)
+        return sigma / (self.shift - (self.shift - 1) * sigma)
+
+
+class TimeSampler(Protocol):
+    """A distribution of training times over a schedule."""
+
+    def __call__(self, schedule: NoiseSchedule, draws: Draws, stream: str, num: int) -> Tensor:
+        """Times [num] in [0, 1], a function of the draws' key and `stream`."""
+        ...
+
+
+class UniformRows:
+    """Uniform over the rows of the table from `low` to `high`, shares of it; both ends belong (facts: 20 to 980)."""
+
+    def __init__(self, low: float = 0.0, high: float = 1.0) -> None:
+        if not 0 <= low <= high <= 1:
+            raise ValueError(f"low and high must satisfy 0 <= low <= high <= 1, got {low} and {high}")
+        self.low, self.high = low, high
+
+    def __call__(self, schedule: NoiseSchedule, draws: Draws, stream: str, num: int) -> Tensor:
+        last = schedule.num_rows - 1
+        first, end = round(self.low * schedule.num_rows), min(round(self.high * schedule.num_rows), last)
+        return schedule.time_of_row(draws.integers(stream, first, end + 1, num)).float()
+
+
+class LogNormalSigma:
+    """ln(sigma / alpha) ~ N(mean, std^2): EDM's training distribution (Karras et al. 2022, Table 1)."""
+
+    def __init__(self, mean: float = -1.2, std: float = 1.2) -> None:
+        self.mean, self.std = mean, std
+
+    def __call__(self, schedule: NoiseSchedule, draws: Draws, stream: str, num: int) -> Tensor:
+        ratio = (self.mean + self.std * draws.normal(stream, (num,))).exp()
+        return schedule.time_of_ratio(ratio).clamp(0, 1)
+
+
+class LogitNormal:
+    """logit(t) ~ N(mean, std^2): SD3's training distribution (Esser et al. 2024, Eq. 19)."""
+
+    def __init__(self, mean: float = 0.0, std: float = 1.0) -> None:
+        self.mean, self.std = mean, std
+
+    def __call__(self, schedule: NoiseSchedule, draws: Draws, stream: str, num: int) -> Tensor:
+        return torch.sigmoid(self.mean + self.std * draws.normal(stream, (num,)))

@@ -1,0 +1,122 @@
+"""Scores of a generator, and what they are to be read against: the teacher, real data, a simple baseline."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, distributed, nn
+
+from dmd2.data.base import DataModule
+from dmd2.generation import Maker, Numbered, StudentMaker, TeacherMaker
+from dmd2.metrics.suite import Suite
+from dmd2.nets.denoiser import Denoiser
+from dmd2.sampling import FewStepSampler, Heun
+
+Scores = dict[str, float]
+Baseline = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
+"""Train samples, their labels and a number to as many samples and labels."""
+
+
+class Scoring:
+    """Scores with one suite and one set of numbered samples.
+
+    suite          Detectors and metrics.
+    num_samples    Samples a score.
+    batch_size     Samples at once on each rank; the score does not depend on it.
+    teacher_steps  Step counts at which the teacher is scored.
+    primary        The metric to judge by; lower is better.
+    baselines      Simple generators fitted to the train split, by name.
+    seed           Seed of the samples' noise, the same for every run so that scores compare.
+    """
+
+    def __init__(
+        self,
+        suite: Suite,
+        num_samples: int,
+        batch_size: int,
+        teacher_steps: Sequence[int],
+        primary: str,
+        baselines: Mapping[str, Baseline] | None = None,
+        seed: int = 0,
+    ) -> None:
+        if num_samples < 2:
+            raise ValueError(f"a score needs at least 2 samples, got metric.num_samples={num_samples}")
+        self.suite, self.num_samples, self.batch_size = suite, num_samples, batch_size
+        self.teacher_steps, self.primary, self.seed = tuple(teacher_steps), primary, seed
+        self.baselines = dict(baselines or {})
+
+    def attach(
+        self,
+        data: DataModule,
+        teacher: Denoiser,
+        conditioner: nn.Module,
+        sampler: FewStepSampler,
+        guidance: float,
+        cache: Path,
+    ) -> None:
+        """Bind to one run's data and networks; `cache` is the file that keeps the references' scores."""
+        self.data, self.teacher, self.conditioner = data, teacher, conditioner
+        self.sampler, self.guidance, self.cache = sampler, guidance, cache
+        self.fitted = False
+
+    def student(self, generator: Denoiser, stop: Callable[[], bool] = lambda: False) -> Scores:
+        """Scores of a generator's numbered samples; raises InterruptedError as soon as `stop()` says so."""
+        return self._score(StudentMaker(generator, self.conditioner, self.sampler), generator, stop)
+
+    def references(self, announce: Callable[[str], None]) -> dict[str, dict[str, Scores]]:
+        """Scores to compare with: `teacher` by network evaluations, `floor` (real held-out data), `baselines`.
+
+        They do not depend on the run, so they are made once and kept; `announce` is told before the work.
+        """
+        if self.cache.exists():
+            return json.loads(self.cache.read_text())
+        announce(f"scoring the teacher at {self.teacher_steps} steps, once")
+        self._fit(device_of(self.teacher))
+        makers = [TeacherMaker(self.teacher, self.conditioner, Heun(n), self.guidance) for n in self.teacher_steps]
+        train, labels = torch.as_tensor(self.data.train.x), torch.as_tensor(self.data.train.labels)
+        found = {
+            "teacher": {str(maker.num_evaluations): self._score(maker, self.teacher) for maker in makers},
+            "floor": {"test": self.suite.floor()} if len(self.data.test) else {},
+            "baselines": {
+                name: self.suite.evaluate([baseline(train, labels, self.num_samples)])
+                for name, baseline in self.baselines.items()
+            },
+        }
+        self.cache.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.cache.with_suffix(".partial")
+        partial.write_text(json.dumps(found, indent=2))
+        partial.replace(self.cache)
+        return found
+
+    def numbered(self, device: torch.device | str) -> Numbered:
+        """The numbered samples that everything here is scored on, and grids show."""
+        return Numbered(self.data.shape, self.conditioner.num_classes, self.seed, device)
+
+    def _score(self, maker: Maker, network: nn.Module, stop: Callable[[], bool] = lambda: False) -> Scores:
+        device = device_of(network)
+        self._fit(device)
+        rank, world_size = 0, 1
+        if distributed.is_available() and distributed.is_initialized():
+            rank, world_size = distributed.get_rank(), distributed.get_world_size()
+        mine = range(self.num_samples)[rank::world_size]
+
+        def batches() -> Iterator[tuple[Tensor, Tensor]]:
+            for x0, labels in self.numbered(device).batches(maker, mine, self.batch_size):
+                if stop():
+                    raise InterruptedError("a score was asked to end early")
+                yield self.data.to_pixels(x0), labels
+
+        with torch.autocast(device.type, enabled=False):
+            return self.suite.evaluate(batches())
+
+    def _fit(self, device: torch.device) -> None:
+        if not self.fitted:
+            train, test = self.data.train, self.data.test
+            self.suite.fit(train.x, train.labels, test.x, test.labels, device)
+            self.fitted = True
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where a network's weights are; the CPU for one without any."""
+    return next((tensor.device for tensor in network.state_dict().values()), torch.device("cpu"))

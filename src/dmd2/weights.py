@@ -1,0 +1,33 @@
+"""Weights as safetensors files, written atomically and loaded strictly."""
+
+import os
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+
+def save_weights(module: nn.Module, path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write a module's state dict to `path`, under a temporary name first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".partial{os.getpid()}")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    save_file(tensors, partial, metadata)
+    partial.replace(path)
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Fill a module from `path`; every name and shape must match.
+
+    Raises FileNotFoundError where there is no file, and ValueError where it is damaged or of another network.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there are no weights at {path}")
+    try:
+        module.load_state_dict(load_file(path))
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise ValueError(f"{path} holds another network's weights: {first}") from error
