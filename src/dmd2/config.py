@@ -17,13 +17,15 @@ def config_folder() -> Path:
     return installed if installed.exists() else Path(__file__).parents[2] / "conf"
 
 
-def resolved(composed: DictConfig) -> Config:
-    """A composed config as plain containers, checked.
-
-    Raises ValueError that names the first key nobody reads, or the first value that is missing.
-    """
+def complete(composed: DictConfig) -> None:
+    """Raise ValueError that names a key which must be given and was not."""
     for key in sorted(OmegaConf.missing_keys(composed)):
         raise ValueError(f"{key} has no value; type {key}=VALUE")
+
+
+def resolved(composed: DictConfig) -> Config:
+    """A composed config as plain containers, complete and checked."""
+    complete(composed)
     config: Config = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
     check(config)
     return config

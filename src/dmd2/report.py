@@ -13,11 +13,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from dmd2.generation import StudentMaker, TeacherMaker
+from dmd2.generation import Maker
 from dmd2.nets.denoiser import Denoiser
 from dmd2.pictures import picture, score_plot
-from dmd2.sampling import Heun
-from dmd2.scoring import Scores, Scoring
+from dmd2.scoring import Scores, Scoring, device_of
 
 PACKAGES = ("dmd2", "torch", "lightning", "hydra-core", "torchmetrics", "numpy")
 
@@ -47,19 +46,19 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     partial.replace(path)
 
 
-def comparison(scoring: Scoring, student: Denoiser, path: Path, num: int = 100) -> None:
+def comparison(
+    scoring: Scoring, teacher: Denoiser, guidance: float, student: Denoiser, path: Path, num: int = 100
+) -> None:
     """One picture: real samples, the teacher at each of its step counts, the student; the same noise for all."""
-    device = next(student.parameters()).device
-    numbered, data = scoring.numbered(device), scoring.data
-    labels = numbered.labels(range(num)).cpu()
-    shown = {"real": _real(scoring, labels)}
-    for steps in scoring.teacher_steps:
-        maker = TeacherMaker(scoring.teacher, scoring.conditioner, Heun(steps), scoring.guidance)
-        title = f"teacher, {steps} step{'s' * (steps > 1)} ({maker.num_evaluations} NFE)"
-        shown[title] = data.to_pixels(numbered.make(maker, range(num))[0])
-    maker = StudentMaker(student, scoring.conditioner, scoring.sampler)
-    title = f"student, {maker.num_evaluations} step{'s' * (maker.num_evaluations > 1)}"
-    shown[title] = data.to_pixels(numbered.make(maker, range(num))[0])
+    numbered = scoring.numbered(device_of(student))
+    shown = {"real": _real(scoring, numbered.labels(range(num)).cpu())}
+    makers: dict[str, Maker] = {
+        f"teacher, {maker.solver.num_steps} steps": maker for maker in scoring.teacher_makers(teacher, guidance)
+    }
+    makers["student"] = scoring.student_maker(student)
+    for title, maker in makers.items():
+        x0, _ = numbered.make(maker, range(num))
+        shown[f"{title} ({maker.num_evaluations} NFE)"] = scoring.data.to_pixels(x0)
     picture(shown, path)
 
 
@@ -75,13 +74,18 @@ def _real(scoring: Scoring, labels: torch.Tensor) -> torch.Tensor:
 def print_table(summary: Mapping[str, Any], primary: str) -> None:
     """The scores of a summary beside their references, on the console."""
     table = Table(title=f"{summary['experiment']}: {summary['status']} after {summary['iterations']} iterations")
-    names = sorted(summary["metrics"], key=lambda name: (name != primary, name))
+    names = columns(summary, primary)
     table.add_column("samples")
     for name in names:
         table.add_column(name, justify="right")
     for label, scores in rows(summary):
-        table.add_row(label, *(f"{scores[name]:.3g}" for name in names))
+        table.add_row(label, *(f"{scores[name]:.3g}"  for name in names))
     Console().print(table)
+
+
+def columns(summary: Mapping[str, Any], primary: str) -> list[str]:
+    """The names of the metrics, the primary one first."""
+    return sorted(summary["metrics"], key=lambda name: (name != primary, name))
 
 
 def rows(summary: Mapping[str, Any]) -> list[tuple[str, Scores]]:
@@ -97,13 +101,12 @@ def rows(summary: Mapping[str, Any]) -> list[tuple[str, Scores]]:
 
 def write_page(folder: Path, summary: Mapping[str, Any], primary: str) -> None:
     """`report.html`: the table, the pictures and the configuration of a run on one page, without any server."""
-    names = sorted(summary["metrics"], key=lambda name: (name != primary, name))
     pictures = [p.name for p in (folder / "comparison.png", folder / "scores.png") if p.exists()]
     latest = sorted((folder / "samples").glob("*.png"))[-1:]
     environment = jinja2.Environment(autoescape=True)
     page = environment.from_string(PAGE).render(
         summary=summary,
-        names=names,
+        names=columns(summary, primary),
         rows=rows(summary),
         pictures=pictures + [f"samples/{path.name}" for path in latest],
         config=(folder / "config.yaml").read_text(),

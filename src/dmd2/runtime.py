@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from dmd2.nets.denoiser import Denoiser
 from dmd2.pretrain import Pretrain
 from dmd2.randomness import seeded
 from dmd2.sampling import FewStepSampler, Heun
-from dmd2.scoring import Scoring
+from dmd2.scoring import References, Scoring
 from dmd2.weights import load_weights, save_weights
 
 
@@ -158,14 +159,12 @@ def build_objective(config: Config, data: DataModule) -> Objective:
     return objective
 
 
-def attach_scoring(
-    config: Config, scoring: Scoring, teacher: Teacher, data: DataModule, sampler: FewStepSampler
-) -> None:
-    """Bind a scoring to a run; the references' scores are kept under the teacher's and the metric's key."""
+def make_references(config: Config, scoring: Scoring, teacher: Teacher) -> References:
+    """The scores to compare with; kept under the teacher's and the metric's key."""
     guidance = config["teacher"]["guidance"]
-    key = key_of(teacher.key, config["metric"], guidance, data.fingerprint())
+    key = key_of(teacher.key, config["metric"], guidance, scoring.data.fingerprint())
     cache = Path(config["paths"]["cache"]) / "references" / f"{key}.json"
-    scoring.attach(data, teacher.denoiser, teacher.conditioner, sampler, guidance, cache)
+    return scoring.references(teacher.denoiser, guidance, cache)
 
 
 def build_module(
@@ -197,3 +196,35 @@ def build_module(
 
 
 MODULE_KEYS = ("critic_updates", "max_grad_norm", "accumulate", "ema", "log_every", "seed")
+
+
+@dataclass(frozen=True)
+class Student:
+    """A run's generator, ready to sample from and to score."""
+
+    config: Config
+    generator: Denoiser
+    scoring: Scoring
+
+
+def load_student(run: Path, weights: str | None) -> Student:
+    """Read a run directory; `weights` names an average or "raw", None is the run's first.
+
+    Raises FileNotFoundError where there is no finished run.
+    """
+    if not (run / "config.yaml").exists():
+        raise FileNotFoundError(f"there is no run at {run}; name a run's directory: run=runs/digits_dmd2/latest")
+    config: Config = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))  # type: ignore[assignment]
+    generator: Denoiser = build(config["teacher"]["denoiser"])
+    if weights is None:
+        load_weights(generator, run / "checkpoints" / "student.safetensors")
+    else:
+        names = [f"ema_{decay:g}" for decay in config["ema"]]
+        if weights not in (*names, "raw"):
+            raise ValueError(f"this run has no weights {weights!r}; choose from {', '.join((*names, 'raw'))}")
+        prefix = "generator." if weights == "raw" else f"ema.models.{names.index(weights)}."
+        state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True, map_location="cpu")["state_dict"]
+        generator.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+    scoring: Scoring = build(config["metric"])
+    scoring.attach(build_data(config["data"]), build(config["teacher"]["conditioner"]), build(config["sampler"]))
+    return Student(config, generator.requires_grad_(False).eval(), scoring)

@@ -14,6 +14,7 @@ from dmd2.nets.denoiser import Denoiser
 from dmd2.sampling import FewStepSampler, Heun
 
 Scores = dict[str, float]
+References = dict[str, dict[str, Scores]]
 Baseline = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
 """Train samples, their labels and a number to as many samples and labels."""
 
@@ -46,48 +47,47 @@ class Scoring:
         self.teacher_steps, self.primary, self.seed = tuple(teacher_steps), primary, seed
         self.baselines = dict(baselines or {})
 
-    def attach(
-        self,
-        data: DataModule,
-        teacher: Denoiser,
-        conditioner: nn.Module,
-        sampler: FewStepSampler,
-        guidance: float,
-        cache: Path,
-    ) -> None:
-        """Bind to one run's data and networks; `cache` is the file that keeps the references' scores."""
-        self.data, self.teacher, self.conditioner = data, teacher, conditioner
-        self.sampler, self.guidance, self.cache = sampler, guidance, cache
+    def attach(self, data: DataModule, conditioner: nn.Module, sampler: FewStepSampler) -> None:
+        """Bind to a run's data, and to how its samples are made."""
+        self.data, self.conditioner, self.sampler = data, conditioner, sampler
         self.fitted = False
 
     def student(self, generator: Denoiser, stop: Callable[[], bool] = lambda: False) -> Scores:
         """Scores of a generator's numbered samples; raises InterruptedError as soon as `stop()` says so."""
-        return self._score(StudentMaker(generator, self.conditioner, self.sampler), generator, stop)
+        return self._score(self.student_maker(generator), generator, stop)
 
-    def references(self, announce: Callable[[str], None]) -> dict[str, dict[str, Scores]]:
+    def references(self, teacher: Denoiser, guidance: float, cache: Path) -> References:
         """Scores to compare with: `teacher` by network evaluations, `floor` (real held-out data), `baselines`.
 
-        They do not depend on the run, so they are made once and kept; `announce` is told before the work.
+        They do not depend on the run, so they are made once and kept in the file `cache`.
         """
-        if self.cache.exists():
-            return json.loads(self.cache.read_text())
-        announce(f"scoring the teacher at {self.teacher_steps} steps, once")
-        self._fit(device_of(self.teacher))
-        makers = [TeacherMaker(self.teacher, self.conditioner, Heun(n), self.guidance) for n in self.teacher_steps]
+        if cache.exists():
+            return json.loads(cache.read_text())
+        print(f"scoring the teacher at {', '.join(map(str, self.teacher_steps))} steps, once")
+        self._fit(device_of(teacher))
+        makers = self.teacher_makers(teacher, guidance)
         train, labels = torch.as_tensor(self.data.train.x), torch.as_tensor(self.data.train.labels)
         found = {
-            "teacher": {str(maker.num_evaluations): self._score(maker, self.teacher) for maker in makers},
-            "floor": {"test": self.suite.floor()} if len(self.data.test) else {},
+            "teacher": {str(maker.num_evaluations): self._score(maker, teacher) for maker in makers},
+            "floor": {"real": self.suite.floor()} if len(self.data.test) else {},
             "baselines": {
                 name: self.suite.evaluate([baseline(train, labels, self.num_samples)])
                 for name, baseline in self.baselines.items()
             },
         }
-        self.cache.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.cache.with_suffix(".partial")
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        partial = cache.with_suffix(".partial")
         partial.write_text(json.dumps(found, indent=2))
-        partial.replace(self.cache)
+        partial.replace(cache)
         return found
+
+    def student_maker(self, generator: Denoiser) -> StudentMaker:
+        """What makes samples of a generator as the run's sampler does."""
+        return StudentMaker(generator, self.conditioner, self.sampler)
+
+    def teacher_makers(self, teacher: Denoiser, guidance: float) -> list[TeacherMaker]:
+        """What makes samples of the teacher, at each of its step counts."""
+        return [TeacherMaker(teacher, self.conditioner, Heun(n), guidance) for n in self.teacher_steps]
 
     def numbered(self, device: torch.device | str) -> Numbered:
         """The numbered samples that everything here is scored on, and grids show."""

@@ -1,11 +1,12 @@
 """Scores the generator and every average of it at regular intervals during training."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import lightning as L
 
-from dmd2.scoring import Scores, Scoring
+from dmd2.scoring import References, Scoring
 
 
 class Evaluation(L.Callback):
@@ -19,17 +20,17 @@ class Evaluation(L.Callback):
             raise ValueError(f"callbacks.evaluation.every must be at least 1, got {every}")
         self.every = every
         self.history: list[dict[str, Any]] = []
-        self.references: dict[str, dict[str, Scores]] = {}
+        self.references: References = {}
         self.seconds = 0.0
 
-    def attach(self, scoring: Scoring) -> None:
-        """Take what scores."""
-        self.scoring = scoring
+    def attach(self, scoring: Scoring, make_references: Callable[[], References]) -> None:
+        """Take what scores, and what scores the references."""
+        self.scoring, self.make_references = scoring, make_references
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Score the teacher and the real data first: without them no score can be read."""
         started = time.perf_counter()
-        self.references = self.scoring.references(announce=print)
+        self.references = self.make_references()
         self.seconds += time.perf_counter() - started
 
     def on_train_batch_end(

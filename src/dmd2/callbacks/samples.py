@@ -6,7 +6,6 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.loggers import WandbLogger
 
-from dmd2.generation import StudentMaker
 from dmd2.pictures import picture
 from dmd2.scoring import Scoring
 
@@ -28,11 +27,10 @@ class Samples(L.Callback):
         if trainer.global_step % self.every or not trainer.is_global_zero:
             return
         name, network = next(iter(pl_module.students().items()))
-        scoring = self.scoring
-        maker = StudentMaker(network, scoring.conditioner, scoring.sampler)
-        x0, _ = scoring.numbered(pl_module.device).make(maker, range(self.num_samples))
+        maker = self.scoring.student_maker(network)
+        x0, _ = self.scoring.numbered(pl_module.device).make(maker, range(self.num_samples))
         path = self.folder / f"{trainer.global_step:08d}.png"
-        picture({f"{name}, iteration {trainer.global_step}": scoring.data.to_pixels(x0)}, path)
+        picture({f"{name}, iteration {trainer.global_step}": self.scoring.data.to_pixels(x0)}, path)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image("samples/grid", [str(path)], step=trainer.global_step)

@@ -1,30 +1,45 @@
-"""Draw samples from a run's student: numbered PNG files and one sheet.
+"""Draw samples from a run's student: numbered PNG files and one sheet (points: one picture and an .npy file).
 
-usage: dmd2 sample run=runs/digits_dmd2/latest [num_images=100] [out=samples] [KEY=VALUE ...]
+usage: dmd2 sample run=DIR [num_images=100] [out=samples] [KEY=VALUE ...]
 
-  run          A run's directory.
+  run          A run's directory, e.g. runs/digits_dmd2/latest.
   num_images   How many; the classes come in turn.
   out          Folder for the files.
-  seed         Another seed gives other samples; sample i is the same for any num_images.
+  weights      Which of the run's averages, or "raw".
+  seed         Another seed gives other samples; sample i is the same for any num_images and batch_size.
   batch_size   Samples at once.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import hydra
+import numpy as np
+import torch
 from omegaconf import DictConfig
-from PIL import Image
 
-from dmd2.config import config_folder
-from dmd2.generation import Numbered, StudentMaker
-from dmd2.pictures import picture
-from dmd2.runtime import load_run
+from dmd2.config import complete, config_folder
+from dmd2.pictures import grid, picture
+from dmd2.runtime import load_student
 
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="sample")
 def main(options: DictConfig) -> None:
     """Write the samples."""
-    if options.num_images < 1:
-        raise ValueError(f"num_images must be at least 1, got {options.num_images}")
-    run = load_run(Path(options.run))
-    ...
+    complete(options)
+    if min(options.num_images, options.batch_size) < 1:
+        raise ValueError(f"num_images and batch_size must be at least 1, got {options.num_images}, {options.batch_size}")
+    student, out = load_student(Path(options.run), options.weights), Path(options.out)
+    numbered = replace(student.scoring.numbered("cpu"), seed=options.seed)
+    maker, rows = student.scoring.student_maker(student.generator), range(options.num_images)
+    x = torch.cat(
+        [student.scoring.data.to_pixels(x0) for x0, _ in numbered.batches(maker, rows, options.batch_size)]
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    picture({student.config["name"]: x}, out / "sheet.png")
+    if x.ndim == 2:
+        np.save(out / "points.npy", x.numpy())
+    else:
+        for i, image in enumerate(x):
+            grid(image[None], 1, least_pixels=1).save(out / f"{i:06d}.png")
+    print(f"{len(x)} samples are in {out}")

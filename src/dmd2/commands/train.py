@@ -10,6 +10,7 @@ The run's directory is runs/EXPERIMENT/TIME, and runs/EXPERIMENT/latest points t
 
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import hydra
 import lightning as L
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from lightning.pytorch.loggers import WandbLogger
 from omegaconf import DictConfig, OmegaConf
 
 from dmd2.callbacks.evaluation import Evaluation
@@ -27,7 +29,7 @@ from dmd2.config import Config, config_folder, resolved
 from dmd2.module import DMD
 from dmd2.pictures import score_plot
 from dmd2.report import commit, comparison, print_table, versions, write_json, write_page
-from dmd2.runtime import attach_scoring, build, build_data, build_module, build_objective, build_teacher, build_trainer, make_pairs
+from dmd2.runtime import build, build_data, build_module, build_objective, build_teacher, build_trainer, make_pairs, make_references
 from dmd2.weights import save_weights
 
 
@@ -65,15 +67,16 @@ class Run:
             pairs = {"pairs": str(make_pairs(config, teacher, data)), "pairs_batch_size": config["pairs"]["batch_size"]}
             data = build_data(config["data"] | pairs)
         self.module = build_module(config, objective, sampler, teacher, data)
-        attach_scoring(config, self.scoring, teacher, data, sampler)
+        self.scoring.attach(data, teacher.conditioner, sampler)
         for callback in self.callbacks.values():
             if isinstance(callback, Evaluation):
-                callback.attach(self.scoring)
+                callback.attach(self.scoring, partial(make_references, config, self.scoring, teacher))
             if isinstance(callback, Samples):
                 callback.attach(self.scoring, self.folder / "samples")
         loggers = [build(node) for node in config["logger"].values()]
         for logger in loggers:
-            logger.log_hyperparams(config)
+            if isinstance(logger, WandbLogger):
+                logger.log_hyperparams(config)
         trainer = build_trainer(config, config["max_iterations"], list(self.callbacks.values()), loggers)
         trainer.fit(self.module, datamodule=data)
         self.module.faults.check()
@@ -101,12 +104,13 @@ class Run:
             "wall_seconds": wall_seconds,
             "images_per_second": speed.images_per_second if speed else None,
             "peak_memory_bytes": peak_memory_bytes(),
+            "primary": primary,
             "weights": next(iter(students), None),
             "metrics": next(iter(students.values()), {}),
             "best": best(history, primary),
             "students": students,
             "teacher": references.get("teacher", {}),
-            "floor": references.get("floor", {}),
+            "floor": references.get("floor", {}).get("real", {}),
             "baselines": references.get("baselines", {}),
             "versions": versions(),
             "commit": commit(),
@@ -118,7 +122,8 @@ class Run:
         name, student = next(iter(module.students().items()))
         save_weights(student, self.folder / "checkpoints" / "student.safetensors", {"weights": name})
         if history:
-            comparison(self.scoring, student, self.folder / "comparison.png")
+            teacher, guidance = module.models.teacher, config["teacher"]["guidance"]
+            comparison(self.scoring, teacher, guidance, student, self.folder / "comparison.png")
             score_plot(history, references, primary, self.folder / "scores.png")
             write_page(self.folder, summary, primary)
             print_table(summary, primary)

@@ -1,0 +1,35 @@
+"""Score a run's student again, by the run's own metrics; writes evaluation.json beside its summary.
+
+usage: dmd2 evaluate run=DIR [weights=raw] [num_samples=10000] [batch_size=500]
+
+  run          A run's directory, e.g. runs/digits_dmd2/latest.
+  weights      Which of the run's averages, or "raw".
+  num_samples  Samples a score; more is exacter, and scores compare only at the same number.
+  batch_size   Samples at once; the score does not depend on it.
+"""
+
+import json
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from dmd2.config import complete, config_folder
+from dmd2.report import print_table, write_json
+from dmd2.runtime import load_student
+
+
+@hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="evaluate")
+def main(options: DictConfig) -> None:
+    """Score, beside the references that the run had."""
+    complete(options)
+    run = Path(options.run)
+    student = load_student(run, options.weights)
+    scoring = student.scoring
+    scoring.num_samples = options.num_samples or scoring.num_samples
+    scoring.batch_size = options.batch_size or scoring.batch_size
+    scores = scoring.student(student.generator)
+    name = options.weights or "student"
+    write_json(run / "evaluation.json", {"weights": name, "num_samples": scoring.num_samples, "metrics": scores})
+    summary = json.loads((run / "summary.json").read_text()) | {"metrics": scores, "students": {name: scores}}
+    print_table(summary, scoring.primary)

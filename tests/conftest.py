@@ -1,0 +1,18 @@
+"""Every test runs on one thread, so that it gives the same numbers on any machine of a kind."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def reference() -> Path:
+    """Tensors recorded from the reference implementations, which lie beside a checkout on our machines."""
+    if not (SHARED / "reference").is_dir():
+        pytest.skip("no recorded reference tensors in ../shared/reference")
+    return SHARED / "reference"
