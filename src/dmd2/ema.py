@@ -17,8 +17,10 @@ class EMA(nn.Module):
                 raise ValueError(f"an EMA decay lies between 0 and 1, got {decay}; e.g. ema=[0.999]")
         self.decays = {f"ema_{decay:g}": decay for decay in decays}
         self.models = nn.ModuleList(
-            copy.deepcopy(model).float().requires_grad_(False).eval() for _ in self.decays
+            copy.deepcopy(model).requires_grad_(False).eval() for _ in self.decays
         )
+        for weights in self.models.parameters():  # not the buffers: VP's table stays float64
+            weights.data = weights.data.float()
 
     def named(self) -> dict[str, nn.Module]:
         """The averaged networks by name, e.g. "ema_0.999"."""

@@ -41,7 +41,7 @@ class TeacherMaker:
     @property
     def num_evaluations(self) -> int:
         """Network evaluations a sample (NFE); a guided one counts once, as it is one pass."""
-        return self.solver.num_evaluations
+        return self.solver.num_evaluations(self.teacher.schedule)
 
     def __call__(self, noise: Callable[[int], Tensor], labels: Tensor) -> Tensor:
         cond = self.conditioner(labels)

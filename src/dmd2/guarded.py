@@ -44,6 +44,8 @@ class GuardedModule(L.LightningModule):
         norm = nn.utils.clip_grad_norm_(network.parameters(), self.max_grad_norm)
         finite = self.faults.watch({**watched, f"{name}/gradient_norm": norm}, self.iteration + 1)
         raw = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+        if not raw.defaults.get("fused"):  # any other would ignore found_inf, and step
+            raise ValueError(f"{type(raw).__name__} must be fused, to skip a bad step; type optimizer.{name}.fused=true")
         raw.found_inf = (~finite).float()  # type: ignore[union-attr]
         optimizer.step()
         return norm

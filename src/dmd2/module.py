@@ -179,6 +179,8 @@ PLAYERS = ("critic", "generator")
 
 
 def shares(batch: dict[str, Tensor], num: int) -> Iterator[dict[str, Tensor]]:
-    """Cut a batch into `num` equal shares, for accumulation."""
+    """Cut a batch into `num` equal shares, for accumulation; raises ValueError where it does not divide."""
+    if any(len(value) % num for value in batch.values() if isinstance(value, Tensor)):
+        raise ValueError(f"accumulate={num} does not divide a batch of {len(batch['real'])}; set data.batch_size")
     for i in range(num):
         yield {key: value.chunk(num)[i] for key, value in batch.items() if isinstance(value, Tensor)}

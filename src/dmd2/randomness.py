@@ -54,8 +54,8 @@ class Draws:
         )
 
     def rung(self, num_rungs: int) -> int:
-        """One integer in [0, num_rungs) that all ranks agree on, drawn on the host."""
-        return int(torch.randint(num_rungs, (), generator=generator(self.seed, self.iteration, "rung")))
+        """One integer in [0, num_rungs) that all ranks agree on, from the host: no device is read."""
+        return generator(self.seed, self.iteration, "rung").initial_seed() % num_rungs
 
     def _of(self, stream: str) -> torch.Generator:
         return generator(self.seed, self.iteration, stream, device=self.device)

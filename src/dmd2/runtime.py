@@ -26,6 +26,7 @@ from dmd2.module import DMD
 from dmd2.nets.critic import Critic, head_on
 from dmd2.nets.denoiser import Denoiser
 from dmd2.pretrain import Pretrain
+from dmd2.quiet import quiet
 from dmd2.randomness import seeded
 from dmd2.sampling import FewStepSampler, Heun
 from dmd2.scoring import References, Scoring
@@ -114,6 +115,7 @@ def train_teacher(config: Config, denoiser: Denoiser, conditioner: nn.Module, da
 
 def build_trainer(config: Config, max_steps: int, callbacks: list[L.Callback], logger: Any) -> L.Trainer:
     """A Lightning trainer that leaves bars, checkpoints and logging to our callbacks."""
+    quiet()
     return build(
         config["trainer"],
         max_steps=max_steps,

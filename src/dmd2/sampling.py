@@ -71,10 +71,10 @@ class Heun:
         self.num_steps = num_steps
         self.churn, self.s_min, self.s_max, self.s_noise = churn, s_min, s_max, s_noise
 
-    @property
-    def num_evaluations(self) -> int:
-        """Network evaluations a sample (NFE): two a step, one in the last."""
-        return 2 * self.num_steps - 1
+    def num_evaluations(self, schedule: NoiseSchedule) -> int:
+        """Network evaluations a sample (NFE): two a step, one in the last, and in the first where t = 1 holds no data."""
+        alpha, _ = self._coefficients(schedule, 1.0)
+        return 2 * self.num_steps - 1 - int(alpha == 0 and self.num_steps > 1)
 
     @torch.no_grad()
     def sample(
@@ -111,7 +111,7 @@ class Heun:
         gamma = min(self.churn / self.num_steps, math.sqrt(2) - 1)
         if not (gamma > 0 and alpha > 0 and self.s_min <= sigma / alpha <= self.s_max):
             return x, t
-        ratio = torch.tensor([sigma / alpha * (1 + gamma)])
+        ratio = torch.tensor([sigma / alpha * (1 + gamma)], device=x.device)
         raised = float(schedule.time_of_ratio(ratio))
         alpha_raised, sigma_raised = self._coefficients(schedule, raised)
         extra = max((sigma_raised / alpha_raised) ** 2 - (sigma / alpha) ** 2, 0.0) ** 0.5

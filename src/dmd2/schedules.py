@@ -85,7 +85,8 @@ class VP(NoiseSchedule):
 
     def __init__(self, alphas_cumprod: list[float] | Tensor) -> None:
         table = torch.as_tensor(alphas_cumprod, dtype=torch.float64)
-        if table.ndim != 1 or not bool(((table > 0) & (table < 1)).all() and (table.diff() < 0).all()):
+        falling = table.ndim == 1 and len(table) > 0 and bool((table.diff() < 0).all())
+        if not falling or not bool(((table > 0) & (table < 1)).all()):
             raise ValueError("alphas_cumprod must be one falling row of numbers between 0 and 1")
         super().__init__(len(table))
         self.register_buffer("alphas_cumprod", table, persistent=False)
@@ -117,8 +118,9 @@ class Flow(NoiseSchedule):
         self.shift = shift
 
     def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        sigma = self.shift * t / (1 + (self.shift - 1) * t)
-        return 1 - sigma, sigma
+        # alpha not as 1 - sigma, which would not quite be 0 at t = 1 for every shift.
+        scale = 1 + (self.shift - 1) * t
+        return (1 - t) / scale, self.shift * t / scale
 
     def time_of_ratio(self, ratio: Tensor) -> Tensor:
         sigma = ratio / (1 + ratio)

@@ -45,6 +45,8 @@ class Run:
     def start(self) -> None:
         """Train to the end; raises KeyboardInterrupt where a person ended it before."""
         started, status = time.monotonic(), "failed"
+        if (self.folder / "summary.json").exists():
+            raise ValueError(f"{self.folder} holds a run already; name another directory: paths.run=DIR")
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(self.config)))
         point_to(self.folder)
@@ -80,7 +82,7 @@ class Run:
         trainer = build_trainer(config, config["max_iterations"], list(self.callbacks.values()), loggers)
         trainer.fit(self.module, datamodule=data)
         self.module.faults.check()
-        trainer.save_checkpoint(self.folder / "checkpoints" / "last.ckpt")
+        trainer.save_checkpoint(self.folder / "checkpoints" / "last.ckpt", weights_only=False)
         if (interrupt := self.find(Interrupt)) and interrupt.received:
             raise KeyboardInterrupt
 

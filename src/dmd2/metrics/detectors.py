@@ -48,7 +48,8 @@ class RandomConvolutions(Detector):
 
     Three 3x3 convolutions with ReLU (orthogonal weights times 2, biases uniform in ±.3), a 2x2 max pool
     before the third; each map is averaged to 2x2. The 3 * 4 * `channels` responses are standardised and
-    projected on `components` axes, both as the train split has them.
+    projected on `components` axes, both as the train split has them; no response is scaled by more than ten
+    times the median one.
     """
 
     mean: Tensor
@@ -72,7 +73,9 @@ class RandomConvolutions(Detector):
         self.convolutions.requires_grad_(False).eval().to(samples.device)
         responses = torch.cat([self.responses(chunk) for chunk in samples.split(CHUNK)]).double()
         std, mean = torch.std_mean(responses, 0)
-        std = torch.where(std > 1e-6, std, 1.0)  # a response that is never on has no scale
+        # A response that the train split hardly ever turns on has no scale of its own: divided by its std, one
+        # odd pixel in a few samples would rule the distance.
+        std = std.clamp_min(0.1 * std.median())
         _, axes = torch.linalg.eigh(((responses - mean) / std).T.cov())
         self.mean = mean.float()
         self.axes = (axes[:, -self.components :] / std[:, None]).float()

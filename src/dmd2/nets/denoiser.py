@@ -108,6 +108,8 @@ class Denoiser(nn.Module):
             hooks.append(self.model.get_submodule(tap).register_forward_hook(keep))
         try:
             yield features
+            if beyond := [tap for tap in self.taps if tap not in caught]:
+                raise ValueError(f"the encoder ends before the layer {beyond[0]!r}; tap one of its own")
             features.extend(caught[tap] for tap in self.taps)
         finally:
             for hook in hooks:

@@ -1,0 +1,60 @@
+# `make` lists the targets. EXP names an experiment, ARGS takes any `key=value` of Hydra, RUN names a run's directory.
+VENV ?= .venv
+PYTHON ?= python3
+EXTRAS ?= dev
+EXP ?= digits_dmd2
+RUN ?= runs/$(EXP)/latest
+ARGS ?=
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed-$(subst $(eval ) ,,$(EXTRAS))
+# uv does not read pip's settings; a folder of wheels that pip knows serves it too.
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+
+.DEFAULT_GOAL := help
+.PHONY: help install lint types test train sweep pretrain pairs sample evaluate compare clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | awk -F'|' '{printf "  %-10s %s\n", $$1, $$2}'
+	@echo; echo "e.g. make train EXP=toy2d_dmd2 ARGS=\"seed=1 max_iterations=500\""
+
+install: $(STAMP) ## set up .venv (any other target does it by itself)
+
+$(STAMP): pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q uv
+	$(BIN)/uv pip install -q --python $(BIN)/python $(TORCH) -e '.[$(EXTRAS)]'
+	@touch $@
+
+lint: $(STAMP) ## check style
+	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests
+
+types: $(STAMP) ## check types
+	$(BIN)/mypy
+
+test: $(STAMP) ## run the tests
+	$(BIN)/pytest $(ARGS)
+
+train: $(STAMP) ## distil experiment EXP, its teacher first if there is none
+	$(BIN)/dmd2 train experiment=$(EXP) $(ARGS)
+
+sweep: $(STAMP) ## train once for each combination: ARGS="seed=0,1,2 critic_updates=1,5"
+	$(BIN)/dmd2 train --multirun experiment=$(EXP) $(ARGS)
+
+pretrain: $(STAMP) ## only train the teacher of EXP
+	$(BIN)/dmd2 pretrain experiment=$(EXP) $(ARGS)
+
+pairs: $(STAMP) ## only make the noise-image pairs of EXP
+	$(BIN)/dmd2 pairs experiment=$(EXP) $(ARGS)
+
+sample: $(STAMP) ## draw samples from RUN: ARGS="num_images=100 out=samples"
+	$(BIN)/dmd2 sample run=$(RUN) $(ARGS)
+
+evaluate: $(STAMP) ## score RUN again: ARGS="num_samples=10000"
+	$(BIN)/dmd2 evaluate run=$(RUN) $(ARGS)
+
+compare: $(STAMP) ## one table of many runs: ARGS="runs=runs/sweeps/TIME out=DIR"
+	$(BIN)/dmd2 compare $(ARGS)
+
+clean: ## remove the environment and caches; runs/ and cache/ stay
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache build dist

@@ -1,0 +1,58 @@
+"""What a loss file may say, and what it is told when it says something else."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from dmd2.losses import weighting
+from dmd2.losses.distances import LPIPS, SquaredError
+from dmd2.losses.objective import Objective
+from dmd2.losses.terms import Denoising, DistributionMatching, GANCritic, GANGenerator, Regression
+from dmd2.schedules import UniformRows
+
+DM, GAN_G = DistributionMatching(view="g"), GANGenerator(1e-3, view="g")
+FAKE, GAN_D = Denoising(weighting.x0, view="c"), GANCritic(1e-2, view="c")
+VIEWS = {"g": UniformRows(), "c": UniformRows()}
+
+
+def test_needs_are_those_of_the_terms_and_judged_views_those_of_the_head():
+    assert Objective(VIEWS, {"dm": DM}, {"fake": FAKE}).needs == set()
+    whole = Objective(VIEWS, {"dm": DM, "gan": GAN_G}, {"fake": FAKE, "gan": GAN_D})
+    assert whole.needs == {"head", "real"} and whole.judged == {"g", "c"}
+    own = Objective({**VIEWS, "d": UniformRows()}, {"dm": DM}, {"fake": FAKE, "gan": GANCritic(1.0, view="d")})
+    assert own.judged == {"d"}
+    paired = Objective(VIEWS, {"dm": DM, "r": Regression(0.25, SquaredError())}, {"fake": FAKE})
+    assert paired.needs == {"pairs"} and paired.judged == set()
+
+
+def test_a_view_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match=r"loss\.generator\.dm reads the view 'g', but loss\.views has c"):
+        Objective({"c": UniformRows()}, {"dm": DM}, {"fake": FAKE})
+
+
+def test_a_view_that_nobody_reads_is_refused():
+    with pytest.raises(ValueError, match=r"no term reads loss\.views\.idle"):
+        Objective({**VIEWS, "idle": UniformRows()}, {"dm": DM}, {"fake": FAKE})
+
+
+def test_a_generator_gan_needs_a_head_that_learns():
+    with pytest.raises(ValueError, match="nothing trains its head"):
+        Objective(VIEWS, {"gan": GAN_G}, {"fake": FAKE})
+
+
+@pytest.mark.parametrize(("generator", "critic"), [({}, {"fake": FAKE}), ({"dm": DM}, {})])
+def test_either_player_needs_a_term(generator, critic):
+    with pytest.raises(ValueError, match="at least one generator term and one critic term"):
+        Objective(VIEWS, generator, critic)
+
+
+def test_squared_error_is_the_mean_over_everything():
+    a, b = torch.randn(3, 1, 4, 4), torch.randn(3, 1, 4, 4)
+    torch.testing.assert_close(SquaredError()(a, b), ((a - b) ** 2).mean())
+
+
+def test_lpips_says_which_file_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"vgg16-397923af\.pth at .*squared_error"):
+        LPIPS()

@@ -1,0 +1,290 @@
+"""Few steps: training sees what inference shows. Heun: the exact solution for Gaussian data, and EDM's own algorithm."""
+
+import inspect
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from dmd2.conditioning import ClassLabels, Cond
+from dmd2.generation import Numbered, StudentMaker, TeacherMaker
+from dmd2.nets.denoiser import EDM, Denoiser, guided
+from dmd2.nets.toy import MLP, GaussianMixture
+from dmd2.sampling import FewStepSampler, Heun
+from dmd2.schedules import VP, Flow, Karras, NoiseSchedule
+
+SCHEDULES = {
+    "karras": Karras(),
+    "vp": VP.scaled_linear(0.00085, 0.012),
+    "flow": Flow(),
+    "flow_shifted": Flow(shift=3.0),
+    "flow_odd_shift": Flow(shift=2.3736983888784478),
+}
+MEAN, STD = torch.tensor([0.5, -1.0]), 0.5
+FOUR = (1.0, 0.75, 0.5, 0.25)
+
+
+@pytest.fixture(params=SCHEDULES)
+def schedule(request: pytest.FixtureRequest) -> NoiseSchedule:
+    return SCHEDULES[request.param]
+
+
+@pytest.fixture
+def generator() -> Denoiser:
+    torch.manual_seed(0)
+    denoiser = EDM(MLP(2, 16, 4, label_dim=3), Karras(), sigma_data=1.0)
+    with torch.no_grad():
+        for parameter in denoiser.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return denoiser
+
+
+def gaussian(schedule: NoiseSchedule) -> GaussianMixture:
+    """The exact denoiser of N(MEAN, STD^2 I)."""
+    return GaussianMixture(schedule, MEAN[None], torch.tensor([STD]), torch.ones(1))
+
+
+def noises(num: int, B: int = 8) -> list[Tensor]:
+    draw = torch.Generator().manual_seed(1)
+    return [torch.randn(B, 2, generator=draw) for _ in range(num)]
+
+
+def calls(denoiser: Denoiser) -> list[tuple[Tensor, Tensor, bool]]:
+    """Inputs of every pass from now on, and whether gradients were recorded."""
+    seen: list[tuple[Tensor, Tensor, bool]] = []
+    denoiser.register_forward_hook(lambda _m, args, output: seen.append((args[0], args[1], output.requires_grad)))
+    return seen
+
+
+# Few steps
+
+
+def test_one_step_is_a_list_of_one(generator):
+    cond, (z,) = ClassLabels(3)(torch.arange(8) % 3), noises(1)
+    found = FewStepSampler([1.0]).sample(generator, [z], cond)
+    assert torch.equal(found, generator(80 * z, torch.ones(8), cond))
+    assert FewStepSampler().times == (1.0,)
+
+
+@pytest.mark.parametrize("times", [[], [0.5, 1.0], [1.0, 1.0], [1.5], [1.0, 0.0], [1.0, -0.5], [math.nan]])
+def test_times_that_do_not_fall_from_one_are_refused(times):
+    with pytest.raises(ValueError, match=r"sampler\.times must fall strictly .* got \[.*sampler\.times=\["):
+        FewStepSampler(times)
+
+
+@pytest.mark.parametrize("rung", range(4))
+def test_training_input_is_what_inference_passes_bit_by_bit(generator, rung):
+    """On every rung, with the same noises: backward simulation leaves no gap (DMD2 section 4.5)."""
+    sampler, cond = FewStepSampler(FOUR), ClassLabels(3)(torch.arange(8) % 3)
+    passed = calls(generator)
+    sampler.sample(generator, noises(4), cond)
+    assert len(passed) == 4
+    x_t, t = sampler.training_input(generator, noises(4)[: rung + 1], cond, rung)
+    assert torch.equal(x_t, passed[rung][0]) and torch.equal(t, passed[rung][1])
+    assert t.tolist() == [FOUR[rung]] * 8
+
+
+def test_sampling_is_denoise_and_renoise(generator):
+    """DMD2's loop written out."""
+    n, cond = noises(4), ClassLabels(3)(torch.arange(8) % 3)
+    x = 80 * n[0]
+    for i, time in enumerate(FOUR):
+        t = torch.full((8,), time)
+        x0 = generator(x, t, cond)
+        if i < 3:
+            x = generator.schedule.add_noise(x0, n[i + 1], torch.full((8,), FOUR[i + 1]))
+    assert torch.equal(FewStepSampler(FOUR).sample(generator, n, cond), x0)
+
+
+def test_training_inputs_come_from_noise_alone(generator):
+    """Nothing but the noises and the condition goes in, so no real data can."""
+    assert list(inspect.signature(FewStepSampler.training_input).parameters) == [
+        "self", "generator", "noise", "cond", "rung"
+    ]  # fmt: skip
+
+
+def test_no_graph_through_the_walk(generator):
+    cond, walk = ClassLabels(3)(torch.arange(8) % 3), calls(generator)
+    n = [z.requires_grad_() for z in noises(4)]
+    x_t, t = FewStepSampler(FOUR).training_input(generator, n, cond, 3)
+    assert [recorded for *_, recorded in walk] == [False] * 3
+    generator(x_t, t, cond).sum().backward()
+    assert n[0].grad is None and n[3].grad is not None
+    assert walk[3][2]
+
+
+def test_only_the_last_step_of_sampling_has_a_graph(generator):
+    passed = calls(generator)
+    FewStepSampler(FOUR).sample(generator, noises(4), ClassLabels(3)(torch.arange(8) % 3))
+    assert [recorded for *_, recorded in passed] == [False, False, False, True]
+
+
+def test_renoised_samples_have_the_noised_data_s_distribution(schedule):
+    """With the exact denoiser of one point, each rung's input is N(alpha point, sigma^2)."""
+    point = GaussianMixture(schedule, MEAN[None], torch.tensor([1e-6]), torch.ones(1))
+    n = [torch.randn(20_000, 2, generator=torch.Generator().manual_seed(i)) for i in range(4)]
+    for rung in range(1, 4):
+        x_t, t = FewStepSampler(FOUR).training_input(point, n[: rung + 1], {}, rung)
+        alpha, sigma = (float(c[0]) for c in schedule.alpha_sigma(t))
+        assert ((x_t.mean(0) - alpha * MEAN) / sigma).abs().max() < 0.03
+        assert x_t.std(0).div(sigma).sub(1).abs().max() < 0.03
+
+
+# Heun
+
+
+def solution(schedule: NoiseSchedule, noise: Tensor, end: float) -> Tensor:
+    """The ODE's exact x at time `end`: for Gaussian data x - alpha MEAN keeps its multiple of the marginal std."""
+    (alpha1, sigma1), (alpha, sigma) = ((float(c) for c in schedule.alpha_sigma(torch.tensor([t]))) for t in (1.0, end))
+    start = schedule.prior_std * noise.double() - alpha1 * MEAN
+    return alpha * MEAN + start * math.hypot(alpha * STD, sigma) / math.hypot(alpha1 * STD, sigma1)
+
+
+def exact_x0(schedule: NoiseSchedule, noise: Tensor) -> Tensor:
+    """What the denoiser makes of the exact solution at the solver's last time, which is row 0."""
+    end = float(schedule.time_of_row(torch.tensor(0)))
+    x = solution(schedule, noise, end)
+    return gaussian(schedule)(x.float(), torch.full((len(x),), end), {})
+
+
+def heun_error(schedule: NoiseSchedule, num_steps: int) -> float:
+    (z,) = noises(1, 64)
+    found = Heun(num_steps).sample(gaussian(schedule), schedule, z, {})
+    return float((found - exact_x0(schedule, z)).norm() / 64**0.5)
+
+
+@pytest.mark.parametrize("name", ["karras", "flow", "flow_shifted"])
+def test_heun_converges_with_order_two(name):
+    errors = [heun_error(SCHEDULES[name], num_steps) for num_steps in (11, 21, 41)]  # 10, 20 and 40 intervals
+    assert 3.4 < errors[0] / errors[1] < 4.8
+    assert 3.4 < errors[1] / errors[2] < 4.8
+
+
+def test_heun_on_a_table_converges_until_it_visits_every_row():
+    """Times between two rows are rounded to one of them; with intervals of 111, 37 and 9 rows none is."""
+    errors = [heun_error(SCHEDULES["vp"], 999 // rows + 1) for rows in (111, 37, 9)]
+    assert errors[0] / errors[1] > 6 and errors[1] / errors[2] > 10  # 9 and 16.9 of an order of two
+
+
+@pytest.mark.parametrize("num_steps", [18, 40])
+def test_heun_s_samples_have_the_data_s_distribution(schedule, num_steps):
+    z = torch.randn(20_000, 2, generator=torch.Generator().manual_seed(0))
+    found = Heun(num_steps).sample(gaussian(schedule), schedule, z, {})
+    assert found.isfinite().all()
+    # Stable Diffusion's table ends at alpha = 0.07, not 0: starting from noise alone pulls the mean to the origin.
+    assert (found.mean(0) - MEAN).abs().max() < 0.04
+    assert found.std(0).sub(STD).abs().max() < 0.03
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 5, 18])
+def test_evaluations_are_counted(schedule, num_steps):
+    denoiser, solver = gaussian(schedule), Heun(num_steps)
+    passed = calls(denoiser)
+    solver.sample(denoiser, schedule, noises(1)[0], {})
+    assert len(passed) == solver.num_evaluations(schedule)
+    holds_data_at_one = not isinstance(schedule, Flow)
+    assert len(passed) == (2 * num_steps - 1 if holds_data_at_one or num_steps == 1 else 2 * num_steps - 2)
+
+
+def test_one_step_is_the_denoiser_at_time_one(schedule):
+    denoiser, (z,) = gaussian(schedule), noises(1)
+    expected = denoiser(schedule.prior_std * z, torch.ones(8), {})
+    assert torch.equal(Heun(1).sample(denoiser, schedule, z, {}), expected)
+
+
+def test_no_steps_are_refused():
+    with pytest.raises(ValueError, match="num_steps must be at least 1, got 0"):
+        Heun(0)
+
+
+def edm_algorithm_2(
+    denoise: Callable[[Tensor, Tensor], Tensor], latents: Tensor, num_steps: int, churn: float,
+    churn_noise: Callable[[int], Tensor], s_min: float = 0.0, s_max: float = math.inf, s_noise: float = 1.0,
+) -> Tensor:  # fmt: skip
+    """Karras et al. 2022, Algorithm 2, with sigma for time and the levels of Eq. 5."""
+    i = torch.arange(num_steps, dtype=torch.float64)
+    low, high = 0.002 ** (1 / 7), 80 ** (1 / 7)
+    t = [*((high + i / (num_steps - 1) * (low - high)) ** 7).tolist(), 0.0]
+    x = latents.double() * t[0]
+    for i in range(num_steps):
+        gamma = min(churn / num_steps, math.sqrt(2) - 1) if s_min <= t[i] <= s_max else 0.0
+        raised = t[i] + gamma * t[i]
+        x = x + math.sqrt(raised**2 - t[i] ** 2) * s_noise * churn_noise(i)
+        slope = (x - denoise(x, torch.tensor(raised))) / raised
+        following = x + (t[i + 1] - raised) * slope
+        if t[i + 1]:
+            correction = (following - denoise(following, torch.tensor(t[i + 1]))) / t[i + 1]
+            following = x + (t[i + 1] - raised) * (slope + correction) / 2
+        x = following
+    return x
+
+
+@pytest.mark.parametrize("settings", [{}, {"churn": 5.0}, {"churn": 40, "s_min": 0.05, "s_max": 50, "s_noise": 1.003}])
+def test_on_karras_levels_heun_is_edm_s_algorithm(generator, settings):
+    cond = ClassLabels(3)(torch.arange(8) % 3)
+
+    @torch.no_grad()
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        t = generator.schedule.time_of_ratio(sigma.expand(8))
+        return generator(x.float(), t, cond).double()
+
+    draws = noises(13)
+    fresh = lambda i: draws[i + 1].double()  # noqa: E731
+    expected = edm_algorithm_2(denoise, draws[0], 12, settings.get("churn", 0.0), fresh, **without_churn(settings))
+    found = Heun(12, **settings).sample(generator, generator.schedule, draws[0], cond, fresh)
+    torch.testing.assert_close(found, expected.float(), rtol=1e-4, atol=1e-4)
+
+
+def without_churn(settings: dict[str, float]) -> dict[str, float]:
+    return {key: value for key, value in settings.items() if key != "churn"}
+
+
+@pytest.mark.parametrize("name", ["karras", "flow"])
+def test_churn_keeps_the_data_s_distribution(name):
+    schedule, draw = SCHEDULES[name], torch.Generator().manual_seed(0)
+    fresh = lambda _: torch.randn(20_000, 2, generator=draw)  # noqa: E731
+    solver = Heun(60, churn=20.0)
+    plain = Heun(60).sample(gaussian(schedule), schedule, fresh(0), {})
+    draw.manual_seed(0)
+    found = solver.sample(gaussian(schedule), schedule, fresh(0), {}, fresh)
+    assert (found - plain).norm() > 0.1 * plain.norm()
+    assert (found.mean(0) - MEAN).abs().max() < 0.03
+    assert found.std(0).sub(STD).abs().max() < 0.03
+
+
+# Numbered samples
+
+
+def test_a_sample_depends_on_its_number_and_not_on_its_batch(generator):
+    numbered = Numbered((2,), 3, seed=0)
+    maker = StudentMaker(generator, ClassLabels(3), FewStepSampler(FOUR))
+    whole, labels = numbered.make(maker, range(12))
+    parts = [x for x, _ in numbered.batches(maker, range(12), 5)]
+    assert [len(x) for x in parts] == [5, 5, 2]
+    torch.testing.assert_close(torch.cat(parts), whole)
+    assert labels.tolist() == [0, 1, 2] * 4
+    strided = torch.cat([numbered.make(maker, range(12)[rank::2])[0] for rank in range(2)])
+    torch.testing.assert_close(strided[[0, 6, 1, 7]], whole[:4])
+
+
+def test_pairs_hold_the_noise_as_it_is_stored(generator):
+    maker = TeacherMaker(generator, ClassLabels(3), Heun(4), guidance=2.0)
+    noise, images, labels = Numbered((2,), 3, seed=0).pairs(maker, range(6))
+    assert torch.equal(noise, noise.half().float())
+    again = maker(lambda _: noise, labels)
+    assert torch.equal(images, again)
+
+
+def test_teacher_samples_are_guided(generator):
+    cond = ClassLabels(3)(torch.arange(8) % 3)
+    null, (z,) = ClassLabels(3).null(cond), noises(1)
+
+    def denoise(x_t: Tensor, t: Tensor, _: Cond) -> Tensor:
+        return guided(generator, x_t, t, cond, null, 3.0)
+
+    expected = Heun(5).sample(denoise, generator.schedule, z, cond)
+    maker = TeacherMaker(generator, ClassLabels(3), Heun(5), guidance=3.0)
+    assert torch.equal(maker(lambda _: z, torch.arange(8) % 3), expected)
+    assert maker.num_evaluations == 9
