@@ -56,7 +56,7 @@ def test_draws_are_standard():
     normal, uniform = Draws(0, 0).normal("n", (100_000,)), Draws(0, 0).uniform("u", 100_000)
     integers = Draws(0, 0).integers("i", -2, 3, 10_000)
     assert normal.mean().abs() < 0.02 and (normal.std() - 1).abs() < 0.02
-    assert 0 <= uniform.min() and uniform.max() < 1 and (uniform.mean() - 0.5).abs() < 0.005
+    assert uniform.min() >= 0 and uniform.max() < 1 and (uniform.mean() - 0.5).abs() < 0.005
     assert integers.unique().tolist() == [-2, -1, 0, 1, 2]
 
 

@@ -1,4 +1,4 @@
-"""Few steps: training sees what inference shows. Heun: the exact solution for Gaussian data, and EDM's own algorithm."""
+"""Few steps: training sees what inference shows. Heun: exact solutions for Gaussians, and EDM's algorithm."""
 
 import inspect
 import math
@@ -54,7 +54,9 @@ def noises(num: int, B: int = 8) -> list[Tensor]:
 def calls(denoiser: Denoiser) -> list[tuple[Tensor, Tensor, bool]]:
     """Inputs of every pass from now on, and whether gradients were recorded."""
     seen: list[tuple[Tensor, Tensor, bool]] = []
-    denoiser.register_forward_hook(lambda _m, args, output: seen.append((args[0], args[1], output.requires_grad)))
+    denoiser.register_forward_hook(
+        lambda _m, args, output: seen.append((args[0], args[1], output.requires_grad))
+    )
     return seen
 
 
@@ -136,8 +138,10 @@ def test_renoised_samples_have_the_noised_data_s_distribution(schedule):
 
 
 def solution(schedule: NoiseSchedule, noise: Tensor, end: float) -> Tensor:
-    """The ODE's exact x at time `end`: for Gaussian data x - alpha MEAN keeps its multiple of the marginal std."""
-    (alpha1, sigma1), (alpha, sigma) = ((float(c) for c in schedule.alpha_sigma(torch.tensor([t]))) for t in (1.0, end))
+    """The ODE's exact x at time `end`: for Gaussians x - alpha MEAN stays a multiple of the marginal std."""
+    (alpha1, sigma1), (alpha, sigma) = (
+        (float(c) for c in schedule.alpha_sigma(torch.tensor([t]))) for t in (1.0, end)
+    )
     start = schedule.prior_std * noise.double() - alpha1 * MEAN
     return alpha * MEAN + start * math.hypot(alpha * STD, sigma) / math.hypot(alpha1 * STD, sigma1)
 
@@ -173,7 +177,7 @@ def test_heun_s_samples_have_the_data_s_distribution(schedule, num_steps):
     z = torch.randn(20_000, 2, generator=torch.Generator().manual_seed(0))
     found = Heun(num_steps).sample(gaussian(schedule), schedule, z, {})
     assert found.isfinite().all()
-    # Stable Diffusion's table ends at alpha = 0.07, not 0: starting from noise alone pulls the mean to the origin.
+    # Stable Diffusion's table ends at alpha = 0.07, not 0: a start from noise alone pulls to the origin.
     assert (found.mean(0) - MEAN).abs().max() < 0.04
     assert found.std(0).sub(STD).abs().max() < 0.03
 
@@ -221,7 +225,9 @@ def edm_algorithm_2(
     return x
 
 
-@pytest.mark.parametrize("settings", [{}, {"churn": 5.0}, {"churn": 40, "s_min": 0.05, "s_max": 50, "s_noise": 1.003}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"churn": 5.0}, {"churn": 40, "s_min": 0.05, "s_max": 50, "s_noise": 1.003}]
+)
 def test_on_karras_levels_heun_is_edm_s_algorithm(generator, settings):
     cond = ClassLabels(3)(torch.arange(8) % 3)
 
@@ -232,7 +238,9 @@ def test_on_karras_levels_heun_is_edm_s_algorithm(generator, settings):
 
     draws = noises(13)
     fresh = lambda i: draws[i + 1].double()  # noqa: E731
-    expected = edm_algorithm_2(denoise, draws[0], 12, settings.get("churn", 0.0), fresh, **without_churn(settings))
+    expected = edm_algorithm_2(
+        denoise, draws[0], 12, settings.get("churn", 0.0), fresh, **without_churn(settings)
+    )
     found = Heun(12, **settings).sample(generator, generator.schedule, draws[0], cond, fresh)
     torch.testing.assert_close(found, expected.float(), rtol=1e-4, atol=1e-4)
 

@@ -120,7 +120,6 @@ def test_vp_preserves_variance():
 
 def test_vp_finds_the_row_nearest_to_a_ratio():
     schedule = FAMILIES["vp"]
-    _, ratios = schedule.alpha_sigma(row_times(schedule, 300, 301))
     alpha, sigma = schedule.alpha_sigma(row_times(schedule, 300, 301))
     low, high = (sigma / alpha).tolist()
     between = torch.tensor([0.6 * low + 0.4 * high, 0.4 * low + 0.6 * high, 0.0, 1e6])
@@ -206,7 +205,9 @@ def test_logit_normal_has_its_moments():
     assert float(logits.std()) == pytest.approx(0.8, abs=0.015)
 
 
-@pytest.mark.parametrize("sampler", [UniformRows(), LogNormalSigma(), LogitNormal()], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize(
+    "sampler", [UniformRows(), LogNormalSigma(), LogitNormal()], ids=lambda s: type(s).__name__
+)
 def test_times_are_functions_of_the_draws_and_the_stream(sampler):
     def times(iteration: int, stream: str) -> list[float]:
         return sampler(FAMILIES["karras"], Draws(0, iteration), stream, 8).tolist()

@@ -15,20 +15,30 @@ def join(*conds: Cond) -> Cond:
     return {key: torch.cat([cond[key] for cond in conds]) for key in conds[0]}
 
 
-class Unconditional(nn.Module):
-    """No condition: any labels give the empty one."""
+class Conditioner(nn.Module):
+    """Base: labels int64 [B] to a condition, and a condition to its unconditional twin."""
 
-    num_classes = 0
+    num_classes: int = 0
+
+    def forward(self, labels: Tensor) -> Cond:
+        raise NotImplementedError
+
+    def null(self, cond: Cond) -> Cond:
+        """The unconditional twin of a condition's rows."""
+        raise NotImplementedError
+
+
+class Unconditional(Conditioner):
+    """No condition: any labels give the empty one."""
 
     def forward(self, labels: Tensor) -> Cond:
         return {}
 
     def null(self, cond: Cond) -> Cond:
-        """The unconditional twin."""
         return {}
 
 
-class ClassLabels(nn.Module):
+class ClassLabels(Conditioner):
     """Class labels as one-hot rows [B, num_classes], zeros meaning "no class" (EDM's convention)."""
 
     def __init__(self, num_classes: int) -> None:
@@ -47,6 +57,5 @@ class ClassLabels(nn.Module):
 def drop(cond: Cond, null: Cond, dropped: Tensor) -> Cond:
     """The condition with the rows where `dropped` [B] replaced by their unconditional twins."""
     return {
-        key: torch.where(dropped.view(-1, *[1] * (value.ndim - 1)), null[key], value)
-        for key, value in cond.items()
+        key: torch.where(dropped.view(-1, *[1] * (value.ndim - 1)), null[key], value) for key, value in cond.items()
     }

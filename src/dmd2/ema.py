@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,14 +17,12 @@ class EMA(nn.Module):
             if not 0 < decay < 1:
                 raise ValueError(f"an EMA decay lies between 0 and 1, got {decay}; e.g. ema=[0.999]")
         self.decays = {f"ema_{decay:g}": decay for decay in decays}
-        self.models = nn.ModuleList(
-            copy.deepcopy(model).requires_grad_(False).eval() for _ in self.decays
-        )
+        self.models = nn.ModuleList(copy.deepcopy(model).requires_grad_(False).eval() for _ in self.decays)
         for weights in self.models.parameters():  # not the buffers: VP's table stays float64
             weights.data = weights.data.float()
 
-    def named(self) -> dict[str, nn.Module]:
-        """The averaged networks by name, e.g. "ema_0.999"."""
+    def named(self) -> dict[str, Any]:
+        """The averaged networks by name, e.g. "ema_0.999"; each is what `model` is."""
         return dict(zip(self.decays, self.models, strict=True))
 
     @torch.no_grad()

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from dmd2.conditioning import Conditioner
 from dmd2.nets.denoiser import Denoiser, guided
 from dmd2.randomness import normal_rows
 from dmd2.sampling import FewStepSampler, Heun
@@ -16,7 +17,7 @@ class StudentMaker:
     """A few-step generator."""
 
     generator: Denoiser
-    conditioner: nn.Module
+    conditioner: Conditioner
     sampler: FewStepSampler
 
     @property
@@ -34,7 +35,7 @@ class TeacherMaker:
     """The teacher under its ODE (or SDE) solver, guided as the distillation is."""
 
     teacher: Denoiser
-    conditioner: nn.Module
+    conditioner: Conditioner
     solver: Heun
     guidance: float = 1.0
 
@@ -86,9 +87,7 @@ class Numbered:
         noise, labels = self.noise(rows, 0).half().float(), self.labels(rows)
         return noise, maker(lambda _: noise, labels), labels
 
-    def batches(
-        self, maker: Maker, rows: range, batch_size: int
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, maker: Maker, rows: range, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The same in batches."""
         for start in range(0, len(rows), batch_size):
             yield self.make(maker, rows[start : start + batch_size])

@@ -1,6 +1,7 @@
 """What both trainings share: an update that is not applied when a number is not finite, and reports without waits."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import lightning as L
 import torch
@@ -30,11 +31,15 @@ class GuardedModule(L.LightningModule):
 
     @property
     def iteration(self) -> int:
-        """Completed iterations; Lightning counts the steps of one optimizer (`LightningOptimizer`) and of no other."""
+        """Completed iterations: Lightning counts the steps of its own optimizer wrapper, and of no other."""
         return self.trainer.global_step
 
     def update(
-        self, optimizer: Optimizer | LightningOptimizer, network: nn.Module, watched: Mapping[str, Tensor], name: str
+        self,
+        optimizer: Optimizer | LightningOptimizer,
+        network: nn.Module,
+        watched: Mapping[str, Tensor],
+        name: str,
     ) -> Tensor:
         """Clip the gradients of `network` and step; returns their norm [] from before.
 
@@ -45,10 +50,18 @@ class GuardedModule(L.LightningModule):
         finite = self.faults.watch({**watched, f"{name}/gradient_norm": norm}, self.iteration + 1)
         raw = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         if not raw.defaults.get("fused"):  # any other would ignore found_inf, and step
-            raise ValueError(f"{type(raw).__name__} must be fused, to skip a bad step; type optimizer.{name}.fused=true")
-        raw.found_inf = (~finite).float()  # type: ignore[union-attr]
+            kind = type(raw).__name__
+            raise ValueError(f"{kind} must be fused, to skip a bad step; type optimizer.{name}.fused=true")
+        raw.found_inf = (~finite).float()  # type: ignore[attr-defined]
         optimizer.step()
         return norm
+
+    def advance(self) -> None:
+        """An iteration is over: on with the learning rates and with the data's position."""
+        schedules: Any = self.lr_schedulers()
+        for schedule in schedules if isinstance(schedules, list) else [schedules]:
+            schedule.step()
+        self.trainer.datamodule.consumed += 1  # type: ignore[attr-defined]
 
     def report(self, numbers: Mapping[str, Tensor]) -> None:
         """Send numbers [] to the loggers in one read of the device; raise FloatingPointError after a fault."""

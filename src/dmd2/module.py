@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -18,7 +18,6 @@ from dmd2.ema import EMA
 from dmd2.guarded import GuardedModule
 from dmd2.losses.objective import Objective
 from dmd2.losses.turn import CriticTurn, GeneratorTurn, Logs, Models, Turn
-from dmd2.nets.critic import Critic
 from dmd2.nets.denoiser import Denoiser
 from dmd2.randomness import Draws
 from dmd2.sampling import FewStepSampler
@@ -84,7 +83,7 @@ class DMD(GuardedModule):
         """Completed generator updates."""
         return -(-self.iteration // self.critic_updates)
 
-    def students(self) -> dict[str, nn.Module]:
+    def students(self) -> dict[str, Denoiser]:
         """The generator's weights to score, by name: averages first, then the raw ones."""
         return self.ema.named() | {"raw": self.generator}
 
@@ -101,9 +100,7 @@ class DMD(GuardedModule):
                 samples = [round.sampled(self.generator(round.x_t, round.t, round.cond)) for round in rounds]
         # Critic: denoise these samples, tell them from real ones.
         self.descend("critic", self.critic_turns(rounds, samples))
-        for schedule in self.lr_schedulers():
-            schedule.step()
-        self.trainer.datamodule.consumed += 1
+        self.advance()
         if self.iteration % self.log_every == 0:
             self.report(self.logs)
 
@@ -129,9 +126,7 @@ class DMD(GuardedModule):
         for round in rounds:
             generated = self.generator(round.x_t, round.t, round.cond)
             samples.append(round.sampled(generated).detach())
-            yield GeneratorTurn(
-                **self._turn(round, samples[-1]), generated=generated, pair_image=round.pair_image
-            )
+            yield GeneratorTurn(**self._turn(round, samples[-1]), generated=generated, pair_image=round.pair_image)
 
     def critic_turns(self, rounds: Iterable[Round], samples: Iterable[Tensor]) -> Iterator[Turn]:
         """The same samples, with real ones beside them."""
@@ -154,8 +149,8 @@ class DMD(GuardedModule):
         Gradients add up over the turns; clipping, the guard against non-finite numbers and the step are `update`'s.
         """
         # Stepping the critic's through Lightning and the generator's raw makes global_step count iterations.
-        critic_optimizer, _ = self.optimizers()
-        optimizer = critic_optimizer if player == "critic" else self.optimizers(use_pl_optimizer=False)[1]
+        optimizers: Any = self.optimizers(use_pl_optimizer=player == "critic")
+        optimizer = optimizers[PLAYERS.index(player)]
         optimizer.zero_grad()
         for turn in turns:
             logs = turn.backward(getattr(self.objective, player), 1 / self.accumulate)

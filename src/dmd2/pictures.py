@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
 REAL, STUDENT, TEACHER = "#888888", "#c8102e", "#1f5fa8"
 
@@ -84,7 +84,12 @@ def bars(scores: Mapping[str, Sequence[float]], metric: str, path: Path) -> None
     """A horizontal bar a name: the mean of its values, and each value as a dot."""
     ordered = sorted(scores.items(), key=lambda item: -float(np.mean(item[1])))
     figure, axis = plt.subplots(figsize=(6.4, 0.45 * len(ordered) + 1))
-    axis.barh([name for name, _ in ordered], [float(np.mean(values)) for _, values in ordered], color=TEACHER, alpha=0.5)
+    axis.barh(
+        [name for name, _ in ordered],
+        [float(np.mean(values)) for _, values in ordered],
+        color=TEACHER,
+        alpha=0.5,
+    )
     for name, values in ordered:
         axis.plot(values, [name] * len(values), "o", ms=4, color=STUDENT)
     axis.set(xlabel=f"{metric} (lower is better)", xscale="log")

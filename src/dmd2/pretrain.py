@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
-import torch
-from torch import Tensor, nn
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from dmd2.conditioning import drop
+from dmd2.conditioning import Conditioner, drop
 from dmd2.ema import EMA
 from dmd2.guarded import GuardedModule
 from dmd2.losses.functional import denoising
@@ -23,7 +23,7 @@ class Pretrain(GuardedModule):
     def __init__(
         self,
         denoiser: Denoiser,
-        conditioner: nn.Module,
+        conditioner: Conditioner,
         times: TimeSampler,
         weighting: Weighting,
         optimizer: Callable[..., Optimizer],
@@ -44,7 +44,7 @@ class Pretrain(GuardedModule):
     def trained(self) -> Denoiser:
         """The teacher: the average where there is one, else the weights themselves; frozen."""
         networks = [*self.ema.models, self.denoiser]
-        return networks[0].requires_grad_(False).eval()  # type: ignore[return-value]
+        return networks[0].requires_grad_(False).eval()
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
         """One step on clean data x0 [B, ...] of the batch."""
@@ -59,10 +59,11 @@ class Pretrain(GuardedModule):
         loss = denoising(self.denoiser(x_t, t, cond), x0, self.weighting(*schedule.alpha_sigma(t)))
 
         optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer)
         optimizer.zero_grad()
         self.manual_backward(loss)
         norm = self.update(optimizer, self.denoiser, {"pretrain/loss": loss.detach()}, "pretrain")
-        self.lr_schedulers().step()
+        self.advance()
         self.ema.update(self.denoiser)
         if self.iteration % self.log_every == 0:
             self.report({"pretrain/loss": loss, "pretrain/gradient_norm": norm})

@@ -7,7 +7,7 @@ PHRASES = (
     ".*module\\(s\\) in eval mode at the start of training",  # distillation runs without dropout
     ".*LeafSpec.* is deprecated",
     ".*directory .* exists and is not empty",
-    ".*Using `ModelCheckpoint` with manual optimization",  # no pre-optimization state: none is wanted
+    ".*Using ModelCheckpoint with manual optimization",  # no pre-optimization state: none is wanted
     ".*does not have many workers",
 )
 

@@ -41,16 +41,12 @@ class Draws:
 
     def uniform(self, stream: str, num: int) -> Tensor:
         """Uniform numbers in [0, 1) of this rank's rows, [num]."""
-        return self._mine(
-            torch.rand(num * self.world_size, generator=self._of(stream), device=self.device)
-        )
+        return self._mine(torch.rand(num * self.world_size, generator=self._of(stream), device=self.device))
 
     def integers(self, stream: str, low: int, high: int, num: int) -> Tensor:
         """Integers in [low, high) of this rank's rows, [num]."""
         return self._mine(
-            torch.randint(
-                low, high, (num * self.world_size,), generator=self._of(stream), device=self.device
-            )
+            torch.randint(low, high, (num * self.world_size,), generator=self._of(stream), device=self.device)
         )
 
     def rung(self, num_rungs: int) -> int:

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from dmd2.generation import Maker
 from dmd2.nets.denoiser import Denoiser
-from dmd2.pictures import picture, score_plot
+from dmd2.pictures import picture
 from dmd2.scoring import Scores, Scoring, device_of
 
 PACKAGES = ("dmd2", "torch", "lightning", "hydra-core", "torchmetrics", "numpy")
@@ -34,7 +34,16 @@ def versions() -> dict[str, str]:
 
 def commit() -> str:
     """The git commit of this code, "-dirty" behind it where files were changed; "unknown" outside a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    command = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=40",
+        "--exclude=*",
+    ]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     return found.stdout.strip() or "unknown"
 
@@ -79,7 +88,7 @@ def print_table(summary: Mapping[str, Any], primary: str) -> None:
     for name in names:
         table.add_column(name, justify="right")
     for label, scores in rows(summary):
-        table.add_row(label, *(f"{scores[name]:.3g}"  for name in names))
+        table.add_row(label, *(f"{scores[name]:.3g}" for name in names))
     Console().print(table)
 
 

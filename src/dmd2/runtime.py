@@ -11,14 +11,14 @@ import lightning as L
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from torch import nn
 from tqdm import tqdm
 
 from dmd2.callbacks.interrupt import Interrupt
 from dmd2.callbacks.progress import Progress
+from dmd2.conditioning import Conditioner
 from dmd2.config import Config
 from dmd2.data.base import DataModule
-from dmd2.data.pairs import PairStore, PairWriter
+from dmd2.data.pairs import PairWriter
 from dmd2.generation import Numbered, TeacherMaker
 from dmd2.losses.objective import Objective
 from dmd2.losses.turn import Models
@@ -36,7 +36,7 @@ from dmd2.weights import load_weights, save_weights
 class Teacher:
     """A frozen teacher, its conditioner, and the key of what it is: the name of all that is derived from it."""
 
-    def __init__(self, denoiser: Denoiser, conditioner: nn.Module, key: str) -> None:
+    def __init__(self, denoiser: Denoiser, conditioner: Conditioner, key: str) -> None:
         self.denoiser = denoiser.requires_grad_(False).eval()
         self.conditioner, self.key = conditioner, key
 
@@ -82,7 +82,7 @@ def build_teacher(config: Config, data: DataModule) -> Teacher:
     return Teacher(denoiser, conditioner, key)
 
 
-def check_fit(denoiser: Denoiser, conditioner: nn.Module, data: DataModule) -> None:
+def check_fit(denoiser: Denoiser, conditioner: Conditioner, data: DataModule) -> None:
     """Raise ValueError where the network does not take this data's shape or labels."""
     if 0 < conditioner.num_classes < data.num_classes:
         raise ValueError(
@@ -99,7 +99,7 @@ def check_fit(denoiser: Denoiser, conditioner: nn.Module, data: DataModule) -> N
         raise ValueError(f"the teacher makes samples of shape {tuple(shape[1:])}, the data has {data.shape}")
 
 
-def train_teacher(config: Config, denoiser: Denoiser, conditioner: nn.Module, data: DataModule) -> Denoiser:
+def train_teacher(config: Config, denoiser: Denoiser, conditioner: Conditioner, data: DataModule) -> Denoiser:
     """A teacher trained from data by `teacher.pretrain`."""
     section = config["teacher"]["pretrain"]
     module: Pretrain = build(section["module"], denoiser=denoiser, conditioner=conditioner)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ class FewStepSampler:
     """
 
     def __init__(self, times: Sequence[float] = (1.0,)) -> None:
-        falling = all(a > b for a, b in zip(times, times[1:], strict=False))
+        falling = all(a > b for a, b in pairwise(times))
         if not times or not falling or not all(0 < t <= 1 for t in times):
             raise ValueError(
                 f"sampler.times must fall strictly from at most 1 towards 0, got {list(times)}; "
@@ -56,7 +57,7 @@ class FewStepSampler:
 
 
 class Heun:
-    """The ODE sampler of EDM (Karras et al. 2022, Algorithm 2), for any schedule, times uniform in t from 1 down to row 0.
+    """The ODE sampler of EDM (Karras et al. 2022, Algorithm 2) for any schedule, uniform in t from 1 to row 0.
 
     For Karras' schedule these are EDM's own levels. With `churn` > 0 it is the paper's stochastic sampler.
     One step is the denoiser's output at t = 1.
@@ -72,7 +73,7 @@ class Heun:
         self.churn, self.s_min, self.s_max, self.s_noise = churn, s_min, s_max, s_noise
 
     def num_evaluations(self, schedule: NoiseSchedule) -> int:
-        """Network evaluations a sample (NFE): two a step, one in the last, and in the first where t = 1 holds no data."""
+        """Network evaluations a sample (NFE): two a step; one in the last, and in the first if it sees no data."""
         alpha, _ = self._coefficients(schedule, 1.0)
         return 2 * self.num_steps - 1 - int(alpha == 0 and self.num_steps > 1)
 
@@ -103,9 +104,7 @@ class Heun:
         end = float(schedule.time_of_row(torch.tensor(0)))
         return torch.linspace(1, end, max(self.num_steps, 2), dtype=torch.float64)[: self.num_steps].tolist()
 
-    def _churn(
-        self, schedule: NoiseSchedule, x: Tensor, t: float, noise: Tensor
-    ) -> tuple[Tensor, float]:
+    def _churn(self, schedule: NoiseSchedule, x: Tensor, t: float, noise: Tensor) -> tuple[Tensor, float]:
         """Raise the noise level by a share gamma (lines 4 to 6 of the algorithm), in the variable sigma / alpha."""
         alpha, sigma = self._coefficients(schedule, t)
         gamma = min(self.churn / self.num_steps, math.sqrt(2) - 1)

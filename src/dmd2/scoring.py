@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, distributed, nn
 
+from dmd2.conditioning import Conditioner
 from dmd2.data.base import DataModule
 from dmd2.generation import Maker, Numbered, StudentMaker, TeacherMaker
 from dmd2.metrics.suite import Suite
@@ -47,7 +48,7 @@ class Scoring:
         self.teacher_steps, self.primary, self.seed = tuple(teacher_steps), primary, seed
         self.baselines = dict(baselines or {})
 
-    def attach(self, data: DataModule, conditioner: nn.Module, sampler: FewStepSampler) -> None:
+    def attach(self, data: DataModule, conditioner: Conditioner, sampler: FewStepSampler) -> None:
         """Bind to a run's data, and to how its samples are made."""
         self.data, self.conditioner, self.sampler = data, conditioner, sampler
         self.fitted = False

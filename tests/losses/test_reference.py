@@ -28,8 +28,8 @@ from dmd2.schedules import Karras
 
 LOSS = {"rtol": 1e-5, "atol": 0}
 GRADIENT = {"rtol": 1e-4, "atol": 0}
-# The head's last GroupNorm normalises pairs of numbers here (64 channels, 32 groups, 1x1), whose derivative is
-# a difference next to nothing: float32 leaves three digits of the gradient through it.
+# The head's last GroupNorm normalises pairs of numbers here (64 channels, 32 groups, 1x1), whose derivative
+# is a difference next to nothing: float32 leaves three digits of the gradient through it.
 THROUGH_THE_HEAD = 3e-3
 HEAD = frozenset({"view"})
 
@@ -60,8 +60,10 @@ def denoiser(path: Path) -> EDM:
     return EDM(model.eval(), Karras(), sigma_data=0.5, taps=["enc.8x8_block0"])
 
 
-def generator_turn(models: Models, record: dict[str, Tensor], loss: str, judged: frozenset[str]) -> GeneratorTurn:
-    """A turn whose view "view" has the recorded times and noise; the image itself stands for the generator."""
+def generator_turn(
+    models: Models, record: dict[str, Tensor], loss: str, judged: frozenset[str]
+) -> GeneratorTurn:
+    """A turn whose view "view" has the recorded times and noise; the image is the generator's output."""
     image = record["fake_image"].clone().requires_grad_()
     cond = models.conditioner(record["fake_label"])
     turn = GeneratorTurn(

@@ -170,7 +170,9 @@ def test_taps_leave_no_hook_behind(case):
 
 
 def test_an_unknown_tap_is_refused_with_the_names_there_are():
-    with pytest.raises(ValueError, match=r"no layer named 'enc\.7' to tap; this network has .*enc\.0, enc\.1"):
+    with pytest.raises(
+        ValueError, match=r"no layer named 'enc\.7' to tap; this network has .*enc\.0, enc\.1"
+    ):
         mlp(taps=("enc.7",))
 
 
@@ -205,14 +207,20 @@ def test_detached_encoding_has_the_values_and_no_graph(case):
 
 # The exact denoiser
 
-MEANS, STDS, WEIGHTS = torch.tensor([[-1.0, 0.5], [1.2, 0.3]]), torch.tensor([0.3, 0.6]), torch.tensor([0.3, 0.7])
+MEANS, STDS, WEIGHTS = (
+    torch.tensor([[-1.0, 0.5], [1.2, 0.3]]),
+    torch.tensor([0.3, 0.6]),
+    torch.tensor([0.3, 0.7]),
+)
 
 
 def noised_mixture(schedule: NoiseSchedule, t: float) -> MixtureSameFamily:
     """The density of x_t, in double."""
     alpha, sigma = (float(c) for c in schedule.alpha_sigma(torch.tensor([t])))
     std = ((alpha * STDS.double()) ** 2 + sigma**2).sqrt()[:, None].expand(2, 2)
-    return MixtureSameFamily(Categorical(WEIGHTS.double()), Independent(Normal(alpha * MEANS.double(), std), 1))
+    return MixtureSameFamily(
+        Categorical(WEIGHTS.double()), Independent(Normal(alpha * MEANS.double(), std), 1)
+    )
 
 
 @pytest.mark.parametrize("family", SCHEDULES)
@@ -268,7 +276,9 @@ def test_conv_head_gives_one_logit_for_any_size(size: int):
 def test_head_on_several_levels_takes_its_widths_from_a_dry_run():
     denoiser = unet(taps=("enc.8x8_block0", "enc.4x4_block0"))
     conditioner = ClassLabels(10)
-    head = head_on(denoiser, lambda shape: ConvHead(shape, num_groups=8), (1, 8, 8), conditioner(torch.tensor([0])))
+    head = head_on(
+        denoiser, lambda shape: ConvHead(shape, num_groups=8), (1, 8, 8), conditioner(torch.tensor([0]))
+    )
     assert [level.layers[0].in_channels for level in head.levels] == [16, 32]
     features = denoiser.features(torch.randn(3, 1, 8, 8), torch.rand(3), conditioner(torch.arange(3)))
     logits = head(features)

@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning as L
 
+from dmd2.module import DMD
 from dmd2.scoring import References, Scoring
 
 
@@ -43,6 +44,7 @@ class Evaluation(L.Callback):
 
     def score(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Score all weights now; abandoned when the trainer is told to stop."""
+        assert isinstance(pl_module, DMD)
         started = time.perf_counter()
         try:
             scores = {

@@ -6,6 +6,8 @@ from typing import Any
 import lightning as L
 from tqdm import tqdm
 
+from dmd2.guarded import GuardedModule
+
 
 class Progress(L.Callback):
     """One bar a fit, `title` before it; `shown` maps a logged key to its short name in the bar."""
@@ -29,11 +31,13 @@ class Progress(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Advance; renew the numbers when new ones were logged."""
+        assert isinstance(pl_module, GuardedModule)
         self.bar.update(1)
         latest: dict[str, float] = pl_module.latest
         if latest:
             self.bar.set_postfix(
-                {short: f"{latest[key]:.3g}" for key, short in self.shown.items() if key in latest}, refresh=False
+                {short: f"{latest[key]:.3g}" for key, short in self.shown.items() if key in latest},
+                refresh=False,
             )
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

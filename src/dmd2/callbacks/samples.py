@@ -6,6 +6,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.loggers import WandbLogger
 
+from dmd2.module import DMD
 from dmd2.pictures import picture
 from dmd2.scoring import Scoring
 
@@ -26,6 +27,7 @@ class Samples(L.Callback):
         """Draw when it is time, on rank 0 alone."""
         if trainer.global_step % self.every or not trainer.is_global_zero:
             return
+        assert isinstance(pl_module, DMD)
         name, network = next(iter(pl_module.students().items()))
         maker = self.scoring.student_maker(network)
         x0, _ = self.scoring.numbered(pl_module.device).make(maker, range(self.num_samples))

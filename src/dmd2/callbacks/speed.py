@@ -7,6 +7,8 @@ from typing import Any
 import lightning as L
 import torch
 
+from dmd2.guarded import GuardedModule
+
 
 def peak_memory_bytes() -> int:
     """Most memory this process has held: of the GPU where there is one, else resident in main memory."""
@@ -34,6 +36,7 @@ class Speed(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stop it; this callback must stand before those that score and draw."""
+        assert isinstance(pl_module, GuardedModule)
         self.seconds += time.perf_counter() - self.started
         self.num_images += len(batch["real"]) * trainer.world_size
         self.num_iterations += 1

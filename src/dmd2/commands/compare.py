@@ -31,7 +31,11 @@ def main(options: DictConfig) -> None:
         out.mkdir(parents=True, exist_ok=True)
         (out / "table.md").write_text("\n".join(lines) + "\n")
         primary = next(iter(summaries.values()))[0]["primary"]
-        bars({name: [s["metrics"][primary] for s in found] for name, found in summaries.items()}, primary, out / "scores.png")
+        bars(
+            {name: [s["metrics"][primary] for s in found] for name, found in summaries.items()},
+            primary,
+            out / "scores.png",
+        )
 
 
 def gather(folder: Path) -> dict[str, list[dict[str, Any]]]:

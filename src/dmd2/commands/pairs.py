@@ -15,6 +15,8 @@ def main(composed: DictConfig) -> None:
     """Make sure that the pairs exist."""
     config = resolved(composed)
     if config["pairs"] is None:
-        raise ValueError(f"the experiment {config['name']} uses no pairs; choose one that does: experiment=digits_dmd")
+        raise ValueError(
+            f"the experiment {config['name']} uses no pairs; choose one that does: experiment=digits_dmd"
+        )
     data = build_data(config["data"])
     print(f"pairs are in {make_pairs(config, build_teacher(config, data), data)}")

@@ -28,13 +28,13 @@ def main(options: DictConfig) -> None:
     """Write the samples."""
     complete(options)
     if min(options.num_images, options.batch_size) < 1:
-        raise ValueError(f"num_images and batch_size must be at least 1, got {options.num_images}, {options.batch_size}")
+        raise ValueError(
+            f"num_images and batch_size must be at least 1, got {options.num_images}, {options.batch_size}"
+        )
     student, out = load_student(Path(options.run), options.weights), Path(options.out)
     numbered = replace(student.scoring.numbered("cpu"), seed=options.seed)
     maker, rows = student.scoring.student_maker(student.generator), range(options.num_images)
-    x = torch.cat(
-        [student.scoring.data.to_pixels(x0) for x0, _ in numbered.batches(maker, rows, options.batch_size)]
-    )
+    x = torch.cat([student.scoring.data.to_pixels(x0) for x0, _ in numbered.batches(maker, rows, options.batch_size)])
     out.mkdir(parents=True, exist_ok=True)
     picture({student.config["name"]: x}, out / "sheet.png")
     if x.ndim == 2:

@@ -29,7 +29,16 @@ from dmd2.config import Config, config_folder, resolved
 from dmd2.module import DMD
 from dmd2.pictures import score_plot
 from dmd2.report import commit, comparison, print_table, versions, write_json, write_page
-from dmd2.runtime import build, build_data, build_module, build_objective, build_teacher, build_trainer, make_pairs, make_references
+from dmd2.runtime import (
+    build,
+    build_data,
+    build_module,
+    build_objective,
+    build_teacher,
+    build_trainer,
+    make_pairs,
+    make_references,
+)
 from dmd2.weights import save_weights
 
 
@@ -66,7 +75,10 @@ class Run:
         objective = build_objective(config, data)
         teacher = build_teacher(config, data)
         if config["pairs"] is not None:
-            pairs = {"pairs": str(make_pairs(config, teacher, data)), "pairs_batch_size": config["pairs"]["batch_size"]}
+            pairs = {
+                "pairs": str(make_pairs(config, teacher, data)),
+                "pairs_batch_size": config["pairs"]["batch_size"],
+            }
             data = build_data(config["data"] | pairs)
         self.module = build_module(config, objective, sampler, teacher, data)
         self.scoring.attach(data, teacher.conditioner, sampler)

@@ -148,9 +148,7 @@ class DataModule(LightningDataModule):
         self.consumed = state_dict["consumed"]
 
     def _sampler(self, num_samples: int, batch_size: int, stream: str) -> BatchSampler:
-        return BatchSampler(
-            num_samples, batch_size, self.seed, self.rank, self.world_size, self.consumed, stream
-        )
+        return BatchSampler(num_samples, batch_size, self.seed, self.rank, self.world_size, self.consumed, stream)
 
     def _pair_order(self) -> BatchSampler | None:
         if self.pairs is None:

@@ -56,9 +56,7 @@ class Images(DataModule):
 
     def load(self) -> tuple[Split, Split, list[str]]:
         if not (self.cache / self._key).exists():
-            raise FileNotFoundError(
-                f"{self.source} is not decoded in {self.cache}; call prepare_data() first"
-            )
+            raise FileNotFoundError(f"{self.source} is not decoded in {self.cache}; call prepare_data() first")
         train, test, class_names = open_cached(self.cache / self._key)
         if self.least_classes is not None:
             class_names = self._widened(class_names, self.least_classes)

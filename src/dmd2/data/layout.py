@@ -120,8 +120,6 @@ def _labels_of_json(text: bytes, names: list[str], source: Path) -> tuple[dict[s
             raise ValueError(f"{where} gives no label for {name}; list every image")
         # bool is an int to Python, but not to EDM.
         if type(labels[name]) is not int or labels[name] < 0:
-            raise ValueError(
-                f"{where} gives {name} the label {labels[name]!r}; labels are integers from 0 on"
-            )
+            raise ValueError(f"{where} gives {name} the label {labels[name]!r}; labels are integers from 0 on")
     num_classes = 1 + max(labels[name] for name in names)
     return {name: labels[name] for name in names}, [str(i) for i in range(num_classes)]

@@ -26,14 +26,10 @@ class Objective:
         named = {term.view for term in terms.values() if term.view is not None}
         for name, term in terms.items():
             if term.view is not None and term.view not in views:
-                raise ValueError(
-                    f"loss.{name} reads the view {term.view!r}, but loss.views has {', '.join(views)}"
-                )
+                raise ValueError(f"loss.{name} reads the view {term.view!r}, but loss.views has {', '.join(views)}")
         if unread := set(views) - named:
             raise ValueError(f"no term reads loss.views.{min(unread)}; remove it or name it in a term")
         self.needs = frozenset().union(*(term.needs for term in terms.values()))
-        self.judged = frozenset(
-            str(term.view) for term in terms.values() if "head" in term.needs
-        )
+        self.judged = frozenset(str(term.view) for term in terms.values() if "head" in term.needs)
         if "head" in self.needs and not any("head" in term.needs for term in critic.values()):
             raise ValueError("a generator GAN term needs the critic's GAN term too: nothing trains its head")

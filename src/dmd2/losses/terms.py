@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from dmd2.losses import functional as F
-from dmd2.losses.weighting import Weighting
 from dmd2.losses.turn import CriticTurn, GeneratorTurn, Logs
+from dmd2.losses.weighting import Weighting
 
 NUM_LEVELS = 4
 """Noise levels are logged in this many equal parts of t."""
@@ -29,9 +29,7 @@ class DistributionMatching:
 
     needs: frozenset[str] = frozenset()
 
-    def __init__(
-        self, weight: float = 1.0, view: str = "dm", guidance: float = 1.0, floor: float = 1e-6
-    ) -> None:
+    def __init__(self, weight: float = 1.0, view: str = "dm", guidance: float = 1.0, floor: float = 1e-6) -> None:
         self.weight, self.view, self.guidance, self.floor = weight, view, guidance, floor
 
     def __call__(self, turn: GeneratorTurn) -> tuple[Tensor, Logs]:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from dmd2.conditioning import Cond, join
+from dmd2.conditioning import Cond, Conditioner, join
 from dmd2.nets.critic import Critic
 from dmd2.nets.denoiser import Denoiser, Encoding, guided
 from dmd2.randomness import Draws
@@ -26,7 +26,7 @@ class Models:
 
     teacher: Denoiser
     critic: Critic
-    conditioner: nn.Module
+    conditioner: Conditioner
 
 
 @dataclass(frozen=True)

@@ -46,8 +46,6 @@ class KernelDistance(StoredFeatures):
         subsets = []
         for i in range(self.num_subsets):
             draws = generator(self.seed, i, "kernel distance")
-            rows_real, rows_fake = (
-                torch.randperm(len(x), generator=draws)[:size].to(x.device) for x in (real, fake)
-            )
+            rows_real, rows_fake = (torch.randperm(len(x), generator=draws)[:size].to(x.device) for x in (real, fake))
             subsets.append(cubic_mmd2(real[rows_real], fake[rows_fake]))
         return {self.name: torch.stack(subsets).mean()}

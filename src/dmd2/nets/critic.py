@@ -40,9 +40,7 @@ class VectorHead(nn.Module):
     def __init__(self, shape: torch.Size) -> None:
         super().__init__()
         width = shape[1]
-        self.layers = nn.Sequential(
-            nn.Linear(width, width), nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, 1)
-        )
+        self.layers = nn.Sequential(nn.Linear(width, width), nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, 1))
 
     def forward(self, features: Tensor) -> Tensor:
         return self.layers(features)

@@ -7,7 +7,7 @@ A family wraps its network in a subclass; the algorithm sees clean data only. A 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +63,8 @@ class Denoiser(nn.Module):
     """
 
     prediction: Prediction
+    model: Any
+    """The network; the families here want one of two halves, `encode` and `decode`."""
 
     def __init__(self, model: nn.Module, schedule: NoiseSchedule, taps: Sequence[str] = ()) -> None:
         super().__init__()
@@ -162,9 +164,7 @@ class Direct(Denoiser):
         return self.model.decode(encoding.state)
 
 
-def guided(
-    denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Cond, null: Cond, guidance: float
-) -> Tensor:
+def guided(denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Cond, null: Cond, guidance: float) -> Tensor:
     """Classifier-free guidance null + w (cond - null) on x0, both halves in one batch; w = 1 is one plain pass."""
     if guidance == 1.0:
         return denoiser(x_t, t, cond)

@@ -16,6 +16,9 @@ class MLP(nn.Module):
     are learned slowly; the noise label, by cosines, and the class scale and shift every block.
     """
 
+    directions: Tensor
+    frequencies: Tensor
+
     def __init__(self, dim: int = 2, width: int = 128, num_blocks: int = 4, label_dim: int = 0) -> None:
         super().__init__()
         self.register_buffer("directions", 2 * torch.randn(dim, width // 4))

@@ -1,0 +1,44 @@
+"""The watch over non-finite numbers: who was first, and when."""
+
+import pytest
+import torch
+
+from dmd2.faults import Faults
+
+ONE, NAN, INF = (torch.tensor(x) for x in (1.0, float("nan"), float("inf")))
+
+
+def test_finite_numbers_pass():
+    faults = Faults()
+    assert bool(faults.watch({"a": ONE, "b": ONE}, 1))
+    faults.check()
+
+
+@pytest.mark.parametrize("bad", [NAN, INF, -INF])
+def test_one_bad_number_makes_the_whole_watch_bad(bad):
+    assert not bool(Faults().watch({"a": ONE, "b": bad}, 1))
+
+
+def test_the_earliest_fault_is_named_and_only_it():
+    faults = Faults()
+    faults.watch({"critic/a": ONE}, 1)
+    faults.watch({"critic/a": NAN}, 7)
+    faults.watch({"generator/b": ONE, "generator/c": INF}, 6)
+    faults.watch({"generator/b": NAN, "generator/c": ONE}, 8)
+    with pytest.raises(
+        FloatingPointError, match=r"^iteration 6: generator/c not finite; the step was not applied$"
+    ):
+        faults.check()
+
+
+def test_faults_of_one_iteration_are_named_together_and_stay():
+    faults = Faults()
+    faults.watch({"a": NAN, "b": ONE, "c": INF}, 3)
+    faults.watch({"a": ONE, "b": ONE, "c": ONE}, 4)
+    for _ in range(2):
+        with pytest.raises(FloatingPointError, match="iteration 3: a, c not finite"):
+            faults.check()
+
+
+def test_low_precision_numbers_are_watched():
+    assert bool(Faults().watch({"a": torch.tensor(1.0).bfloat16(), "b": torch.tensor(3)}, 1))

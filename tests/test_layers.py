@@ -1,0 +1,149 @@
+"""The house's floors, from the source: files import downwards only, and heavy parts stay in their rooms."""
+
+import ast
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1] / "src" / "dmd2"
+
+# From the ground up. A name stands for a module or for a whole package; a package may import its own modules.
+FLOORS = (
+    {"", "randomness", "quiet"},
+    {"schedules", "conditioning", "learning_rate", "ema", "faults", "weights"},
+    {"losses.functional", "losses.weighting", "losses.distances", "metrics", "data"},
+    {"nets"},
+    {"sampling", "losses"},
+    {"generation", "guarded"},
+    {"module", "pretrain"},
+    {"scoring", "pictures", "config"},
+    {"callbacks", "report"},
+    {"runtime"},
+    {"commands"},
+    {"cli"},
+)
+KNOW_DATA = {"scoring", "callbacks", "report", "runtime", "commands", "data"}
+ROOMS = {
+    "hydra": {"runtime", "config", "cli", "commands"},
+    "omegaconf": {"runtime", "config", "cli", "commands"},
+    "lightning": {"guarded", "module", "pretrain", "callbacks", "runtime", "commands", "data"},
+    "wandb": {"callbacks.wandb"},
+    "diffusers": set[str](),
+    "transformers": set[str](),
+}
+OPTIONAL = {
+    "zstandard",
+    "torchvision",
+    "torch_fidelity",
+    "cleanfid",
+    "scipy",
+    "wandb",
+    "diffusers",
+    "transformers",
+}
+OPTIONAL |= {"torchmetrics"}  # its LPIPS imports torchvision
+
+
+def name_of(path: Path) -> str:
+    """ "losses.turn" of losses/turn.py, "nets" of nets/__init__.py, "" of the package itself."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {name_of(path): path for path in sorted(ROOT.rglob("*.py"))}
+
+
+def imports(node: ast.AST) -> Iterator[str]:
+    """Dotted names of all that is imported in a tree, at its top or inside functions."""
+    for part in ast.walk(node):
+        if isinstance(part, ast.Import):
+            yield from (alias.name for alias in part.names)
+        elif isinstance(part, ast.ImportFrom):
+            assert part.level == 0 and part.module, "imports are absolute"
+            yield from (f"{part.module}.{alias.name}" for alias in part.names)
+
+
+def own_imports(name: str) -> set[str]:
+    """Modules of this project that a module imports."""
+    found = set()
+    for imported in imports(ast.parse(FILES[name].read_text())):
+        if imported.split(".")[0] == "dmd2":
+            parts = imported.split(".")[1:]
+            # "dmd2.data.pixels" is a module, "dmd2.ema.EMA" a name in one.
+            found.add(next(n for i in range(len(parts), -1, -1) if (n := ".".join(parts[:i])) in FILES))
+    return found
+
+
+def place(name: str, names: set[str]) -> str | None:
+    """The entry among `names` that a module falls under: itself or the nearest package around it."""
+    parts = name.split(".")
+    return next((n for i in range(len(parts), 0, -1) if (n := ".".join(parts[:i])) in names), None)
+
+
+def floor(name: str) -> int:
+    everything = {n for names in FLOORS for n in names}
+    entry = name if name == "" else place(name, everything)
+    assert entry is not None, f"{name} has no floor yet: add it to FLOORS in {__file__}"
+    return next(i for i, names in enumerate(FLOORS) if entry in names)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_imports_go_downwards(name: str):
+    package = name.split(".")[0]
+    for imported in own_imports(name):
+        if imported.split(".")[0] == package:
+            assert floor(imported) <= floor(name), f"{name} imports {imported}, which stands above it"
+        else:
+            assert floor(imported) < floor(name), f"{name} imports {imported}, which does not stand below it"
+
+
+def test_there_is_no_circle():
+    tuple(TopologicalSorter({name: own_imports(name) for name in FILES}).static_order())
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_data_and_models_do_not_know_each_other(name: str):
+    known = own_imports(name)
+    if place(name, {"data"}):
+        assert all(n == "randomness" or place(n, {"data"}) for n in known)
+    elif not place(name, KNOW_DATA):
+        assert not any(place(n, {"data"}) for n in known)
+
+
+@pytest.mark.parametrize("library", ROOMS)
+def test_heavy_libraries_stay_in_their_rooms(library: str):
+    for name, path in FILES.items():
+        uses = any(imported.split(".")[0] == library for imported in imports(ast.parse(path.read_text())))
+        assert not uses or place(name, ROOMS[library]), f"{name} imports {library}"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_functions_import_optional_dependencies_only(name: str):
+    """The command line is the exception: it answers `--help` before anything heavy is loaded."""
+    if name == "cli":
+        return
+    tree = ast.parse(FILES[name].read_text())
+    at_the_top = {id(node) for node in tree.body}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom) and id(node) not in at_the_top:
+            assert {imported.split(".")[0] for imported in imports(node)} <= OPTIONAL, ast.unparse(node)
+
+
+def test_nothing_is_called_utils_and_nothing_imports_everything():
+    for name, path in FILES.items():
+        assert not {"utils", "util", "helpers", "misc", "common"} & set(name.split("."))
+        assert not any(imported.endswith(".*") for imported in imports(ast.parse(path.read_text())))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_opens_by_saying_what_it_is(name: str):
+    text = FILES[name].read_text()
+    assert not text.strip() or ast.get_docstring(ast.parse(text)), f"{name} has no docstring"
+
+
+def test_files_are_short():
+    lines = {name: len(path.read_text().splitlines()) for name, path in FILES.items()}
+    long = {"runtime", *(name for name in FILES if place(name, {"nets"}))}  # a U-Net may be 300
+    assert all(num <= (300 if name in long else 200) for name, num in lines.items()), lines
