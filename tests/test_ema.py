@@ -41,8 +41,7 @@ def test_average_keeps_the_schedule_s_precision():
     assert mean.schedule.alphas_cumprod.dtype == torch.float64
     t = torch.rand(50)
     assert all(
-        torch.equal(a, b)
-        for a, b in zip(mean.schedule.alpha_sigma(t), model.schedule.alpha_sigma(t), strict=True)
+        torch.equal(a, b) for a, b in zip(mean.schedule.alpha_sigma(t), model.schedule.alpha_sigma(t), strict=True)
     )
 
 

@@ -19,15 +19,15 @@ FLOORS = (
     {"generation", "guarded"},
     {"module", "pretrain"},
     {"scoring", "pictures", "config"},
-    {"callbacks", "report"},
+    {"callbacks", "report", "errors"},
     {"runtime"},
     {"commands"},
     {"cli"},
 )
 KNOW_DATA = {"scoring", "callbacks", "report", "runtime", "commands", "data"}
 ROOMS = {
-    "hydra": {"runtime", "config", "cli", "commands"},
-    "omegaconf": {"runtime", "config", "cli", "commands"},
+    "hydra": {"runtime", "config", "errors", "cli", "commands"},
+    "omegaconf": {"runtime", "config", "errors", "cli", "commands"},
     "lightning": {"guarded", "module", "pretrain", "callbacks", "runtime", "commands", "data"},
     "wandb": {"callbacks.wandb"},
     "diffusers": set[str](),

@@ -71,9 +71,7 @@ def module(
 ) -> DMD:
     models, generator = networks(conditioner or Unconditional())
     optimizers = {player: optimizer for player in ("generator", "critic")}
-    return kind(
-        models, generator, loss or objective(), FewStepSampler(times), optimizers, lr_factor, **options
-    )
+    return kind(models, generator, loss or objective(), FewStepSampler(times), optimizers, lr_factor, **options)
 
 
 def toy(kind: type[Toy2D] = Toy2D, batch_size: int = 16) -> Toy2D:
@@ -113,9 +111,7 @@ class Record(L.Callback):
     def changed_at(self) -> list[int]:
         """The iterations at which the value changed."""
         return [
-            i
-            for i, (a, b) in enumerate(zip(self.values, self.values[1:], strict=False))
-            if not torch.equal(a, b)
+            i for i, (a, b) in enumerate(zip(self.values, self.values[1:], strict=False)) if not torch.equal(a, b)
         ]
 
 
@@ -210,9 +206,7 @@ def test_samples_are_of_the_generator_before_its_update_and_from_the_draws():
     term = Watched(loss.critic["denoising"])
     loss.critic["denoising"] = term  # type: ignore[index]
     before = Record(lambda m: copy.deepcopy(m.generator))
-    starts = Record(
-        lambda m: m.start({"real": torch.zeros(16, 2), "label": torch.zeros(16, dtype=torch.long)}, 0)
-    )
+    starts = Record(lambda m: m.start({"real": torch.zeros(16, 2), "label": torch.zeros(16, dtype=torch.long)}, 0))
     fit(module(loss, critic_updates=2), 4, before, starts)
     for iteration in range(4):
         start = starts.values[iteration]
@@ -254,9 +248,7 @@ def test_passes_of_a_generator_iteration_and_of_a_critic_iteration():
 
 def test_every_generator_parameter_has_a_gradient_in_bf16_after_a_walk():
     """Autocast remembers weights it cast without a graph; a pass with one must not find those."""
-    missing = Record(
-        lambda m: [n for n, p in m.generator.named_parameters() if p.grad is None or not p.grad.any()]
-    )
+    missing = Record(lambda m: [n for n, p in m.generator.named_parameters() if p.grad is None or not p.grad.any()])
     rungs = Record(lambda m: m.start({"real": torch.zeros(4, 2), "label": torch.zeros(4)}, 0).t[0].item())
     fit(module(times=FOUR, critic_updates=1), 8, missing, rungs, precision="bf16-mixed")
     assert len(set(rungs.values[:8])) > 2
@@ -272,9 +264,7 @@ class SharesByHand(L.Callback):
     def on_train_batch_start(self, trainer: L.Trainer, dmd: DMD, batch: Any, batch_idx: int) -> None:
         self.before = {player: weights(getattr(dmd, player)) for player in ("generator", "critic")}
         self.gradients: dict[str, list[Tensor]] = {"generator": [], "critic": []}
-        halves = [
-            {k: v[i * 8 : i * 8 + 8] for k, v in batch.items() if isinstance(v, Tensor)} for i in range(2)
-        ]
+        halves = [{k: v[i * 8 : i * 8 + 8] for k, v in batch.items() if isinstance(v, Tensor)} for i in range(2)]
         for i, half in enumerate(halves):
             round, samples = dmd.start(half, i), []
             for player, turns in (
@@ -302,9 +292,7 @@ def test_shares_of_one_iteration_draw_as_one_batch_does():
     """Share i of n is to the draws what rank i of n is."""
     together = Record(lambda m: m.start({"real": torch.zeros(16, 2), "label": torch.zeros(16)}, 0).x_t)
     apart = Record(
-        lambda m: torch.cat(
-            [m.start({"real": torch.zeros(8, 2), "label": torch.zeros(8)}, i).x_t for i in range(2)]
-        )
+        lambda m: torch.cat([m.start({"real": torch.zeros(8, 2), "label": torch.zeros(8)}, i).x_t for i in range(2)])
     )
     fit(module(), 1, together)
     fit(module(accumulate=2), 1, apart)
@@ -343,17 +331,13 @@ class Poisoned(Toy2D):
 def moments(dmd: DMD) -> Tensor:
     """The state of the critic's optimizer."""
     optimizer = dmd.optimizers(use_pl_optimizer=False)[0]
-    return torch.cat(
-        [v.flatten() for state in optimizer.state.values() for v in state.values()] or [torch.zeros(1)]
-    )
+    return torch.cat([v.flatten() for state in optimizer.state.values() for v in state.values()] or [torch.zeros(1)])
 
 
 @pytest.mark.parametrize("log_every", [1, 4, 6])
 def test_a_bad_batch_changes_nothing_and_the_run_stops_at_the_next_report(log_every):
     critic, state = Record(lambda m: weights(m.critic)), Record(lambda m: moments(m).clone())
-    with pytest.raises(
-        FloatingPointError, match=r"iteration 4: critic/loss_gan.*the step was not applied"
-    ) as error:
+    with pytest.raises(FloatingPointError, match=r"iteration 4: critic/loss_gan.*the step was not applied") as error:
         fit(module(log_every=log_every), 20, critic, state, data=toy(Poisoned))
     assert "generator" not in str(error.value) and "critic/loss_denoising" not in str(error.value)
     stopped = -(-4 // log_every) * log_every - 1  # the callback does not see the iteration that raised

@@ -41,9 +41,7 @@ def fit(module: Pretrain, max_steps: int, data: Toy2D | None = None, *callbacks:
         enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
         use_distributed_sampler=False,
     )  # fmt: skip
-    trainer.fit(
-        module, datamodule=data or Toy2D(name="ring", num_train=512, num_test=512, batch_size=64, seed=0)
-    )
+    trainer.fit(module, datamodule=data or Toy2D(name="ring", num_train=512, num_test=512, batch_size=64, seed=0))
     return module
 
 
@@ -58,9 +56,7 @@ def excess_loss(network: Denoiser) -> float:
     x_t = schedule.add_noise(x0, Draws(9, 0).normal("noise", tuple(x0.shape)), t)
     cond, weight = CONDITIONER(torch.zeros(len(x0)).long()), WEIGHT(*schedule.alpha_sigma(t))
     exact = GaussianMixture(schedule, modes, std, torch.full((8,), 1 / 8))
-    return float(
-        F.denoising(network(x_t, t, cond), x0, weight) - F.denoising(exact(x_t, t, cond), x0, weight)
-    )
+    return float(F.denoising(network(x_t, t, cond), x0, weight) - F.denoising(exact(x_t, t, cond), x0, weight))
 
 
 def test_it_learns():

@@ -126,9 +126,7 @@ def test_vp_finds_the_row_nearest_to_a_ratio():
     assert schedule.row_of_time(schedule.time_of_ratio(between)).tolist() == [300, 301, 0, 999]
 
 
-@pytest.mark.parametrize(
-    "table", [[], [0.5, 0.6], [1.0, 0.5], [0.5, 0.0], [[0.5, 0.4]], [0.5, 0.5], [0.5, math.nan]]
-)
+@pytest.mark.parametrize("table", [[], [0.5, 0.6], [1.0, 0.5], [0.5, 0.0], [[0.5, 0.4]], [0.5, 0.5], [0.5, math.nan]])
 def test_vp_refuses_tables_that_are_none(table):
     with pytest.raises(ValueError, match="one falling row of numbers between 0 and 1"):
         VP(table)
@@ -205,9 +203,7 @@ def test_logit_normal_has_its_moments():
     assert float(logits.std()) == pytest.approx(0.8, abs=0.015)
 
 
-@pytest.mark.parametrize(
-    "sampler", [UniformRows(), LogNormalSigma(), LogitNormal()], ids=lambda s: type(s).__name__
-)
+@pytest.mark.parametrize("sampler", [UniformRows(), LogNormalSigma(), LogitNormal()], ids=lambda s: type(s).__name__)
 def test_times_are_functions_of_the_draws_and_the_stream(sampler):
     def times(iteration: int, stream: str) -> list[float]:
         return sampler(FAMILIES["karras"], Draws(0, iteration), stream, 8).tolist()

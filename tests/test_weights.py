@@ -34,9 +34,7 @@ def test_a_damaged_file_is_an_error(tmp_path: Path):
         load_weights(nn.Linear(300, 2), path)
 
 
-@pytest.mark.parametrize(
-    "other", [nn.Linear(4, 2), nn.Linear(3, 2, bias=False), nn.Sequential(nn.Linear(3, 2))]
-)
+@pytest.mark.parametrize("other", [nn.Linear(4, 2), nn.Linear(3, 2, bias=False), nn.Sequential(nn.Linear(3, 2))])
 def test_another_network_s_weights_are_an_error(tmp_path: Path, other: nn.Module):
     save_weights(nn.Linear(3, 2), tmp_path / "w.safetensors")
     with pytest.raises(ValueError, match="holds another network's weights"):

@@ -32,7 +32,8 @@ def main() -> None:
         print(HELP.format(verbs="\n".join(f"  {name:10s} {what}" for name, what in VERBS.items())))
         return
     if verb not in VERBS:
-        fail(f"there is no verb {verb!r}; choose from {', '.join(VERBS)}")
+        print(f"dmd2: there is no verb {verb!r}; choose from {', '.join(VERBS)}", file=sys.stderr)
+        sys.exit(2)
     if {"-h", "--help"} & set(rest):
         print(verb_help(verb))
         return
@@ -40,21 +41,13 @@ def main() -> None:
     os.environ.setdefault("DMD2_RUN_ID", time.strftime("%Y-%m-%d_%H-%M-%S"))
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come here whole, and leave as one line
     sys.argv = [f"dmd2 {verb}", *rest]
+    from dmd2.errors import fail_for_users  # noqa: PLC0415
+
     try:
         importlib.import_module(f"dmd2.commands.{verb}").main()
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
     except Exception as error:
-        if (line := one_line(error)) is None:
-            raise
-        fail(line)
-
-
-def fail(line: str) -> None:
-    """End with one line on stderr."""
-    print(f"dmd2: {line}", file=sys.stderr)
-    sys.exit(2)
+        fail_for_users(error)
+        raise
 
 
 def verb_help(verb: str) -> str:
@@ -67,17 +60,3 @@ def verb_help(verb: str) -> str:
 
     names = sorted(path.stem for path in (config_folder() / "experiment").glob("*.yaml"))
     return f"{text}\n\nExperiments: {', '.join(names)}"
-
-
-def one_line(error: BaseException) -> str | None:
-    """A user's mistake in one line; None for an error of ours, which deserves its traceback."""
-    from hydra.errors import HydraException  # noqa: PLC0415
-    from omegaconf.errors import OmegaConfBaseException  # noqa: PLC0415
-
-    users = (ValueError, FileNotFoundError, FloatingPointError, HydraException, OmegaConfBaseException)
-    if not isinstance(error, users):
-        return None
-    cause = error
-    while isinstance(cause.__cause__, users):  # what a constructor said, inside Hydra's account of where
-        cause = cause.__cause__
-    return " ".join(str(cause).split())

@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ def config_folder() -> Path:
 
 def complete(composed: DictConfig) -> None:
     """Raise ValueError that names a key which must be given and was not."""
-    for key in sorted(OmegaConf.missing_keys(composed)):
-        raise ValueError(f"{key} has no value; type {key}=VALUE")
+    if missing := sorted(OmegaConf.missing_keys(composed)):
+        raise ValueError(f"no value for {', '.join(missing)}; type {' '.join(f'{key}=VALUE' for key in missing)}")
 
 
 def resolved(composed: DictConfig) -> Config:
@@ -57,9 +58,27 @@ def check(config: Config) -> None:
         for key in node or {}:
             if key not in known:
                 raise ValueError(f"{_unknown(f'{section}.{key}'.lstrip('.'), key, known)}")
+    for key in ("max_iterations", "critic_updates", "accumulate", "log_every"):
+        if config[key] < 1:
+            raise ValueError(f"{key} must be at least 1, got {config[key]}")
     merged = {**config["data"], **((config["teacher"]["pretrain"] or {}).get("data") or {})}
+    for player in ("generator", "critic"):
+        for name, term in config["loss"][player].items():
+            if "_target_" not in term:
+                raise ValueError(
+                    f"loss.{player}.{name} is set, but this loss has no such term"
+                )
     for path, node in (*_calls("", config), *_calls("teacher.pretrain.data", merged)):
         _check_call(path, node)
+
+
+def unknown_override(text: str) -> str | None:
+    """Our own line for Hydra's complaint about a key that is not there; None for any other text."""
+    found = re.match(r"Could not override '([^']+)'", text)
+    if found is None:
+        return None
+    section, _, key = found[1].rpartition(".")
+    return _unknown(found[1], key, SECTIONS.get(section, set()))
 
 
 def _calls(path: str, node: Any) -> list[tuple[str, Config]]:
@@ -100,5 +119,5 @@ def _parameters(target: Any) -> dict[str, inspect.Parameter]:
 
 def _unknown(path: str, key: str, known: set[str]) -> str:
     close = difflib.get_close_matches(key, known, 1)
-    hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(sorted(known))}"
+    hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(sorted(known)) or 'see --cfg job'}"
     return f"nothing reads the key {path}; {hint}"

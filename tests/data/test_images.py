@@ -78,9 +78,7 @@ def test_split_folders_are_the_splits(files, tmp_path, pack, wrapper, held_out):
     split = {f"{wrapper}{'train' if i % 4 else held_out}/{name}": files[name] for i, name in enumerate(names)}
     data = images(pack(tmp_path / "a.zip", split), tmp_path)
     assert data.class_names == ["ant", "cat", "dog"]
-    assert (
-        data.test.labels.tolist() == [0, 1, 2] and data.train.labels.tolist() == [0] * 3 + [1] * 3 + [2] * 3
-    )
+    assert data.test.labels.tolist() == [0, 1, 2] and data.train.labels.tolist() == [0] * 3 + [1] * 3 + [2] * 3
     np.testing.assert_array_equal(data.test.x, [pixels_of(files[name]) for name in names[::4]])
     with pytest.raises(ValueError, match="its own test split"):
         images(tmp_path / "a.zip", tmp_path, test_fraction=0.1)

@@ -11,9 +11,7 @@ def block(num, start=0):
 
 
 def writer(path, **options):
-    return PairWriter(
-        path, **{"num_pairs": 5, "shape": (1, 2, 2), "dtype": "uint8", "fingerprint": "a"} | options
-    )
+    return PairWriter(path, **{"num_pairs": 5, "shape": (1, 2, 2), "dtype": "uint8", "fingerprint": "a"} | options)
 
 
 def test_written_in_two_goes_reads_as_one(tmp_path):
@@ -48,9 +46,7 @@ def test_a_crashed_block_is_written_again(tmp_path):
     np.testing.assert_array_equal(PairStore(tmp_path).noise.ravel(), np.arange(20) / 8)
 
 
-@pytest.mark.parametrize(
-    "other", [{"fingerprint": "b"}, {"num_pairs": 6}, {"shape": (4,)}, {"dtype": "float16"}]
-)
+@pytest.mark.parametrize("other", [{"fingerprint": "b"}, {"num_pairs": 6}, {"shape": (4,)}, {"dtype": "float16"}])
 def test_pairs_of_two_kinds_never_mix(tmp_path, other):
     writer(tmp_path).append(*block(2))
     with pytest.raises(ValueError, match=f"have {next(iter(other))} .* remove the folder"):

@@ -180,9 +180,7 @@ def test_accuracy():
     "loss",
     [
         lambda a, b, c: F.surrogate(a, F.score_difference(b, c) / F.normaliser(a, b, 1e-6)),
-        lambda a, b, c: F.denoising(
-            a, b, partial(weighting.edm, sigma_data=0.5)(c[:, 0].abs(), c[:, 1].abs())
-        ),
+        lambda a, b, c: F.denoising(a, b, partial(weighting.edm, sigma_data=0.5)(c[:, 0].abs(), c[:, 1].abs())),
         lambda a, b, c: F.gan_critic(a, b),
         lambda a, b, c: F.gan_generator(a),
     ],

@@ -20,9 +20,7 @@ def test_needs_are_those_of_the_terms_and_judged_views_those_of_the_head():
     assert Objective(VIEWS, {"dm": DM}, {"fake": FAKE}).needs == set()
     whole = Objective(VIEWS, {"dm": DM, "gan": GAN_G}, {"fake": FAKE, "gan": GAN_D})
     assert whole.needs == {"head", "real"} and whole.judged == {"g", "c"}
-    own = Objective(
-        {**VIEWS, "d": UniformRows()}, {"dm": DM}, {"fake": FAKE, "gan": GANCritic(1.0, view="d")}
-    )
+    own = Objective({**VIEWS, "d": UniformRows()}, {"dm": DM}, {"fake": FAKE, "gan": GANCritic(1.0, view="d")})
     assert own.judged == {"d"}
     paired = Objective(VIEWS, {"dm": DM, "r": Regression(0.25, SquaredError())}, {"fake": FAKE})
     assert paired.needs == {"pairs"} and paired.judged == set()

@@ -60,9 +60,7 @@ def denoiser(path: Path) -> EDM:
     return EDM(model.eval(), Karras(), sigma_data=0.5, taps=["enc.8x8_block0"])
 
 
-def generator_turn(
-    models: Models, record: dict[str, Tensor], loss: str, judged: frozenset[str]
-) -> GeneratorTurn:
+def generator_turn(models: Models, record: dict[str, Tensor], loss: str, judged: frozenset[str]) -> GeneratorTurn:
     """A turn whose view "view" has the recorded times and noise; the image is the generator's output."""
     image = record["fake_image"].clone().requires_grad_()
     cond = models.conditioner(record["fake_label"])
@@ -149,7 +147,7 @@ def test_critic_s_gan_loss(models, record):
     term = GANCritic(weight=1.0, view="view")
     loss, norm = critic_loss_and_norm(critic_turn(models, record, "critic_gan", 2), term)
     torch.testing.assert_close(loss, record["critic_gan_loss"].float(), **LOSS)
-    torch.testing.assert_close(norm, record["critic_gan_grad_norm"].float(), **GRADIENT)
+    torch.testing.assert_close(norm, record["critic_gan_grad_norm"].float(), rtol=THROUGH_THE_HEAD, atol=0)
 
 
 def test_weight_scales_the_gradient_and_not_the_logged_loss(models, record):

@@ -166,9 +166,7 @@ def test_scale_scales_the_gradient_and_nothing_that_is_logged(models, generator)
     generator.zero_grad()
     half = generator_turn(models, generator).backward(SHARED_GENERATOR, 0.5)
     torch.testing.assert_close(gradient(generator), 0.5 * found)
-    assert {k: v.item() for k, v in half.items() if v == v} == {
-        k: v.item() for k, v in whole.items() if v == v
-    }
+    assert {k: v.item() for k, v in half.items() if v == v} == {k: v.item() for k, v in whole.items() if v == v}
 
     critic_turn(models, generator).backward(SHARED_CRITIC, 1.0)
     found = gradient(models.critic)

@@ -49,9 +49,7 @@ def test_brute_force(features, k):
 
 
 def test_torch_fidelity_agrees(features):
-    prc = pytest.importorskip(
-        "torch_fidelity.metric_prc", reason="torch-fidelity is not installed (extra: eval)"
-    )
+    prc = pytest.importorskip("torch_fidelity.metric_prc", reason="torch-fidelity is not installed (extra: eval)")
     real, fake = features
     theirs = prc.prc_features_to_metric(
         fake.double(), real.double(), prc_neighborhood=3, prc_batch_size=64, save_cpu_ram=False, verbose=False
@@ -99,6 +97,4 @@ def test_copies_are_near_and_held_out_samples_are_not():
     held_out = measure(NearestTrain("d"), train, test, test=test)
     assert held_out["near_copies"] == pytest.approx(0.05)
     assert measure(NearestTrain("d"), train, new, test=test)["near_copies"] < 0.1
-    assert held_out["nearest_train"] == pytest.approx(
-        torch.cdist(test, train).amin(1).mean().item(), rel=1e-4
-    )
+    assert held_out["nearest_train"] == pytest.approx(torch.cdist(test, train).amin(1).mean().item(), rel=1e-4)

@@ -55,6 +55,7 @@ def unet(family: type[nn.Module] = DhariwalUNet, taps: tuple[str, ...] = ("enc.4
 
 NETWORKS = {
     "mlp": (mlp, (2,), Unconditional()),
+    "direct": (lambda: Direct(awake(MLP(2, 16, 4)), Flow(), "x0", taps=["enc.1"]), (2,), Unconditional()),
     "adm": (unet, (1, 8, 8), ClassLabels(10)),
     "ddpmpp": (lambda: unet(SongUNet), (1, 8, 8), ClassLabels(10)),
 }
@@ -170,9 +171,7 @@ def test_taps_leave_no_hook_behind(case):
 
 
 def test_an_unknown_tap_is_refused_with_the_names_there_are():
-    with pytest.raises(
-        ValueError, match=r"no layer named 'enc\.7' to tap; this network has .*enc\.0, enc\.1"
-    ):
+    with pytest.raises(ValueError, match=r"no layer named 'enc\.7' to tap; this network has .*enc\.0, enc\.1"):
         mlp(taps=("enc.7",))
 
 
@@ -218,9 +217,7 @@ def noised_mixture(schedule: NoiseSchedule, t: float) -> MixtureSameFamily:
     """The density of x_t, in double."""
     alpha, sigma = (float(c) for c in schedule.alpha_sigma(torch.tensor([t])))
     std = ((alpha * STDS.double()) ** 2 + sigma**2).sqrt()[:, None].expand(2, 2)
-    return MixtureSameFamily(
-        Categorical(WEIGHTS.double()), Independent(Normal(alpha * MEANS.double(), std), 1)
-    )
+    return MixtureSameFamily(Categorical(WEIGHTS.double()), Independent(Normal(alpha * MEANS.double(), std), 1))
 
 
 @pytest.mark.parametrize("family", SCHEDULES)
@@ -276,9 +273,7 @@ def test_conv_head_gives_one_logit_for_any_size(size: int):
 def test_head_on_several_levels_takes_its_widths_from_a_dry_run():
     denoiser = unet(taps=("enc.8x8_block0", "enc.4x4_block0"))
     conditioner = ClassLabels(10)
-    head = head_on(
-        denoiser, lambda shape: ConvHead(shape, num_groups=8), (1, 8, 8), conditioner(torch.tensor([0]))
-    )
+    head = head_on(denoiser, lambda shape: ConvHead(shape, num_groups=8), (1, 8, 8), conditioner(torch.tensor([0])))
     assert [level.layers[0].in_channels for level in head.levels] == [16, 32]
     features = denoiser.features(torch.randn(3, 1, 8, 8), torch.rand(3), conditioner(torch.arange(3)))
     logits = head(features)

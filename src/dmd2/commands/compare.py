@@ -15,11 +15,13 @@ import hydra
 from omegaconf import DictConfig
 
 from dmd2.config import complete, config_folder
+from dmd2.errors import answered
 from dmd2.pictures import bars
 from dmd2.report import rows
 
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="compare")
+@answered
 def main(options: DictConfig) -> None:
     """Gather the summaries and print the table."""
     complete(options)

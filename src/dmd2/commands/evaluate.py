@@ -15,11 +15,13 @@ import hydra
 from omegaconf import DictConfig
 
 from dmd2.config import complete, config_folder
+from dmd2.errors import answered
 from dmd2.report import print_table, write_json
 from dmd2.runtime import load_student
 
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="evaluate")
+@answered
 def main(options: DictConfig) -> None:
     """Score, beside the references that the run had."""
     complete(options)

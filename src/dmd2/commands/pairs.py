@@ -7,10 +7,12 @@ import hydra
 from omegaconf import DictConfig
 
 from dmd2.config import config_folder, resolved
+from dmd2.errors import answered
 from dmd2.runtime import build_data, build_teacher, make_pairs
 
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="train")
+@answered
 def main(composed: DictConfig) -> None:
     """Make sure that the pairs exist."""
     config = resolved(composed)

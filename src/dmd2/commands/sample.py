@@ -19,11 +19,13 @@ import torch
 from omegaconf import DictConfig
 
 from dmd2.config import complete, config_folder
+from dmd2.errors import answered
 from dmd2.pictures import grid, picture
 from dmd2.runtime import load_student
 
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="sample")
+@answered
 def main(options: DictConfig) -> None:
     """Write the samples."""
     complete(options)

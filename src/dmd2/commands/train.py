@@ -26,6 +26,7 @@ from dmd2.callbacks.interrupt import Interrupt
 from dmd2.callbacks.samples import Samples
 from dmd2.callbacks.speed import Speed, peak_memory_bytes
 from dmd2.config import Config, config_folder, resolved
+from dmd2.errors import answered
 from dmd2.module import DMD
 from dmd2.pictures import score_plot
 from dmd2.report import commit, comparison, print_table, versions, write_json, write_page
@@ -162,6 +163,7 @@ def point_to(folder: Path) -> None:
 
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="train")
+@answered
 def main(composed: DictConfig) -> None:
     """One run of a composed config; Hydra calls this once a job."""
     job = HydraConfig.get()

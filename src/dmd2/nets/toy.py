@@ -21,7 +21,7 @@ class MLP(nn.Module):
 
     def __init__(self, dim: int = 2, width: int = 128, num_blocks: int = 4, label_dim: int = 0) -> None:
         super().__init__()
-        self.register_buffer("directions", 2 * torch.randn(dim, width // 4))
+        self.register_buffer("directions", 0.5 * torch.randn(dim, width // 4))
         self.register_buffer("frequencies", torch.linspace(0.1, 6.0, width // 2), persistent=False)
         self.inner = nn.Linear(dim + width // 2, width)
         self.embed = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())

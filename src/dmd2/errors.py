@@ -1,0 +1,49 @@
+"""How a command ends on a mistake of its user: one line on stderr, exit code 2; Ctrl-C gives 130."""
+
+import functools
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from hydra.errors import HydraException, InstantiationException
+from omegaconf.errors import OmegaConfBaseException
+
+from dmd2.config import unknown_override
+
+USERS = (ValueError, FileNotFoundError, FloatingPointError, HydraException, OmegaConfBaseException)
+
+
+def one_line(error: BaseException) -> str | None:
+    """A user's mistake in one line; None for an error of ours, which deserves its traceback."""
+    if isinstance(error, InstantiationException) and error.__cause__ is not None:
+        return one_line(error.__cause__)  # what a constructor said, without Hydra's account of where
+    if not isinstance(error, USERS):
+        return None
+    text = " ".join(str(error).split())
+    text = re.sub(r"^In '\w+': (.*?) Config search path:.*", r"\1", text)
+    return unknown_override(text) or text
+
+
+def fail_for_users(error: BaseException) -> None:
+    """End the process if the mistake is its user's; return if the error is ours."""
+    if (line := one_line(error)) is not None:
+        print(f"dmd2: {line}", file=sys.stderr)
+        sys.exit(2)
+
+
+def answered(task: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Decorate a task, inside `hydra.main`, so that its mistakes are told here and not in Hydra's words."""
+
+    @functools.wraps(task)
+    def run(composed: Any) -> None:
+        try:
+            task(composed)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            sys.exit(130)
+        except Exception as error:
+            fail_for_users(error)
+            raise
+
+    return run

@@ -1,0 +1,97 @@
+"""The pages: names resolve, links lead somewhere, the map is whole, and the examples of extending.md train."""
+
+import csv
+import importlib
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dmd2 import cli
+
+ROOT = Path(__file__).parents[1]
+PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if page.exists()]
+BLOCK = re.compile(r"^```(python|yaml)\n# (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+NAME = re.compile(r"(?<![\w/.-])dmd2(?!\.(?:yaml|md)\b)(?:\.[A-Za-z_]\w*)+")
+LINK = re.compile(r"\]\(([^)\s#]+)")
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with the files that extending.md shows; their Python counts as part of the package meanwhile."""
+    folder, text = tmp_path_factory.mktemp("examples"), (ROOT / "docs" / "extending.md").read_text()
+    blocks = BLOCK.findall(text)
+    assert len(blocks) == text.count("```") // 2, "a block of extending.md does not open with its file's name"
+    modules = []
+    for _, path, content in blocks:
+        assert not (ROOT / path).exists(), f"{path} exists: the example would hide it"
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(content)
+        if path.endswith(".py"):
+            modules.append(path.removeprefix("src/").removesuffix(".py").replace("/", "."))
+    with pytest.MonkeyPatch.context() as patch:
+        for package in {module.rpartition(".")[0] for module in modules}:
+            found = importlib.import_module(package)
+            patch.setattr(found, "__path__", [*found.__path__, str(folder / "src" / package.replace(".", "/"))])
+        yield folder
+    for module in modules:
+        sys.modules.pop(module, None)
+
+
+def resolve(name: str) -> None:
+    """Import as much of a dotted name as is a module, and look the rest up."""
+    parts = name.split(".")
+    for i in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:i]))
+        except ModuleNotFoundError as error:
+            if not name.startswith(str(error.name)):
+                raise
+            continue
+        for part in parts[i:]:
+            found = getattr(found, part)
+        return
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_name_on_a_page_resolves(page: Path, examples: Path):
+    for name in sorted(set(NAME.findall(page.read_text()))):
+        try:
+            resolve(name)
+        except (AttributeError, ModuleNotFoundError) as error:
+            raise AssertionError(f"{page.name} names {name}, which is not there") from error
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_relative_link_leads_to_a_file(page: Path):
+    for target in LINK.findall(page.read_text()):
+        if "://" not in target and not target.startswith("mailto:"):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
+
+
+def test_the_map_of_the_house_has_every_file():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    for path in sorted((ROOT / "src" / "dmd2").rglob("*.py")):
+        if path.stem != "__init__":
+            assert re.search(rf"\b{path.stem}\b", text), f"architecture.md does not say what {path.stem}.py is"
+
+
+def test_the_experiment_of_extending_md_trains_and_is_scored(
+    examples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DMD2_RUN_ID", "now")
+    short = ["max_iterations=4", "critic_updates=2", "log_every=2", "teacher.pretrain.max_iterations=2"]
+    scored = ["metric.num_samples=20", "callbacks.evaluation.every=4", "callbacks.samples=null", "trainer=cpu"]
+    command = ["dmd2", "train", f"--config-dir={examples / 'conf'}", "experiment=moons", *short, *scored]
+    monkeypatch.setattr(sys, "argv", command)
+    cli.main()
+    run = tmp_path / "runs" / "moons" / "now"
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["status"] == "completed" and summary["metrics"]["spread"] > 0
+    with (run / "metrics.csv").open() as file:
+        logged = next(csv.reader(file))
+    assert {"generator/loss_sds", "generator/mean_pull", "generator/sds_to_dm"} <= set(logged)

@@ -1,0 +1,90 @@
+"""Wrong input gets one line that says what, what was got and what to type, a non-zero exit, and no training."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from dmd2 import cli
+
+TINY = ["max_iterations=2", "teacher.pretrain.max_iterations=1", "metric.num_samples=20", "callbacks.samples=null"]
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The line on stderr that `dmd2` ends with."""
+    sys.argv = ["dmd2", *arguments]
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code not in (0, None)
+    os.environ.pop("DMD2_RUN_ID", None)
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("dmd2:")]
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every command runs in an empty directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.delenv("DMD2_RUN_ID", raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["trian"], ["trian", "train, pretrain"]),
+        (["train", "experiment=nope"], ["nope", "digits_dmd2", "toy2d_dmd2"]),
+        (["train", "loss=nope"], ["nope", "dmd2", "no_gan"]),
+        (["train", "sed=1"], ["sed", "seed"]),
+        (["train", "+sed=1"], ["sed", "did you mean seed?"]),
+        (["train", "+loss.generator.dm.wieght=1"], ["loss.generator.dm.wieght", "did you mean weight?"]),
+        (["train", "+teacher.denoiser.model.chanels=1"], ["teacher.denoiser.model.chanels"]),
+        (["train", "+teacher.pretrain.data.bach_size=1"], ["bach_size", "did you mean batch_size?"]),
+        (["train", "sampler.times=[0.5,1.0]"], ["must fall", "[0.5, 1.0]", "sampler.times=[1.0"]),
+        (["train", "loss=dmd"], ["pairs", "needs"]),
+        (["train", "data=images"], ["data.source", "data.source=VALUE"]),
+        (["train", "loss=no_gan", "+loss.generator.gan.weight=1"], ["loss.generator.gan"]),
+        (["train", "data=images", "data.source=gone.zip", "data.resolution=8"], ["gone.zip"]),
+        (["train", "data=ring", "loss=no_gan"], ["shape", "(2,)"]),
+        (["train", "teacher.weights=gone.safetensors"], ["gone.safetensors"]),
+        (["train", "teacher.denoiser.taps=[enc.nothing]"], ["enc.nothing", "enc.4x4_block0"]),
+        (["train", "loss.generator.dm.view=other"], ["loss.generator.dm", "other", "critic"]),
+        (["train", "max_iterations=0"], ["max_iterations", "0"]),
+        (["train", "critic_updates=0"], ["critic_updates", "0"]),
+        (["sample"], ["run"]),
+        (["sample", "run=gone"], ["gone", "run="]),
+        (["evaluate", "run=gone"], ["gone"]),
+        (["compare", "runs=gone", "out=null"], ["gone"]),
+        (["pairs"], ["pairs", "digits_dmd"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_a_mistake_is_answered_in_one_line(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], words: list[str]
+) -> None:
+    line = refused(capsys, *arguments)
+    for word in words:
+        assert word in line, line
+    assert not Path("cache/teachers").exists(), "a teacher was trained before the mistake was seen"
+
+
+def test_an_empty_folder_and_a_corrupt_image_are_named(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    (folder / "images" / "cat").mkdir(parents=True)
+    data = ["data=images", "data.source=images", "data.resolution=8", "paths.run=other"]
+    assert "images" in refused(capsys, "train", *data[:-1])
+    (folder / "images" / "cat" / "broken.png").write_bytes(b"not an image")
+    assert "broken.png" in refused(capsys, "train", *data)
+
+
+def test_more_classes_than_the_teacher_knows_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(capsys, "train", "teacher.denoiser.model.label_dim=5", "teacher.conditioner.num_classes=5")
+    assert "out of range" in line and "9" in line and "5" in line
+
+
+def test_a_directory_that_holds_a_run_is_refused(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    (folder / "old").mkdir()
+    (folder / "old" / "summary.json").write_text("{}")
+    assert "paths.run" in refused(capsys, "train", "paths.run=old", *TINY)
