@@ -65,9 +65,7 @@ def check(config: Config) -> None:
     for player in ("generator", "critic"):
         for name, term in config["loss"][player].items():
             if "_target_" not in term:
-                raise ValueError(
-                    f"loss.{player}.{name} is set, but this loss has no such term"
-                )
+                raise ValueError(f"loss.{player}.{name} is set, but this loss has no such term")
     for path, node in (*_calls("", config), *_calls("teacher.pretrain.data", merged)):
         _check_call(path, node)
 

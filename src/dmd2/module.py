@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -152,9 +152,9 @@ class DMD(GuardedModule):
         optimizers: Any = self.optimizers(use_pl_optimizer=player == "critic")
         optimizer = optimizers[PLAYERS.index(player)]
         optimizer.zero_grad()
-        for turn in turns:
-            logs = turn.backward(getattr(self.objective, player), 1 / self.accumulate)
-        found = {f"{player}/{name}": value for name, value in logs.items()}
+        terms = getattr(self.objective, player)
+        logs = [turn.backward(terms, 1 / self.accumulate) for turn in turns]
+        found = {f"{player}/{name}": torch.stack([log[name] for log in logs]).mean(0) for name in logs[0]}
         watched = {key: value for key, value in found.items() if "/loss_" in key or "/sample_gradient_" in key}
         found[f"{player}/gradient_norm"] = self.update(optimizer, getattr(self, player), watched, player)
         self.logs |= found
@@ -168,6 +168,9 @@ class DMD(GuardedModule):
         """Move what Lightning does not know."""
         self.models.teacher.to(self.device)
         self.models.conditioner.to(self.device)
+        for term in self.objective.generator.values():
+            if isinstance(term, nn.Module):
+                term.to(self.device)
 
 
 PLAYERS = ("critic", "generator")

@@ -73,8 +73,9 @@ def build_teacher(config: Config, data: DataModule) -> Teacher:
         path = Path(section["weights"])
         load_weights(denoiser, path)
         return Teacher(denoiser, conditioner, key_of(str(path.resolve()), path.stat().st_mtime_ns))
-    own_data = build_data({**config["data"], **section["pretrain"]["data"]})
-    key = key_of(section["denoiser"], section["conditioner"], section["pretrain"], own_data.fingerprint())
+    own = {**config["data"], **section["pretrain"]["data"]}
+    own_data = build_data(own)
+    key = key_of(section["denoiser"], section["conditioner"], section["pretrain"], own, own_data.fingerprint())
     path = Path(config["paths"]["cache"]) / "teachers" / f"{key}.safetensors"
     if not path.exists():
         save_weights(train_teacher(config, denoiser, conditioner, own_data), path)

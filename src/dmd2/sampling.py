@@ -93,7 +93,7 @@ class Heun:
                 return x0.float()
             alpha_next, sigma_next = self._coefficients(schedule, times[i + 1])
             following = alpha_next * x0 + sigma_next * eps
-            if math.isfinite(ratio):  # else x holds no data yet, and Euler's step is exact
+            if math.isfinite(ratio):  # else x is pure noise, and Euler's step must do
                 _, eps_next, _ = self._estimate(denoise, schedule, following, times[i + 1], cond)
                 mean = 0.5 * (eps + eps_next)
                 following = alpha_next * (x0 + ratio * (eps - mean)) + sigma_next * mean

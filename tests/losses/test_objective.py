@@ -54,5 +54,5 @@ def test_squared_error_is_the_mean_over_everything():
 
 def test_lpips_says_which_file_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"vgg16-397923af\.pth at .*squared_error"):
+    with pytest.raises(FileNotFoundError, match=r"vgg16-397923af\.pth at .*SquaredError"):
         LPIPS()

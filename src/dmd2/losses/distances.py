@@ -26,7 +26,8 @@ class LPIPS(nn.Module):
         if not weights.exists():
             raise FileNotFoundError(
                 f"LPIPS needs VGG-16's weights: put https://download.pytorch.org/models/{weights.name} at "
-                f"{weights}, or choose the pixel distance with loss/distance=squared_error"
+                f"{weights}, or choose the pixel distance: "
+                "loss.generator.regression.distance._target_=dmd2.losses.distances.SquaredError"
             )
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity  # noqa: PLC0415 (torchvision)
 

@@ -6,7 +6,7 @@ Each term has a weight and the name of the noised view it reads; `(turn) -> (los
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dmd2.losses import functional as F
 from dmd2.losses.turn import CriticTurn, GeneratorTurn, Logs
@@ -40,7 +40,7 @@ class DistributionMatching:
         gradient, num_scrubbed = F.scrub(difference / F.normaliser(x, real, self.floor))
         disagreement = by_level(difference.flatten(1).abs().mean(1), turn.view(self.view).t)
         logs = {f"disagreement_{part}": value for part, value in disagreement.items()}
-        return F.surrogate(turn.x, gradient), logs | {"num_scrubbed": num_scrubbed}
+        return F.surrogate(turn.x, gradient), logs | {"num_scrubbed": num_scrubbed.float()}
 
 
 class GANGenerator:
@@ -55,16 +55,17 @@ class GANGenerator:
         return F.gan_generator(turn.logits(self.view)), {}
 
 
-class Regression:
+class Regression(nn.Module):
     """DMD's regression on noise-image pairs (DMD Eq. 9): distance(G(z_ref), y_ref)."""
 
     view = None
     needs = frozenset({"pairs"})
 
     def __init__(self, weight: float, distance: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
         self.weight, self.distance = weight, distance
 
-    def __call__(self, turn: GeneratorTurn) -> tuple[Tensor, Logs]:
+    def forward(self, turn: GeneratorTurn) -> tuple[Tensor, Logs]:
         assert turn.pair_image is not None
         return self.distance(turn.paired, turn.pair_image), {}
 
@@ -78,8 +79,7 @@ class Denoising:
         self.weight, self.view, self.weighting = weight, view, weighting
 
     def __call__(self, turn: CriticTurn) -> tuple[Tensor, Logs]:
-        t = turn.view(self.view).t[turn.fake_rows(self.view)]
-        alpha, sigma = turn.models.teacher.schedule.alpha_sigma(t)
+        alpha, sigma = turn.models.teacher.schedule.alpha_sigma(turn.fake(self.view).t)
         return F.denoising(turn.critic_x0(self.view), turn.x, self.weighting(alpha, sigma)), {}
 
 
@@ -92,7 +92,7 @@ class GANCritic:
         self.weight, self.view = weight, view
 
     def __call__(self, turn: CriticTurn) -> tuple[Tensor, Logs]:
-        real, fake = turn.logits(self.view).tensor_split([len(turn.view(self.view).x0) - len(turn.x)])
+        real, fake = turn.logits(self.view).tensor_split([len(turn.real)])
         accuracy_real, accuracy_fake = F.accuracy(real, fake)
         logs = {"accuracy_real": accuracy_real, "accuracy_fake": accuracy_fake}
         return F.gan_critic(real, fake), logs

@@ -4,7 +4,7 @@ A pass is made once, when a term first asks, and remembered: terms that name the
 views exist and who shares them is the loss file's choice.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -38,6 +38,17 @@ class View:
     x0: Tensor
     cond: Cond
 
+    @classmethod
+    def join(cls, views: Sequence["View"]) -> "View":
+        """The rows of several views, one after the other."""
+        x_t, t, x0 = (torch.cat([getattr(view, name) for view in views]) for name in ("x_t", "t", "x0"))
+        return cls(x_t, t, x0, join(*(view.cond for view in views)))
+
+    def last(self, num: int) -> "View":
+        """The last `num` rows: in a critic turn, the generated ones."""
+        cond = {key: value[-num:] for key, value in self.cond.items()}
+        return View(self.x_t[-num:], self.t[-num:], self.x0[-num:], cond)
+
 
 class Term(Protocol):
     """One row of the loss file: a weight, and (turn) -> (loss, what else to log)."""
@@ -64,25 +75,32 @@ class Turn:
     _views: dict[str, View] = field(default_factory=dict, init=False)
     _encodings: dict[tuple[str, str], Encoding] = field(default_factory=dict, init=False)
 
-    def samples(self, name: str) -> tuple[Tensor, Cond]:
-        """The clean rows of a view."""
-        return self.x, self.cond
+    def samples(self, name: str) -> dict[str, tuple[Tensor, Cond]]:
+        """The clean rows of a view, real before fake; each part draws for itself, so that ranks can share a batch."""
+        return {"fake": (self.x, self.cond)}
 
     def view(self, name: str) -> View:
         """The noised view called `name`: its times and noise are drawn once."""
         if name not in self._views:
-            x0, cond = self.samples(name)
-            stream = f"{type(self).__name__}/{name}"
-            schedule = self.models.teacher.schedule
-            t = self.times[name](schedule, self.draws, f"{stream}/t", len(x0))
-            noise = self.draws.normal(f"{stream}/noise", tuple(x0.shape))
-            self._views[name] = View(schedule.add_noise(x0, noise, t), t, x0, cond)
+            parts = [self._noised(name, part, *rows) for part, rows in self.samples(name).items()]
+            self._views[name] = parts[0] if len(parts) == 1 else View.join(parts)
         return self._views[name]
+
+    def _noised(self, name: str, part: str, x0: Tensor, cond: Cond) -> View:
+        stream = f"{type(self).__name__}/{name}/{part}"
+        schedule = self.models.teacher.schedule
+        t = self.times[name](schedule, self.draws, f"{stream}/t", len(x0))
+        noise = self.draws.normal(f"{stream}/noise", tuple(x0.shape))
+        return View(schedule.add_noise(x0, noise, t), t, x0, cond)
+
+    def seen(self, who: str, name: str) -> View:
+        """The rows of a view that "teacher" or "critic" passes over."""
+        return self.view(name)
 
     def encoding(self, who: str, name: str) -> Encoding:
         """The encoder's pass of "teacher" or "critic" over a view."""
         if (who, name) not in self._encodings:
-            view = self.view(name)
+            view = self.seen(who, name)
             denoiser = self.models.teacher if who == "teacher" else self.models.critic.denoiser
             self._encodings[who, name] = denoiser.encode(view.x_t, view.t, view.cond)
         return self._encodings[who, name]
@@ -170,19 +188,23 @@ class CriticTurn(Turn):
         total.backward()
         return logs
 
-    def samples(self, name: str) -> tuple[Tensor, Cond]:
-        if name not in self.judged:
-            return self.x, self.cond
-        return torch.cat([self.real, self.x]), join(self.real_cond, self.cond)
+    def samples(self, name: str) -> dict[str, tuple[Tensor, Cond]]:
+        real = {"real": (self.real, self.real_cond)} if name in self.judged else {}
+        return real | super().samples(name)
+
+    def seen(self, who: str, name: str) -> View:
+        # With the head on the teacher, nobody reads what the critic makes of real samples.
+        skips_real = who == "critic" and self.models.critic.head_reads == "teacher"
+        return self.fake(name) if skips_real else self.view(name)
 
     def encoding(self, who: str, name: str) -> Encoding:
         with torch.set_grad_enabled(who == "critic"):
             return super().encoding(who, name)
 
-    def fake_rows(self, name: str) -> slice:
-        """Where the generated samples are in a view."""
-        return slice(len(self.view(name).x0) - len(self.x), None)
+    def fake(self, name: str) -> View:
+        """The generated samples' rows of a view, which come last."""
+        return self.view(name).last(len(self.x))
 
     def critic_x0(self, name: str) -> Tensor:
         """The fake score's clean data of the generated samples: the decoder runs for them alone."""
-        return self.models.critic.denoiser.decode(self.encoding("critic", name).rows(self.fake_rows(name)))
+        return self.models.critic.denoiser.decode(self.encoding("critic", name).rows(slice(-len(self.x), None)))
