@@ -12,7 +12,7 @@ SHARED = Path(__file__).parents[2] / "shared"
 
 @pytest.fixture(scope="session")
 def reference() -> Path:
-    """Tensors recorded from the reference implementations, which lie beside a checkout on our machines."""
+    """Tensors recorded from the reference implementations, in a folder beside the checkout; not everybody has it."""
     if not (SHARED / "reference").is_dir():
         pytest.skip("no recorded reference tensors in ../shared/reference")
     return SHARED / "reference"

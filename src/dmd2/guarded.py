@@ -51,7 +51,7 @@ class GuardedModule(L.LightningModule):
         raw = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         if not raw.defaults.get("fused"):  # any other would ignore found_inf, and step
             kind = type(raw).__name__
-            raise ValueError(f"{kind} must be fused, to skip a bad step; type optimizer.{name}.fused=true")
+            raise ValueError(f"{kind} must be fused, to skip a bad step; type fused: true in its YAML")
         raw.found_inf = (~finite).float()  # type: ignore[attr-defined]
         optimizer.step()
         return norm

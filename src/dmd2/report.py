@@ -72,12 +72,14 @@ def comparison(
 
 
 def _real(scoring: Scoring, labels: torch.Tensor) -> torch.Tensor:
-    """A real training sample for each label, the first ones in order."""
-    train = scoring.data.train
-    if scoring.conditioner.num_classes == 0:
-        return torch.as_tensor(train.x[: len(labels)])
-    taken = {int(label): iter((train.labels == int(label)).nonzero()[0].tolist()) for label in labels.unique()}
-    return torch.as_tensor(train.x[[next(taken[int(label)]) for label in labels]])
+    """A real training sample for each label, the class's samples in order and over again; any where it has none."""
+    train, taken = scoring.data.train, dict.fromkeys(labels.tolist(), 0)
+    rows = []
+    for label in labels.tolist():
+        mine = (train.labels == label).nonzero()[0] if scoring.conditioner.num_classes else range(len(train))
+        rows.append(mine[taken[label] % len(mine)] if len(mine) else 0)
+        taken[label] += 1
+    return torch.as_tensor(train.x[rows])
 
 
 def print_table(summary: Mapping[str, Any], primary: str) -> None:

@@ -4,11 +4,13 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 
 from dmd2.conditioning import Conditioner
 from dmd2.data.base import DataModule
+from dmd2.data.split import Split
 from dmd2.generation import Maker, Numbered, StudentMaker, TeacherMaker
 from dmd2.metrics.suite import Suite
 from dmd2.nets.denoiser import Denoiser
@@ -29,6 +31,7 @@ class Scoring:
     teacher_steps  Step counts at which the teacher is scored.
     primary        The metric to judge by; lower is better.
     baselines      Simple generators fitted to the train split, by name.
+    num_reference  Real samples of each split that the suite is fitted to; None takes all.
     seed           Seed of the samples' noise, the same for every run so that scores compare.
     """
 
@@ -41,12 +44,13 @@ class Scoring:
         primary: str,
         baselines: Mapping[str, Baseline] | None = None,
         seed: int = 0,
+        num_reference: int | None = None,
     ) -> None:
         if num_samples < 2:
             raise ValueError(f"a score needs at least 2 samples, got metric.num_samples={num_samples}")
         self.suite, self.num_samples, self.batch_size = suite, num_samples, batch_size
         self.teacher_steps, self.primary, self.seed = tuple(teacher_steps), primary, seed
-        self.baselines = dict(baselines or {})
+        self.baselines, self.num_reference = dict(baselines or {}), num_reference
 
     def attach(self, data: DataModule, conditioner: Conditioner, sampler: FewStepSampler) -> None:
         """Bind to a run's data, and to how its samples are made."""
@@ -67,7 +71,7 @@ class Scoring:
         print(f"scoring the teacher at {', '.join(map(str, self.teacher_steps))} steps, once")
         self._fit(device_of(teacher))
         makers = self.teacher_makers(teacher, guidance)
-        train, labels = torch.as_tensor(self.data.train.x), torch.as_tensor(self.data.train.labels)
+        train, labels = (torch.tensor(part) for part in (self.data.train.x, self.data.train.labels))
         found = {
             "teacher": {str(maker.num_evaluations): self._score(maker, teacher) for maker in makers},
             "floor": {"real": self.suite.floor()} if len(self.data.test) else {},
@@ -113,9 +117,15 @@ class Scoring:
 
     def _fit(self, device: torch.device) -> None:
         if not self.fitted:
-            train, test = self.data.train, self.data.test
-            self.suite.fit(train.x, train.labels, test.x, test.labels, device)
+            train, test = self._reference(self.data.train), self._reference(self.data.test)
+            self.suite.fit(*train, *test, device)
             self.fitted = True
+
+    def _reference(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
+        """Evenly spaced rows of a split: files come class by class."""
+        num = min(len(split), self.num_reference or len(split))
+        rows = np.linspace(0, len(split) - 1, num).astype(int)
+        return split.x[rows], split.labels[rows]
 
 
 def device_of(network: nn.Module) -> torch.device:

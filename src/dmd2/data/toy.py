@@ -18,6 +18,7 @@ from dmd2.data.split import Split
 from dmd2.randomness import generator
 
 STD = 0.1
+NAMES = ("ring", "grid", "checkerboard")
 
 
 class Toy2D(DataModule):
@@ -43,7 +44,7 @@ class Toy2D(DataModule):
         **common: Any,
     ) -> None:
         super().__init__(**common)
-        if name not in ("ring", "grid", "checkerboard"):
+        if name not in NAMES:
             raise ValueError(f"name must be ring, grid or checkerboard, got {name}; e.g. data.name=ring")
         if self.flip:
             raise ValueError("points have no left and right to flip, got flip=True; set data.flip=false")
@@ -89,6 +90,8 @@ class Toy2D(DataModule):
 
 def centres(name: str) -> np.ndarray:
     """Centres [K, 2] of all modes of a toy: for the metric that counts them."""
+    if name not in NAMES:
+        raise ValueError(f"a toy is one of {', '.join(NAMES)}, got {name}; e.g. data=ring")
     return _modes(name, STD)[0]
 
 

@@ -89,6 +89,10 @@ class NearestTrain(FeatureMetric):
     def set_reference(self, train: Tensor, test: Tensor) -> None:
         """Keep the train split's features [N, D]; the threshold is the test split's 5th percentile."""
         self.train_features = train
+        if len(test) == 0:
+            raise ValueError(
+                "near_copies needs held-out real samples, and there are none; e.g. data.test_fraction=0.1"
+            )
         self.threshold = nearest_distance(test, train).quantile(0.05)
 
     def update(self, features: Tensor, labels: Tensor) -> None:

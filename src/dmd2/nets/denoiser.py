@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from dmd2.conditioning import Cond, join
-from dmd2.schedules import NoiseSchedule, expand
+from dmd2.schedules import Karras, NoiseSchedule, expand
 
 Prediction = Literal["x0", "eps", "v", "flow"]
 
@@ -127,6 +127,10 @@ class EDM(Denoiser):
         self, model: nn.Module, schedule: NoiseSchedule, sigma_data: float = 0.5, taps: Sequence[str] = ()
     ) -> None:
         super().__init__(model, schedule, taps)
+        if not isinstance(schedule, Karras):
+            raise ValueError(
+                f"EDM's preconditioning needs alpha = 1, so the Karras schedule; got {type(schedule).__name__}"
+            )
         self.sigma_data = sigma_data
 
     def encode(self, x_t: Tensor, t: Tensor, cond: Cond) -> Encoding:
@@ -145,7 +149,10 @@ class EDM(Denoiser):
 
 
 class Direct(Denoiser):
-    """A network of two halves that reads x_t and 1000 t as they are and speaks eps, v, flow or x0 (VP and flow)."""
+    """A network of two halves that reads x_t and 1000 t as they are and speaks eps, v, flow or x0 (VP and flow).
+
+    For networks trained here: published ones want their own time labels (Stable Diffusion the table's row).
+    """
 
     def __init__(
         self, model: nn.Module, schedule: NoiseSchedule, prediction: Prediction, taps: Sequence[str] = ()

@@ -1,0 +1,99 @@
+"""Every YAML file composes, and every experiment runs, small: a new file is tested by being there."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+
+from dmd2 import cli
+from dmd2.config import config_folder, resolved
+
+EXPERIMENTS = sorted(path.stem for path in (config_folder() / "experiment").glob("*.yaml"))
+CHOICES = sorted(
+    f"{path.parent.name}={path.stem}"
+    for path in config_folder().glob("*/*.yaml")
+    if path.parent.name != "experiment"
+)
+COMPANIONS = {"metric=toy": ["data=ring"]}
+"""What a choice makes no sense without."""
+SMALL = [
+    "trainer=cpu",
+    "max_iterations=2",
+    "data.batch_size=4",
+    "teacher.pretrain.max_iterations=1",
+    "teacher.pretrain.data.batch_size=4",
+    "metric.num_samples=20",
+    "metric.num_reference=40",
+    "metric.teacher_steps=[1,2]",
+    "log_every=1",
+    "callbacks.samples.every=1",
+    "callbacks.samples.num_samples=20",
+]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty directory to run in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setenv("DMD2_RUN_ID", "now")
+    return tmp_path
+
+
+def composed(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return compose("train", overrides=list(overrides))
+
+
+def only_its_user_has(config: DictConfig, source: Path) -> list[str]:
+    """Overrides for what a config leaves open: a path to data, and its size."""
+    values = {"data.source": source, "data.resolution": 32}
+    return [f"{key}={values[key]}" for key in OmegaConf.missing_keys(config)]
+
+
+def images(folder: Path) -> Path:
+    """Ten classes of six 32x32 images, four to train on."""
+    draw = np.random.default_rng(0)
+    for split, num in (("train", 4), ("test", 2)):
+        for label in range(10):
+            (folder / split / str(label)).mkdir(parents=True)
+            for i in range(num):
+                pixels = draw.integers(0, 256, (32, 32, 3), np.uint8)
+                Image.fromarray(pixels).save(folder / split / str(label) / f"{i}.png")
+    return folder
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_composes_and_every_key_is_read(choice: str) -> None:
+    group, name = choice.split("=")
+    with_it = [choice, *COMPANIONS.get(choice, [])]
+    config = resolved(composed(*with_it, *only_its_user_has(composed(*with_it), Path("images"))))
+    assert config[group], f"conf/{group}/{name}.yaml is empty"
+    first = (config_folder() / group / f"{name}.yaml").read_text().splitlines()[0]
+    assert first.startswith("# "), "a file opens with what it is"
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_runs(experiment: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    full = composed(f"experiment={experiment}")
+    assert full.name == experiment, "the name is the file's"
+    overrides = only_its_user_has(full, images(folder / "images"))
+    if full.pairs is not None:
+        overrides += ["pairs.num_pairs=8", "pairs.batch_size=4", "pairs.num_steps=2"]
+    sys.argv = ["dmd2", "train", f"experiment={experiment}", *SMALL, *overrides]
+    cli.main()
+    run = folder / "runs" / experiment / "now"
+    summary = json.loads((run / "summary.json").read_text())
+    assert (summary["status"], summary["iterations"]) == ("completed", 2)
+    assert set(summary["teacher"]) and set(summary["metrics"]) == set(summary["floor"])
+    assert np.isfinite(list(summary["metrics"].values())).all()
+    for name in ("config.yaml", "metrics.csv", "comparison.png", "scores.png", "report.html"):
+        assert (run / name).stat().st_size > 0, name
+    assert len(list((run / "samples").glob("*.png"))) == 2
+    assert (run.parent / "latest").resolve() == run
+    assert "completed" in capsys.readouterr().out
