@@ -42,9 +42,9 @@ class Scoring:
         batch_size: int,
         teacher_steps: Sequence[int],
         primary: str,
+        num_reference: int | None,
         baselines: Mapping[str, Baseline] | None = None,
         seed: int = 0,
-        num_reference: int | None = None,
     ) -> None:
         if num_samples < 2:
             raise ValueError(f"a score needs at least 2 samples, got metric.num_samples={num_samples}")

@@ -14,7 +14,7 @@ from dmd2.scoring import Scoring
 class Samples(L.Callback):
     """Every `every` iterations a picture of the first weights in `samples/`, and to wandb where it logs."""
 
-    def __init__(self, every: int, num_samples: int = 100) -> None:
+    def __init__(self, every: int, num_samples: int) -> None:
         self.every, self.num_samples = every, num_samples
 
     def attach(self, scoring: Scoring, folder: Path) -> None:
