@@ -16,18 +16,22 @@ from matplotlib import pyplot as plt
 REAL, STUDENT, TEACHER = "#888888", "#c8102e", "#1f5fa8"
 
 
+def image(pixels: Tensor) -> Image.Image:
+    """One image uint8 [C, H, W], grey or colour, as it is."""
+    array = pixels.cpu().permute(1, 2, 0).numpy()
+    return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
+
+
 def grid(images: Tensor, num_columns: int, least_pixels: int = 320) -> Image.Image:
     """Images uint8 [N, C, H, W], row by row; small ones are enlarged, pixel by pixel, to a readable size."""
     num, channels, height, width = images.shape
     num_rows = -(-num // num_columns)
     padded = torch.full((num_rows * num_columns, channels, height + 1, width + 1), 255, dtype=torch.uint8)
     padded[:num, :, :height, :width] = images.cpu()
-    table = padded.view(num_rows, num_columns, channels, height + 1, width + 1)
-    sheet = table.permute(0, 3, 1, 4, 2).reshape(num_rows * (height + 1), num_columns * (width + 1), channels)
-    array = sheet.numpy()[..., 0] if channels == 1 else sheet.numpy()
-    image = Image.fromarray(array)
-    scale = max(1, -(-least_pixels // min(image.size)))
-    return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+    table = padded.view(num_rows, num_columns, channels, height + 1, width + 1).permute(2, 0, 3, 1, 4)
+    sheet = image(table.reshape(channels, num_rows * (height + 1), num_columns * (width + 1)))
+    scale = max(1, -(-least_pixels // min(sheet.size)))
+    return sheet.resize((sheet.width * scale, sheet.height * scale), Image.Resampling.NEAREST)
 
 
 def picture(samples: Mapping[str, Tensor], path: Path) -> None:
@@ -50,7 +54,9 @@ def picture(samples: Mapping[str, Tensor], path: Path) -> None:
 
 
 def class_rows(images: Tensor, num_rows: int = 10) -> Tensor:
-    """Numbered images with classes in turn, rearranged so that a row of a grid holds a class."""
+    """Numbered images with classes in turn, rearranged so that a row of a grid holds a class; a few stay as they are."""
+    if len(images) < num_rows:
+        return images
     whole = len(images) // num_rows * num_rows
     return images[:whole].view(-1, num_rows, *images.shape[1:]).transpose(0, 1).flatten(0, 1)
 

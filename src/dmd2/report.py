@@ -86,9 +86,9 @@ def print_table(summary: Mapping[str, Any], primary: str) -> None:
     """The scores of a summary beside their references, on the console."""
     table = Table(title=f"{summary['experiment']}: {summary['status']} after {summary['iterations']} iterations")
     names = columns(summary, primary)
-    table.add_column("samples")
+    table.add_column("samples", no_wrap=True)
     for name in names:
-        table.add_column(name, justify="right")
+        table.add_column(name.replace("_", " "), justify="right")
     for label, scores in rows(summary):
         table.add_row(label, *(f"{scores[name]:.3g}" for name in names))
     Console().print(table)

@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 
 from dmd2.config import complete, config_folder
 from dmd2.errors import answered
-from dmd2.pictures import grid, picture
+from dmd2.pictures import image, picture
 from dmd2.runtime import load_student
 
 
@@ -42,6 +42,6 @@ def main(options: DictConfig) -> None:
     if x.ndim == 2:
         np.save(out / "points.npy", x.numpy())
     else:
-        for i, image in enumerate(x):
-            grid(image[None], 1, least_pixels=1).save(out / f"{i:06d}.png")
+        for i, pixels in enumerate(x):
+            image(pixels).save(out / f"{i:06d}.png")
     print(f"{len(x)} samples are in {out}")

@@ -1,0 +1,160 @@
+"""What a person sees of a run: its directory, its verbs, its ends."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dmd2 import cli
+from dmd2.runtime import load_student
+
+SMALL = [
+    "data.batch_size=8",
+    "teacher.pretrain.max_iterations=2",
+    "metric.num_samples=30",
+    "metric.teacher_steps=[1]",
+]
+RUN = Path("runs/digits_dmd2/now")
+
+
+def dmd2(*arguments: str) -> None:
+    sys.argv = ["dmd2", *arguments]
+    cli.main()
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with one finished run of six iterations, scored every three."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("DMD2_RUN_ID", "now")
+        patch.setattr(sys, "argv", sys.argv)
+        dmd2("train", *SMALL, "max_iterations=6", "log_every=2", "callbacks.evaluation.every=3")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def inside(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workplace)
+    monkeypatch.setattr(sys, "argv", sys.argv)
+
+
+def test_the_summary_says_what_happened() -> None:
+    summary = json.loads((RUN / "summary.json").read_text())
+    expected = {
+        "status": "completed",
+        "experiment": "digits_dmd2",
+        "iterations": 6,
+        "generator_updates": 2,
+        "seed": 0,
+    }
+    assert {key: summary[key] for key in expected} == expected
+    for key in ("wall_seconds", "images_per_second", "peak_memory_bytes"):
+        assert summary[key] > 0
+    assert set(summary["metrics"]) == set(summary["floor"]) == set(summary["teacher"]["1"])
+    assert set(summary["students"]) == {"ema_0.97716", "raw"}
+    assert summary["baselines"]["class_gaussian"]["rfd"] > summary["floor"]["rfd"]
+    assert summary["versions"]["torch"] == torch.__version__
+
+
+def test_metrics_hold_scores_losses_and_diagnostics_by_group() -> None:
+    rows = list(csv.DictReader((RUN / "metrics.csv").open()))
+    scored = [int(row["step"]) for row in rows if row["score/raw/rfd"]]
+    logged = [int(row["step"]) for row in rows if row["critic/loss_denoising"]]
+    assert scored == [3, 6] and logged == [2, 4, 6]
+    for key in (
+        "generator/loss_dm", "generator/gan_to_dm", "generator/sample_gradient_dm", "generator/sample_mean",
+        "generator/sample_std", "generator/disagreement_t0.50", "generator/gradient_norm", "critic/accuracy_real",
+        "critic/accuracy_fake", "critic/gradient_norm", "speed/images_per_second", "generator/num_scrubbed",
+    ):  # fmt: skip
+        assert key in rows[0], key
+
+
+def test_the_teacher_is_trained_once_and_the_scores_repeat(capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in Path("cache").rglob("*.safetensors")}
+    dmd2("train", *SMALL, "max_iterations=6", "callbacks.evaluation.every=3", "paths.run=again")
+    assert {path: path.stat().st_mtime_ns for path in Path("cache").rglob("*.safetensors")} == before
+    first, second = (json.loads((run / "summary.json").read_text()) for run in (RUN, Path("again")))
+    assert first["students"] == second["students"]
+
+
+def test_samples_do_not_depend_on_how_many_and_how_they_are_batched() -> None:
+    dmd2("sample", f"run={RUN}", "num_images=12", "out=twelve", "batch_size=5")
+    dmd2("sample", f"run={RUN}", "num_images=7", "out=seven")
+    names = sorted(path.name for path in Path("seven").glob("0*.png"))
+    assert len(names) == 7 and len(list(Path("twelve").glob("0*.png"))) == 12
+    for name in names:
+        one, two = (np.asarray(Image.open(Path(folder) / name)) for folder in ("twelve", "seven"))
+        assert one.shape == (8, 8)
+        assert np.abs(one.astype(int) - two.astype(int)).max() <= 1  # a matrix product may round by its batch
+
+
+def test_evaluate_repeats_the_score_of_the_run_at_any_batch_size(capsys: pytest.CaptureFixture[str]) -> None:
+    dmd2("evaluate", f"run={RUN}", "batch_size=11")
+    scores = json.loads((RUN / "evaluation.json").read_text())["metrics"]
+    assert scores == pytest.approx(json.loads((RUN / "summary.json").read_text())["metrics"], rel=1e-3)
+    assert "real, held" in capsys.readouterr().out
+
+
+def test_raw_and_averaged_weights_are_two_students() -> None:
+    slim, mean, raw = (load_student(RUN, name).generator.state_dict() for name in (None, "ema_0.97716", "raw"))
+    assert all(torch.equal(slim[key], mean[key]) for key in slim)
+    assert any(not torch.equal(raw[key], mean[key]) for key in raw)
+    with pytest.raises(ValueError, match="choose from ema_0.97716, raw"):
+        load_student(RUN, "ema_0.5")
+
+
+def test_compare_makes_one_table_of_many_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    dmd2("train", "--multirun", *SMALL, "max_iterations=2", "experiment=digits_dmd2,digits_no_gan", "seed=0,1")
+    sweep = max(Path("runs/sweeps").iterdir())
+    dmd2("compare", f"runs={sweep}", "out=table")
+    table = Path("table/table.md").read_text()
+    assert "| digits_dmd2 | 2 |" in table and "| digits_no_gan | 2 |" in table and "±" in table
+    assert "| teacher, 1 NFE |" in table and "| class gaussian |" in table
+    assert Path("table/scores.png").stat().st_size > 0
+
+
+def test_a_number_that_is_not_finite_stops_the_run_and_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        dmd2("train", *SMALL, "max_iterations=20", "log_every=5", "optimizer.critic.lr=1e30", "paths.run=diverged")
+    assert stop.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "iteration " in line and "critic/" in line and "not finite" in line
+    assert json.loads(Path("diverged/summary.json").read_text())["status"] == "failed"
+
+
+def test_wandb_offline_gets_the_same_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb", reason="wandb is an optional extra")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    dmd2("train", *SMALL, "max_iterations=2", "log_every=1", "logger=wandb", "paths.run=logged")
+    assert list(Path("logged/wandb").glob("offline-run-*"))
+    assert Path("logged/metrics.csv").exists() and Path("logged/wandb_id.txt").read_text()
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_within_an_iteration_with_a_checkpoint_and_a_summary() -> None:
+    arguments = [*SMALL, "max_iterations=100000", "callbacks.evaluation=null", "paths.run=stopped", "log_every=1"]
+    command = [sys.executable, "-c", "from dmd2.cli import main; main()", "train", *arguments]
+    with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
+        for _ in range(600):
+            time.sleep(0.2)
+            if Path("stopped/metrics.csv").exists():
+                break
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+    summary = json.loads(Path("stopped/summary.json").read_text())
+    assert summary["status"] == "interrupted" and 0 < summary["iterations"] < 100000
+    state = torch.load("stopped/checkpoints/last.ckpt", weights_only=True)
+    assert state["global_step"] == summary["iterations"]
+    assert not any("teacher" in key for key in state["state_dict"])
+    assert Path("stopped/checkpoints/student.safetensors").exists()
