@@ -64,7 +64,7 @@ def test_the_summary_says_what_happened() -> None:
     assert set(summary["metrics"]) == set(summary["floor"]) == set(summary["teacher"]["1"])
     assert set(summary["students"]) == {"ema_0.97716", "raw"}
     assert summary["baselines"]["class_gaussian"]["rfd"] > summary["floor"]["rfd"]
-    assert summary["versions"]["torch"] == torch.__version__
+    assert torch.__version__.startswith(summary["versions"]["torch"].split("+")[0])
 
 
 def test_metrics_hold_scores_losses_and_diagnostics_by_group() -> None:
@@ -110,7 +110,7 @@ def test_raw_and_averaged_weights_are_two_students() -> None:
     slim, mean, raw = (load_student(RUN, name).generator.state_dict() for name in (None, "ema_0.97716", "raw"))
     assert all(torch.equal(slim[key], mean[key]) for key in slim)
     assert any(not torch.equal(raw[key], mean[key]) for key in raw)
-    with pytest.raises(ValueError, match="choose from ema_0.97716, raw"):
+    with pytest.raises(ValueError, match=r"choose from ema_0\.97716, raw"):
         load_student(RUN, "ema_0.5")
 
 

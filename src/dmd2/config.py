@@ -76,7 +76,9 @@ def unknown_override(text: str) -> str | None:
     if found is None:
         return None
     section, _, key = found[1].rpartition(".")
-    return _unknown(found[1], key, SECTIONS.get(section, set()))
+    if section in SECTIONS:
+        return _unknown(found[1], key, SECTIONS[section])
+    return f"the config has no key {found[1]}; where its class takes it all the same, type +{found[1]}=VALUE"
 
 
 def _calls(path: str, node: Any) -> list[tuple[str, Config]]:
@@ -117,5 +119,5 @@ def _parameters(target: Any) -> dict[str, inspect.Parameter]:
 
 def _unknown(path: str, key: str, known: set[str]) -> str:
     close = difflib.get_close_matches(key, known, 1)
-    hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(sorted(known)) or 'see --cfg job'}"
+    hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(sorted(known))}"
     return f"nothing reads the key {path}; {hint}"

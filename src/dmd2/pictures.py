@@ -54,7 +54,7 @@ def picture(samples: Mapping[str, Tensor], path: Path) -> None:
 
 
 def class_rows(images: Tensor, num_rows: int = 10) -> Tensor:
-    """Numbered images with classes in turn, rearranged so that a row of a grid holds a class; a few stay as they are."""
+    """Numbered images with classes in turn, rearranged so that a row of a grid is a class; few stay as they are."""
     if len(images) < num_rows:
         return images
     whole = len(images) // num_rows * num_rows

@@ -21,7 +21,7 @@ from dmd2.data.base import DataModule
 from dmd2.data.pairs import PairWriter
 from dmd2.generation import Numbered, TeacherMaker
 from dmd2.losses.objective import Objective
-from dmd2.losses.turn import Models
+from dmd2.losses.view import Models
 from dmd2.module import DMD
 from dmd2.nets.critic import Critic, head_on
 from dmd2.nets.denoiser import Denoiser

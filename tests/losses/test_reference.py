@@ -19,7 +19,8 @@ from dmd2.conditioning import ClassLabels, join
 from dmd2.losses import weighting
 from dmd2.losses.functional import gan_generator
 from dmd2.losses.terms import Denoising, DistributionMatching, GANCritic, GANGenerator
-from dmd2.losses.turn import CriticTurn, GeneratorTurn, Models, Term, Turn, View
+from dmd2.losses.turn import CriticTurn, GeneratorTurn, Term, Turn
+from dmd2.losses.view import Models, View
 from dmd2.nets.adm import DhariwalUNet
 from dmd2.nets.critic import ConvHead, Critic, Head
 from dmd2.nets.denoiser import EDM

@@ -13,7 +13,8 @@ from dmd2.losses import functional as F
 from dmd2.losses import weighting
 from dmd2.losses.distances import SquaredError
 from dmd2.losses.terms import Denoising, DistributionMatching, GANCritic, GANGenerator, Regression, by_level
-from dmd2.losses.turn import CriticTurn, GeneratorTurn, Models, Term
+from dmd2.losses.turn import CriticTurn, GeneratorTurn, Term
+from dmd2.losses.view import Models
 from dmd2.nets.critic import Critic, VectorHead, head_on
 from dmd2.nets.denoiser import EDM, Denoiser, guided
 from dmd2.nets.toy import MLP
@@ -194,7 +195,7 @@ def test_shared_and_independent_views_have_the_same_expected_gradient(player: st
     def terms_on(first: str, second: str) -> dict[str, Term]:
         """Weights that make both terms' gradients of a size."""
         if player == "generator":
-            return {"dm": DistributionMatching(view=first), "gan": GANGenerator(10.0, view=second)}
+            return {"dm": DistributionMatching(view=first, floor=0.3), "gan": GANGenerator(10.0, view=second)}
         return {"denoising": Denoising(EDM_WEIGHT, view=first), "gan": GANCritic(1.0, view=second)}
 
     make = generator_turn if player == "generator" else partial(critic_turn, num_real=num)

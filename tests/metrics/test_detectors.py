@@ -27,10 +27,11 @@ def test_random_convolutions_are_principal_components_of_the_train_split(images,
     assert features.mean(0).abs().max() < 1e-3
     raw = detector.responses(images)
     assert raw.shape == (120, 576)
-    lively = raw.std(0) > 1e-6
+    std = raw.std(0)
+    kept = (std / std.clamp_min(0.1 * std.median())) ** 2  # a response that is hardly ever on counts for less
     whole = RandomConvolutions(seed=0, components=576)  # all components keep all the standardised variance
     whole.fit(images, labels)
-    assert whole(images).T.cov().trace().item() == pytest.approx(lively.sum().item(), rel=1e-3)
+    assert whole(images).T.cov().trace().item() == pytest.approx(kept.sum().item(), rel=1e-3)
 
 
 def test_random_convolutions_are_what_the_seed_says(images, labels):

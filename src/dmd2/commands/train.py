@@ -94,6 +94,9 @@ class Run:
                 logger.log_hyperparams(config)
         trainer = build_trainer(config, config["max_iterations"], list(self.callbacks.values()), loggers)
         trainer.fit(self.module, datamodule=data)
+        for logger in loggers:
+            if isinstance(logger, WandbLogger):
+                logger.experiment.finish()  # the next job of a sweep gets a page of its own
         self.module.faults.check()
         trainer.save_checkpoint(self.folder / "checkpoints" / "last.ckpt", weights_only=False)
         if (interrupt := self.find(Interrupt)) and interrupt.received:

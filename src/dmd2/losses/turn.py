@@ -4,50 +4,20 @@ A pass is made once, when a term first asks, and remembered: terms that name the
 views exist and who shares them is the loss file's choice.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from dmd2.conditioning import Cond, Conditioner, join
-from dmd2.nets.critic import Critic
-from dmd2.nets.denoiser import Denoiser, Encoding, guided
+from dmd2.conditioning import Cond
+from dmd2.losses.view import Models, View
+from dmd2.nets.denoiser import Encoding, guided
 from dmd2.randomness import Draws
 from dmd2.schedules import TimeSampler
 
 Logs = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Models:
-    """The networks that judge samples; the teacher is frozen."""
-
-    teacher: Denoiser
-    critic: Critic
-    conditioner: Conditioner
-
-
-@dataclass(frozen=True)
-class View:
-    """Samples noised to drawn times: x_t [B, ...], t [B], the clean x0 and their condition."""
-
-    x_t: Tensor
-    t: Tensor
-    x0: Tensor
-    cond: Cond
-
-    @classmethod
-    def join(cls, views: Sequence["View"]) -> "View":
-        """The rows of several views, one after the other."""
-        x_t, t, x0 = (torch.cat([getattr(view, name) for view in views]) for name in ("x_t", "t", "x0"))
-        return cls(x_t, t, x0, join(*(view.cond for view in views)))
-
-    def last(self, num: int) -> "View":
-        """The last `num` rows: in a critic turn, the generated ones."""
-        cond = {key: value[-num:] for key, value in self.cond.items()}
-        return View(self.x_t[-num:], self.t[-num:], self.x0[-num:], cond)
 
 
 class Term(Protocol):
