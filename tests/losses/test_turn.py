@@ -195,7 +195,7 @@ def test_shared_and_independent_views_have_the_same_expected_gradient(player: st
     def terms_on(first: str, second: str) -> dict[str, Term]:
         """Weights that make both terms' gradients of a size."""
         if player == "generator":
-            return {"dm": DistributionMatching(view=first, floor=0.3), "gan": GANGenerator(10.0, view=second)}
+            return {"dm": DistributionMatching(view=first, floor=0.3), "gan": GANGenerator(3.0, view=second)}
         return {"denoising": Denoising(EDM_WEIGHT, view=first), "gan": GANCritic(1.0, view=second)}
 
     make = generator_turn if player == "generator" else partial(critic_turn, num_real=num)
