@@ -24,6 +24,14 @@ def complete(composed: DictConfig) -> None:
         raise ValueError(f"no value for {', '.join(missing)}; type {' '.join(f'{key}=VALUE' for key in missing)}")
 
 
+def check_options(composed: DictConfig, verb: str) -> None:
+    """Check the options of a verb that reads a run: all that must be given, and none that nobody reads."""
+    complete(composed)
+    for key in composed:
+        if key not in (known := options_of(verb)):
+            raise ValueError(_unknown(str(key), str(key), known))
+
+
 def resolved(composed: DictConfig) -> Config:
     """A composed config as plain containers, complete and checked."""
     complete(composed)
@@ -50,7 +58,7 @@ SECTIONS: dict[str, set[str]] = {
 
 
 def check(config: Config) -> None:
-    """Raise ValueError that names the first key nobody reads, or the first value nobody gave."""
+    """Raise ValueError that names the first key nobody reads, or the first value that cannot be meant."""
     for section, known in SECTIONS.items():
         node: Any = config
         for part in filter(None, section.split(".")):
@@ -59,26 +67,43 @@ def check(config: Config) -> None:
             if key not in known:
                 raise ValueError(f"{_unknown(f'{section}.{key}'.lstrip('.'), key, known)}")
     for key in ("max_iterations", "critic_updates", "accumulate", "log_every"):
-        if config[key] < 1:
-            raise ValueError(f"{key} must be at least 1, got {config[key]}")
+        if not isinstance(config[key], int) or config[key] < 1:
+            raise ValueError(f"{key} must be a whole number of at least 1, got {config[key]}")
+    if not isinstance(config["ema"], list):
+        raise ValueError(f"ema is a list of decays, got {config['ema']}; e.g. ema=[0.999]")
+    if config["head_reads"] not in ("critic", "teacher"):
+        raise ValueError(f"head_reads must be critic or teacher, got {config['head_reads']}")
+    if config["pairs"] is not None and (lacking := SECTIONS["pairs"] - set(config["pairs"])):
+        raise ValueError(f"no value for pairs.{min(lacking)}; experiment=digits_dmd shows a complete section")
+    if config["data"]["batch_size"] % config["accumulate"]:
+        raise ValueError(
+            f"accumulate={config['accumulate']} does not divide data.batch_size={config['data']['batch_size']}"
+        )
     merged = {**config["data"], **((config["teacher"]["pretrain"] or {}).get("data") or {})}
     for player in ("generator", "critic"):
         for name, term in config["loss"][player].items():
-            if "_target_" not in term:
+            if term is not None and "_target_" not in term:
                 raise ValueError(f"loss.{player}.{name} is set, but this loss has no such term")
     for path, node in (*_calls("", config), *_calls("teacher.pretrain.data", merged)):
         _check_call(path, node)
 
 
-def unknown_override(text: str) -> str | None:
+def unknown_override(text: str, verb: str) -> str | None:
     """Our own line for Hydra's complaint about a key that is not there; None for any other text."""
     found = re.match(r"Could not override '([^']+)'", text)
     if found is None:
         return None
     section, _, key = found[1].rpartition(".")
-    if section in SECTIONS:
-        return _unknown(found[1], key, SECTIONS[section])
+    sections = SECTIONS if verb in ("train", "pretrain", "pairs") else {"": options_of(verb)}
+    if section in sections:
+        return _unknown(found[1], key, sections[section])
     return f"the config has no key {found[1]}; where its class takes it all the same, type +{found[1]}=VALUE"
+
+
+def options_of(verb: str) -> set[str]:
+    """The options of a verb that reads a run."""
+    node: Any = OmegaConf.load(config_folder() / f"{verb}.yaml")
+    return set(node) - {"hydra", "defaults"}
 
 
 def _calls(path: str, node: Any) -> list[tuple[str, Config]]:

@@ -11,18 +11,19 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dmd2.config import unknown_override
 
-USERS = (ValueError, FileNotFoundError, FloatingPointError, HydraException, OmegaConfBaseException)
+USERS = (ValueError, OSError, ImportError, FloatingPointError, HydraException, OmegaConfBaseException)
 
 
 def one_line(error: BaseException) -> str | None:
     """A user's mistake in one line; None for an error of ours, which deserves its traceback."""
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
-        return one_line(error.__cause__)  # what a constructor said, without Hydra's account of where
+        # What a constructor said, without Hydra's account of where; of a wrong type Hydra's account says more.
+        return one_line(error.__cause__) or " ".join(str(error).split())
     if not isinstance(error, USERS):
         return None
     text = " ".join(str(error).split())
     text = re.sub(r"^In '\w+': (.*?) Config search path:.*", r"\1", text)
-    return unknown_override(text) or text
+    return unknown_override(text, sys.argv[0].removeprefix("dmd2 ")) or text
 
 
 def fail_for_users(error: BaseException) -> None:

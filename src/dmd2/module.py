@@ -84,6 +84,11 @@ class DMD(GuardedModule):
         """Completed generator updates."""
         return -(-self.iteration // self.critic_updates)
 
+    @property
+    def is_generator_turn(self) -> bool:
+        """Whether this iteration updates the generator first: every `critic_updates`-th, from the first on."""
+        return self.iteration % self.critic_updates == 0
+
     def students(self) -> dict[str, Denoiser]:
         """The generator's weights to score, by name: averages first, then the raw ones."""
         return self.ema.named() | {"raw": self.generator}
@@ -92,7 +97,7 @@ class DMD(GuardedModule):
         """One iteration of Algorithm 1."""
         rounds = [self.start(share, i) for i, share in enumerate(shares(batch, self.accumulate))]
         samples: list[Tensor] = []
-        if self.iteration % self.critic_updates == 0:
+        if self.is_generator_turn:
             # Generator: down the score difference at its samples, which are kept for the critic.
             self.descend("generator", self.generator_turns(rounds, samples))
             self.ema.update(self.generator)
@@ -116,7 +121,7 @@ class DMD(GuardedModule):
         noise = [draws.normal(f"noise{i}", tuple(real.shape)) for i in range(rung + 1)]
         x_t, t = self.sampler.training_input(self.generator, noise, cond, rung)
         real_cond, pair_image = conditioner(batch["label"]), None
-        if "pairs" in self.objective.needs:
+        if "pairs" in self.objective.needs and self.is_generator_turn:
             stored, first = self.sampler.training_input(self.generator, [batch["pair_noise"]], {}, 0)
             x_t, t = torch.cat([x_t, stored]), torch.cat([t, first])
             cond, pair_image = join(cond, conditioner(batch["pair_label"])), batch["pair_image"]
@@ -165,13 +170,12 @@ class DMD(GuardedModule):
         optimizers = [self.make_optimizer[player](getattr(self, player).parameters()) for player in PLAYERS]
         return optimizers, [LambdaLR(optimizer, self.lr_factor) for optimizer in optimizers]
 
-    def on_fit_start(self) -> None:
-        """Move what Lightning does not know."""
-        self.models.teacher.to(self.device)
-        self.models.conditioner.to(self.device)
-        for term in self.objective.generator.values():
-            if isinstance(term, nn.Module):
-                term.to(self.device)
+    def setup(self, stage: str) -> None:
+        """Move what Lightning does not know, before any callback wants to score it."""
+        device = self.trainer.strategy.root_device
+        for part in (self.models.teacher, self.models.conditioner, *self.objective.generator.values()):
+            if isinstance(part, nn.Module):
+                part.to(device)
 
 
 PLAYERS = ("critic", "generator")

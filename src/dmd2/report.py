@@ -44,7 +44,10 @@ def commit() -> str:
         "--abbrev=40",
         "--exclude=*",
     ]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:  # no git here
+        return "unknown"
     return found.stdout.strip() or "unknown"
 
 

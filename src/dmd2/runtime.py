@@ -51,6 +51,21 @@ def key_of(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def device_for(config: Config) -> torch.device:
+    """Where a run's networks work outside of a trainer: the GPU if the run used one and there is one here."""
+    on_gpu = config["trainer"]["accelerator"] == "gpu" and torch.cuda.is_available()
+    return torch.device("cuda" if on_gpu else "cpu")
+
+
+def check_hardware(config: Config) -> None:
+    """Raise ValueError where the trainer wants what this machine or this version does not have."""
+    section = config["trainer"]
+    if section["accelerator"] == "gpu" and not torch.cuda.is_available():
+        raise ValueError("this experiment wants a GPU, and there is none here; type trainer=cpu")
+    if section["devices"] != 1 or section.get("num_nodes", 1) != 1:
+        raise ValueError(f"only one device is supported so far, got trainer.devices={section['devices']}")
+
+
 def build_data(node: Config) -> DataModule:
     """The data module, prepared and set up."""
     data: DataModule = build(node)
@@ -73,9 +88,15 @@ def build_teacher(config: Config, data: DataModule) -> Teacher:
         path = Path(section["weights"])
         load_weights(denoiser, path)
         return Teacher(denoiser, conditioner, key_of(str(path.resolve()), path.stat().st_mtime_ns))
+    if section["guidance"] != 1.0 and not section["pretrain"]["module"].get("condition_dropout"):
+        raise ValueError(
+            "guidance needs a teacher that knows the unconditional case; "
+            "type +teacher.pretrain.module.condition_dropout=0.1, or teacher.guidance=1.0"
+        )
     own = {**config["data"], **section["pretrain"]["data"]}
     own_data = build_data(own)
-    key = key_of(section["denoiser"], section["conditioner"], section["pretrain"], own, own_data.fingerprint())
+    drawn = [own.get(name) for name in ("batch_size", "seed", "flip")]
+    key = key_of(section["denoiser"], section["conditioner"], section["pretrain"], drawn, own_data.fingerprint())
     path = Path(config["paths"]["cache"]) / "teachers" / f"{key}.safetensors"
     if not path.exists():
         save_weights(train_teacher(config, denoiser, conditioner, own_data), path)
@@ -85,6 +106,11 @@ def build_teacher(config: Config, data: DataModule) -> Teacher:
 
 def check_fit(denoiser: Denoiser, conditioner: Conditioner, data: DataModule) -> None:
     """Raise ValueError where the network does not take this data's shape or labels."""
+    if conditioner.num_classes and not data.num_classes:
+        raise ValueError(
+            f"the teacher wants one of {conditioner.num_classes} classes, and this data has no labels; "
+            "choose an unconditional teacher, or data in class folders"
+        )
     if 0 < conditioner.num_classes < data.num_classes:
         raise ValueError(
             f"the data has labels up to {data.num_classes - 1}, out of range for a teacher of "
@@ -140,7 +166,9 @@ def make_pairs(config: Config, teacher: Teacher, data: DataModule) -> Path:
     maker = TeacherMaker(
         teacher.denoiser, teacher.conditioner, Heun(section["num_steps"]), config["teacher"]["guidance"]
     )
-    numbered = Numbered(data.shape, teacher.conditioner.num_classes, 1)
+    device = device_for(config)
+    teacher.denoiser.to(device)
+    numbered = Numbered(data.shape, teacher.conditioner.num_classes, 1, device)
     with tqdm(total=section["num_pairs"], initial=writer.complete, desc="pairs", unit="pair") as bar:
         while writer.complete < section["num_pairs"]:
             rows = range(section["num_pairs"])[writer.complete : writer.complete + 500]
@@ -157,8 +185,10 @@ def build_objective(config: Config, data: DataModule) -> Objective:
         name = min(missing)
         raise ValueError(
             f"a loss term needs {name}, and the data gives only {', '.join(sorted(provided))}; type "
-            + ("pairs={num_pairs:2000,batch_size:64,dtype:uint8,num_steps:18}" if name == "pairs" else "loss=no_gan")
+            + ("experiment=digits_dmd, whose file shows how" if name == "pairs" else "loss=no_gan")
         )
+    if "head" in objective.needs and not config["teacher"]["denoiser"].get("taps"):
+        raise ValueError("a GAN term needs features; name layers with teacher.denoiser.taps=[LAYER,...]")
     return objective
 
 
@@ -213,7 +243,7 @@ class Student:
 def load_student(run: Path, weights: str | None) -> Student:
     """Read a run directory; `weights` names an average or "raw", None is the run's first.
 
-    Raises FileNotFoundError where there is no finished run.
+    Raises FileNotFoundError where there is no run, or one without weights.
     """
     if not (run / "config.yaml").exists():
         raise FileNotFoundError(f"there is no run at {run}; name a run's directory: run=runs/digits_dmd2/latest")
@@ -230,4 +260,4 @@ def load_student(run: Path, weights: str | None) -> Student:
         generator.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
     scoring: Scoring = build(config["metric"])
     scoring.attach(build_data(config["data"]), build(config["teacher"]["conditioner"]), build(config["sampler"]))
-    return Student(config, generator.requires_grad_(False).eval(), scoring)
+    return Student(config, generator.requires_grad_(False).eval().to(device_for(config)), scoring)

@@ -55,7 +55,7 @@ class Scoring:
     def attach(self, data: DataModule, conditioner: Conditioner, sampler: FewStepSampler) -> None:
         """Bind to a run's data, and to how its samples are made."""
         self.data, self.conditioner, self.sampler = data, conditioner, sampler
-        self.fitted = False
+        self.fitted_on: torch.device | None = None
 
     def student(self, generator: Denoiser, stop: Callable[[], bool] = lambda: False) -> Scores:
         """Scores of a generator's numbered samples; raises InterruptedError as soon as `stop()` says so."""
@@ -80,6 +80,9 @@ class Scoring:
                 for name, baseline in self.baselines.items()
             },
         }
+        names = set().union(*found["teacher"].values())
+        if self.primary not in names:
+            raise ValueError(f"metric.primary is {self.primary}, but the metrics are {', '.join(sorted(names))}")
         cache.parent.mkdir(parents=True, exist_ok=True)
         partial = cache.with_suffix(".partial")
         partial.write_text(json.dumps(found, indent=2))
@@ -116,10 +119,10 @@ class Scoring:
             return self.suite.evaluate(batches())
 
     def _fit(self, device: torch.device) -> None:
-        if not self.fitted:
+        if self.fitted_on != device:
             train, test = self._reference(self.data.train), self._reference(self.data.test)
             self.suite.fit(*train, *test, device)
-            self.fitted = True
+            self.fitted_on = device
 
     def _reference(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
         """Evenly spaced rows of a split: files come class by class."""

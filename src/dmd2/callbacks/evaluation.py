@@ -1,6 +1,5 @@
 """Scores the generator and every average of it at regular intervals during training."""
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +21,6 @@ class Evaluation(L.Callback):
         self.every = every
         self.history: list[dict[str, Any]] = []
         self.references: References = {}
-        self.seconds = 0.0
 
     def attach(self, scoring: Scoring, make_references: Callable[[], References]) -> None:
         """Take what scores, and what scores the references."""
@@ -30,9 +28,7 @@ class Evaluation(L.Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Score the teacher and the real data first: without them no score can be read."""
-        started = time.perf_counter()
         self.references = self.make_references()
-        self.seconds += time.perf_counter() - started
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -45,7 +41,6 @@ class Evaluation(L.Callback):
     def score(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Score all weights now; abandoned when the trainer is told to stop."""
         assert isinstance(pl_module, DMD)
-        started = time.perf_counter()
         try:
             scores = {
                 name: self.scoring.student(network, stop=lambda: trainer.should_stop)
@@ -54,7 +49,6 @@ class Evaluation(L.Callback):
         except InterruptedError:
             return
         self.history.append({"iteration": trainer.global_step, "scores": scores})
-        self.seconds += time.perf_counter() - started
         pl_module.log_metrics(
             {f"score/{name}/{metric}": value for name, found in scores.items() for metric, value in found.items()}
         )

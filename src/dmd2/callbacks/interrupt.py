@@ -31,7 +31,7 @@ class Interrupt(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """All ranks stop if any was told to."""
+        """Stop now if told to; Lightning may have forgotten in between."""
         if self.received is not None:
             trainer.should_stop = True
 

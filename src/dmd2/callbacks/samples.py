@@ -15,6 +15,10 @@ class Samples(L.Callback):
     """Every `every` iterations a picture of the first weights in `samples/`, and to wandb where it logs."""
 
     def __init__(self, every: int, num_samples: int) -> None:
+        if min(every, num_samples) < 1:
+            raise ValueError(
+                f"callbacks.samples wants every and num_samples of at least 1, got {every}, {num_samples}"
+            )
         self.every, self.num_samples = every, num_samples
 
     def attach(self, scoring: Scoring, folder: Path) -> None:

@@ -12,7 +12,7 @@ from dmd2.guarded import GuardedModule
 
 def peak_memory_bytes() -> int:
     """Most memory this process has held: of the GPU where there is one, else resident in main memory."""
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 

@@ -14,7 +14,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from dmd2.config import complete, config_folder
+from dmd2.config import check_options, config_folder
 from dmd2.errors import answered
 from dmd2.pictures import bars
 from dmd2.report import rows
@@ -24,7 +24,7 @@ from dmd2.report import rows
 @answered
 def main(options: DictConfig) -> None:
     """Gather the summaries and print the table."""
-    complete(options)
+    check_options(options, "compare")
     summaries = gather(Path(options.runs))
     lines = table(summaries)
     print("\n".join(lines))

@@ -14,7 +14,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from dmd2.config import complete, config_folder
+from dmd2.config import check_options, config_folder
 from dmd2.errors import answered
 from dmd2.report import print_table, write_json
 from dmd2.runtime import load_student
@@ -24,7 +24,7 @@ from dmd2.runtime import load_student
 @answered
 def main(options: DictConfig) -> None:
     """Score, beside the references that the run had."""
-    complete(options)
+    check_options(options, "evaluate")
     run = Path(options.run)
     student = load_student(run, options.weights)
     scoring = student.scoring
@@ -34,4 +34,6 @@ def main(options: DictConfig) -> None:
     name = options.weights or "student"
     write_json(run / "evaluation.json", {"weights": name, "num_samples": scoring.num_samples, "metrics": scores})
     summary = json.loads((run / "summary.json").read_text()) | {"metrics": scores, "students": {name: scores}}
+    if scoring.num_samples != student.config["metric"]["num_samples"]:
+        summary |= {"floor": {}, "baselines": {}, "teacher": {}}  # those were scored with another number of samples
     print_table(summary, scoring.primary)

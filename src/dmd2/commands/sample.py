@@ -18,23 +18,24 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from dmd2.config import complete, config_folder
+from dmd2.config import check_options, config_folder
 from dmd2.errors import answered
 from dmd2.pictures import image, picture
 from dmd2.runtime import load_student
+from dmd2.scoring import device_of
 
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="sample")
 @answered
 def main(options: DictConfig) -> None:
     """Write the samples."""
-    complete(options)
+    check_options(options, "sample")
     if min(options.num_images, options.batch_size) < 1:
         raise ValueError(
             f"num_images and batch_size must be at least 1, got {options.num_images}, {options.batch_size}"
         )
     student, out = load_student(Path(options.run), options.weights), Path(options.out)
-    numbered = replace(student.scoring.numbered("cpu"), seed=options.seed)
+    numbered = replace(student.scoring.numbered(device_of(student.generator)), seed=options.seed)
     maker, rows = student.scoring.student_maker(student.generator), range(options.num_images)
     x = torch.cat([student.scoring.data.to_pixels(x0) for x0, _ in numbered.batches(maker, rows, options.batch_size)])
     out.mkdir(parents=True, exist_ok=True)

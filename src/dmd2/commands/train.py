@@ -37,9 +37,11 @@ from dmd2.runtime import (
     build_objective,
     build_teacher,
     build_trainer,
+    check_hardware,
     make_pairs,
     make_references,
 )
+from dmd2.scoring import device_of
 from dmd2.weights import save_weights
 
 
@@ -55,23 +57,25 @@ class Run:
     def start(self) -> None:
         """Train to the end; raises KeyboardInterrupt where a person ended it before."""
         started, status = time.monotonic(), "failed"
-        if (self.folder / "summary.json").exists():
+        if (self.folder / "config.yaml").exists():
             raise ValueError(f"{self.folder} holds a run already; name another directory: paths.run=DIR")
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(self.config)))
-        point_to(self.folder)
+        if self.folder.parent == Path(self.config["paths"]["runs"]) / self.config["name"]:
+            point_to(self.folder)
         try:
             self.fit()
             status = "completed"
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit) as error:  # Lightning exits where a key was pressed outside its loop
             status = "interrupted"
-            raise
+            raise KeyboardInterrupt from error
         finally:
             self.conclude(status, time.monotonic() - started)
 
     def fit(self) -> None:
         """Build everything, the cheap and the checkable first, and train."""
         config = self.config
+        check_hardware(config)
         data, sampler = build_data(config["data"]), build(config["sampler"])
         objective = build_objective(config, data)
         teacher = build_teacher(config, data)
@@ -93,10 +97,12 @@ class Run:
             if isinstance(logger, WandbLogger):
                 logger.log_hyperparams(config)
         trainer = build_trainer(config, config["max_iterations"], list(self.callbacks.values()), loggers)
-        trainer.fit(self.module, datamodule=data)
-        for logger in loggers:
-            if isinstance(logger, WandbLogger):
-                logger.experiment.finish()  # the next job of a sweep gets a page of its own
+        try:
+            trainer.fit(self.module, datamodule=data)
+        finally:
+            for logger in loggers:
+                if isinstance(logger, WandbLogger):
+                    logger.experiment.finish()  # the next job of a sweep gets a page of its own
         self.module.faults.check()
         trainer.save_checkpoint(self.folder / "checkpoints" / "last.ckpt", weights_only=False)
         if (interrupt := self.find(Interrupt)) and interrupt.received:
@@ -141,6 +147,9 @@ class Run:
         save_weights(student, self.folder / "checkpoints" / "student.safetensors", {"weights": name})
         if history:
             teacher, guidance = module.models.teacher, config["teacher"]["guidance"]
+            student.to(
+                device_of(teacher)
+            )  # Lightning brought it to the CPU, and not the teacher, which it does not know
             comparison(self.scoring, teacher, guidance, student, self.folder / "comparison.png")
             score_plot(history, references, primary, self.folder / "scores.png")
             write_page(self.folder, summary, primary)

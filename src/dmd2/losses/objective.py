@@ -10,19 +10,23 @@ class Objective:
     """Generator terms and critic terms by name, and the time distribution of every view they name.
 
     Terms that name the same view share its noise and the networks' passes over it; terms with views of
-    their own draw independently, as the authors do.
+    their own draw independently, as the authors do. A term that is None is not there.
     """
 
     def __init__(
         self,
         views: Mapping[str, TimeSampler],
-        generator: Mapping[str, Term],
-        critic: Mapping[str, Term],
+        generator: Mapping[str, Term | None],
+        critic: Mapping[str, Term | None],
     ) -> None:
-        self.views, self.generator, self.critic = views, generator, critic
-        if not generator or not critic:
+        self.views = views
+        self.generator = {name: term for name, term in generator.items() if term is not None}
+        self.critic = {name: term for name, term in critic.items() if term is not None}
+        if not self.generator or not self.critic:
             raise ValueError("a loss needs at least one generator term and one critic term")
-        terms = {f"{p}.{n}": t for p, ts in (("generator", generator), ("critic", critic)) for n, t in ts.items()}
+        terms = {
+            f"{p}.{n}": t for p, ts in (("generator", self.generator), ("critic", self.critic)) for n, t in ts.items()
+        }
         named = {term.view for term in terms.values() if term.view is not None}
         for name, term in terms.items():
             if term.view is not None and term.view not in views:
@@ -31,5 +35,5 @@ class Objective:
             raise ValueError(f"no term reads loss.views.{min(unread)}; remove it or name it in a term")
         self.needs = frozenset().union(*(term.needs for term in terms.values()))
         self.judged = frozenset(str(term.view) for term in terms.values() if "head" in term.needs)
-        if "head" in self.needs and not any("head" in term.needs for term in critic.values()):
+        if "head" in self.needs and not any("head" in term.needs for term in self.critic.values()):
             raise ValueError("a generator GAN term needs the critic's GAN term too: nothing trains its head")
