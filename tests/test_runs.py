@@ -117,8 +117,11 @@ def test_raw_and_averaged_weights_are_two_students() -> None:
 def test_compare_makes_one_table_of_many_runs(capsys: pytest.CaptureFixture[str]) -> None:
     dmd2("train", "--multirun", *SMALL, "max_iterations=2", "experiment=digits_dmd2,digits_no_gan", "seed=0,1")
     sweep = max(Path("runs/sweeps").iterdir())
+    Path("table").mkdir()
+    Path("table/README.md").write_text("before\n<!-- table -->\nold\n<!-- end of table -->\nafter\n")
     dmd2("compare", f"runs={sweep}", "out=table")
-    table = Path("table/table.md").read_text()
+    table = Path("table/README.md").read_text()
+    assert table.startswith("before\n") and table.endswith("\nafter\n") and "old" not in table
     assert "| digits_dmd2 | 2 |" in table and "| digits_no_gan | 2 |" in table and "±" in table
     assert "| teacher, 1 NFE |" in table and "| class gaussian |" in table
     assert Path("table/scores.png").stat().st_size > 0

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from dmd2 import cli
 
@@ -48,7 +49,22 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["train", "data=images"], ["data.source", "data.source=VALUE"]),
         (["train", "loss=no_gan", "+loss.generator.gan.weight=1"], ["loss.generator.gan"]),
         (["train", "data=images", "data.source=gone.zip", "data.resolution=8"], ["gone.zip"]),
-        (["train", "data=ring", "loss=no_gan"], ["shape", "(2,)"]),
+        (["train", "data=ring", "loss=no_gan"], ["no labels", "10 classes"]),
+        (["train", "teacher=cifar10", "loss=no_gan"], ["shape", "(1, 8, 8)"]),
+        pytest.param(
+            ["train", "trainer=gpu"],
+            ["trainer=cpu"],
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU"),
+        ),
+        (["train", "head_reads=techer"], ["head_reads", "techer"]),
+        (["train", "ema=0.9"], ["ema=[0.999]"]),
+        (["train", "max_iterations=1k"], ["max_iterations", "1k"]),
+        (["train", "accumulate=5"], ["accumulate=5", "batch_size=64"]),
+        (["train", "callbacks.samples.every=0"], ["callbacks.samples", "0"]),
+        (["train", "teacher.guidance=2"], ["guidance", "condition_dropout"]),
+        (["train", "trainer.devices=2"], ["trainer.devices=2"]),
+        (["sample", "run=gone", "num_image=3"], ["num_image", "did you mean num_images?"]),
+        (["evaluate", "run=gone", "+num_sample=3"], ["num_sample", "did you mean num_samples?"]),
         (["train", "teacher.weights=gone.safetensors"], ["gone.safetensors"]),
         (["train", "teacher.denoiser.taps=[enc.nothing]"], ["enc.nothing", "enc.4x4_block0"]),
         (["train", "loss.generator.dm.view=other"], ["loss.generator.dm", "other", "critic"]),
@@ -86,5 +102,5 @@ def test_more_classes_than_the_teacher_knows_are_refused(capsys: pytest.CaptureF
 
 def test_a_directory_that_holds_a_run_is_refused(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     (folder / "old").mkdir()
-    (folder / "old" / "summary.json").write_text("{}")
+    (folder / "old" / "config.yaml").write_text("")
     assert "paths.run" in refused(capsys, "train", "paths.run=old", *TINY)

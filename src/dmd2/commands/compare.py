@@ -3,7 +3,7 @@
 usage: dmd2 compare runs=DIR [out=DIR]
 
   runs   A folder that holds run directories, at any depth, e.g. runs/sweeps/TIME.
-  out    Folder for table.md and scores.png; null only prints.
+  out    Folder whose README.md gets the table, between its two table marks, and scores.png; null only prints.
 """
 
 import json
@@ -31,13 +31,24 @@ def main(options: DictConfig) -> None:
     if options.out is not None:
         out = Path(options.out)
         out.mkdir(parents=True, exist_ok=True)
-        (out / "table.md").write_text("\n".join(lines) + "\n")
+        fill(out / "README.md", lines)
         primary = next(iter(summaries.values()))[0]["primary"]
         bars(
             {name: [s["metrics"][primary] for s in found] for name, found in summaries.items()},
             primary,
             out / "scores.png",
         )
+
+
+MARKS = ("<!-- table -->", "<!-- end of table -->")
+
+
+def fill(page: Path, lines: list[str]) -> None:
+    """Put the table between the two marks of a page; a page without them, or a new one, gets it at its end."""
+    text = page.read_text() if page.exists() else ""
+    before, _, rest = text.partition(MARKS[0])
+    after = rest.partition(MARKS[1])[2]
+    page.write_text("\n".join([before + MARKS[0], "", *lines, "", MARKS[1] + (after or "\n")]))
 
 
 def gather(folder: Path) -> dict[str, list[dict[str, Any]]]:
