@@ -58,14 +58,14 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     partial.replace(path)
 
 
-def comparison(
-    scoring: Scoring, teacher: Denoiser, guidance: float, student: Denoiser, path: Path, num: int = 100
-) -> None:
+def comparison(scoring: Scoring, teacher: Denoiser, guidance: float, student: Denoiser, path: Path) -> None:
     """One picture: real samples, the teacher at each of its step counts, the student; the same noise for all."""
+    num = 100 if len(scoring.data.shape) == 3 else 2000  # images in a grid, points in a cloud
     numbered = scoring.numbered(device_of(student))
     shown = {"real": _real(scoring, numbered.labels(range(num)).cpu())}
     makers: dict[str, Maker] = {
-        f"teacher, {maker.solver.num_steps} steps": maker for maker in scoring.teacher_makers(teacher, guidance)
+        f"teacher, {maker.solver.num_steps} step{'s' * (maker.solver.num_steps > 1)}": maker
+        for maker in scoring.teacher_makers(teacher, guidance)
     }
     makers["student"] = scoring.student_maker(student)
     for title, maker in makers.items():
