@@ -21,7 +21,7 @@ usage: dmd2 VERB [KEY=VALUE ...]      dmd2 VERB --help says more
 
 {verbs}
 
-Start with `dmd2 train`: five minutes on a laptop, from handwritten digits to a one-step generator.
+Start with `dmd2 train`: some minutes on a laptop, from handwritten digits to a one-step generator.
 """
 
 
