@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1] / "src" / "dmd2"
 
 # From the ground up. A name stands for a module or for a whole package; a package may import its own modules.
 FLOORS = (
-    {"", "randomness", "quiet"},
+    {"", "randomness", "quiet", "files"},
     {"schedules", "conditioning", "learning_rate", "ema", "faults", "weights"},
     {"losses.functional", "losses.weighting", "losses.distances", "metrics", "data"},
     {"nets"},

@@ -31,6 +31,7 @@ from dmd2.nets.toy import MLP
 from dmd2.randomness import seeded
 from dmd2.sampling import FewStepSampler
 from dmd2.schedules import Karras, UniformRows
+from passes import Passes
 
 FOUR = (1.0, 0.75, 0.5, 0.25)
 ADAMW = partial(AdamW, lr=1e-3, weight_decay=0.01, fused=True)
@@ -217,17 +218,6 @@ def test_samples_are_of_the_generator_before_its_update_and_from_the_draws():
 
 
 # Passes
-
-
-class Passes:
-    """Counts a denoiser's passes by forward hooks: batch size and whether a graph was recorded."""
-
-    def __init__(self, denoiser: Denoiser) -> None:
-        self.encoder: list[tuple[int, bool]] = []
-        self.decoder: list[tuple[int, bool]] = []
-        for seen, layer in ((self.encoder, denoiser.model.enc[1]), (self.decoder, denoiser.model.outer)):
-            note = lambda _m, _a, output, seen=seen: seen.append((len(output), output.requires_grad))  # noqa: E731
-            layer.register_forward_hook(note)
 
 
 def test_passes_of_a_generator_iteration_and_of_a_critic_iteration():

@@ -1,6 +1,5 @@
 """What a run leaves behind beside its log: summary.json, pictures, a page to read and a table on the console."""
 
-import json
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -49,13 +48,6 @@ def commit() -> str:
     except OSError:  # no git here
         return "unknown"
     return found.stdout.strip() or "unknown"
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write atomically: readers see the old file or the new one."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    partial.replace(path)
 
 
 def comparison(scoring: Scoring, teacher: Denoiser, guidance: float, student: Denoiser, path: Path) -> None:

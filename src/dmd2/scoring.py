@@ -11,6 +11,7 @@ from torch import Tensor, distributed, nn
 from dmd2.conditioning import Conditioner
 from dmd2.data.base import DataModule
 from dmd2.data.split import Split
+from dmd2.files import write_json
 from dmd2.generation import Maker, Numbered, StudentMaker, TeacherMaker
 from dmd2.metrics.suite import Suite
 from dmd2.nets.denoiser import Denoiser
@@ -83,10 +84,7 @@ class Scoring:
         names = set().union(*found["teacher"].values())
         if self.primary not in names:
             raise ValueError(f"metric.primary is {self.primary}, but the metrics are {', '.join(sorted(names))}")
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        partial = cache.with_suffix(".partial")
-        partial.write_text(json.dumps(found, indent=2))
-        partial.replace(cache)
+        write_json(cache, found)
         return found
 
     def student_maker(self, generator: Denoiser) -> StudentMaker:

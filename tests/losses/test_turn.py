@@ -20,6 +20,7 @@ from dmd2.nets.denoiser import EDM, Denoiser, guided
 from dmd2.nets.toy import MLP
 from dmd2.randomness import Draws
 from dmd2.schedules import Karras, UniformRows
+from passes import Passes
 
 ROWS = UniformRows(0.02, 0.98)
 EDM_WEIGHT = partial(weighting.edm, sigma_data=1.0)
@@ -264,17 +265,6 @@ def test_views_that_nobody_judges_have_no_real_rows(generator):
 
 
 # Passes
-
-
-class Passes:
-    """Counts a denoiser's passes by forward hooks: batch size and whether a graph was recorded."""
-
-    def __init__(self, denoiser: Denoiser) -> None:
-        self.encoder: list[tuple[int, bool]] = []
-        self.decoder: list[tuple[int, bool]] = []
-        for seen, layer in ((self.encoder, denoiser.model.enc[1]), (self.decoder, denoiser.model.outer)):
-            note = lambda _m, _a, output, seen=seen: seen.append((len(output), output.requires_grad))  # noqa: E731
-            layer.register_forward_hook(note)
 
 
 def test_generator_turn_runs_everyone_once_and_records_what_the_head_reads(models, generator):

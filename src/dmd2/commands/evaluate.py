@@ -16,7 +16,8 @@ from omegaconf import DictConfig
 
 from dmd2.config import check_options, config_folder
 from dmd2.errors import answered
-from dmd2.report import print_table, write_json
+from dmd2.files import write_json
+from dmd2.report import print_table
 from dmd2.runtime import load_student
 
 

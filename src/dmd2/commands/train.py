@@ -27,9 +27,10 @@ from dmd2.callbacks.samples import Samples
 from dmd2.callbacks.speed import Speed, peak_memory_bytes
 from dmd2.config import Config, config_folder, resolved
 from dmd2.errors import answered
+from dmd2.files import write_json
 from dmd2.module import DMD
 from dmd2.pictures import score_plot
-from dmd2.report import commit, comparison, print_table, versions, write_json, write_page
+from dmd2.report import commit, comparison, print_table, versions, write_page
 from dmd2.runtime import (
     build,
     build_data,
