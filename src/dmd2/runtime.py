@@ -30,7 +30,7 @@ from dmd2.quiet import quiet
 from dmd2.randomness import seeded
 from dmd2.sampling import FewStepSampler, Heun
 from dmd2.scoring import References, Scoring
-from dmd2.weights import load_weights, save_weights
+from dmd2.weights.store import load_weights, save_weights
 
 
 class Teacher:

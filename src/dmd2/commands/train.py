@@ -43,7 +43,7 @@ from dmd2.runtime import (
     make_references,
 )
 from dmd2.scoring import device_of
-from dmd2.weights import save_weights
+from dmd2.weights.store import save_weights
 
 
 class Run:

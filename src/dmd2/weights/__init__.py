@@ -1,0 +1,1 @@
+"""Weights at the border: the files that networks are kept in, ours and others'."""
