@@ -16,19 +16,20 @@ FLOORS = (
     {"losses.functional", "losses.weighting", "losses.distances", "metrics", "data"},
     {"nets"},
     {"sampling", "losses"},
-    {"generation", "guarded"},
+    {"generation", "guarded", "checkpoints"},
     {"module", "pretrain"},
     {"scoring", "pictures", "config"},
-    {"callbacks", "report", "errors"},
+    {"callbacks", "report", "errors", "resuming"},
     {"runtime"},
+    {"run", "students"},
     {"commands"},
     {"cli"},
 )
-KNOW_DATA = {"scoring", "callbacks", "report", "runtime", "commands", "data"}
+KNOW_DATA = {"scoring", "callbacks", "report", "runtime", "run", "students", "commands", "data"}
 ROOMS = {
     "hydra": {"runtime", "config", "errors", "cli", "commands"},
-    "omegaconf": {"runtime", "config", "errors", "cli", "commands"},
-    "lightning": {"guarded", "module", "pretrain", "callbacks", "runtime", "commands", "data"},
+    "omegaconf": {"runtime", "run", "students", "config", "errors", "cli", "commands"},
+    "lightning": {"checkpoints", "guarded", "module", "pretrain", "callbacks", "runtime", "run", "data"},
     "wandb": {"callbacks.wandb"},
     "diffusers": set[str](),
     "transformers": set[str](),

@@ -73,6 +73,14 @@ def module(
 ) -> DMD:
     models, generator = networks(conditioner or Unconditional())
     optimizers = {player: optimizer for player in ("generator", "critic")}
+    options = {
+        "critic_updates": 5,
+        "max_grad_norm": 10.0,
+        "accumulate": 1,
+        "ema": [],
+        "log_every": 50,
+        "seed": 0,
+    } | options
     return kind(models, generator, loss or objective(), FewStepSampler(times), optimizers, lr_factor, **options)
 
 

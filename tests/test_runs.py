@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 
 from dmd2 import cli
-from dmd2.runtime import load_student
+from dmd2.checkpoints import load, newest
+from dmd2.students import load_student
 
 SMALL = [
     "data.batch_size=8",
@@ -157,7 +158,9 @@ def test_ctrl_c_ends_within_an_iteration_with_a_checkpoint_and_a_summary() -> No
         assert process.wait(timeout=60) == 130
     summary = json.loads(Path("stopped/summary.json").read_text())
     assert summary["status"] == "interrupted" and 0 < summary["iterations"] < 100000
-    state = torch.load("stopped/checkpoints/last.ckpt", weights_only=True)
+    path = newest(Path("stopped/checkpoints"))
+    assert path is not None
+    state = load(path)
     assert state["global_step"] == summary["iterations"]
     assert not any("teacher" in key for key in state["state_dict"])
     assert Path("stopped/checkpoints/student.safetensors").exists()

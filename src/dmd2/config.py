@@ -43,14 +43,15 @@ def resolved(composed: DictConfig) -> Config:
 SECTIONS: dict[str, set[str]] = {
     "": {
         "name", "seed", "max_iterations", "critic_updates", "accumulate", "max_grad_norm", "ema", "log_every",
-        "head_reads", "pairs", "weights", "teacher", "data", "loss", "sampler", "optimizer", "metric", "callbacks",
-        "logger", "trainer", "paths",
+        "head_reads", "weights", "resume", "resume_allow", "checkpoint", "pairs", "teacher", "data", "loss",
+        "sampler", "optimizer", "metric", "callbacks", "logger", "trainer", "paths",
     },
     "teacher": {
         "sigma_data", "weighting", "guidance", "denoiser", "conditioner", "head", "weights", "pretrain",
     },
     "teacher.pretrain": {"max_iterations", "data", "module"},
     "pairs": {"num_pairs", "batch_size", "dtype", "num_steps"},
+    "checkpoint": {"every", "keep"},
     "optimizer": {"generator", "critic", "lr_factor"},
     "paths": {"runs", "cache", "run"},
 }  # fmt: skip
@@ -69,8 +70,10 @@ def check(config: Config) -> None:
     for key in ("max_iterations", "critic_updates", "accumulate", "log_every"):
         if not isinstance(config[key], int) or config[key] < 1:
             raise ValueError(f"{key} must be a whole number of at least 1, got {config[key]}")
-    if not isinstance(config["ema"], list):
+    if not isinstance(config["ema"], list) or not all(isinstance(decay, float) for decay in config["ema"]):
         raise ValueError(f"ema is a list of decays, got {config['ema']}; e.g. ema=[0.999]")
+    if not isinstance(config["resume_allow"], list):
+        raise ValueError(f"resume_allow is a list of keys, got {config['resume_allow']}; e.g. resume_allow=[seed]")
     if config["head_reads"] not in ("critic", "teacher"):
         raise ValueError(f"head_reads must be critic or teacher, got {config['head_reads']}")
     if config["pairs"] is not None and (lacking := SECTIONS["pairs"] - set(config["pairs"])):

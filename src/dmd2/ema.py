@@ -25,6 +25,11 @@ class EMA(nn.Module):
         """The averaged networks by name, e.g. "ema_0.999"; each is what `model` is."""
         return dict(zip(self.decays, self.models, strict=True))
 
+    def begin(self, model: nn.Module) -> None:
+        """Set every average to the model's weights."""
+        for mean in self.models:
+            mean.load_state_dict(model.state_dict())
+
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Move every average towards the model's weights."""

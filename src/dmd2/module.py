@@ -55,12 +55,13 @@ class DMD(GuardedModule):
         sampler: FewStepSampler,
         optimizers: dict[str, Callable[..., Optimizer]],
         lr_factor: Callable[[int], float],
-        critic_updates: int = 5,
-        max_grad_norm: float = 10.0,
-        accumulate: int = 1,
-        ema: Sequence[float] = (),
-        log_every: int = 50,
-        seed: int = 0,
+        *,
+        critic_updates: int,
+        max_grad_norm: float,
+        accumulate: int,
+        ema: Sequence[float],
+        log_every: int,
+        seed: int,
     ) -> None:
         super().__init__(max_grad_norm, log_every)
         self.generator, self.critic = generator, models.critic
@@ -169,6 +170,14 @@ class DMD(GuardedModule):
         """One optimizer a player, critic first, and its learning-rate factor by iteration."""
         optimizers = [self.make_optimizer[player](getattr(self, player).parameters()) for player in PLAYERS]
         return optimizers, [LambdaLR(optimizer, self.lr_factor) for optimizer in optimizers]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what the next report would say of the last generator turn."""
+        checkpoint["logs"] = dict(self.logs)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on reporting where an earlier life left off."""
+        self.logs = {name: value.to(self.device) for name, value in checkpoint["logs"].items()}
 
     def setup(self, stage: str) -> None:
         """Move what Lightning does not know, before any callback wants to score it."""

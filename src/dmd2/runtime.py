@@ -13,12 +13,14 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
+from dmd2.callbacks.checkpoint import Checkpoint
 from dmd2.callbacks.interrupt import Interrupt
 from dmd2.callbacks.progress import Progress
 from dmd2.conditioning import Conditioner
 from dmd2.config import Config
 from dmd2.data.base import DataModule
 from dmd2.data.pairs import PairWriter
+from dmd2.files import sha256
 from dmd2.generation import Numbered, TeacherMaker
 from dmd2.losses.objective import Objective
 from dmd2.losses.view import Models
@@ -33,12 +35,18 @@ from dmd2.scoring import References, Scoring
 from dmd2.weights.store import load_weights, save_weights
 
 
+@dataclass(frozen=True)
 class Teacher:
-    """A frozen teacher, its conditioner, and the key of what it is: the name of all that is derived from it."""
+    """A frozen teacher, its conditioner, and the key of what it is: the name of all that is derived from it.
 
-    def __init__(self, denoiser: Denoiser, conditioner: Conditioner, key: str) -> None:
-        self.denoiser = denoiser.requires_grad_(False).eval()
-        self.conditioner, self.key = conditioner, key
+    Its weights are, or will be, in the file `path`; where they are not, it is trained on `data`.
+    """
+
+    denoiser: Denoiser
+    conditioner: Conditioner
+    key: str
+    path: Path
+    data: DataModule
 
 
 def build(node: Any, **extra: Any) -> Any:
@@ -75,19 +83,20 @@ def build_data(node: Config) -> DataModule:
 
 
 def build_teacher(config: Config, data: DataModule) -> Teacher:
-    """The teacher that a config names: read from `teacher.weights`, else trained on data, once, and kept.
+    """The teacher that a config names, as yet without its weights.
 
-    Raises ValueError where it does not fit the data.
+    Raises ValueError where it does not fit the data, and FileNotFoundError where `teacher.weights` is not there.
     """
     section = config["teacher"]
     with seeded(0, "teacher"):
         denoiser: Denoiser = build(section["denoiser"])
+    denoiser.requires_grad_(False).eval()
     conditioner = build(section["conditioner"])
     check_fit(denoiser, conditioner, data)
     if section["weights"] is not None:
         path = Path(section["weights"])
         load_weights(denoiser, path)
-        return Teacher(denoiser, conditioner, key_of(str(path.resolve()), path.stat().st_mtime_ns))
+        return Teacher(denoiser, conditioner, sha256(path)[:16], path, data)
     if section["guidance"] != 1.0 and not section["pretrain"]["module"].get("condition_dropout"):
         raise ValueError(
             "guidance needs a teacher that knows the unconditional case; "
@@ -98,10 +107,14 @@ def build_teacher(config: Config, data: DataModule) -> Teacher:
     drawn = [own.get(name) for name in ("batch_size", "seed", "flip")]
     key = key_of(section["denoiser"], section["conditioner"], section["pretrain"], drawn, own_data.fingerprint())
     path = Path(config["paths"]["cache"]) / "teachers" / f"{key}.safetensors"
-    if not path.exists():
-        save_weights(train_teacher(config, denoiser, conditioner, own_data), path)
-    load_weights(denoiser, path)
-    return Teacher(denoiser, conditioner, key)
+    return Teacher(denoiser, conditioner, key, path, own_data)
+
+
+def give_weights(teacher: Teacher, config: Config) -> None:
+    """Fill a teacher from its file; one that is to be trained is trained first, once."""
+    if not teacher.path.exists():
+        save_weights(train_teacher(config, teacher), teacher.path)
+    load_weights(teacher.denoiser, teacher.path)
 
 
 def check_fit(denoiser: Denoiser, conditioner: Conditioner, data: DataModule) -> None:
@@ -126,14 +139,15 @@ def check_fit(denoiser: Denoiser, conditioner: Conditioner, data: DataModule) ->
         raise ValueError(f"the teacher makes samples of shape {tuple(shape[1:])}, the data has {data.shape}")
 
 
-def train_teacher(config: Config, denoiser: Denoiser, conditioner: Conditioner, data: DataModule) -> Denoiser:
-    """A teacher trained from data by `teacher.pretrain`."""
+def train_teacher(config: Config, teacher: Teacher) -> Denoiser:
+    """The same network, trained from data by `teacher.pretrain`."""
     section = config["teacher"]["pretrain"]
-    module: Pretrain = build(section["module"], denoiser=denoiser, conditioner=conditioner)
+    network = copy.deepcopy(teacher.denoiser).requires_grad_(True)
+    module: Pretrain = build(section["module"], denoiser=network, conditioner=teacher.conditioner)
     bar = Progress("teacher", section["max_iterations"], {"pretrain/loss": "loss"})
     interrupt = Interrupt()
     trainer = build_trainer(config, section["max_iterations"], [bar, interrupt], logger=False)
-    trainer.fit(module, datamodule=data)
+    trainer.fit(module, datamodule=teacher.data)
     if interrupt.received:
         raise KeyboardInterrupt
     module.faults.check()
@@ -143,6 +157,7 @@ def train_teacher(config: Config, denoiser: Denoiser, conditioner: Conditioner, 
 def build_trainer(config: Config, max_steps: int, callbacks: list[L.Callback], logger: Any) -> L.Trainer:
     """A Lightning trainer that leaves bars, checkpoints and logging to our callbacks."""
     quiet()
+    io = [callback.io for callback in callbacks if isinstance(callback, Checkpoint)]
     return build(
         config["trainer"],
         max_steps=max_steps,
@@ -151,7 +166,8 @@ def build_trainer(config: Config, max_steps: int, callbacks: list[L.Callback], l
         default_root_dir=config["paths"]["run"],
         enable_progress_bar=False,
         enable_model_summary=False,
-        enable_checkpointing=any(isinstance(c, L.pytorch.callbacks.Checkpoint) for c in callbacks),
+        enable_checkpointing=bool(io),
+        plugins=io,
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
     )
@@ -203,7 +219,10 @@ def make_references(config: Config, scoring: Scoring, teacher: Teacher) -> Refer
 def build_module(
     config: Config, objective: Objective, sampler: FewStepSampler, teacher: Teacher, data: DataModule
 ) -> DMD:
-    """Generator and critic as copies of the teacher, and a fresh head where a term needs one."""
+    """Generator and critic as copies of the teacher, and a fresh head where a term needs one.
+
+    All that can be wrong with a config shows here, before the teacher has its weights; `begin` hands them on.
+    """
     # Copies stay in eval mode like their teacher: distillation runs without dropout.
     generator, fake = (copy.deepcopy(teacher.denoiser).requires_grad_(True) for _ in range(2))
     head = None
@@ -212,10 +231,9 @@ def build_module(
             level = build(config["teacher"]["head"])
             cond = teacher.conditioner(torch.zeros(1, dtype=torch.long))
             head = head_on(teacher.denoiser, level, data.shape, cond)
-    critic = Critic(fake, head, config["head_reads"])
     optimizer = build(config["optimizer"])
     module = DMD(
-        Models(teacher.denoiser, critic, teacher.conditioner),
+        Models(teacher.denoiser, Critic(fake, head, config["head_reads"]), teacher.conditioner),
         generator,
         objective,
         sampler,
@@ -223,41 +241,20 @@ def build_module(
         optimizer["lr_factor"],
         **{key: config[key] for key in MODULE_KEYS},
     )
+    module.configure_optimizers()
     if config["weights"] is not None:
         load_weights(module.generator, Path(config["weights"]))
     return module
 
 
+def begin(module: DMD, teacher: Teacher, config: Config) -> None:
+    """Give the teacher its weights, and the students theirs: the teacher's too, or the generator's from `weights`."""
+    give_weights(teacher, config)
+    state = teacher.denoiser.state_dict()
+    module.critic.denoiser.load_state_dict(state)
+    if config["weights"] is None:  # else `build_module` has read them
+        module.generator.load_state_dict(state)
+    module.ema.begin(module.generator)
+
+
 MODULE_KEYS = ("critic_updates", "max_grad_norm", "accumulate", "ema", "log_every", "seed")
-
-
-@dataclass(frozen=True)
-class Student:
-    """A run's generator, ready to sample from and to score."""
-
-    config: Config
-    generator: Denoiser
-    scoring: Scoring
-
-
-def load_student(run: Path, weights: str | None) -> Student:
-    """Read a run directory; `weights` names an average or "raw", None is the run's first.
-
-    Raises FileNotFoundError where there is no run, or one without weights.
-    """
-    if not (run / "config.yaml").exists():
-        raise FileNotFoundError(f"there is no run at {run}; name a run's directory: run=runs/digits_dmd2/latest")
-    config: Config = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))  # type: ignore[assignment]
-    generator: Denoiser = build(config["teacher"]["denoiser"])
-    if weights is None:
-        load_weights(generator, run / "checkpoints" / "student.safetensors")
-    else:
-        names = [f"ema_{decay:g}" for decay in config["ema"]]
-        if weights not in (*names, "raw"):
-            raise ValueError(f"this run has no weights {weights!r}; choose from {', '.join((*names, 'raw'))}")
-        prefix = "generator." if weights == "raw" else f"ema.models.{names.index(weights)}."
-        state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True, map_location="cpu")["state_dict"]
-        generator.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
-    scoring: Scoring = build(config["metric"])
-    scoring.attach(build_data(config["data"]), build(config["teacher"]["conditioner"]), build(config["sampler"]))
-    return Student(config, generator.requires_grad_(False).eval().to(device_for(config)), scoring)

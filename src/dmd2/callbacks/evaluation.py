@@ -22,6 +22,25 @@ class Evaluation(L.Callback):
         self.history: list[dict[str, Any]] = []
         self.references: References = {}
 
+    @property
+    def best(self) -> dict[str, Any]:
+        """The best score so far by the primary metric: of which weights, at which iteration, of how many scores."""
+        primary = self.scoring.primary
+        found = [
+            {"iteration": row["iteration"], "weights": name, primary: scores[primary]}
+            for row in self.history
+            for name, scores in row["scores"].items()
+        ]
+        return min(found, key=lambda row: row[primary]) | {"of": len(found)} if found else {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The scores so far."""
+        return {"history": self.history}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on behind the scores of a run's earlier life."""
+        self.history = state_dict["history"]
+
     def attach(self, scoring: Scoring, make_references: Callable[[], References]) -> None:
         """Take what scores, and what scores the references."""
         self.scoring, self.make_references = scoring, make_references

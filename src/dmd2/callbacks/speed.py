@@ -50,7 +50,18 @@ class Speed(L.Callback):
                 }
             )
 
+    def state_dict(self) -> dict[str, Any]:
+        """What was counted so far."""
+        return {name: getattr(self, name) for name in COUNTED}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Count on from a run's earlier life."""
+        self.seconds, self.num_images, self.num_iterations = (state_dict[name] for name in COUNTED)
+
     @property
     def images_per_second(self) -> float:
         """Mean over the fit so far."""
         return self.num_images / self.seconds if self.seconds else 0.0
+
+
+COUNTED = ("seconds", "num_images", "num_iterations")

@@ -18,7 +18,7 @@ from dmd2.config import check_options, config_folder
 from dmd2.errors import answered
 from dmd2.files import write_json
 from dmd2.report import print_table
-from dmd2.runtime import load_student
+from dmd2.students import load_student
 
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="evaluate")

@@ -21,8 +21,8 @@ from omegaconf import DictConfig
 from dmd2.config import check_options, config_folder
 from dmd2.errors import answered
 from dmd2.pictures import image, picture
-from dmd2.runtime import load_student
 from dmd2.scoring import device_of
+from dmd2.students import load_student
 
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="sample")

@@ -1,0 +1,108 @@
+"""A run's checkpoints: each written whole or not at all, in the background, and checked before it is read.
+
+`checkpoints/00001000.ckpt` lies beside `00001000.json`, its manifest: size, SHA-256 and what the run was. The
+manifest comes first, so a checkpoint that has its name is complete; one that differs from its manifest is damaged.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io import CheckpointIO
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from dmd2.files import sha256, synced, write_json
+
+Manifest = dict[str, Any]
+
+
+class BackgroundIO(CheckpointIO):
+    """Lightning's door to the disk: saving copies the state to host memory and leaves the writing to a thread."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._pending: Future[None] | None = None
+
+    def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
+        """Copy now, write later; `storage_options` are the manifest's entries. Raises what the last write did."""
+        self.wait()
+        held = tree_map(lambda x: x.detach().to("cpu", copy=True) if isinstance(x, Tensor) else x, checkpoint)
+        self._pending = self._thread.submit(write, held, Path(path), storage_options or {})
+
+    def wait(self) -> None:
+        """Return when the last checkpoint is on disk; raises OSError where it could not be written."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
+        """Read a checkpoint that is as its manifest says; nothing but tensors and plain values is unpickled."""
+        return load(Path(path))
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Remove a checkpoint and its manifest."""
+        remove(Path(path))
+
+
+def write(checkpoint: Any, path: Path, manifest: Manifest) -> None:
+    """Write a checkpoint and its manifest; whenever it is cut off, the checkpoints that were there remain."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    try:
+        with synced(partial) as file:
+            torch.save(checkpoint, file)
+        path.unlink(missing_ok=True)  # of an earlier life of this run, which went on from before it
+        write_json(path.with_suffix(".json"), manifest | {"size": partial.stat().st_size, "sha256": sha256(partial)})
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load(path: Path) -> Any:
+    """A checkpoint's content; raises ValueError where it is damaged, FileNotFoundError where it is not there."""
+    check(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def check(path: Path) -> Manifest:
+    """The manifest of a checkpoint that agrees with it; raises ValueError that says how it does not."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no checkpoint {path}; resume=auto takes the newest of paths.run")
+    try:
+        manifest: Manifest = json.loads(path.with_suffix(".json").read_text())
+        size, expected = manifest["size"], manifest["sha256"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{path} has no readable manifest {path.stem}.json, so it cannot be trusted") from error
+    if path.stat().st_size != size:
+        raise ValueError(f"{path} is damaged: it has {path.stat().st_size} bytes of {size}")
+    if sha256(path) != expected:
+        raise ValueError(f"{path} is damaged: its SHA-256 is not the one in {path.stem}.json")
+    return manifest
+
+
+def newest(folder: Path) -> Path | None:
+    """The newest checkpoint in a folder that is whole; a damaged one is passed over, and said so on stderr."""
+    for path in reversed(list(saved(folder))):
+        try:
+            check(path)
+        except ValueError as error:
+            print(f"dmd2: {error}; going back to the one before", file=sys.stderr)
+        else:
+            return path
+    return None
+
+
+def saved(folder: Path) -> Iterator[Path]:
+    """The checkpoints in a folder, oldest first."""
+    yield from sorted(path for path in folder.glob("*.ckpt") if path.stem.isdigit())
+
+
+def remove(path: Path) -> None:
+    """Remove a checkpoint, its manifest last."""
+    path.unlink(missing_ok=True)
+    path.with_suffix(".json").unlink(missing_ok=True)

@@ -1,0 +1,186 @@
+"""One training run from its config to what lies in its directory, however it ends."""
+
+import fcntl
+import os
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+import lightning as L
+from lightning.pytorch.loggers import WandbLogger
+from omegaconf import OmegaConf
+
+from dmd2.callbacks.checkpoint import Checkpoint
+from dmd2.callbacks.evaluation import Evaluation
+from dmd2.callbacks.interrupt import Interrupt
+from dmd2.callbacks.metrics_file import MetricsFile
+from dmd2.callbacks.samples import Samples
+from dmd2.callbacks.speed import Speed, peak_memory_bytes
+from dmd2.checkpoints import check
+from dmd2.config import Config
+from dmd2.files import sha256, write_bytes, write_json
+from dmd2.module import DMD
+from dmd2.pictures import score_plot
+from dmd2.report import commit, comparison, print_table, versions, write_page
+from dmd2.resuming import check_same, checkpoint_of, meaning
+from dmd2.runtime import (
+    begin,
+    build,
+    build_data,
+    build_module,
+    build_objective,
+    build_teacher,
+    build_trainer,
+    check_hardware,
+    make_pairs,
+    make_references,
+)
+from dmd2.scoring import device_of
+from dmd2.weights.store import save_weights
+
+
+class Run:
+    """Builds, trains and concludes; `resume` in the config says whether it goes on with an earlier life."""
+
+    def __init__(self, config: Config) -> None:
+        self.config, self.folder = config, Path(config["paths"]["run"])
+        self.callbacks: dict[str, L.Callback] = {k: build(v) for k, v in config["callbacks"].items() if v is not None}
+        self.scoring = build(config["metric"])
+        self.module: DMD | None = None
+
+    def start(self) -> None:
+        """Train to the end; raises KeyboardInterrupt where a person ended it before."""
+        started, status = time.monotonic(), "failed"
+        checkpoint = checkpoint_of(self.config)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = claim(self.folder)
+        write_bytes(self.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.config)).encode())
+        if self.folder.parent == Path(self.config["paths"]["runs"]) / self.config["name"]:
+            point_to(self.folder)
+        try:
+            self.fit(checkpoint)
+            status = "completed"
+        except (KeyboardInterrupt, SystemExit) as error:  # Lightning exits where a key was pressed outside its loop
+            status = "interrupted"
+            print(f"to go on: the same command with paths.run={self.folder} resume=auto", file=sys.stderr)
+            raise KeyboardInterrupt from error
+        finally:
+            keeper = self.find(Checkpoint)
+            self.conclude(status, keeper.wall_seconds() if keeper else time.monotonic() - started)
+            lock.close()
+
+    def fit(self, checkpoint: Path | None) -> None:
+        """Build everything, the cheap and the checkable first, and train, from a checkpoint on if there is one."""
+        config, folder = self.config, self.folder
+        check_hardware(config)
+        data, sampler = build_data(config["data"]), build(config["sampler"])
+        earlier = check(checkpoint) if checkpoint else None
+        now = meaning(config, data.fingerprint(), config["trainer"]["devices"])
+        check_same(earlier or now, now, config["resume_allow"])
+        objective = build_objective(config, data)
+        teacher = build_teacher(config, data)
+        self.module = build_module(config, objective, sampler, teacher, data)
+        begin(self.module, teacher, config)
+        now |= {"teacher": sha256(teacher.path)}
+        check_same(earlier or now, now, config["resume_allow"])
+        if config["pairs"] is not None:
+            pairs = {
+                "pairs": str(make_pairs(config, teacher, data)),
+                "pairs_batch_size": config["pairs"]["batch_size"],
+            }
+            data = build_data(config["data"] | pairs)
+        self.scoring.attach(data, teacher.conditioner, sampler)
+        for callback in self.callbacks.values():
+            if isinstance(callback, Evaluation):
+                callback.attach(self.scoring, partial(make_references, config, self.scoring, teacher))
+            if isinstance(callback, Samples):
+                callback.attach(self.scoring, folder / "samples")
+            if isinstance(callback, Checkpoint):
+                callback.attach(now | {"wall_seconds": (earlier or {}).get("wall_seconds", 0.0)})
+        loggers = [build(node) for node in config["logger"].values()]
+        for logger in loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_hyperparams(config)
+            if isinstance(logger, MetricsFile):
+                source = checkpoint.parents[1] if checkpoint else folder
+                logger.go_on_from(source / logger.path.name, earlier["iteration"] if earlier else 0)
+        trainer = build_trainer(config, config["max_iterations"], list(self.callbacks.values()), loggers)
+        try:
+            trainer.fit(self.module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        finally:
+            for logger in loggers:
+                if isinstance(logger, WandbLogger):
+                    logger.experiment.finish()  # the next job of a sweep gets a page of its own
+        self.module.faults.check()
+        if (interrupt := self.find(Interrupt)) and interrupt.received:
+            raise KeyboardInterrupt
+
+    def find(self, kind: type) -> Any:
+        """The callback of a kind, or None."""
+        return next((c for c in self.callbacks.values() if isinstance(c, kind)), None)
+
+    def conclude(self, status: str, wall_seconds: float) -> None:
+        """Write the summary on every end, and the pictures, the page and the student where there is one."""
+        evaluation, speed, config, module = self.find(Evaluation), self.find(Speed), self.config, self.module
+        history = evaluation.history if evaluation else []
+        references = evaluation.references if evaluation else {}
+        students = history[-1]["scores"] if history else {}
+        primary = self.scoring.primary
+        iterations = module.iteration if module is not None and module._trainer is not None else 0
+        summary = {
+            "status": status,
+            "experiment": config["name"],
+            "iterations": iterations,
+            "generator_updates": -(-iterations // config["critic_updates"]),
+            "wall_seconds": wall_seconds,
+            "images_per_second": speed.images_per_second if speed else None,
+            "peak_memory_bytes": peak_memory_bytes(),
+            "primary": primary,
+            "weights": next(iter(students), None),
+            "metrics": next(iter(students.values()), {}),
+            "best": evaluation.best if history else {},
+            "students": students,
+            "teacher": references.get("teacher", {}),
+            "floor": references.get("floor", {}).get("real", {}),
+            "baselines": references.get("baselines", {}),
+            "versions": versions(),
+            "commit": commit(),
+            "seed": config["seed"],
+        }
+        write_json(self.folder / "summary.json", summary)
+        if status == "failed" or module is None or not iterations:
+            return
+        name, student = next(iter(module.students().items()))
+        save_weights(student, self.folder / "checkpoints" / "student.safetensors", {"weights": name})
+        if history:
+            teacher, guidance = module.models.teacher, config["teacher"]["guidance"]
+            student.to(device_of(teacher))  # Lightning brought it to the CPU; it does not know the teacher
+            comparison(self.scoring, teacher, guidance, student, self.folder / "comparison.png")
+            score_plot(history, references, primary, self.folder / "scores.png")
+            write_page(self.folder, summary, primary)
+            print_table(summary, primary)
+        print(f"{status}: {self.folder}/report.html" if history else f"{status}: {self.folder}")
+
+
+def claim(folder: Path) -> IO[str]:
+    """Take a run's directory for this process while the file that is returned is open.
+
+    Raises ValueError where another process has it.
+    """
+    lock = (folder / ".lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise ValueError(
+            f"a run is at work in {folder}; wait for it, or name another directory: paths.run=DIR"
+        ) from error
+    return lock
+
+
+def point_to(folder: Path) -> None:
+    """Let `latest` beside a run's folder point to it."""
+    partial = folder.parent / f".latest{os.getpid()}"
+    partial.symlink_to(folder.name)
+    partial.replace(folder.parent / "latest")

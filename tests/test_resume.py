@@ -1,0 +1,155 @@
+"""A run that was ended goes on as if it had not been: same weights, same log, same pictures."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from dmd2 import cli
+from dmd2.checkpoints import load, newest, saved
+
+SMALL = [
+    "experiment=digits_4step",
+    "data.batch_size=8",
+    "teacher.pretrain.max_iterations=2",
+    "metric.num_samples=30",
+    "metric.teacher_steps=[1]",
+    "max_iterations=12",
+    "critic_updates=5",
+    "accumulate=2",
+    "log_every=2",
+    "callbacks.evaluation.every=4",
+    "callbacks.samples.every=6",
+    "checkpoint.every=3",
+]
+
+
+def train(*arguments: str) -> None:
+    sys.argv = ["dmd2", "train", *SMALL, *arguments]
+    cli.main()
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as stop:
+        train(*arguments)
+    assert stop.value.code == 2
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with one run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("resume")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("DMD2_RUN_ID", "now")
+        patch.setattr(sys, "argv", sys.argv)
+        train("paths.run=whole", "checkpoint.keep=9")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def inside(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workplace)
+    monkeypatch.setattr(sys, "argv", sys.argv)
+
+
+def log(run: str) -> list[dict[str, str]]:
+    """The rows of metrics.csv, without what a clock says."""
+    rows = csv.DictReader(Path(run, "metrics.csv").open(newline=""))
+    return [{key: value for key, value in row.items() if not key.startswith("speed/")} for row in rows]
+
+
+def assert_same_end(run: str) -> None:
+    """Weights, averages, optimizers, scores, log and pictures are those of the undisturbed run, bit by bit."""
+    ends = [load(Path(name, "checkpoints", "00000012.ckpt")) for name in ("whole", run)]
+    for part in ("state_dict", "optimizer_states", "lr_schedulers"):
+        torch.testing.assert_close(ends[1][part], ends[0][part], rtol=0, atol=0)
+    assert log(run) == log("whole")
+    scores = [json.loads(Path(name, "summary.json").read_text())["students"] for name in ("whole", run)]
+    assert scores[0] == scores[1]
+    pictures = [Path(name, "samples", "00000012.png").read_bytes() for name in ("whole", run)]
+    assert pictures[0] == pictures[1]
+
+
+def test_a_log_has_one_row_an_iteration_and_no_gap() -> None:
+    assert [int(row["step"]) for row in log("whole")] == [2, 4, 6, 8, 10, 12]
+
+
+@pytest.mark.parametrize("iteration", [3, 6, 9])
+def test_a_run_goes_on_from_any_checkpoint_as_if_it_had_not_stopped(iteration: int) -> None:
+    train(f"paths.run=fork{iteration}", f"resume=whole/checkpoints/{iteration:08d}.ckpt")
+    assert_same_end(f"fork{iteration}")
+
+
+def killed(run: str, *arguments: str, when: str) -> None:
+    """Begin a run and SIGKILL it as soon as the file `when` is in its directory."""
+    command = [
+        sys.executable,
+        "-c",
+        "from dmd2.cli import main; main()",
+        "train",
+        *SMALL,
+        f"paths.run={run}",
+        *arguments,
+    ]
+    with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
+        while not Path(run, when).exists() and process.poll() is None:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "when", ["checkpoints/00000003.partial", "checkpoints/00000006.json", "samples/00000006.png"]
+)
+def test_a_killed_run_goes_on_by_itself(when: str, tmp_path: Path) -> None:
+    run = str(tmp_path / "run")
+    killed(run, "resume=auto", when=when)
+    assert not Path(run, "summary.json").exists(), "it was too fast to be killed"
+    train(f"paths.run={run}", "resume=auto")
+    assert_same_end(run)
+
+
+def test_damage_is_seen_and_the_one_before_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    train("paths.run=damaged", "max_iterations=9", "resume_allow=[max_iterations]")
+    nine, six = reversed(list(saved(Path("damaged/checkpoints"))))
+    bytes_ = bytearray(nine.read_bytes())
+    bytes_[len(bytes_) // 2] ^= 1
+    nine.write_bytes(bytes_)
+    assert newest(Path("damaged/checkpoints")) == six
+    assert "00000009.ckpt is damaged" in capsys.readouterr().err
+    assert "damaged" in refused(capsys, "paths.run=other", f"resume={nine}")
+    six.write_bytes(six.read_bytes()[:-1])
+    assert newest(Path("damaged/checkpoints")) is None
+    assert "bytes of" in capsys.readouterr().err
+
+
+def test_another_run_is_refused_by_the_key_that_differs(capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = "resume=whole/checkpoints/00000006.ckpt"
+    line = refused(capsys, "paths.run=x", checkpoint, "seed=1")
+    assert "seed was 0 and is 1" in line and "resume_allow=[" in line
+    line = refused(capsys, "paths.run=x", checkpoint, "teacher.pretrain.max_iterations=3")
+    assert "teacher.pretrain.max_iterations was 2 and is 3" in line
+    train("paths.run=longer", checkpoint, "max_iterations=13", "resume_allow=[max_iterations,optimizer.lr_factor]")
+    assert json.loads(Path("longer/summary.json").read_text())["iterations"] == 13
+
+
+def test_a_directory_in_use_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    from dmd2.run import claim  # noqa: PLC0415
+
+    with claim(Path("whole")):
+        assert "a run is at work in whole" in refused(capsys, "paths.run=whole", "resume=auto")
+
+
+def test_the_newest_and_the_best_are_kept() -> None:
+    train("paths.run=few", "checkpoint.every=2", "checkpoint.keep=2", "metric.primary=nearest_train")
+    best = json.loads(Path("few/summary.json").read_text())["best"]["iteration"]
+    assert [int(path.stem) for path in saved(Path("few/checkpoints"))] == sorted({best, 10, 12})
