@@ -93,27 +93,21 @@ def _decode(source: Path, decoder: Decoder, layout: Layout, folder: Path, progre
     arrays = {split: np.load(folder / f"{split}.npy", mmap_mode="r+") for split in layout.splits}
     place = {name: (arrays[split], row) for split, names in layout.splits.items() for row, name in enumerate(names)}
     stream = islice((member for member in members(source) if member.name in place), progress.num_read, None)
+    about = {"desc": f"decoding {source.name}", "unit": " images", "delay": 2, "mininterval": 1}
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm(
-            total=len(place),
-            initial=progress.num_read,
-            desc=f"decoding {source.name}",
-            unit=" images",
-            delay=2,
-            mininterval=1,
-        ) as bar,
+        tqdm(total=len(place), initial=progress.num_read, **about) as bar,
     ):
         while block := [_lasting(member) for member in islice(stream, BLOCK)]:
             for member, found in zip(block, pool.map(partial(_read, decoder), block), strict=True):
-                if isinstance(found, ValueError):
-                    if broken == "stop":
-                        raise ValueError(f"{found}; dmd2 prepare leaves such files out with recipe.broken=skip")
-                    progress.broken.append(member.name)
-                else:
+                if not isinstance(found, ValueError):
                     x, row = place[member.name]
                     x[row], what = found
                     progress.kinds[what] = progress.kinds.get(what, 0) + 1
+                elif broken == "skip":
+                    progress.broken.append(member.name)
+                else:
+                    raise ValueError(f"{found}; dmd2 prepare leaves such files out with recipe.broken=skip")
             for x in arrays.values():
                 x.flush()
             progress.num_read += len(block)
