@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed-$(subst $(eval ) ,,$(EXTRAS))
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install lint types test train sweep pretrain pairs sample evaluate compare clean
+.PHONY: help install lint types test train sweep pretrain pairs prepare sample evaluate compare benchmark clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | awk -F'|' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ pretrain: $(STAMP) ## only train the teacher of EXP
 pairs: $(STAMP) ## only make the noise-image pairs of EXP
 	$(BIN)/dmd2 pairs experiment=$(EXP) $(ARGS)
 
+prepare: $(STAMP) ## make data ready: ARGS="recipe=imagenet64 source=DIR out=DIR"
+	$(BIN)/dmd2 prepare $(ARGS)
+
 sample: $(STAMP) ## draw samples from RUN: ARGS="num_images=100 out=samples"
 	$(BIN)/dmd2 sample run=$(RUN) $(ARGS)
 
@@ -55,6 +58,9 @@ evaluate: $(STAMP) ## score RUN again: ARGS="num_samples=10000"
 
 compare: $(STAMP) ## one table of many runs: ARGS="runs=runs/sweeps/TIME out=DIR"
 	$(BIN)/dmd2 compare $(ARGS)
+
+benchmark: $(STAMP) ## measure a part on this host: ARGS="part=loader source=DIR"
+	$(BIN)/dmd2 benchmark $(ARGS)
 
 clean: ## remove the environment and caches; runs/ and cache/ stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache build dist

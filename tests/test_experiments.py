@@ -11,12 +11,19 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from dmd2 import cli
-from dmd2.config import config_folder, resolved
+from dmd2.config import check_options, config_folder, resolved
 
 EXPERIMENTS = sorted(path.stem for path in (config_folder() / "experiment").glob("*.yaml"))
+GROUPS_OF = {"prepare": "recipe", "benchmark": "part"}
+"""Verbs that choose from a group of their own."""
 CHOICES = sorted(
-    f"{path.parent.name}={path.stem}" for path in config_folder().glob("*/*.yaml") if path.parent.name != "experiment"
+    f"{path.parent.name}={path.stem}"
+    for path in config_folder().glob("*/*.yaml")
+    if path.parent.name not in ("experiment", *GROUPS_OF.values())
 )
+OTHER_CHOICES = [
+    (verb, group, path) for verb, group in GROUPS_OF.items() for path in (config_folder() / group).glob("*.yaml")
+]
 COMPANIONS = {"metric=toy": ["data=ring"]}
 """What a choice makes no sense without."""
 SMALL = [
@@ -74,6 +81,14 @@ def test_every_choice_composes_and_every_key_is_read(choice: str) -> None:
     assert config[group], f"conf/{group}/{name}.yaml is empty"
     first = (config_folder() / group / f"{name}.yaml").read_text().splitlines()[0]
     assert first.startswith("# "), "a file opens with what it is"
+
+
+@pytest.mark.parametrize(("verb", "group", "path"), OTHER_CHOICES, ids=lambda value: getattr(value, "stem", value))
+def test_every_choice_of_another_verb_composes_and_every_key_is_read(verb: str, group: str, path: Path) -> None:
+    given = [f"{key}=x" for key in OmegaConf.load(config_folder() / f"{verb}.yaml") if key in ("source", "out")]
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        check_options(compose(verb, overrides=[f"{group}={path.stem}", *given]), verb)
+    assert path.read_text().startswith("# "), "a file opens with what it is"
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

@@ -21,11 +21,11 @@ FLOORS = (
     {"scoring", "pictures", "config"},
     {"callbacks", "report", "errors", "resuming"},
     {"runtime"},
-    {"run", "students"},
+    {"run", "students", "benchmarks"},
     {"commands"},
     {"cli"},
 )
-KNOW_DATA = {"scoring", "callbacks", "report", "runtime", "run", "students", "commands", "data"}
+KNOW_DATA = {"scoring", "callbacks", "report", "runtime", "run", "students", "benchmarks", "commands", "data"}
 ROOMS = {
     "hydra": {"runtime", "config", "errors", "cli", "commands"},
     "omegaconf": {"runtime", "run", "students", "config", "errors", "cli", "commands"},
@@ -36,6 +36,7 @@ ROOMS = {
 }
 OPTIONAL = {
     "zstandard",
+    "lmdb",
     "torchvision",
     "torch_fidelity",
     "cleanfid",
@@ -108,7 +109,7 @@ def test_there_is_no_circle():
 def test_data_and_models_do_not_know_each_other(name: str):
     known = own_imports(name)
     if place(name, {"data"}):
-        assert all(n == "randomness" or place(n, {"data"}) for n in known)
+        assert all(n in ("randomness", "files") or place(n, {"data"}) for n in known)
     elif not place(name, KNOW_DATA):
         assert not any(place(n, {"data"}) for n in known)
 

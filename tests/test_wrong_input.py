@@ -75,6 +75,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["evaluate", "run=gone"], ["gone"]),
         (["compare", "runs=gone", "out=null"], ["gone"]),
         (["pairs"], ["pairs", "digits_dmd"]),
+        (["prepare", "source=x", "out=y"], ["recipe", "imagenet64"]),
+        (["prepare", "recipe=imagenet64"], ["source=VALUE", "out=VALUE"]),
+        (["prepare", "recipe=imagenet64", "source=gone", "out=y"], ["gone", "a folder, a zip"]),
+        (["prepare", "recipe=imagenet64", "source=x", "out=y", "+recipe.brokn=skip"], ["did you mean broken?"]),
+        (["train", "data=imagenet64"], ["data/imagenet64", "dmd2 prepare recipe=imagenet64", "image-net.org"]),
+        (["train", "data=images", "data.source=."], ["data.resolution=64"]),
+        (["benchmark", "part=gone"], ["gone", "loader"]),
     ],
     ids=lambda value: " ".join(value),
 )

@@ -10,9 +10,11 @@ VERBS = {
     "train": "distil a teacher into a few-step generator, score it, show it",
     "pretrain": "only train the teacher of an experiment, if it is not there yet",
     "pairs": "only make an experiment's noise-image pairs (DMD's data set)",
+    "prepare": "make a data set ready for training: ImageNet at 64x64",
     "sample": "draw samples from a run's student",
     "evaluate": "score a run's student again",
     "compare": "one table and one picture of many runs",
+    "benchmark": "measure a part on this host: images a second of the loader",
 }
 
 HELP = """dmd2: diffusion models in one to four steps, by distribution matching distillation.

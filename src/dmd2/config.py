@@ -25,11 +25,13 @@ def complete(composed: DictConfig) -> None:
 
 
 def check_options(composed: DictConfig, verb: str) -> None:
-    """Check the options of a verb that reads a run: all that must be given, and none that nobody reads."""
+    """Check the options of a verb that trains nothing: all that must be given, and none that nobody reads."""
     complete(composed)
     for key in composed:
         if key not in (known := options_of(verb)):
             raise ValueError(_unknown(str(key), str(key), known))
+    for path, node in _calls("", OmegaConf.to_container(composed)):
+        _check_call(path, node)
 
 
 def resolved(composed: DictConfig) -> Config:
@@ -104,9 +106,10 @@ def unknown_override(text: str, verb: str) -> str | None:
 
 
 def options_of(verb: str) -> set[str]:
-    """The options of a verb that reads a run."""
+    """The options of a verb that trains nothing, with the groups that it chooses from."""
     node: Any = OmegaConf.load(config_folder() / f"{verb}.yaml")
-    return set(node) - {"hydra", "defaults"}
+    groups = {str(group) for row in node.defaults if isinstance(row, DictConfig) for group in row}
+    return set(node) - {"hydra", "defaults"} | {group for group in groups if not group.startswith("override ")}
 
 
 def _calls(path: str, node: Any) -> list[tuple[str, Config]]:

@@ -54,7 +54,7 @@ def test_unknown_and_missing_sources(tmp_path):
     with pytest.raises(FileNotFoundError, match="no data at"):
         identity(tmp_path / "none.zip")
     (tmp_path / "a.rar").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"cannot read \S+a\.rar; data\.source must be"):
+    with pytest.raises(ValueError, match=r"cannot read \S+a\.rar; a source is"):
         members(tmp_path / "a.rar")
 
 

@@ -1,4 +1,5 @@
 from itertools import islice
+from types import SimpleNamespace
 
 import lightning
 import numpy as np
@@ -26,8 +27,9 @@ class Numbers(DataModule):
 class Rank:
     """What a data module asks of its trainer."""
 
-    def __init__(self, global_rank, world_size):
+    def __init__(self, global_rank, world_size, device="cpu"):
         self.global_rank, self.world_size = global_rank, world_size
+        self.strategy = SimpleNamespace(root_device=torch.device(device))
 
 
 def batches(num, rank=None, consumed=0, **options):
@@ -71,11 +73,39 @@ def test_pixels_survive_the_round_trip():
     assert torch.equal(data.to_pixels(x + 0.4 / 127.5), every)
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", [0, 1, 2])
 def test_resume_goes_on_exactly(pairs, num_workers):
     whole = batches(8, flip=True, **pairs)
     resumed = batches(4, consumed=4, flip=True, num_workers=num_workers, **pairs)
     assert_same(whole[4:], resumed)
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_any_number_of_workers_gives_the_same_batches_as_bytes(num_workers):
+    """Pixels cross the border of a process as they are stored."""
+
+    def loaded(num_workers):
+        data = Numbers(batch_size=4, seed=0, num_workers=num_workers)
+        data.setup()
+        return list(islice(data.train_dataloader(), 6))
+
+    batches_there = loaded(num_workers)
+    assert all(batch["real"].dtype == torch.uint8 for batch in batches_there)
+    assert_same(loaded(0), batches_there)
+
+
+def test_ranks_partition_an_epoch():
+    seen = [batch["label"] for rank in range(5) for batch in batches(1, Rank(rank, 5), batch_size=2)]
+    assert sorted(torch.cat(seen).tolist()) == list(range(10))
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_memory_is_pinned_where_the_trainer_is_on_a_gpu(device):
+    data = Numbers(batch_size=4, seed=0)
+    data.setup()
+    assert not data.train_dataloader().pin_memory
+    data.trainer = Rank(0, 1, device)
+    assert data.train_dataloader().pin_memory == (device == "cuda")
 
 
 def test_two_ranks_are_one_rank_row_by_row(pairs):

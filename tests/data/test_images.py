@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dmd2.data import cache
+from dmd2.data import prepare
 from dmd2.data.decode import Decoder
 from dmd2.data.images import Images
 
@@ -36,7 +36,7 @@ def test_every_packing_is_the_same_data(packed, files, tmp_path, suffix):
 def test_a_source_is_decoded_once(packed, tmp_path, monkeypatch):
     source = packed("tar")
     before = images(source, tmp_path).train.x.copy()
-    monkeypatch.setattr(cache, "members", lambda source: pytest.fail("decoded again"))
+    monkeypatch.setattr(prepare, "members", lambda source: pytest.fail("decoded again"))
     np.testing.assert_array_equal(images(source, tmp_path).train.x, before)
 
 
@@ -142,6 +142,7 @@ def test_crop_keeps_the_middle_and_none_squashes():
     wide = encoded(Image.fromarray(pixels), "png")
     assert (Decoder(4)(wide, "a") == 255).all()
     assert (Decoder(2, resize="box")(wide, "a") == 255).all()
+    assert (Decoder(2)(wide, "a") == 255).all(), "what is cut away does not bleed in"
     squashed = Decoder(3, resize="box", crop="none")(wide, "a")
     assert squashed[0].tolist() == [[0, 255, 0]] * 3
 
@@ -154,11 +155,12 @@ def test_adm_halves_then_scales():
     np.testing.assert_array_equal(Decoder(6, resize="adm")(encoded(image, "png"), "a"), expected)
 
 
-def test_a_corrupt_image_is_named_and_nothing_is_left(files, tmp_path, pack):
+def test_a_corrupt_image_is_named_and_nothing_is_opened(files, tmp_path, pack):
     source = pack(tmp_path / "images", files | {"dog/0.png": files["dog/0.png"][:60]})
     with pytest.raises(ValueError, match=r"cannot read the image dog/0\.png"):
         images(source, tmp_path)
-    assert not list((tmp_path / "cache").iterdir())
+    with pytest.raises(FileNotFoundError, match="is not decoded"):
+        Images(source, 6, tmp_path / "cache", batch_size=1, seed=0).setup()
 
 
 def test_empty_and_confused_sources(files, tmp_path, pack):

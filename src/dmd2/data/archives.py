@@ -1,8 +1,10 @@
-"""Readers of what data sets come in: a folder, a zip, a tar; one stream of named files for all three.
+"""Readers of what data sets come in: a folder, a zip, a tar, an LMDB; one stream of named files for all.
 
-Nothing is ever unpacked to disk, and a tar is read front to back, since xz and zstd cannot seek.
+Nothing is ever unpacked to disk, and a tar is read front to back, since xz and zstd cannot seek. The LMDB
+of raw pixels that DMD2's authors publish is read as if it were EDM's zip: PPM images and a dataset.json.
 """
 
+import json
 import lzma
 import os
 import tarfile
@@ -14,24 +16,32 @@ from functools import partial
 from pathlib import Path, PureWindowsPath
 from typing import IO, Any, NamedTuple
 
+import numpy as np
+
 TAR_MODES = {"tar": "r|", "tar.gz": "r|gz", "tgz": "r|gz", "tar.xz": "r|xz", "txz": "r|xz", "tar.zst": "r|"}
 
 
 class Member(NamedTuple):
-    """One file of a source: its name inside, with forward slashes; `read` works until the next member."""
+    """One file of a source: its name inside, with forward slashes, and its bytes.
+
+    `read` works until the next member is asked for; where `lasting`, at any time and in any thread.
+    """
 
     name: str
     read: Callable[[], bytes]
+    lasting: bool = False
 
 
 def members(source: Path) -> Iterator[Member]:
     """The files of a folder or archive, in stored order.
 
     Raises FileNotFoundError where there is nothing at `source`, ValueError for an unknown or damaged
-    archive and for a member that points outside of it, ImportError for .zst without `zstandard`.
+    archive and for a member that points outside of it, ImportError for .zst without `zstandard` and for
+    an LMDB without `lmdb`.
     """
-    if not source.exists():
-        raise FileNotFoundError(f"no data at {source}; give data.source a folder, a zip or a tar")
+    _require(source)
+    if (source / "data.mdb").exists():
+        return _lmdb(source)
     if source.is_dir():
         return _folder(source)
     if source.name.endswith(".zip"):
@@ -39,13 +49,12 @@ def members(source: Path) -> Iterator[Member]:
     for suffix, mode in TAR_MODES.items():
         if source.name.endswith(f".{suffix}"):
             return _tar(source, mode)
-    raise ValueError(f"cannot read {source}; data.source must be a folder, .zip or .{', .'.join(TAR_MODES)}")
+    raise ValueError(f"cannot read {source}; a source is a folder, an LMDB, .zip or .{', .'.join(TAR_MODES)}")
 
 
 def identity(source: Path) -> dict[str, Any]:
     """What changes when the source does: its place, size and time of change (ns); files are not opened."""
-    if not source.exists():
-        raise FileNotFoundError(f"no data at {source}; give data.source a folder, a zip or a tar")
+    _require(source)
     stats = [path.stat() for path in _walk(source)] if source.is_dir() else [source.stat()]
     return {
         "path": str(source.resolve()),
@@ -53,6 +62,11 @@ def identity(source: Path) -> dict[str, Any]:
         "num_bytes": sum(stat.st_size for stat in stats),
         "newest_ns": max((stat.st_mtime_ns for stat in stats), default=0),
     }
+
+
+def _require(source: Path) -> None:
+    if not source.exists():
+        raise FileNotFoundError(f"no data at {source}; a source is a folder, a zip, a tar or an LMDB")
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -63,7 +77,7 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 def _folder(source: Path) -> Iterator[Member]:
     for path in _walk(source):
-        yield Member(path.relative_to(source).as_posix(), path.read_bytes)
+        yield Member(path.relative_to(source).as_posix(), path.read_bytes, lasting=True)
 
 
 def _zip(source: Path) -> Iterator[Member]:
@@ -105,6 +119,47 @@ def _unzstd(file: IO[bytes]) -> IO[bytes]:
     except ImportError as error:
         raise ImportError("reading .tar.zst needs zstandard; type: pip install 'dmd2[zstd]'") from error
     return zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
+
+
+def _lmdb(source: Path) -> Iterator[Member]:
+    """Keys images_I_data (uint8 [C, H, W]), labels_I_data (int64), images_shape and labels_shape (decimal)."""
+    try:
+        import lmdb  # noqa: PLC0415
+    except ImportError as error:
+        raise ImportError("reading an LMDB needs lmdb; type: pip install 'dmd2[lmdb]'") from error
+    try:
+        with (
+            lmdb.open(str(source), readonly=True, lock=False, readahead=False) as database,
+            database.begin() as values,
+        ):
+            num, *shape = map(int, _value(values, "images_shape", source).split())
+            names = [f"{i:08d}.{'ppm' if shape[0] == 3 else 'pgm'}" for i in range(num)]
+            yield Member("dataset.json", partial(_lmdb_labels, values, names, source))
+            for i, name in enumerate(names):
+                yield Member(name, partial(_lmdb_image, values, i, shape, source))
+    except lmdb.Error as error:
+        raise ValueError(f"{source} is damaged ({error}); fetch it again") from error
+
+
+def _lmdb_labels(values: Any, names: list[str], source: Path) -> bytes:
+    labels = (np.frombuffer(_value(values, f"labels_{i}_data", source), np.int64) for i in range(len(names)))
+    return json.dumps({"labels": [[name, int(label[0])] for name, label in zip(names, labels, strict=True)]}).encode()
+
+
+def _lmdb_image(values: Any, i: int, shape: list[int], source: Path) -> bytes:
+    """Pixels [C, H, W] as a binary PPM, or PGM where C is 1."""
+    channels, height, width = shape
+    data = _value(values, f"images_{i}_data", source)
+    if len(data) != channels * height * width:
+        raise ValueError(f"images_{i}_data in {source} has {len(data)} bytes, its shape is {shape}; fetch it again")
+    pixels = np.frombuffer(data, np.uint8).reshape(shape).transpose(1, 2, 0)
+    return b"P%d %d %d 255\n" % (6 if channels == 3 else 5, width, height) + pixels.tobytes()
+
+
+def _value(values: Any, key: str, source: Path) -> bytes:
+    if (found := values.get(key.encode())) is None:
+        raise ValueError(f"{source} lacks the key {key}; an LMDB holds images_0_data, images_shape and labels alike")
+    return found
 
 
 def _inside(name: str, source: Path) -> str:

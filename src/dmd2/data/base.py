@@ -28,7 +28,6 @@ class DataModule(LightningDataModule):
     batch_size        Samples a batch on each rank.
     seed              Seed of the order and of the flips.
     num_workers       Processes that gather batches; 0 gathers in this one.
-    pin_memory        Whether batches wait in pinned memory, for faster copies to a GPU.
     flip              Whether half of the training images are mirrored left to right.
     pairs             Folder of noise-image pairs (`PairStore`) for the regression loss; None for none.
     pairs_batch_size  Pairs a batch on each rank.
@@ -49,7 +48,6 @@ class DataModule(LightningDataModule):
         batch_size: int,
         seed: int,
         num_workers: int = 0,
-        pin_memory: bool = False,
         flip: bool = False,
         pairs: str | Path | None = None,
         pairs_batch_size: int = 0,
@@ -63,7 +61,7 @@ class DataModule(LightningDataModule):
                 "e.g. data.pairs=cache/pairs data.pairs_batch_size=32"
             )
         self.batch_size, self.seed, self.flip = batch_size, seed, flip
-        self.num_workers, self.pin_memory = num_workers, pin_memory
+        self.num_workers = num_workers
         self.pairs_path, self.pairs_batch_size = pairs, pairs_batch_size
         self.pairs: PairStore | None = None
         self.consumed = 0
@@ -104,6 +102,11 @@ class DataModule(LightningDataModule):
         """Number of processes that share a global batch."""
         return 1 if self.trainer is None else self.trainer.world_size
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether batches go to a GPU: they then wait in pinned memory, from which copies are faster."""
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+
     def setup(self, stage: str = "fit") -> None:
         """Open the splits and the pairs; raises ValueError where the pairs have another shape."""
         self.train, self.test, self.class_names = self.load()
@@ -123,7 +126,7 @@ class DataModule(LightningDataModule):
             Batches(self.train, self.pairs, self._pair_order()),
             batch_sampler=order,  # type: ignore[arg-type]  # a Draw, which __getitems__ takes
             num_workers=self.num_workers,
-            pin_memory=self.pin_memory,
+            pin_memory=self.on_gpu,
             collate_fn=as_is,
             persistent_workers=self.num_workers > 0,
         )

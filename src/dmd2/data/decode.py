@@ -17,8 +17,10 @@ class Decoder:
 
     resolution  Height and width in pixels.
     resize      A filter of PIL ("lanczos", "box", "bicubic", ...), or "adm": halved by box while twice too
-                large, then bicubic, as ImageNet-64 was made (Dhariwal & Nichol 2021).
-    crop        "center" scales the short side and cuts the middle, "none" squashes both sides.
+                large, then bicubic, as ADM's ImageNet was made (Dhariwal & Nichol 2021).
+    crop        "center" keeps the middle square, "none" squashes both sides. The square is cut before
+                scaling, as EDM does with "lanczos" (Karras et al. 2022); with "adm", whose authors scale the
+                short side first, after.
     channels    3 for colour, 1 for grey.
 
     An image that fits already keeps its pixels. Alpha is dropped, 16-bit grey keeps its high byte.
@@ -57,14 +59,31 @@ class Decoder:
         return image.convert("RGB" if self.channels == 3 else "L")
 
     def _fit(self, image: Image.Image) -> Image.Image:
-        filter_ = Resampling.BICUBIC if self.resize == "adm" else Resampling[self.resize.upper()]
         if self.resize == "adm":
-            while min(image.size) >= 2 * self.resolution:
-                image = image.resize((image.width // 2, image.height // 2), Resampling.BOX)
+            return self._fit_as_adm(image)
+        size = (self.resolution, self.resolution)
+        if self.crop == "center":
+            image = _middle(image, min(image.size))
+        return image if image.size == size else image.resize(size, Resampling[self.resize.upper()])
+
+    def _fit_as_adm(self, image: Image.Image) -> Image.Image:
+        while min(image.size) >= 2 * self.resolution:
+            image = image.resize((image.width // 2, image.height // 2), Resampling.BOX)
         width, height = self.resolution, self.resolution
         if self.crop == "center":
-            width, height = (round(side * self.resolution / min(image.size)) for side in image.size)
+            scale = self.resolution / min(image.size)
+            width, height = round(image.width * scale), round(image.height * scale)
         if image.size != (width, height):
-            image = image.resize((width, height), filter_)
-        left, top = (width - self.resolution) // 2, (height - self.resolution) // 2
-        return image.crop((left, top, left + self.resolution, top + self.resolution))
+            image = image.resize((width, height), Resampling.BICUBIC)
+        return _middle(image, self.resolution)
+
+
+def kind(data: bytes) -> str:
+    """Format and mode of an image file, e.g. "JPEG CMYK"; only its head is read."""
+    with Image.open(io.BytesIO(data)) as image:
+        return f"{image.format} {image.mode}"
+
+
+def _middle(image: Image.Image, side: int) -> Image.Image:
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side))

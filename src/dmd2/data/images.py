@@ -1,69 +1,106 @@
-"""Images of a folder, a zip or a tar at one resolution, decoded once into a memory-mapped cache."""
+"""Images of a folder, a zip, a tar or an LMDB at one resolution, decoded once into a memory map."""
 
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from dmd2.data.archives import identity
 from dmd2.data.base import DataModule
-from dmd2.data.cache import cache_key, decode_once, open_cached
 from dmd2.data.decode import Decoder
+from dmd2.data.layout import lay_out
+from dmd2.data.prepare import plan_of, prepare
+from dmd2.data.prepared import check_if_changed, is_prepared, open_prepared, read_manifest
 from dmd2.data.split import Split
 
 
 class Images(DataModule):
     """Images uint8 [C, H, W], with classes where the source has them.
 
-    source         A folder of class folders; a .zip, .tar or .tar.gz/.xz/.zst of one; or EDM's zip with a
-                   dataset.json. With train/ and test/ (or val/) at the top level these are the splits.
+    source         A folder that `dmd2 prepare` wrote, opened as it is; a folder of class folders; a .zip,
+                   .tar or .tar.gz/.xz/.zst of one; EDM's zip with a dataset.json; or the authors' LMDB.
+                   With train/ and test/ (or val/) at the top level these are the splits.
     resolution     Height and width in pixels.
     cache          Folder for decoded data; one source with one set of options is decoded there once.
-    resize         A filter of PIL ("lanczos", "box", "bicubic", ...) or "adm", as ImageNet-64 was made.
-    crop           "center" scales the short side and cuts the middle, "none" squashes both sides.
-    channels       3 for colour, 1 for grey.
+    resize         As of `Decoder`.
+    crop           As of `Decoder`.
+    channels       As of `Decoder`.
     test_fraction  Share of each class held out where the source has no test split; 0 leaves `test` empty.
     num_classes    Number of classes where the source shows only some of them, e.g. 1000; None counts them.
+    hint           What to tell somebody who has no such source.
 
-    Takes the arguments of `DataModule` besides. Raises FileNotFoundError where there is no source and
-    ValueError where its contents or an option make no sense.
+    Of a prepared source the options up to `test_fraction` are known: None takes them, and any other value
+    than was prepared is refused. Takes the arguments of `DataModule` besides. Raises FileNotFoundError where
+    there is no source and ValueError where its contents or an option make no sense.
     """
 
     def __init__(
         self,
         source: str | Path,
-        resolution: int,
+        resolution: int | None,
         cache: str | Path,
-        resize: str = "lanczos",
-        crop: str = "center",
-        channels: int = 3,
-        test_fraction: float = 0.0,
+        resize: str | None = None,
+        crop: str | None = None,
+        channels: int | None = None,
+        test_fraction: float | None = None,
         num_classes: int | None = None,
+        hint: str | None = None,
         **common: Any,
     ) -> None:
         super().__init__(**common)
-        if not 0 <= test_fraction < 1:
+        if test_fraction is not None and not 0 <= test_fraction < 1:
             raise ValueError(f"test_fraction must be in [0, 1), got {test_fraction}; e.g. 0.1")
-        self.source, self.cache = Path(source), Path(cache)
-        self.decoder = Decoder(resolution, resize, crop, channels)
-        self.test_fraction, self.least_classes = test_fraction, num_classes
+        self.source, self.cache, self.hint = Path(source), Path(cache), hint
+        self.test_fraction, self.least_classes = test_fraction or 0.0, num_classes
+        options = {"resolution": resolution, "resize": resize, "crop": crop, "channels": channels}
+        asked = {name: value for name, value in options.items() if value is not None}
+        self.decoder = self._as_prepared(asked) if is_prepared(self.source) else _decoder(asked)
 
     @cached_property
     def _key(self) -> str:
-        return cache_key(self.source, self.decoder, self.test_fraction)
+        return plan_of(identity(self.source), asdict(self.decoder), self.test_fraction)
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where the arrays are: at the source, or in the cache."""
+        return self.source if is_prepared(self.source) else self.cache / self._key
 
     def prepare_data(self) -> None:
-        """Decode the source, if nobody has yet; safe when several processes do it at once."""
-        decode_once(self.source, self.decoder, self.test_fraction, self.cache / self._key)
+        """Decode the source, if nobody has yet, and see that nobody altered what was decoded.
+
+        Safe when several processes do it at once.
+        """
+        if self.hint and not self.source.exists():
+            raise FileNotFoundError(f"no data at {self.source}; {self.hint}")
+        if not self.folder.exists():
+            prepare(self.source, lay_out(self.source, self.test_fraction), self.decoder, self.folder)
+        check_if_changed(self.folder)
 
     def load(self) -> tuple[Split, Split, list[str]]:
-        if not (self.cache / self._key).exists():
+        if not self.folder.exists():
             raise FileNotFoundError(f"{self.source} is not decoded in {self.cache}; call prepare_data() first")
-        train, test, class_names = open_cached(self.cache / self._key)
+        train, test, class_names = open_prepared(self.folder)
         if self.least_classes is not None:
             class_names = self._widened(class_names, self.least_classes)
         return train, test, class_names
 
     def identity(self) -> dict[str, Any]:
+        if is_prepared(self.source):  # Wherever it lies, it is the same data.
+            return {"content": read_manifest(self.source)["content"], "num_classes": self.least_classes}
         return {"cache": self._key, "num_classes": self.least_classes}
+
+    def _as_prepared(self, asked: dict[str, Any]) -> Decoder:
+        """What was done to the prepared source; raises ValueError where something else is asked for."""
+        done = read_manifest(self.source)["decoder"]
+        for name, value in asked.items():
+            if value != done[name]:
+                raise ValueError(
+                    f"{self.source} was prepared with {name}={done[name]}, got {value}; "
+                    f"type data.{name}={done[name]}, or prepare it again elsewhere"
+                )
+        if self.test_fraction:
+            raise ValueError(f"{self.source} has its splits, got {self.test_fraction=}; set data.test_fraction=null")
+        return Decoder(**done)
 
     def _widened(self, class_names: list[str], num_classes: int) -> list[str]:
         """Room for the classes that the source does not show."""
@@ -73,3 +110,9 @@ class Images(DataModule):
                 f"classes; set data.num_classes={len(class_names)}"
             )
         return class_names + [str(i) for i in range(len(class_names), num_classes)]
+
+
+def _decoder(options: dict[str, Any]) -> Decoder:
+    if "resolution" not in options:
+        raise ValueError("the images have no resolution yet; e.g. data.resolution=64")
+    return Decoder(**options)

@@ -30,6 +30,11 @@ class Layout:
     labels: dict[str, int]
     class_names: list[str]
 
+    @property
+    def splits(self) -> dict[str, list[str]]:
+        """Names in row order of each split."""
+        return {"train": self.train, "test": self.test}
+
 
 def lay_out(source: Path, test_fraction: float) -> Layout:
     """Lay out the images of `source`, by its dataset.json (EDM's format) or its folders.

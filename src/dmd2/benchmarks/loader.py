@@ -1,0 +1,82 @@
+"""Images a second that the loader hands to one training process, by number of workers."""
+
+import os
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.lib.format import open_memmap
+
+from dmd2.data.base import DataModule
+from dmd2.data.images import Images
+from dmd2.data.split import Split
+
+NUM_MADE_UP, SHAPE = 20_000, (3, 64, 64)
+
+
+class MadeUp(DataModule):
+    """Images of no content, in a memory map in `folder`; takes the arguments of `DataModule` besides."""
+
+    def __init__(self, folder: Path, **common: Any) -> None:
+        super().__init__(**common)
+        self.path = folder / "x.npy"
+
+    def prepare_data(self) -> None:
+        """Write the array, unless that is done."""
+        if not self.path.exists():
+            x = open_memmap(self.path, "w+", np.uint8, (NUM_MADE_UP, *SHAPE))
+            x.reshape(-1)[:] = np.arange(x.size, dtype=np.uint8)
+
+    def load(self) -> tuple[Split, Split, list[str]]:
+        split = Split(np.load(self.path, mmap_mode="r"), np.zeros(NUM_MADE_UP, np.int64))
+        return split, split, []
+
+
+def loader(
+    source: Path | None, batch_size: int, num_batches: int, num_repeats: int, num_workers: list[int], target: int
+) -> list[str]:
+    """A table of rates [images/s] and of their ratios to the first row's, and a verdict.
+
+    source       A folder of `dmd2 prepare`; None makes images up.
+    batch_size   Images a batch.
+    num_batches  Batches that are timed, after the first one.
+    num_repeats  The median of so many counts.
+    num_workers  Rows of the table.
+    target       Images a second to feed.
+    """
+    with TemporaryDirectory() as folder:
+        rates = {
+            workers: median(
+                _rate(_data(source, Path(folder), batch_size, workers), num_batches) for _ in range(num_repeats)
+            )
+            for workers in num_workers
+        }
+    first, best = rates[num_workers[0]], max(rates.values())
+    lines = ["| workers | images/s | ratio |", "|---|---|---|"]
+    lines += [f"| {workers} | {rate:,.0f} | {rate / first:.2f} |" for workers, rate in rates.items()]
+    verdict = "feeds" if best >= target else "does not feed"
+    return [
+        *lines,
+        f"this host ({os.cpu_count()} cores) {verdict} {target:,} images/s: {best / target:.1f} times that",
+    ]
+
+
+def _data(source: Path | None, folder: Path, batch_size: int, num_workers: int) -> DataModule:
+    common: dict[str, Any] = {"batch_size": batch_size, "seed": 0, "num_workers": num_workers}
+    data = MadeUp(folder, **common) if source is None else Images(source, None, folder, **common)
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+def _rate(data: DataModule, num_batches: int) -> float:
+    """Images a second once the first batch is there."""
+    batches = iter(data.train_dataloader())
+    next(batches)
+    start = perf_counter()
+    num_images = sum(len(batch["real"]) for batch in islice(batches, num_batches))
+    return num_images / (perf_counter() - start)

@@ -1,0 +1,25 @@
+"""Prepare data for training, by a recipe; begun again after a kill, it goes on where it was.
+
+usage: dmd2 prepare recipe=NAME source=PATH out=DIR [recipe.KEY=VALUE ...]
+
+  recipe   What to make, e.g. imagenet64; conf/recipe/NAME.yaml has its options.
+  source   What to make it of, e.g. the folder of ILSVRC's train images.
+  out      Folder for what is made; a finished one is checked, byte for byte.
+"""
+
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from dmd2.config import check_options, config_folder
+from dmd2.errors import answered
+from dmd2.runtime import build
+
+
+@hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="prepare")
+@answered
+def main(options: DictConfig) -> None:
+    """Follow the recipe, and print its report."""
+    check_options(options, "prepare")
+    print("\n".join(build(options.recipe)(Path(options.source), Path(options.out))))

@@ -1,0 +1,63 @@
+"""What `dmd2 prepare` can make: each recipe is a function of a source and a place, and says what it did."""
+
+from pathlib import Path
+
+from dmd2.data.decode import Decoder
+from dmd2.data.layout import Layout, lay_out
+from dmd2.data.prepare import Broken, prepare
+from dmd2.data.prepared import MANIFEST, check, is_prepared, open_prepared, read_manifest
+
+NUM_NAMED = 10  # Broken files that the report names; the manifest names all.
+
+
+def images(
+    source: Path,
+    out: Path,
+    decoder: Decoder,
+    test_fraction: float,
+    num_classes: int | None,
+    broken: Broken,
+) -> list[str]:
+    """Labelled images at one size, for `data=images`; lines of a report.
+
+    decoder        What is done to every image.
+    test_fraction  Share of each class held out where the source has no test split.
+    num_classes    Classes that the source must show, since labels count them; None takes what there is.
+    broken         Whether files that are no images "stop" it, or are left out and named ("skip").
+
+    Where `out` is finished, its hashes are checked instead.
+    """
+    if is_prepared(out):
+        if read_manifest(out)["decoder"] != (asked := vars(decoder)):
+            raise ValueError(f"{out} was prepared in another way than {asked}; remove it, or choose another out")
+        check(out)
+        return [f"{out} is finished, and what it holds is what its manifest says", *report(out)]
+    layout = lay_out(source, test_fraction)
+    if num_classes is not None:
+        _require(layout, num_classes, source)
+    prepare(source, layout, decoder, out, broken)
+    return report(out)
+
+
+def report(folder: Path) -> list[str]:
+    """What a prepared folder holds, what its files were, and which were left out."""
+    train, test, class_names = open_prepared(folder)
+    manifest = read_manifest(folder)
+    size = " x ".join(map(str, train.x.shape[1:]))
+    kinds = sorted(manifest["kinds"].items(), key=lambda item: -item[1])
+    lines = [
+        f"{len(train)} images to train on, {len(test)} to test, {size}, {len(class_names)} classes: {folder}",
+        "the files were " + ", ".join(f"{num} {kind}" for kind, num in kinds),
+    ]
+    if broken := manifest["broken"]:
+        rest = f" and {len(broken) - NUM_NAMED} more, all in {folder / MANIFEST}" if broken[NUM_NAMED:] else ""
+        lines.append(f"{len(broken)} broken, left out: {', '.join(broken[:NUM_NAMED])}{rest}")
+    return lines
+
+
+def _require(layout: Layout, num_classes: int, source: Path) -> None:
+    if layout.class_names and len(layout.class_names) != num_classes:
+        raise ValueError(
+            f"{source} shows {len(layout.class_names)} classes, the recipe wants {num_classes}, and labels count "
+            f"them; complete it, or type recipe.num_classes={len(layout.class_names)}"
+        )
