@@ -75,6 +75,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["evaluate", "run=gone"], ["gone"]),
         (["compare", "runs=gone", "out=null"], ["gone"]),
         (["pairs"], ["pairs", "digits_dmd"]),
+        (["import"], ["source=VALUE", "out=VALUE"]),
+        (["import", "source=gone.pkl", "out=teacher.safetensors"], ["gone.pkl"]),
+        (
+            ["train", "teacher=edm_cifar10_cond_vp"],
+            ["download https://", "dmd2 import source=edm-cifar10"],
+        ),
     ],
     ids=lambda value: " ".join(value),
 )

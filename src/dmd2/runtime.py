@@ -9,14 +9,14 @@ from typing import Any
 
 import lightning as L
 import torch
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from dmd2.callbacks.interrupt import Interrupt
 from dmd2.callbacks.progress import Progress
 from dmd2.conditioning import Conditioner
-from dmd2.config import Config
+from dmd2.config import Config, teacher_file
 from dmd2.data.base import DataModule
 from dmd2.data.pairs import PairWriter
 from dmd2.generation import Numbered, TeacherMaker
@@ -30,7 +30,8 @@ from dmd2.quiet import quiet
 from dmd2.randomness import seeded
 from dmd2.sampling import FewStepSampler, Heun
 from dmd2.scoring import References, Scoring
-from dmd2.weights.store import load_weights, save_weights
+from dmd2.weights.architecture import check_architecture
+from dmd2.weights.store import load_weights, read_metadata, save_weights
 
 
 class Teacher:
@@ -79,14 +80,13 @@ def build_teacher(config: Config, data: DataModule) -> Teacher:
 
     Raises ValueError where it does not fit the data.
     """
-    section = config["teacher"]
+    section, path = config["teacher"], teacher_file(config)
     with seeded(0, "teacher"):
         denoiser: Denoiser = build(section["denoiser"])
     conditioner = build(section["conditioner"])
     check_fit(denoiser, conditioner, data)
-    if section["weights"] is not None:
-        path = Path(section["weights"])
-        load_weights(denoiser, path)
+    if path is not None:
+        load_fitting(denoiser, path, section)
         return Teacher(denoiser, conditioner, key_of(str(path.resolve()), path.stat().st_mtime_ns))
     if section["guidance"] != 1.0 and not section["pretrain"]["module"].get("condition_dropout"):
         raise ValueError(
@@ -102,6 +102,14 @@ def build_teacher(config: Config, data: DataModule) -> Teacher:
         save_weights(train_teacher(config, denoiser, conditioner, own_data), path)
     load_weights(denoiser, path)
     return Teacher(denoiser, conditioner, key)
+
+
+def load_fitting(denoiser: Denoiser, path: Path, section: Config) -> None:
+    """Fill a denoiser of a teacher section from a file; raises ValueError where the file says it is of another."""
+    if "model" in section["denoiser"]:
+        model = get_object(section["denoiser"]["model"]["_target_"])
+        check_architecture(path, read_metadata(path), section, model)
+    load_weights(denoiser, path)
 
 
 def check_fit(denoiser: Denoiser, conditioner: Conditioner, data: DataModule) -> None:
@@ -224,7 +232,7 @@ def build_module(
         **{key: config[key] for key in MODULE_KEYS},
     )
     if config["weights"] is not None:
-        load_weights(module.generator, Path(config["weights"]))
+        load_fitting(module.generator, Path(config["weights"]), config["teacher"])
     return module
 
 
@@ -241,7 +249,7 @@ class Student:
 
 
 def load_student(run: Path, weights: str | None) -> Student:
-    """Read a run directory; `weights` names an average or "raw", None is the run's first.
+    """Read a run directory; `weights` names an average, "raw" or a file, None is the run's first average.
 
     Raises FileNotFoundError where there is no run, or one without weights.
     """
@@ -251,6 +259,8 @@ def load_student(run: Path, weights: str | None) -> Student:
     generator: Denoiser = build(config["teacher"]["denoiser"])
     if weights is None:
         load_weights(generator, run / "checkpoints" / "student.safetensors")
+    elif weights.endswith(".safetensors"):
+        load_fitting(generator, Path(weights), config["teacher"])
     else:
         names = [f"ema_{decay:g}" for decay in config["ema"]]
         if weights not in (*names, "raw"):

@@ -25,7 +25,7 @@ from dmd2.callbacks.evaluation import Evaluation
 from dmd2.callbacks.interrupt import Interrupt
 from dmd2.callbacks.samples import Samples
 from dmd2.callbacks.speed import Speed, peak_memory_bytes
-from dmd2.config import Config, config_folder, resolved
+from dmd2.config import Config, config_folder, resolved, teacher_file
 from dmd2.errors import answered
 from dmd2.files import write_json
 from dmd2.module import DMD
@@ -77,6 +77,7 @@ class Run:
         """Build everything, the cheap and the checkable first, and train."""
         config = self.config
         check_hardware(config)
+        teacher_file(config)
         data, sampler = build_data(config["data"]), build(config["sampler"])
         objective = build_objective(config, data)
         teacher = build_teacher(config, data)
