@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed-$(subst $(eval ) ,,$(EXTRAS))
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install lint types test train sweep pretrain pairs prepare sample evaluate compare benchmark clean
+.PHONY: help install lint types test train sweep pretrain pairs prepare sample evaluate compare import benchmark clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | awk -F'|' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -61,6 +61,9 @@ compare: $(STAMP) ## one table of many runs: ARGS="runs=runs/sweeps/TIME out=DIR
 
 benchmark: $(STAMP) ## measure a part on this host: ARGS="part=loader source=DIR"
 	$(BIN)/dmd2 benchmark $(ARGS)
+
+import: $(STAMP) ## make a file of published weights: ARGS="source=FILE out=FILE.safetensors"
+	$(BIN)/dmd2 import $(ARGS)
 
 clean: ## remove the environment and caches; runs/ and cache/ stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache build dist

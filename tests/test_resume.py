@@ -1,6 +1,5 @@
 """A run that was ended goes on as if it had not been: same weights, same log, same pictures."""
 
-import csv
 import json
 import os
 import signal
@@ -13,6 +12,7 @@ import pytest
 import torch
 
 from dmd2 import cli
+from dmd2.callbacks.metrics_file import read_rows
 from dmd2.checkpoints import load, newest, saved
 
 SMALL = [
@@ -63,7 +63,7 @@ def inside(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def log(run: str) -> list[dict[str, str]]:
     """The rows of metrics.csv, without what a clock says."""
-    rows = csv.DictReader(Path(run, "metrics.csv").open(newline=""))
+    rows = read_rows(Path(run, "metrics.csv"))
     return [{key: value for key, value in row.items() if not key.startswith("speed/")} for row in rows]
 
 

@@ -82,6 +82,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["train", "data=imagenet64"], ["data/imagenet64", "dmd2 prepare recipe=imagenet64", "image-net.org"]),
         (["train", "data=images", "data.source=."], ["data.resolution=64"]),
         (["benchmark", "part=gone"], ["gone", "loader"]),
+        (["import"], ["source=VALUE", "out=VALUE"]),
+        (["import", "source=gone.pkl", "out=teacher.safetensors"], ["gone.pkl"]),
+        (
+            ["train", "teacher=edm_cifar10_cond_vp"],
+            ["download https://", "dmd2 import source=edm-cifar10"],
+        ),
     ],
     ids=lambda value: " ".join(value),
 )

@@ -15,7 +15,10 @@ VERBS = {
     "evaluate": "score a run's student again",
     "compare": "one table and one picture of many runs",
     "benchmark": "measure a part on this host: images a second of the loader",
+    "import": "turn published weights into a file that this program reads",
 }
+MODULES = {"import": "import_weights"}
+"""Where a verb's module has another name: Python keeps this word for itself."""
 
 HELP = """dmd2: diffusion models in one to four steps, by distribution matching distillation.
 
@@ -46,7 +49,7 @@ def main() -> None:
     from dmd2.errors import fail_for_users  # noqa: PLC0415
 
     try:
-        importlib.import_module(f"dmd2.commands.{verb}").main()
+        importlib.import_module(f"dmd2.commands.{MODULES.get(verb, verb)}").main()
     except Exception as error:
         fail_for_users(error)
         raise
@@ -54,7 +57,7 @@ def main() -> None:
 
 def verb_help(verb: str) -> str:
     """A verb's own page: its module's docstring, read without importing it, and the experiments there are."""
-    source = (Path(__file__).parent / "commands" / f"{verb}.py").read_text()
+    source = (Path(__file__).parent / "commands" / f"{MODULES.get(verb, verb)}.py").read_text()
     text = source.split('"""')[1].strip()
     if verb not in ("train", "pretrain", "pairs"):
         return text

@@ -49,7 +49,7 @@ SECTIONS: dict[str, set[str]] = {
         "sampler", "optimizer", "metric", "callbacks", "logger", "trainer", "paths",
     },
     "teacher": {
-        "sigma_data", "weighting", "guidance", "denoiser", "conditioner", "head", "weights", "pretrain",
+        "sigma_data", "weighting", "guidance", "denoiser", "conditioner", "head", "url", "weights", "pretrain",
     },
     "teacher.pretrain": {"max_iterations", "data", "module"},
     "pairs": {"num_pairs", "batch_size", "dtype", "num_steps"},
@@ -91,6 +91,25 @@ def check(config: Config) -> None:
                 raise ValueError(f"loss.{player}.{name} is set, but this loss has no such term")
     for path, node in (*_calls("", config), *_calls("teacher.pretrain.data", merged)):
         _check_call(path, node)
+
+
+def teacher_file(config: Config) -> Path | None:
+    """The file that `teacher.weights` names, None where the teacher is trained here.
+
+    Raises FileNotFoundError that says where a published teacher comes from, ValueError where there is none to have.
+    """
+    section = config["teacher"]
+    if section["weights"] is None:
+        if section["pretrain"] is None:
+            raise ValueError("this teacher is not trained here; name its file: teacher.weights=FILE.safetensors")
+        return None
+    path, url = Path(section["weights"]), section.get("url")
+    if url is not None and not path.is_file():
+        raise FileNotFoundError(
+            f"there are no weights at {path}; download {url} and type: "
+            f"dmd2 import source={url.rpartition('/')[2]} out={path}"
+        )
+    return path
 
 
 def unknown_override(text: str, verb: str) -> str | None:

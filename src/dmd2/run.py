@@ -19,7 +19,7 @@ from dmd2.callbacks.metrics_file import MetricsFile
 from dmd2.callbacks.samples import Samples
 from dmd2.callbacks.speed import Speed, peak_memory_bytes
 from dmd2.checkpoints import check
-from dmd2.config import Config
+from dmd2.config import Config, teacher_file
 from dmd2.files import sha256, write_bytes, write_json
 from dmd2.module import DMD
 from dmd2.pictures import score_plot
@@ -75,6 +75,7 @@ class Run:
         """Build everything, the cheap and the checkable first, and train, from a checkpoint on if there is one."""
         config, folder = self.config, self.folder
         check_hardware(config)
+        teacher_file(config)
         data, sampler = build_data(config["data"]), build(config["sampler"])
         earlier = check(checkpoint) if checkpoint else None
         now = meaning(config, data.fingerprint(), config["trainer"]["devices"])

@@ -9,7 +9,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
@@ -17,7 +17,7 @@ from dmd2.callbacks.checkpoint import Checkpoint
 from dmd2.callbacks.interrupt import Interrupt
 from dmd2.callbacks.progress import Progress
 from dmd2.conditioning import Conditioner
-from dmd2.config import Config
+from dmd2.config import Config, teacher_file
 from dmd2.data.base import DataModule
 from dmd2.data.pairs import PairWriter
 from dmd2.files import sha256
@@ -32,7 +32,8 @@ from dmd2.quiet import quiet
 from dmd2.randomness import seeded
 from dmd2.sampling import FewStepSampler, Heun
 from dmd2.scoring import References, Scoring
-from dmd2.weights.store import load_weights, save_weights
+from dmd2.weights.architecture import check_architecture
+from dmd2.weights.store import load_weights, read_metadata, save_weights
 
 
 @dataclass(frozen=True)
@@ -87,15 +88,14 @@ def build_teacher(config: Config, data: DataModule) -> Teacher:
 
     Raises ValueError where it does not fit the data, and FileNotFoundError where `teacher.weights` is not there.
     """
-    section = config["teacher"]
+    section, path = config["teacher"], teacher_file(config)
     with seeded(0, "teacher"):
         denoiser: Denoiser = build(section["denoiser"])
     denoiser.requires_grad_(False).eval()
     conditioner = build(section["conditioner"])
     check_fit(denoiser, conditioner, data)
-    if section["weights"] is not None:
-        path = Path(section["weights"])
-        load_weights(denoiser, path)
+    if path is not None:
+        load_fitting(denoiser, path, section)
         return Teacher(denoiser, conditioner, sha256(path)[:16], path, data)
     if section["guidance"] != 1.0 and not section["pretrain"]["module"].get("condition_dropout"):
         raise ValueError(
@@ -115,6 +115,14 @@ def give_weights(teacher: Teacher, config: Config) -> None:
     if not teacher.path.exists():
         save_weights(train_teacher(config, teacher), teacher.path)
     load_weights(teacher.denoiser, teacher.path)
+
+
+def load_fitting(denoiser: Denoiser, path: Path, section: Config) -> None:
+    """Fill a denoiser of a teacher section from a file; raises ValueError where the file says it is of another."""
+    if "model" in section["denoiser"]:
+        model = get_object(section["denoiser"]["model"]["_target_"])
+        check_architecture(path, read_metadata(path), section, model)
+    load_weights(denoiser, path)
 
 
 def check_fit(denoiser: Denoiser, conditioner: Conditioner, data: DataModule) -> None:
@@ -243,7 +251,7 @@ def build_module(
     )
     module.configure_optimizers()
     if config["weights"] is not None:
-        load_weights(module.generator, Path(config["weights"]))
+        load_fitting(module.generator, Path(config["weights"]), config["teacher"])
     return module
 
 

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from dmd2.checkpoints import load, newest
 from dmd2.config import Config
 from dmd2.nets.denoiser import Denoiser
-from dmd2.runtime import build, build_data, device_for
+from dmd2.runtime import build, build_data, device_for, load_fitting
 from dmd2.scoring import Scoring
 from dmd2.weights.store import load_weights
 
@@ -23,7 +23,7 @@ class Student:
 
 
 def load_student(run: Path, weights: str | None) -> Student:
-    """Read a run directory; `weights` names an average or "raw", None is the run's first.
+    """Read a run directory; `weights` names an average, "raw" or a file, None is the run's first average.
 
     Raises FileNotFoundError where there is no run, or one without weights.
     """
@@ -33,6 +33,8 @@ def load_student(run: Path, weights: str | None) -> Student:
     generator: Denoiser = build(config["teacher"]["denoiser"])
     if weights is None:
         load_weights(generator, run / "checkpoints" / "student.safetensors")
+    elif weights.endswith(".safetensors"):
+        load_fitting(generator, Path(weights), config["teacher"])
     else:
         names = [f"ema_{decay:g}" for decay in config["ema"]]
         if weights not in (*names, "raw"):

@@ -3,7 +3,9 @@
 usage: dmd2 evaluate run=DIR [weights=raw] [num_samples=10000] [batch_size=500]
 
   run          A run's directory, e.g. runs/digits_dmd2/latest.
-  weights      Which of the run's averages, or "raw".
+  weights      Which of the run's averages, or "raw", or a generator's .safetensors, e.g. of `dmd2 import`.
+               DIR then needs no more than the config.yaml of what to score it by, which
+               `dmd2 train --cfg job --resolve KEY=VALUE ... > DIR/config.yaml` writes.
   num_samples  Samples a score; more is exacter, and scores compare only at the same number.
   batch_size   Samples at once; the score does not depend on it.
 """
@@ -20,6 +22,9 @@ from dmd2.files import write_json
 from dmd2.report import print_table
 from dmd2.students import load_student
 
+NOT_RUN = {"status": "not trained here", "iterations": 0, "floor": {}, "baselines": {}, "teacher": {}}
+"""The summary of a directory that holds a config.yaml only."""
+
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="evaluate")
 @answered
@@ -34,7 +39,9 @@ def main(options: DictConfig) -> None:
     scores = scoring.student(student.generator)
     name = options.weights or "student"
     write_json(run / "evaluation.json", {"weights": name, "num_samples": scoring.num_samples, "metrics": scores})
-    summary = json.loads((run / "summary.json").read_text()) | {"metrics": scores, "students": {name: scores}}
+    path = run / "summary.json"
+    summary = json.loads(path.read_text()) if path.exists() else NOT_RUN | {"experiment": student.config["name"]}
+    summary |= {"metrics": scores, "students": {name: scores}}
     if scoring.num_samples != student.config["metric"]["num_samples"]:
         summary |= {"floor": {}, "baselines": {}, "teacher": {}}  # those were scored with another number of samples
     print_table(summary, scoring.primary)

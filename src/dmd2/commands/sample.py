@@ -5,7 +5,7 @@ usage: dmd2 sample run=DIR [num_images=100] [out=samples] [KEY=VALUE ...]
   run          A run's directory, e.g. runs/digits_dmd2/latest.
   num_images   How many; the classes come in turn.
   out          Folder for the files.
-  weights      Which of the run's averages, or "raw".
+  weights      Which of the run's averages, or "raw", or a generator's .safetensors, e.g. of `dmd2 import`.
   seed         Another seed gives other samples; sample i is the same for any num_images and batch_size.
   batch_size   Samples at once.
 """
