@@ -141,8 +141,11 @@ def test_wandb_offline_gets_the_same_keys(monkeypatch: pytest.MonkeyPatch) -> No
     pytest.importorskip("wandb", reason="wandb is an optional extra")
     monkeypatch.setenv("WANDB_MODE", "offline")
     dmd2("train", *SMALL, "max_iterations=2", "log_every=1", "logger=wandb", "paths.run=logged")
-    assert list(Path("logged/wandb").glob("offline-run-*"))
-    assert Path("logged/metrics.csv").exists() and Path("logged/wandb_id.txt").read_text()
+    assert Path("logged/metrics.csv").exists()
+    dmd2("train", *SMALL, "max_iterations=2", "log_every=1", "logger=wandb", "paths.run=logged", "resume=auto")
+    page = Path("logged/wandb_id.txt").read_text()
+    lives = list(Path("logged/wandb").glob("offline-run-*"))
+    assert len(lives) == 2 and all(life.name.endswith(f"-{page}") for life in lives), "a resumed run has one page"
 
 
 @pytest.mark.slow

@@ -79,11 +79,12 @@ def _real(scoring: Scoring, labels: torch.Tensor) -> torch.Tensor:
 
 def print_table(summary: Mapping[str, Any], primary: str) -> None:
     """The scores of a summary beside their references, on the console."""
-    table = Table(title=f"{summary['experiment']}: {summary['status']} after {summary['iterations']} iterations")
+    title = f"{summary['experiment']}: {summary['status']} after {summary['iterations']} iterations"
+    table = Table(title=title, box=None, padding=(0, 1, 0, 0), pad_edge=False)
     names = columns(summary, primary)
     table.add_column("samples", no_wrap=True)
     for name in names:
-        table.add_column(name.replace("_", " "), justify="right")
+        table.add_column(name.replace("_", " "), justify="right", min_width=max(map(len, name.split("_"))))
     for label, scores in rows(summary):
         table.add_row(label, *(f"{scores[name]:.3g}" for name in names))
     Console().print(table)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from dmd2.data.split import Split
-from dmd2.files import write_json
+from dmd2.files import sha256, write_json
 
 ARRAYS = ("train.npy", "train_labels.npy", "test.npy", "test_labels.npy")
 MANIFEST = "manifest.json"
@@ -44,7 +44,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def write_manifest(folder: Path, class_names: list[str], about: Mapping[str, Any]) -> None:
     """Vouch for the arrays in `folder`; the last thing that is written there."""
     arrays = {
-        name: {"num_bytes": (folder / name).stat().st_size, "sha256": _digest(folder / name)} for name in ARRAYS
+        name: {"num_bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)} for name in ARRAYS
     }
     content = {"content": _content(arrays, class_names)}
     write_json(folder / MANIFEST, {**about, **content, "arrays": arrays, "class_names": class_names})
@@ -75,7 +75,7 @@ def check(folder: Path) -> None:
     manifest = read_manifest(folder)
     for name in ARRAYS:
         _stat(folder / name)
-        if _digest(folder / name) != manifest["arrays"][name]["sha256"]:
+        if sha256(folder / name) != manifest["arrays"][name]["sha256"]:
             raise ValueError(f"{folder / name} was altered, its hash is not the manifest's; {_again(folder)}")
     with suppress(OSError):  # A read-only folder is hashed each time.
         (folder / MANIFEST).touch()
@@ -92,11 +92,6 @@ def _stat(path: Path) -> Any:
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing; {_again(path.parent)}")
     return path.stat()
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _content(arrays: Mapping[str, Mapping[str, Any]], class_names: list[str]) -> str:
