@@ -12,14 +12,14 @@ ROOT = Path(__file__).parents[1] / "src" / "dmd2"
 # From the ground up. A name stands for a module or for a whole package; a package may import its own modules.
 FLOORS = (
     {"", "randomness", "quiet", "files"},
-    {"schedules", "conditioning", "learning_rate", "ema", "faults", "weights"},
+    {"schedules", "sizes", "conditioning", "learning_rate", "ema", "faults", "weights"},
     {"losses.functional", "losses.weighting", "losses.distances", "metrics", "data"},
     {"nets"},
     {"sampling", "losses"},
     {"generation", "guarded"},
     {"module", "pretrain"},
     {"scoring", "pictures", "config"},
-    {"callbacks", "report", "errors"},
+    {"callbacks", "report", "errors", "benchmarks"},
     {"runtime"},
     {"commands"},
     {"cli"},
@@ -31,7 +31,7 @@ ROOMS = {
     "lightning": {"guarded", "module", "pretrain", "callbacks", "runtime", "commands", "data"},
     "wandb": {"callbacks.wandb"},
     "diffusers": set[str](),
-    "transformers": set[str](),
+    "transformers": {"metrics.dino"},
 }
 OPTIONAL = {
     "zstandard",

@@ -249,15 +249,24 @@ def load_student(run: Path, weights: str | None) -> Student:
         raise FileNotFoundError(f"there is no run at {run}; name a run's directory: run=runs/digits_dmd2/latest")
     config: Config = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))  # type: ignore[assignment]
     generator: Denoiser = build(config["teacher"]["denoiser"])
-    if weights is None:
-        load_weights(generator, run / "checkpoints" / "student.safetensors")
-    else:
-        names = [f"ema_{decay:g}" for decay in config["ema"]]
-        if weights not in (*names, "raw"):
-            raise ValueError(f"this run has no weights {weights!r}; choose from {', '.join((*names, 'raw'))}")
-        prefix = "generator." if weights == "raw" else f"ema.models.{names.index(weights)}."
-        state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True, map_location="cpu")["state_dict"]
-        generator.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+    read_student(run, config, weights, generator)
     scoring: Scoring = build(config["metric"])
     scoring.attach(build_data(config["data"]), build(config["teacher"]["conditioner"]), build(config["sampler"]))
     return Student(config, generator.requires_grad_(False).eval().to(device_for(config)), scoring)
+
+
+def student_names(config: Config) -> list[str]:
+    """The names of a run's weights: averages first, then the raw ones."""
+    return [*(f"ema_{decay:g}" for decay in config["ema"]), "raw"]
+
+
+def read_student(run: Path, config: Config, weights: str | None, generator: Denoiser) -> None:
+    """Fill a generator with some of a run's weights; raises ValueError where it has none of this name."""
+    if weights is None:
+        load_weights(generator, run / "checkpoints" / "student.safetensors")
+        return
+    if weights not in (names := student_names(config)):
+        raise ValueError(f"this run has no weights {weights!r}; choose from {', '.join(names)}")
+    prefix = "generator." if weights == "raw" else f"ema.models.{names.index(weights)}."
+    state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True, map_location="cpu")["state_dict"]
+    generator.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})

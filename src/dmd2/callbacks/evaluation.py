@@ -12,13 +12,17 @@ from dmd2.scoring import References, Scoring
 class Evaluation(L.Callback):
     """Every `every` iterations and at the end: `score/WEIGHTS/METRIC` to the loggers, a row to `history`.
 
-    Beside the first scores the references (teacher, real data, baselines) are made, once a teacher.
+    Where the metric has several numbers of samples, the first is scored each time (`score/raw/fid_10k`), all of
+    them every `full_every` iterations and at the end (`score/raw/fid_50k`); None is at the end alone. Ranks share
+    the samples. Beside the first scores the references (teacher, real data, baselines) are made, once a teacher.
     """
 
-    def __init__(self, every: int) -> None:
+    def __init__(self, every: int, full_every: int | None = None) -> None:
         if every < 1:
             raise ValueError(f"callbacks.evaluation.every must be at least 1, got {every}")
-        self.every = every
+        if full_every is not None and (full_every < 1 or full_every % every):
+            raise ValueError(f"callbacks.evaluation.full_every must be a multiple of every={every}, got {full_every}")
+        self.every, self.full_every = every, full_every
         self.history: list[dict[str, Any]] = []
         self.references: References = {}
 
@@ -36,14 +40,15 @@ class Evaluation(L.Callback):
         """Score when it is time."""
         last = trainer.global_step >= trainer.max_steps
         if trainer.global_step % self.every == 0 or last:
-            self.score(trainer, pl_module)
+            full = last or (self.full_every is not None and trainer.global_step % self.full_every == 0)
+            self.score(trainer, pl_module, None if full else 1)
 
-    def score(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Score all weights now; abandoned when the trainer is told to stop."""
+    def score(self, trainer: L.Trainer, pl_module: L.LightningModule, num_sizes: int | None = None) -> None:
+        """Score all weights now, at the first `num_sizes` numbers of samples; abandoned when told to stop."""
         assert isinstance(pl_module, DMD)
         try:
             scores = {
-                name: self.scoring.student(network, stop=lambda: trainer.should_stop)
+                name: self.scoring.student(network, lambda: trainer.should_stop, num_sizes)
                 for name, network in pl_module.students().items()
             }
         except InterruptedError:

@@ -159,13 +159,13 @@ class Run:
 
 
 def best(history: list[dict[str, Any]], primary: str) -> dict[str, Any]:
-    """The best score in a run by the primary metric: of which weights, at which iteration."""
+    """The best score in a run by the primary metric: of which weights, at which iteration, the best of how many."""
     found = [
         {"iteration": row["iteration"], "weights": name, primary: scores[primary]}
         for row in history
         for name, scores in row["scores"].items()
     ]
-    return min(found, key=lambda row: row[primary], default={})
+    return min(found, key=lambda row: row[primary]) | {"of": len(found)} if found else {}
 
 
 def point_to(folder: Path) -> None:
