@@ -15,7 +15,9 @@ from dmd2.config import config_folder, resolved
 
 EXPERIMENTS = sorted(path.stem for path in (config_folder() / "experiment").glob("*.yaml"))
 CHOICES = sorted(
-    f"{path.parent.name}={path.stem}" for path in config_folder().glob("*/*.yaml") if path.parent.name != "experiment"
+    f"{path.parent.name}={path.stem}"
+    for path in config_folder().glob("*/*.yaml")
+    if path.parent.name not in ("experiment", "part")
 )
 COMPANIONS = {"metric=toy": ["data=ring"]}
 """What a choice makes no sense without."""

@@ -24,18 +24,17 @@ def step_for(scale: float, bits: int = BITS - 5) -> float:
     return 2.0 ** (math.frexp(scale)[1] - bits)
 
 
-def moments(x: Tensor, step: float) -> tuple[Tensor, Tensor]:
-    """Sum [2 D] and sum of outer products [D, 2 D] of the rows of x [N, D]: whole steps, then parts; int64."""
-    num_features = x.shape[1]
-    total = torch.zeros(2 * num_features, dtype=torch.int64, device=x.device)
-    outer = torch.zeros(num_features, 2 * num_features, dtype=torch.int64, device=x.device)
+def add_moments(total: Tensor, outer: Tensor, x: Tensor, step: float) -> None:
+    """Add the rows of x [N, D] to `total` [2 D] and their outer products to `outer` [D, 2 D], int64.
+
+    The first half of the columns counts whole steps, the second parts.
+    """
     for rows in x.split(ROWS):
         steps = (rows.double() / step).clamp(-(2**BITS), 2**BITS)
         whole = steps.round()
         both = torch.cat([whole, ((steps - whole) * PARTS).round()], 1)
         total += both.sum(0).long()
         outer += (whole.T @ both).long()
-    return total, outer
 
 
 def in_units(total: Tensor, outer: Tensor, step: float) -> tuple[Tensor, Tensor]:

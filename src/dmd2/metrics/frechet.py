@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dmd2.metrics.base import FeatureMetric
-from dmd2.metrics.exact import in_units, moments, step_for
+from dmd2.metrics.exact import add_moments, in_units, step_for
 
 CHUNK = 4096  # rows of the reference that are float64 at a time
 
@@ -73,10 +73,8 @@ class FrechetDistance(FeatureMetric):
             self.add_state(state, default=zeros, dist_reduce_fx="sum")
 
     def update(self, features: Tensor, labels: Tensor) -> None:
-        total, outer = moments(features - self.mu, self.step)
         self.num_samples += len(features)
-        self.total += total
-        self.outer += outer
+        add_moments(self.total, self.outer, features - self.mu, self.step)
 
     def compute(self) -> dict[str, Tensor]:
         return {self.name: self.distance()}

@@ -55,6 +55,7 @@ class Suite:
                     f"set metric.metrics.{name}.detector to one of them"
                 )
         self.batch_size, self.cache = batch_size, cache
+        self.num_batches = 0
         self.device = torch.device("cpu")
         self.test = (torch.empty(0), torch.empty(0))
 
@@ -82,10 +83,12 @@ class Suite:
             module.to(self.device)
         for name, detector in self.detectors.items():
             detector.fit(samples, labels)
-            features = self._reference(detector, {"train": samples, "test": self.test[0]}, key)
+            splits = {"train": samples, "test": self.test[0]}
+            features = self._reference(detector, {part: x for part, x in splits.items() if len(x)}, key)
+            train_features = features["train"]
             for metric in self.metrics.values():
                 if metric.detector == name:
-                    metric.set_reference(features["train"], features["test"])
+                    metric.set_reference(train_features, features.get("test", train_features[:0]))
 
     def evaluate(self, batches: Batches) -> dict[str, float]:
         """The metrics of `batches`, by name in alphabetical order; raises what `compute` raises."""
