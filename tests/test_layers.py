@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1] / "src" / "dmd2"
 # From the ground up. A name stands for a module or for a whole package; a package may import its own modules.
 FLOORS = (
     {"", "randomness", "quiet", "files"},
-    {"schedules", "conditioning", "learning_rate", "ema", "faults", "weights"},
+    {"schedules", "sizes", "conditioning", "learning_rate", "ema", "faults", "weights"},
     {"losses.functional", "losses.weighting", "losses.distances", "metrics", "data"},
     {"nets"},
     {"sampling", "losses"},
@@ -32,7 +32,7 @@ ROOMS = {
     "lightning": {"checkpoints", "guarded", "module", "pretrain", "callbacks", "runtime", "run", "data"},
     "wandb": {"callbacks.wandb"},
     "diffusers": set[str](),
-    "transformers": set[str](),
+    "transformers": {"metrics.dino"},
 }
 OPTIONAL = {
     "zstandard",

@@ -1,12 +1,11 @@
 """One training run from its config to what lies in its directory, however it ends."""
 
-import fcntl
 import os
 import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.loggers import WandbLogger
@@ -20,7 +19,7 @@ from dmd2.callbacks.samples import Samples
 from dmd2.callbacks.speed import Speed, peak_memory_bytes
 from dmd2.checkpoints import check
 from dmd2.config import Config, teacher_file
-from dmd2.files import sha256, write_bytes, write_json
+from dmd2.files import claim, sha256, write_bytes, write_json
 from dmd2.module import DMD
 from dmd2.pictures import score_plot
 from dmd2.report import commit, comparison, print_table, versions, write_page
@@ -35,7 +34,8 @@ from dmd2.runtime import (
     build_trainer,
     check_hardware,
     make_pairs,
-    make_references,
+    real_references,
+    teacher_references,
 )
 from dmd2.scoring import device_of
 from dmd2.weights.store import save_weights
@@ -55,7 +55,12 @@ class Run:
         started, status = time.monotonic(), "failed"
         checkpoint = checkpoint_of(self.config)
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = claim(self.folder)
+        try:
+            lock = claim(self.folder / "run")
+        except BlockingIOError as error:
+            raise ValueError(
+                f"a run is at work in {self.folder}; wait for it, or name another: paths.run=DIR"
+            ) from error
         write_bytes(self.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.config)).encode())
         if self.folder.parent == Path(self.config["paths"]["runs"]) / self.config["name"]:
             point_to(self.folder)
@@ -83,6 +88,8 @@ class Run:
         objective = build_objective(config, data)
         teacher = build_teacher(config, data)
         self.module = build_module(config, objective, sampler, teacher, data)
+        self.scoring.attach(data, teacher.conditioner, sampler)
+        real = real_references(config, self.scoring)
         begin(self.module, teacher, config)
         now |= {"teacher": sha256(teacher.path)}
         check_same(earlier or now, now, config["resume_allow"])
@@ -92,10 +99,9 @@ class Run:
                 "pairs_batch_size": config["pairs"]["batch_size"],
             }
             data = build_data(config["data"] | pairs)
-        self.scoring.attach(data, teacher.conditioner, sampler)
         for callback in self.callbacks.values():
             if isinstance(callback, Evaluation):
-                callback.attach(self.scoring, partial(make_references, config, self.scoring, teacher))
+                callback.attach(self.scoring, real, partial(teacher_references, config, self.scoring, teacher))
             if isinstance(callback, Samples):
                 callback.attach(self.scoring, folder / "samples")
             if isinstance(callback, Checkpoint):
@@ -163,21 +169,6 @@ class Run:
             write_page(self.folder, summary, primary)
             print_table(summary, primary)
         print(f"{status}: {self.folder}/report.html" if history else f"{status}: {self.folder}")
-
-
-def claim(folder: Path) -> IO[str]:
-    """Take a run's directory for this process while the file that is returned is open.
-
-    Raises ValueError where another process has it.
-    """
-    lock = (folder / ".lock").open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise ValueError(
-            f"a run is at work in {folder}; wait for it, or name another directory: paths.run=DIR"
-        ) from error
-    return lock
 
 
 def point_to(folder: Path) -> None:
