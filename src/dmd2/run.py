@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import lightning as L
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers import Logger, WandbLogger
 from omegaconf import OmegaConf
 
 from dmd2.callbacks.checkpoint import Checkpoint
@@ -20,9 +20,11 @@ from dmd2.callbacks.samples import Samples
 from dmd2.callbacks.speed import Speed, peak_memory_bytes
 from dmd2.checkpoints import check
 from dmd2.config import Config, teacher_file
+from dmd2.data.base import DataModule
 from dmd2.files import sha256, write_bytes, write_json
 from dmd2.module import DMD
 from dmd2.pictures import score_plot
+from dmd2.ranks import by_first, first_alone, rank, world_size
 from dmd2.report import commit, comparison, print_table, versions, write_page
 from dmd2.resuming import check_same, checkpoint_of, meaning
 from dmd2.runtime import (
@@ -33,9 +35,9 @@ from dmd2.runtime import (
     build_objective,
     build_teacher,
     build_trainer,
-    check_hardware,
     make_pairs,
     make_references,
+    processes,
 )
 from dmd2.scoring import device_of
 from dmd2.weights.store import save_weights
@@ -51,9 +53,11 @@ class Run:
         self.module: DMD | None = None
 
     def start(self) -> None:
-        """Train to the end; raises KeyboardInterrupt where a person ended it before."""
+        """Train to the end; raises KeyboardInterrupt where a person ended it before. The directory is rank 0's."""
         started, status = time.monotonic(), "failed"
-        checkpoint = checkpoint_of(self.config)
+        checkpoint = by_first(lambda: checkpoint_of(self.config))
+        if rank() > 0:
+            return self.fit(checkpoint)
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = claim(self.folder)
         write_bytes(self.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.config)).encode())
@@ -72,13 +76,28 @@ class Run:
             lock.close()
 
     def fit(self, checkpoint: Path | None) -> None:
-        """Build everything, the cheap and the checkable first, and train, from a checkpoint on if there is one."""
+        """Build everything and train, from a checkpoint on if there is one."""
+        with first_alone():
+            trainer, data, loggers = self.assemble(checkpoint)
+        assert self.module is not None
+        try:
+            trainer.fit(self.module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        finally:
+            for logger in loggers:
+                if isinstance(logger, WandbLogger):
+                    logger.experiment.finish()  # the next job of a sweep gets a page of its own
+        self.module.faults.check()
+        if (interrupt := self.find(Interrupt)) and interrupt.received:
+            raise KeyboardInterrupt
+
+    def assemble(self, checkpoint: Path | None) -> tuple[L.Trainer, DataModule, list[Logger]]:
+        """Build everything, the cheap and the checkable first; what is made once is made, e.g. the teacher."""
         config, folder = self.config, self.folder
-        check_hardware(config)
+        processes(config)
         teacher_file(config)
         data, sampler = build_data(config["data"]), build(config["sampler"])
         earlier = check(checkpoint) if checkpoint else None
-        now = meaning(config, data.fingerprint(), config["trainer"]["devices"])
+        now = meaning(config, data.fingerprint(), world_size())
         check_same(earlier or now, now, config["resume_allow"])
         objective = build_objective(config, data)
         teacher = build_teacher(config, data)
@@ -100,23 +119,14 @@ class Run:
                 callback.attach(self.scoring, folder / "samples")
             if isinstance(callback, Checkpoint):
                 callback.attach(now | {"wall_seconds": (earlier or {}).get("wall_seconds", 0.0)})
-        loggers = [build(node) for node in config["logger"].values()]
+        loggers = [build(node) for node in config["logger"].values()] if rank() == 0 else []
         for logger in loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_hyperparams(config)
             if isinstance(logger, MetricsFile):
                 source = checkpoint.parents[1] if checkpoint else folder
                 logger.go_on_from(source / logger.path.name, earlier["iteration"] if earlier else 0)
-        trainer = build_trainer(config, config["max_iterations"], list(self.callbacks.values()), loggers)
-        try:
-            trainer.fit(self.module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-        finally:
-            for logger in loggers:
-                if isinstance(logger, WandbLogger):
-                    logger.experiment.finish()  # the next job of a sweep gets a page of its own
-        self.module.faults.check()
-        if (interrupt := self.find(Interrupt)) and interrupt.received:
-            raise KeyboardInterrupt
+        return build_trainer(config, config["max_iterations"], list(self.callbacks.values()), loggers), data, loggers
 
     def find(self, kind: type) -> Any:
         """The callback of a kind, or None."""

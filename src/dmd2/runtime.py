@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 import lightning as L
 import torch
 from hydra.utils import get_object, instantiate
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
+from dmd2 import ranks
 from dmd2.callbacks.checkpoint import Checkpoint
 from dmd2.callbacks.interrupt import Interrupt
 from dmd2.callbacks.progress import Progress
@@ -66,13 +69,27 @@ def device_for(config: Config) -> torch.device:
     return torch.device("cuda" if on_gpu else "cpu")
 
 
-def check_hardware(config: Config) -> None:
-    """Raise ValueError where the trainer wants what this machine or this version does not have."""
-    section = config["trainer"]
-    if section["accelerator"] == "gpu" and not torch.cuda.is_available():
+def processes(config: Config) -> int:
+    """How many processes a config wants on this machine, one a device; raises ValueError where that cannot be."""
+    section, devices = config["trainer"], config["trainer"]["devices"]
+    on_gpu, num_nodes = section["accelerator"] == "gpu", section.get("num_nodes", 1)
+    if on_gpu and not torch.cuda.is_available():
         raise ValueError("this experiment wants a GPU, and there is none here; type trainer=cpu")
-    if section["devices"] != 1 or section.get("num_nodes", 1) != 1:
-        raise ValueError(f"only one device is supported so far, got trainer.devices={section['devices']}")
+    num = (torch.cuda.device_count() if on_gpu else 1) if devices == "auto" else devices
+    if not isinstance(num, int) or num < 1 or (on_gpu and num > torch.cuda.device_count()):
+        raise ValueError(f"trainer.devices is a number of devices that there are, or auto; got {devices}")
+    if num * num_nodes > 1 and "strategy" not in section:
+        raise ValueError(
+            f"this trainer takes one device, got trainer.devices={devices}; several: trainer=ddp"
+        )
+    if ranks.started() and int(os.environ["WORLD_SIZE"]) != num * num_nodes:
+        raise ValueError(
+            f"{os.environ['WORLD_SIZE']} processes were started for trainer.devices={devices} on "
+            f"trainer.num_nodes={num_nodes}; make them agree"
+        )
+    if num_nodes > 1 and not ranks.started():
+        raise ValueError("several machines want a process started for each device, e.g. by torchrun on each of them")
+    return num
 
 
 def build_data(node: Config) -> DataModule:
@@ -154,7 +171,8 @@ def train_teacher(config: Config, teacher: Teacher) -> Denoiser:
     module: Pretrain = build(section["module"], denoiser=network, conditioner=teacher.conditioner)
     bar = Progress("teacher", section["max_iterations"], {"pretrain/loss": "loss"})
     interrupt = Interrupt()
-    trainer = build_trainer(config, section["max_iterations"], [bar, interrupt], logger=False)
+    alone = config | {"trainer": one_process(config["trainer"])}  # a teacher does not depend on the number of ranks
+    trainer = build_trainer(alone, section["max_iterations"], [bar, interrupt], logger=False)
     trainer.fit(module, datamodule=teacher.data)
     if interrupt.received:
         raise KeyboardInterrupt
@@ -162,12 +180,22 @@ def train_teacher(config: Config, teacher: Teacher) -> Denoiser:
     return module.trained()
 
 
+def one_process(section: Config) -> Config:
+    """A trainer's section without its other ranks."""
+    return {key: value for key, value in section.items() if key not in ("strategy", "num_nodes")} | {"devices": 1}
+
+
 def build_trainer(config: Config, max_steps: int, callbacks: list[L.Callback], logger: Any) -> L.Trainer:
     """A Lightning trainer that leaves bars, checkpoints and logging to our callbacks."""
     quiet()
     io = [callback.io for callback in callbacks if isinstance(callback, Checkpoint)]
+    section = config["trainer"] if ranks.started() else one_process(config["trainer"])
+    # The environment is named, or Lightning would take a job of one task for all that Slurm has to give.
+    environment = [LightningEnvironment()] if "strategy" in section else []
+    if section.get("precision", "") is None:
+        section = section | {"precision": "bf16-mixed" if section["accelerator"] == "gpu" else "32-true"}
     return build(
-        config["trainer"],
+        section,
         max_steps=max_steps,
         callbacks=callbacks,
         logger=logger,
@@ -175,7 +203,7 @@ def build_trainer(config: Config, max_steps: int, callbacks: list[L.Callback], l
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=bool(io),
-        plugins=io,
+        plugins=io + environment,
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
     )

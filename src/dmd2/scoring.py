@@ -15,6 +15,7 @@ from dmd2.files import write_json
 from dmd2.generation import Maker, Numbered, StudentMaker, TeacherMaker
 from dmd2.metrics.suite import Suite
 from dmd2.nets.denoiser import Denoiser
+from dmd2.ranks import by_first
 from dmd2.sampling import FewStepSampler, Heun
 
 Scores = dict[str, float]
@@ -67,7 +68,7 @@ class Scoring:
 
         They do not depend on the run, so they are made once and kept in the file `cache`.
         """
-        if cache.exists():
+        if by_first(cache.exists):
             return json.loads(cache.read_text())
         print(f"scoring the teacher at {', '.join(map(str, self.teacher_steps))} steps, once")
         self._fit(device_of(teacher))
