@@ -40,14 +40,17 @@ def launch(task: Callable[[Any], None], argument: Any, num: int, explain: Explai
         own = shared | {"RANK": str(i), "LOCAL_RANK": str(i)}
         ranks.append(spawn.Process(target=_rank, args=(task, argument, own, explain, reports), name=f"rank {i}"))
         endings.append(ending)
-    with passed_on(ranks):
+    with passed_on(ranks) as told:
         for process in ranks:
             process.start()
         failed = first_failure(ranks)
-        if failed is not None:
-            end(ranks)
-            raise ChildProcessError(f"rank {failed} of {num} {_account(ranks[failed], endings[failed])}")
-    if any(process.exitcode == INTERRUPTED for process in ranks):
+        end(ranks)
+    if failed is not None:
+        account = f"rank {failed} of {num} {_account(ranks[failed], endings[failed])}"
+        if not told:
+            raise ChildProcessError(account)
+        print(f"dmd2: {account}", file=sys.stderr)  # a rank that was still starting ends by the signal itself
+    if failed is not None or any(process.exitcode == INTERRUPTED for process in ranks):
         raise KeyboardInterrupt
 
 
@@ -73,17 +76,19 @@ def end(ranks: Sequence[SpawnProcess]) -> None:
 
 
 @contextmanager
-def passed_on(ranks: Sequence[SpawnProcess]) -> Iterator[None]:
-    """Send on to every rank what this process is told by SIGINT and SIGTERM."""
+def passed_on(ranks: Sequence[SpawnProcess]) -> Iterator[list[int]]:
+    """Send on to every rank what this process is told by SIGINT and SIGTERM; the signals so far."""
+    told: list[int] = []
 
     def handle(number: int, frame: Any) -> None:
+        told.append(number)
         for process in ranks:
             if process.is_alive():
                 os.kill(process.pid or 0, number)
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield told
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -22,6 +22,7 @@ from dmd2.checkpoints import check
 from dmd2.config import Config, teacher_file
 from dmd2.data.base import DataModule
 from dmd2.files import sha256, write_bytes, write_json
+from dmd2.hardware import processes
 from dmd2.module import DMD
 from dmd2.pictures import score_plot
 from dmd2.ranks import by_first, first_alone, rank, world_size
@@ -37,7 +38,6 @@ from dmd2.runtime import (
     build_trainer,
     make_pairs,
     make_references,
-    processes,
 )
 from dmd2.scoring import device_of
 from dmd2.weights.store import save_weights

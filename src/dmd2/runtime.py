@@ -3,7 +3,6 @@
 import copy
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,9 @@ from typing import Any
 import lightning as L
 import torch
 from hydra.utils import get_object, instantiate
-from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
-from dmd2 import ranks
 from dmd2.callbacks.checkpoint import Checkpoint
 from dmd2.callbacks.interrupt import Interrupt
 from dmd2.callbacks.progress import Progress
@@ -25,6 +22,7 @@ from dmd2.data.base import DataModule
 from dmd2.data.pairs import PairWriter
 from dmd2.files import sha256
 from dmd2.generation import Numbered, TeacherMaker
+from dmd2.hardware import environment, one_process, trainer_of
 from dmd2.losses.objective import Objective
 from dmd2.losses.view import Models
 from dmd2.module import DMD
@@ -67,29 +65,6 @@ def device_for(config: Config) -> torch.device:
     """Where a run's networks work outside of a trainer: the GPU if the run used one and there is one here."""
     on_gpu = config["trainer"]["accelerator"] == "gpu" and torch.cuda.is_available()
     return torch.device("cuda" if on_gpu else "cpu")
-
-
-def processes(config: Config) -> int:
-    """How many processes a config wants on this machine, one a device; raises ValueError where that cannot be."""
-    section, devices = config["trainer"], config["trainer"]["devices"]
-    on_gpu, num_nodes = section["accelerator"] == "gpu", section.get("num_nodes", 1)
-    if on_gpu and not torch.cuda.is_available():
-        raise ValueError("this experiment wants a GPU, and there is none here; type trainer=cpu")
-    num = (torch.cuda.device_count() if on_gpu else 1) if devices == "auto" else devices
-    if not isinstance(num, int) or num < 1 or (on_gpu and num > torch.cuda.device_count()):
-        raise ValueError(f"trainer.devices is a number of devices that there are, or auto; got {devices}")
-    if num * num_nodes > 1 and "strategy" not in section:
-        raise ValueError(
-            f"this trainer takes one device, got trainer.devices={devices}; several: trainer=ddp"
-        )
-    if ranks.started() and int(os.environ["WORLD_SIZE"]) != num * num_nodes:
-        raise ValueError(
-            f"{os.environ['WORLD_SIZE']} processes were started for trainer.devices={devices} on "
-            f"trainer.num_nodes={num_nodes}; make them agree"
-        )
-    if num_nodes > 1 and not ranks.started():
-        raise ValueError("several machines want a process started for each device, e.g. by torchrun on each of them")
-    return num
 
 
 def build_data(node: Config) -> DataModule:
@@ -180,20 +155,11 @@ def train_teacher(config: Config, teacher: Teacher) -> Denoiser:
     return module.trained()
 
 
-def one_process(section: Config) -> Config:
-    """A trainer's section without its other ranks."""
-    return {key: value for key, value in section.items() if key not in ("strategy", "num_nodes")} | {"devices": 1}
-
-
 def build_trainer(config: Config, max_steps: int, callbacks: list[L.Callback], logger: Any) -> L.Trainer:
     """A Lightning trainer that leaves bars, checkpoints and logging to our callbacks."""
     quiet()
     io = [callback.io for callback in callbacks if isinstance(callback, Checkpoint)]
-    section = config["trainer"] if ranks.started() else one_process(config["trainer"])
-    # The environment is named, or Lightning would take a job of one task for all that Slurm has to give.
-    environment = [LightningEnvironment()] if "strategy" in section else []
-    if section.get("precision", "") is None:
-        section = section | {"precision": "bf16-mixed" if section["accelerator"] == "gpu" else "32-true"}
+    section = trainer_of(config)
     return build(
         section,
         max_steps=max_steps,
@@ -203,7 +169,7 @@ def build_trainer(config: Config, max_steps: int, callbacks: list[L.Callback], l
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=bool(io),
-        plugins=io + environment,
+        plugins=io + environment(section),
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
     )

@@ -21,9 +21,9 @@ from omegaconf import DictConfig
 from dmd2 import ranks
 from dmd2.config import Config, config_folder, resolved
 from dmd2.errors import answered, one_line
+from dmd2.hardware import processes
 from dmd2.launch import launch
 from dmd2.run import Run
-from dmd2.runtime import processes
 
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="train")
