@@ -205,6 +205,10 @@ def build_objective(config: Config, data: DataModule) -> Objective:
             f"a loss term needs {name}, and the data gives only {', '.join(sorted(provided))}; type "
             + ("experiment=digits_dmd, whose file shows how" if name == "pairs" else "loss=no_gan")
         )
+    if config["pairs"] is not None and "pairs" not in objective.needs:
+        raise ValueError("pairs would be made, and no loss term reads them; type pairs=null, or loss=dmd")
+    if config["head_reads"] != "critic" and "head" not in objective.needs:
+        raise ValueError(f"head_reads={config['head_reads']}, and no loss term has a head; choose a loss with a GAN")
     if "head" in objective.needs and not config["teacher"]["denoiser"].get("taps"):
         raise ValueError("a GAN term needs features; name layers with teacher.denoiser.taps=[LAYER,...]")
     return objective
@@ -243,7 +247,10 @@ def build_module(
         optimizer["lr_factor"],
         **{key: config[key] for key in MODULE_KEYS},
     )
-    module.configure_optimizers()
+    try:
+        module.configure_optimizers()
+    except TypeError as error:
+        raise ValueError(f"an option of optimizer.generator or optimizer.critic is of a wrong type: {error}") from error
     if config["weights"] is not None:
         load_fitting(module.generator, Path(config["weights"]), config["teacher"])
     return module
