@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1] / "src" / "dmd2"
 
 # From the ground up. A name stands for a module or for a whole package; a package may import its own modules.
 FLOORS = (
-    {"", "randomness", "quiet", "files"},
+    {"", "randomness", "quiet", "files", "ranks", "reduction", "launch", "replicas"},
     {"schedules", "sizes", "conditioning", "learning_rate", "ema", "faults", "weights"},
     {"losses.functional", "losses.weighting", "losses.distances", "metrics", "data"},
     {"nets"},
@@ -19,7 +19,7 @@ FLOORS = (
     {"generation", "guarded", "checkpoints"},
     {"module", "pretrain"},
     {"scoring", "pictures", "config"},
-    {"callbacks", "report", "errors", "resuming"},
+    {"callbacks", "report", "errors", "resuming", "hardware"},
     {"runtime"},
     {"run", "students", "benchmarks"},
     {"commands"},
@@ -29,7 +29,18 @@ KNOW_DATA = {"scoring", "callbacks", "report", "runtime", "run", "students", "be
 ROOMS = {
     "hydra": {"runtime", "config", "errors", "cli", "commands"},
     "omegaconf": {"runtime", "run", "students", "config", "errors", "cli", "commands"},
-    "lightning": {"checkpoints", "guarded", "module", "pretrain", "callbacks", "runtime", "run", "data"},
+    "lightning": {
+        "checkpoints",
+        "guarded",
+        "replicas",
+        "module",
+        "pretrain",
+        "callbacks",
+        "hardware",
+        "runtime",
+        "run",
+        "data",
+    },
     "wandb": {"callbacks.wandb"},
     "diffusers": set[str](),
     "transformers": {"metrics.dino"},

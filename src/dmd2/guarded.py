@@ -10,6 +10,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dmd2.faults import Faults
+from dmd2.ranks import check_alike
+from dmd2.reduction import mean_over_ranks
+
+WATCHED = ("/loss", "/sample_gradient_", "/gradient_norm")
+"""Parts of the names of numbers that must be finite."""
 
 
 class GuardedModule(L.LightningModule):
@@ -34,27 +39,37 @@ class GuardedModule(L.LightningModule):
         """Completed iterations: Lightning counts the steps of its own optimizer wrapper, and of no other."""
         return self.trainer.global_step
 
+    def on_train_start(self) -> None:
+        """Raise ValueError where ranks would begin with different weights."""
+        if self.trainer.world_size > 1:
+            check_alike(self.state_dict())
+
     def update(
         self,
         optimizer: Optimizer | LightningOptimizer,
         network: nn.Module,
-        watched: Mapping[str, Tensor],
+        numbers: Mapping[str, Tensor],
         name: str,
-    ) -> Tensor:
-        """Clip the gradients of `network` and step; returns their norm [] from before.
+    ) -> dict[str, Tensor]:
+        """Clip the gradients of `network` and step; returns `numbers` [] and `name`/gradient_norm, from before.
 
-        Where a watched number or the norm is not finite the step is not applied: a fused optimizer reads
-        `found_inf` on the device, so nothing waits for the host.
+        Several ranks take the means of their gradients and numbers, here and nowhere else. Where a watched number
+        is not finite the step is not applied: a fused optimizer reads `found_inf` on the device, so nothing waits
+        for the host.
         """
-        norm = nn.utils.clip_grad_norm_(network.parameters(), self.max_grad_norm)
-        finite = self.faults.watch({**watched, f"{name}/gradient_norm": norm}, self.iteration + 1)
+        found = dict(numbers)
+        if self.trainer.world_size > 1:
+            found = mean_over_ranks(network.parameters(), found)
+        found[f"{name}/gradient_norm"] = nn.utils.clip_grad_norm_(network.parameters(), self.max_grad_norm)
+        watched = {key: number for key, number in found.items() if any(part in key for part in WATCHED)}
+        finite = self.faults.watch(watched, self.iteration + 1)
         raw = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         if not raw.defaults.get("fused"):  # any other would ignore found_inf, and step
             kind = type(raw).__name__
             raise ValueError(f"{kind} must be fused, to skip a bad step; type fused: true in its YAML")
         raw.found_inf = (~finite).float()  # type: ignore[attr-defined]
         optimizer.step()
-        return norm
+        return found
 
     def advance(self) -> None:
         """An iteration is over: on with the learning rates and with the data's position."""

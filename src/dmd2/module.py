@@ -153,7 +153,8 @@ class DMD(GuardedModule):
     def descend(self, player: str, turns: Iterable[Turn]) -> None:
         """One update of "generator" or "critic": the only place that touches an optimizer.
 
-        Gradients add up over the turns; clipping, the guard against non-finite numbers and the step are `update`'s.
+        Gradients add up over the turns; their mean over ranks, clipping, the guard against non-finite numbers and
+        the step are `update`'s.
         """
         # Stepping the critic's through Lightning and the generator's raw makes global_step count iterations.
         optimizers: Any = self.optimizers(use_pl_optimizer=player == "critic")
@@ -162,9 +163,7 @@ class DMD(GuardedModule):
         terms = getattr(self.objective, player)
         logs = [turn.backward(terms, 1 / self.accumulate) for turn in turns]
         found = {f"{player}/{name}": torch.stack([log[name] for log in logs]).mean(0) for name in logs[0]}
-        watched = {key: value for key, value in found.items() if "/loss_" in key or "/sample_gradient_" in key}
-        found[f"{player}/gradient_norm"] = self.update(optimizer, getattr(self, player), watched, player)
-        self.logs |= found
+        self.logs |= self.update(optimizer, getattr(self, player), found, player)
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LambdaLR]]:
         """One optimizer a player, critic first, and its learning-rate factor by iteration."""

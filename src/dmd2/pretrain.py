@@ -62,11 +62,11 @@ class Pretrain(GuardedModule):
         assert isinstance(optimizer, LightningOptimizer)
         optimizer.zero_grad()
         self.manual_backward(loss)
-        norm = self.update(optimizer, self.denoiser, {"pretrain/loss": loss.detach()}, "pretrain")
+        logs = self.update(optimizer, self.denoiser, {"pretrain/loss": loss.detach()}, "pretrain")
         self.advance()
         self.ema.update(self.denoiser)
         if self.iteration % self.log_every == 0:
-            self.report({"pretrain/loss": loss, "pretrain/gradient_norm": norm})
+            self.report(logs)
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LambdaLR]]:
         """One optimizer and its learning-rate factor by iteration."""

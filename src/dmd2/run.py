@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers import Logger, WandbLogger
 from omegaconf import OmegaConf
 
 from dmd2.callbacks.checkpoint import Checkpoint
@@ -19,12 +19,16 @@ from dmd2.callbacks.samples import Samples
 from dmd2.callbacks.speed import Speed, peak_memory_bytes
 from dmd2.checkpoints import check
 from dmd2.config import Config, teacher_file
+from dmd2.data.base import DataModule
 from dmd2.files import claim, sha256, write_bytes, write_json
+from dmd2.hardware import processes
 from dmd2.module import DMD
 from dmd2.pictures import score_plot
+from dmd2.ranks import by_first, first_alone, rank, world_size
 from dmd2.report import commit, comparison, print_table, versions, write_page
 from dmd2.resuming import check_same, checkpoint_of, meaning
 from dmd2.runtime import (
+    Teacher,
     begin,
     build,
     build_data,
@@ -32,7 +36,6 @@ from dmd2.runtime import (
     build_objective,
     build_teacher,
     build_trainer,
-    check_hardware,
     make_pairs,
     real_references,
     teacher_references,
@@ -51,9 +54,11 @@ class Run:
         self.module: DMD | None = None
 
     def start(self) -> None:
-        """Train to the end; raises KeyboardInterrupt where a person ended it before."""
+        """Train to the end; raises KeyboardInterrupt where a person ended it before. The directory is rank 0's."""
         started, status = time.monotonic(), "failed"
-        checkpoint = checkpoint_of(self.config)
+        checkpoint = by_first(lambda: checkpoint_of(self.config))
+        if rank() > 0:
+            return self.fit(checkpoint)
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             lock = claim(self.folder / "run")
@@ -78,51 +83,61 @@ class Run:
 
     def fit(self, checkpoint: Path | None) -> None:
         """Build everything, the cheap and the checkable first, and train, from a checkpoint on if there is one."""
-        config, folder = self.config, self.folder
-        check_hardware(config)
-        teacher_file(config)
-        data, sampler = build_data(config["data"]), build(config["sampler"])
+        config = self.config
+        with first_alone():
+            data, teacher, module = self.assemble()
+        self.module = module
         earlier = check(checkpoint) if checkpoint else None
-        now = meaning(config, data.fingerprint(), config["trainer"]["devices"])
+        now = meaning(config, data.fingerprint(), world_size())
         check_same(earlier or now, now, config["resume_allow"])
-        objective = build_objective(config, data)
-        teacher = build_teacher(config, data)
-        self.module = build_module(config, objective, sampler, teacher, data)
-        self.scoring.attach(data, teacher.conditioner, sampler)
         real = real_references(config, self.scoring)
-        begin(self.module, teacher, config)
+        with first_alone():
+            begin(module, teacher, config)
+            if config["pairs"] is not None:
+                folder, batch_size = make_pairs(config, teacher, data), config["pairs"]["batch_size"]
+                data = build_data(config["data"] | {"pairs": str(folder), "pairs_batch_size": batch_size})
         now |= {"teacher": sha256(teacher.path)}
         check_same(earlier or now, now, config["resume_allow"])
-        if config["pairs"] is not None:
-            pairs = {
-                "pairs": str(make_pairs(config, teacher, data)),
-                "pairs_batch_size": config["pairs"]["batch_size"],
-            }
-            data = build_data(config["data"] | pairs)
         for callback in self.callbacks.values():
             if isinstance(callback, Evaluation):
                 callback.attach(self.scoring, real, partial(teacher_references, config, self.scoring, teacher))
             if isinstance(callback, Samples):
-                callback.attach(self.scoring, folder / "samples")
+                callback.attach(self.scoring, self.folder / "samples")
             if isinstance(callback, Checkpoint):
                 callback.attach(now | {"wall_seconds": (earlier or {}).get("wall_seconds", 0.0)})
-        loggers = [build(node) for node in config["logger"].values()]
-        for logger in loggers:
-            if isinstance(logger, WandbLogger):
-                logger.log_hyperparams(config)
-            if isinstance(logger, MetricsFile):
-                source = checkpoint.parents[1] if checkpoint else folder
-                logger.go_on_from(source / logger.path.name, earlier["iteration"] if earlier else 0)
+        loggers = self.loggers(checkpoint, earlier["iteration"] if earlier else 0) if rank() == 0 else []
         trainer = build_trainer(config, config["max_iterations"], list(self.callbacks.values()), loggers)
         try:
-            trainer.fit(self.module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         finally:
             for logger in loggers:
                 if isinstance(logger, WandbLogger):
                     logger.experiment.finish()  # the next job of a sweep gets a page of its own
-        self.module.faults.check()
+        module.faults.check()
         if (interrupt := self.find(Interrupt)) and interrupt.received:
             raise KeyboardInterrupt
+
+    def assemble(self) -> tuple[DataModule, Teacher, DMD]:
+        """All that can be built before anything is trained; whatever does not fit shows here."""
+        config = self.config
+        processes(config)
+        teacher_file(config)
+        data, sampler = build_data(config["data"]), build(config["sampler"])
+        objective = build_objective(config, data)
+        teacher = build_teacher(config, data)
+        self.scoring.attach(data, teacher.conditioner, sampler)
+        return data, teacher, build_module(config, objective, sampler, teacher, data)
+
+    def loggers(self, checkpoint: Path | None, iteration: int) -> list[Logger]:
+        """The loggers; what they have of later iterations than this one will be logged again."""
+        loggers = [build(node) for node in self.config["logger"].values()]
+        for logger in loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_hyperparams(self.config)
+            if isinstance(logger, MetricsFile):
+                source = checkpoint.parents[1] if checkpoint else self.folder
+                logger.go_on_from(source / logger.path.name, iteration)
+        return loggers
 
     def find(self, kind: type) -> Any:
         """The callback of a kind, or None."""

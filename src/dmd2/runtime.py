@@ -24,6 +24,7 @@ from dmd2.data.base import DataModule
 from dmd2.data.pairs import PairWriter
 from dmd2.files import sha256, write_json
 from dmd2.generation import Numbered, TeacherMaker
+from dmd2.hardware import environment, one_process, trainer_of
 from dmd2.losses.objective import Objective
 from dmd2.losses.view import Models
 from dmd2.module import DMD
@@ -32,6 +33,7 @@ from dmd2.nets.denoiser import Denoiser
 from dmd2.pretrain import Pretrain
 from dmd2.quiet import quiet
 from dmd2.randomness import seeded
+from dmd2.ranks import by_first
 from dmd2.sampling import FewStepSampler, Heun
 from dmd2.scoring import References, Scoring
 from dmd2.weights.architecture import check_architecture
@@ -66,15 +68,6 @@ def device_for(config: Config) -> torch.device:
     """Where a run's networks work outside of a trainer: the GPU if the run used one and there is one here."""
     on_gpu = config["trainer"]["accelerator"] == "gpu" and torch.cuda.is_available()
     return torch.device("cuda" if on_gpu else "cpu")
-
-
-def check_hardware(config: Config) -> None:
-    """Raise ValueError where the trainer wants what this machine or this version does not have."""
-    section = config["trainer"]
-    if section["accelerator"] == "gpu" and not torch.cuda.is_available():
-        raise ValueError("this experiment wants a GPU, and there is none here; type trainer=cpu")
-    if section["devices"] != 1 or section.get("num_nodes", 1) != 1:
-        raise ValueError(f"only one device is supported so far, got trainer.devices={section['devices']}")
 
 
 def build_data(node: Config) -> DataModule:
@@ -156,7 +149,8 @@ def train_teacher(config: Config, teacher: Teacher) -> Denoiser:
     module: Pretrain = build(section["module"], denoiser=network, conditioner=teacher.conditioner)
     bar = Progress("teacher", section["max_iterations"], {"pretrain/loss": "loss"})
     interrupt = Interrupt()
-    trainer = build_trainer(config, section["max_iterations"], [bar, interrupt], logger=False)
+    alone = config | {"trainer": one_process(config["trainer"])}  # a teacher does not depend on the number of ranks
+    trainer = build_trainer(alone, section["max_iterations"], [bar, interrupt], logger=False)
     trainer.fit(module, datamodule=teacher.data)
     if interrupt.received:
         raise KeyboardInterrupt
@@ -168,8 +162,9 @@ def build_trainer(config: Config, max_steps: int, callbacks: list[L.Callback], l
     """A Lightning trainer that leaves bars, checkpoints and logging to our callbacks."""
     quiet()
     io = [callback.io for callback in callbacks if isinstance(callback, Checkpoint)]
+    section = trainer_of(config)
     return build(
-        config["trainer"],
+        section,
         max_steps=max_steps,
         callbacks=callbacks,
         logger=logger,
@@ -177,7 +172,7 @@ def build_trainer(config: Config, max_steps: int, callbacks: list[L.Callback], l
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=bool(io),
-        plugins=io,
+        plugins=io + environment(section),
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
     )
@@ -238,7 +233,7 @@ def teacher_references(config: Config, scoring: Scoring, teacher: Teacher) -> Re
 def kept(config: Config, key: str, make: Callable[[], References]) -> References:
     """References from the cache, or made and kept there: they do not depend on the run."""
     path = Path(config["paths"]["cache"]) / "references" / f"{key}.json"
-    if not path.exists():
+    if not by_first(path.exists):
         print("scoring what to compare with, once")
         write_json(path, make())
     return json.loads(path.read_text())

@@ -69,7 +69,9 @@ class Checkpoint(LastCallback):
         self.seconds_waited += time.monotonic() - started
 
     def prune(self, trainer: L.Trainer) -> None:
-        """Remove all but the newest and the best of the checkpoints that are on disk."""
+        """Remove all but the newest and the best of the checkpoints that are on disk; rank 0 does it."""
+        if not trainer.is_global_zero:
+            return
         callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
         kept = {c.best.get("iteration") for c in callbacks if isinstance(c, Evaluation)}
         for path in list(saved(self.folder))[: -self.keep]:

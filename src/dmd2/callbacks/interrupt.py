@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run at the next iteration's end, with its state saved."""
+"""Ctrl-C and SIGTERM end a run at the next iteration's end, with its state saved; several ranks end at a report."""
 
 import signal
 from types import FrameType
@@ -6,9 +6,15 @@ from typing import Any
 
 import lightning as L
 
+from dmd2.guarded import GuardedModule
+from dmd2.ranks import highest
+
 
 class Interrupt(L.Callback):
-    """The first signal asks the trainer to stop; a second one raises KeyboardInterrupt at once."""
+    """The first signal asks the trainer to stop; a second one raises KeyboardInterrupt at once.
+
+    Several ranks must stop at the same iteration: every `log_every` they tell each other whether one has a signal.
+    """
 
     signals = (signal.SIGINT, signal.SIGTERM)
 
@@ -23,7 +29,7 @@ class Interrupt(L.Callback):
             if self.received is not None:
                 raise KeyboardInterrupt
             self.received = signal.Signals(number)
-            trainer.should_stop = True
+            trainer.should_stop = trainer.world_size == 1
 
         for number in self.signals:
             self._previous[number] = signal.signal(number, handle)
@@ -32,6 +38,12 @@ class Interrupt(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stop now if told to; Lightning may have forgotten in between."""
+        assert isinstance(pl_module, GuardedModule)
+        if trainer.world_size > 1:
+            if trainer.global_step % pl_module.log_every:
+                return
+            if number := highest(self.received or 0):
+                self.received = signal.Signals(number)
         if self.received is not None:
             trainer.should_stop = True
 

@@ -9,13 +9,20 @@ The run's directory is runs/EXPERIMENT/TIME, and runs/EXPERIMENT/latest points t
 where its last checkpoint is: the same command with paths.run=DIR resume=auto (or resume=DIR/checkpoints/N.ckpt).
 """
 
+import os
+import sys
+from contextlib import redirect_stdout
+
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from dmd2.config import config_folder, resolved
-from dmd2.errors import answered
+from dmd2 import ranks
+from dmd2.config import Config, config_folder, resolved
+from dmd2.errors import answered, one_line
+from dmd2.hardware import processes
+from dmd2.launch import launch
 from dmd2.run import Run
 
 
@@ -26,4 +33,18 @@ def main(composed: DictConfig) -> None:
     job = HydraConfig.get()
     if job.mode == RunMode.MULTIRUN:
         composed.paths.run = job.runtime.output_dir
-    Run(resolved(composed)).start()
+    config = resolved(composed)
+    if ranks.started():
+        as_rank(config)
+    elif (num := processes(config)) > 1:
+        launch(as_rank, config, num, one_line)
+    else:
+        Run(config).start()
+
+
+def as_rank(config: Config) -> None:
+    """One of the processes of a run; rank 0 speaks for all, and its config, with the run's name, is everybody's."""
+    ranks.join(config["trainer"]["accelerator"] == "gpu")
+    with open(os.devnull, "w") as silence, redirect_stdout(silence if ranks.rank() else sys.stdout):
+        Run(ranks.by_first(lambda: config)).start()
+    ranks.leave()

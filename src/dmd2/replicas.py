@@ -1,0 +1,26 @@
+"""Lightning's strategy for ranks that each hold all weights: it places the module, and leaves gradients to us."""
+
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.strategies import DDPStrategy
+
+
+class Replicas(DDPStrategy):
+    """The module stays bare: `dmd2.reduction` sends the updated network's gradients, once an update.
+
+    Lightning's wrapper expects every parameter in every backward, or sends them all.
+    """
+
+    def configure_ddp(self) -> None:
+        """Wrap nothing."""
+
+    def setup(self, trainer: L.Trainer) -> None:
+        """Keep Lightning from broadcasting a flag in every iteration and reading it back from the device.
+
+        `dmd2.callbacks.interrupt` agrees on signals at the reports.
+        """
+        super().setup(trainer)
+        loop: Any = trainer.fit_loop.epoch_loop
+        assert hasattr(loop, "_broadcast_sigterm_tensor"), "lightning has changed; see whether it still broadcasts"
+        loop._broadcast_sigterm_tensor = lambda: None

@@ -1,0 +1,278 @@
+"""Two processes on gloo: what they compute, what they send, and how they begin and end together."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.plugins.environments import LightningEnvironment
+from torch import Tensor, distributed, nn
+
+from dmd2 import cli, ranks
+from dmd2.callbacks.metrics_file import read_rows
+from dmd2.checkpoints import load, newest
+from dmd2.errors import one_line
+from dmd2.launch import launch
+from dmd2.losses.turn import Logs, Turn
+from dmd2.module import DMD
+from dmd2.reduction import buckets
+from dmd2.replicas import Replicas
+from test_module import Record, fit, module, objective, toy, weights
+
+COLLECTIVES = ("all_reduce", "broadcast", "all_gather", "all_gather_object", "broadcast_object_list", "barrier")
+FLOAT = 4
+
+
+def together(dmd: DMD, max_steps: int, *callbacks: L.Callback) -> DMD:
+    """Train as one of the ranks, at 8 samples a rank."""
+    L.Trainer(
+        accelerator="cpu", devices=2, strategy=Replicas(), plugins=[LightningEnvironment()], max_steps=max_steps,
+        callbacks=list(callbacks), logger=False, enable_progress_bar=False, enable_model_summary=False,
+        enable_checkpointing=False, use_distributed_sampler=False,
+    ).fit(dmd, datamodule=toy(batch_size=8))  # fmt: skip
+    return dmd
+
+
+def state(dmd: DMD) -> dict[str, Any]:
+    return {
+        "generator": weights(dmd.generator),
+        "critic": weights(dmd.critic),
+        "logs": dict(dmd.logs),
+        "gradient": [p.grad for p in dmd.critic.parameters()],
+    }
+
+
+@contextmanager
+def counted() -> Iterator[list[tuple[str, int]]]:
+    """The collectives that this process takes part in, each with its bytes."""
+    calls: list[tuple[str, int]] = []
+    originals = {name: getattr(distributed, name) for name in COLLECTIVES}
+
+    def wrap(name: str) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            sent = arguments[0].nbytes if arguments and isinstance(arguments[0], Tensor) else 0
+            calls.append((name, sent))
+            return originals[name](*arguments, **options)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in COLLECTIVES:
+            patch.setattr(distributed, name, wrap(name))
+        yield calls
+
+
+class BadOnRank1:
+    """A critic's term whose loss is not finite on rank 1 in the third iteration; its gradient stays as it is."""
+
+    def __init__(self, term: Any) -> None:
+        self.term, self.weight, self.view, self.needs = term, term.weight, term.view, term.needs
+
+    def __call__(self, turn: Turn) -> tuple[Tensor, Logs]:
+        loss, logs = self.term(turn)
+        bad = ranks.rank() == 1 and turn.draws.iteration == 2
+        return (loss + torch.tensor(float("inf")) if bad else loss), logs
+
+
+def as_rank(folder: Path) -> None:
+    """All that two ranks do here, in one pair of processes."""
+    torch.set_num_threads(1)
+    ranks.join(on_gpu=False)
+    found: dict[str, Any] = {}
+    for accumulate in (1, 2):
+        with counted() as calls:
+            sent = Record(lambda m, calls=calls: len(calls))
+            dmd = together(module(accumulate=accumulate, critic_updates=5), 10, sent)
+        found[f"accumulate{accumulate}"] = state(dmd) | {"calls": calls, "sent": sent.values}
+    loss = objective()
+    loss.critic["denoising"] = BadOnRank1(loss.critic["denoising"])
+    before = Record(lambda m: weights(m.critic))
+    bad = module(loss, log_every=1)
+    with pytest.raises(FloatingPointError) as fault:
+        together(bad, 5, before)
+    found["fault"] = str(fault.value), before.values[-1], weights(bad.critic)
+    other = module()
+    if ranks.rank() == 1:
+        nn.init.ones_(next(other.critic.parameters()))
+    with pytest.raises(ValueError) as differs:
+        together(other, 1)
+    found["differs"] = str(differs.value)
+    found["said"] = ranks.by_first(lambda: ranks.rank()), ranks.highest(ranks.rank() * 15)
+    torch.save(found, folder / f"{ranks.rank()}.pt")
+    ranks.leave()
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What either rank found."""
+    folder = tmp_path_factory.mktemp("pair")
+    launch(as_rank, folder, 2, one_line)
+    return [torch.load(folder / f"{i}.pt", weights_only=True) for i in range(2)]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_two_ranks_are_one_with_twice_the_batch(pair: list[dict[str, Any]], accumulate: int) -> None:
+    first, second = (found[f"accumulate{accumulate}"] for found in pair)
+    one = state(fit(module(accumulate=accumulate, critic_updates=5), 10, data=toy(batch_size=16)))
+    for player in ("generator", "critic"):
+        assert torch.equal(first[player], second[player])
+        torch.testing.assert_close(first[player], one[player], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(first["gradient"], one["gradient"], rtol=1e-3, atol=1e-5)
+    for name, value in first["logs"].items():
+        assert torch.equal(value, second["logs"][name]) or value.isnan(), name
+        if "/loss_" in name or "accuracy" in name or "gradient_norm" in name:
+            torch.testing.assert_close(value, one["logs"][name], rtol=1e-3, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_only_the_updated_networks_gradients_are_sent_once_an_update(
+    pair: list[dict[str, Any]], accumulate: int
+) -> None:
+    dmd = module()
+    size = {player: FLOAT * sum(p.numel() for p in getattr(dmd, player).parameters()) for player in PLAYERS}
+    found = pair[0][f"accumulate{accumulate}"]
+    told = [name for name in found["logs"] if not name.endswith("gradient_norm")]
+    logs = {player: sum(name.startswith(f"{player}/") for name in told) for player in PLAYERS}
+    for i, (start, end) in enumerate(zip(found["sent"], found["sent"][1:], strict=False)):
+        turns = PLAYERS if i % 5 == 0 else PLAYERS[1:]
+        expected = [("all_reduce", size[player] + FLOAT * logs[player]) for player in turns]
+        at_start = [] if i else [("all_gather_object", 0)]  # hashes of the weights
+        assert found["calls"][start:end] == at_start + expected, i
+
+
+PLAYERS = ("generator", "critic")
+
+
+def test_what_is_not_finite_on_one_rank_is_skipped_and_named_by_all(pair: list[dict[str, Any]]) -> None:
+    for text, before, after in (found["fault"] for found in pair):
+        assert text == pair[0]["fault"][0] and "iteration 3: critic/loss_denoising" in text
+        assert torch.equal(before, after) and torch.equal(after, pair[0]["fault"][2])
+
+
+def test_ranks_that_would_start_differently_are_named(pair: list[dict[str, Any]]) -> None:
+    assert all("rank 1 of 2 starts with other weights" in found["differs"] for found in pair)
+
+
+def test_words_on_the_host(pair: list[dict[str, Any]]) -> None:
+    assert [found["said"] for found in pair] == [(0, 15), (0, 15)]
+
+
+def test_buckets_hold_neighbours_up_to_their_size() -> None:
+    sizes = [[len(x) for x in bucket] for bucket in buckets([torch.zeros(n) for n in (2, 3, 9, 1, 1)], 5 * FLOAT)]
+    assert sizes == [[2, 3], [9], [1, 1]]
+
+
+# The command line
+
+RUN = [
+    "experiment=toy2d_dmd2", "teacher.pretrain.max_iterations=5", "teacher.pretrain.data.batch_size=8",
+    "max_iterations=40", "metric.num_samples=40", "metric.batch_size=20", "metric.teacher_steps=[1]",
+    "callbacks.evaluation.every=20", "callbacks.samples.every=40", "log_every=4", "checkpoint.every=20",
+    "+data.num_train=500", "+data.num_test=100",
+]  # fmt: skip
+TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "data.batch_size=8"]
+
+
+def started(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", "from dmd2.cli import main; main()", "train", *RUN, *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def ended(process: subprocess.Popen[str], seconds: float) -> tuple[int, str]:
+    """Exit code and stderr; what does not end is killed, and fails the test."""
+    try:
+        _, text = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    return process.returncode, text
+
+
+def rank_1(process: subprocess.Popen[str], run: str) -> int:
+    """The process id of rank 1, as soon as there is a row in the log of a run."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while not read_rows(Path(run, "metrics.csv")) and process.poll() is None:
+        time.sleep(0.02)
+    workers = [int(pid) for pid in children.read_text().split()]
+    return [pid for pid in workers if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()][1]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a run of two ranks that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("ranks")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        code, text = ended(started("paths.run=two", *TWO), 240)
+        assert code == 0, text
+    return folder
+
+
+@pytest.fixture
+def inside(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workplace)
+    monkeypatch.setattr(sys, "argv", sys.argv)
+
+
+def train(*arguments: str) -> None:
+    sys.argv = ["dmd2", "train", *RUN, *arguments]
+    cli.main()
+
+
+def end_of(run: str) -> dict[str, Any]:
+    return load(Path(run, "checkpoints", "00000040.ckpt"))["state_dict"]
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds ranks in /proc")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("inside")
+def test_a_run_of_two_ranks_ends_where_one_with_twice_the_batch_does() -> None:
+    train("paths.run=one", "data.batch_size=16")
+    torch.testing.assert_close(end_of("two"), end_of("one"), rtol=1e-3, atol=1e-4)
+    rows = [[int(row["step"]) for row in read_rows(Path(run, "metrics.csv"))] for run in ("two", "one")]
+    assert rows[0] == rows[1]
+    assert json.loads(Path("two/summary.json").read_text())["status"] == "completed"
+    assert sorted(path.name for path in Path("two").iterdir()) == sorted(path.name for path in Path("one").iterdir())
+    with pytest.raises(SystemExit):
+        train("paths.run=fewer", "data.batch_size=8", "resume=two/checkpoints/00000020.ckpt")
+
+
+@pytest.mark.slow
+@needs_proc
+@pytest.mark.usefixtures("inside")
+def test_a_signal_to_one_rank_ends_both_and_the_run_goes_on_bit_by_bit() -> None:
+    process = started("paths.run=stopped", *TWO)
+    os.kill(rank_1(process, "stopped"), signal.SIGTERM)
+    code, text = ended(process, 120)
+    assert code == 130, text
+    summary = json.loads(Path("stopped/summary.json").read_text())
+    assert summary["status"] == "interrupted" and summary["iterations"] % 4 == 0 and summary["iterations"] < 40
+    path = newest(Path("stopped/checkpoints"))
+    assert path is not None and int(path.stem) == summary["iterations"]
+    code, text = ended(started("paths.run=stopped", "resume=auto", *TWO), 240)
+    assert code == 0, text
+    torch.testing.assert_close(end_of("stopped"), end_of("two"), rtol=0, atol=0)
+
+
+@pytest.mark.slow
+@needs_proc
+@pytest.mark.usefixtures("inside")
+def test_a_killed_rank_is_named_and_takes_the_others_along() -> None:
+    process = started("paths.run=killed", *TWO)
+    os.kill(rank_1(process, "killed"), signal.SIGKILL)
+    code, text = ended(process, 60)
+    assert code not in (0, 130)
+    assert "rank 1 of 2 was killed by SIGKILL" in text.splitlines()[-1]
+    assert json.loads(Path("killed/summary.json").read_text())["status"] == "failed"
