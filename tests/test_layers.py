@@ -19,7 +19,7 @@ FLOORS = (
     {"generation", "guarded", "checkpoints"},
     {"module", "pretrain"},
     {"scoring", "pictures", "config"},
-    {"callbacks", "report", "errors", "resuming"},
+    {"callbacks", "report", "errors", "resuming", "named_files"},
     {"runtime"},
     {"run", "students", "benchmarks"},
     {"commands"},

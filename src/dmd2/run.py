@@ -19,9 +19,10 @@ from dmd2.callbacks.metrics_file import MetricsFile
 from dmd2.callbacks.samples import Samples
 from dmd2.callbacks.speed import Speed, peak_memory_bytes
 from dmd2.checkpoints import check
-from dmd2.config import Config, teacher_file
+from dmd2.config import Config
 from dmd2.files import sha256, write_bytes, write_json
 from dmd2.module import DMD
+from dmd2.named_files import starting_files, teacher_file
 from dmd2.pictures import score_plot
 from dmd2.report import commit, comparison, print_table, versions, write_page
 from dmd2.resuming import check_same, checkpoint_of, meaning
@@ -30,10 +31,10 @@ from dmd2.runtime import (
     build,
     build_data,
     build_module,
-    build_objective,
     build_teacher,
     build_trainer,
     check_hardware,
+    check_objective,
     make_pairs,
     make_references,
 )
@@ -76,11 +77,13 @@ class Run:
         config, folder = self.config, self.folder
         check_hardware(config)
         teacher_file(config)
+        starting_files(config)
+        objective = build(config["loss"])  # LPIPS says what it lacks before data is decoded
         data, sampler = build_data(config["data"]), build(config["sampler"])
         earlier = check(checkpoint) if checkpoint else None
         now = meaning(config, data.fingerprint(), config["trainer"]["devices"])
         check_same(earlier or now, now, config["resume_allow"])
-        objective = build_objective(config, data)
+        check_objective(objective, config, data)
         teacher = build_teacher(config, data)
         self.module = build_module(config, objective, sampler, teacher, data)
         begin(self.module, teacher, config)
@@ -155,6 +158,7 @@ class Run:
             return
         name, student = next(iter(module.students().items()))
         save_weights(student, self.folder / "checkpoints" / "student.safetensors", {"weights": name})
+        save_weights(module.critic, self.folder / "checkpoints" / "critic.safetensors")
         if history:
             teacher, guidance = module.models.teacher, config["teacher"]["guidance"]
             student.to(device_of(teacher))  # Lightning brought it to the CPU; it does not know the teacher

@@ -6,7 +6,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from dmd2.checkpoints import load, newest
-from dmd2.config import Config
+from dmd2.config import Config, share_batch
 from dmd2.nets.denoiser import Denoiser
 from dmd2.runtime import build, build_data, device_for, load_fitting
 from dmd2.scoring import Scoring
@@ -30,6 +30,7 @@ def load_student(run: Path, weights: str | None) -> Student:
     if not (run / "config.yaml").exists():
         raise FileNotFoundError(f"there is no run at {run}; name a run's directory: run=runs/digits_dmd2/latest")
     config: Config = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))  # type: ignore[assignment]
+    share_batch(config)  # done already, but in a file that `--cfg job` wrote
     generator: Denoiser = build(config["teacher"]["denoiser"])
     if weights is None:
         load_weights(generator, run / "checkpoints" / "student.safetensors")
