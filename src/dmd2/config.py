@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from hydra import compose
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
@@ -43,26 +44,32 @@ def resolved(composed: DictConfig) -> Config:
     return config
 
 
+def of_train(overrides: list[str]) -> Config:
+    """What `dmd2 train` would make of these words, for a command that is at work already."""
+    return resolved(compose("train", overrides=overrides))
+
+
 def share_batch(config: Config) -> None:
     """Fill in `data.batch_size`, a device's share of `global_batch`, and `pairs.batch_size` with the same where null.
 
     Raises ValueError where devices and accumulation do not divide it, or a batch size is given that is another.
     """
-    total, trainer, given = config.get("global_batch"), config["trainer"], config["data"]["batch_size"]
+    total, devices, given = config.get("global_batch"), config["trainer"]["devices"], config["data"]["batch_size"]
     if total is not None:
-        if not isinstance(trainer["devices"], int) or trainer["devices"] < 1:
-            raise ValueError(f"global_batch needs a number of devices, got {trainer['devices']}; type trainer.devices=8")
-        num_devices = trainer["devices"] * trainer.get("num_nodes", 1)
+        if not isinstance(devices, int) or devices < 1:
+            raise ValueError(f"global_batch needs a number of devices, got {devices}; e.g. trainer.devices=8")
+        num_devices = devices * config["trainer"].get("num_nodes", 1)
         num_shares = num_devices * config["accumulate"]
         if total < 1 or total % num_shares:
+            nearest = max(round(total / num_shares), 1) * num_shares
             raise ValueError(
                 f"global_batch={total} does not divide by {num_devices} devices x accumulate={config['accumulate']}; "
-                f"type global_batch={max(round(total / num_shares), 1) * num_shares}, or another number of devices"
+                f"type global_batch={nearest}, or another number of devices"
             )
         share = total // num_devices
         if given not in (None, share):
             raise ValueError(
-                f"data.batch_size={given} on {num_devices} devices is not global_batch={total}, which is {share} on each; "
+                f"global_batch={total} is {share} on each of {num_devices} devices, but data.batch_size={given}; "
                 "type data.batch_size=null, or global_batch=null"
             )
         config["data"]["batch_size"] = share
@@ -74,9 +81,9 @@ def share_batch(config: Config) -> None:
 
 SECTIONS: dict[str, set[str]] = {
     "": {
-        "name", "seed", "max_iterations", "critic_updates", "global_batch", "accumulate", "max_grad_norm", "ema", "log_every",
-        "head_reads", "weights", "critic_weights", "resume", "resume_allow", "checkpoint", "pairs", "teacher", "data", "loss",
-        "sampler", "optimizer", "metric", "callbacks", "logger", "trainer", "paths",
+        "name", "seed", "max_iterations", "critic_updates", "global_batch", "accumulate", "max_grad_norm", "ema",
+        "log_every", "head_reads", "weights", "critic_weights", "resume", "resume_allow", "checkpoint", "pairs", "teacher",
+        "data", "loss", "sampler", "optimizer", "metric", "callbacks", "logger", "trainer", "paths",
     },
     "teacher": {
         "sigma_data", "weighting", "guidance", "denoiser", "conditioner", "head", "url", "weights", "pretrain",

@@ -1,4 +1,4 @@
-"""The files that a config names: one that is missing is answered with where it comes from, before anything is built."""
+"""The files that a config names: a missing one is answered with where it comes from, before anything is built."""
 
 from pathlib import Path
 

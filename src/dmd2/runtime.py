@@ -263,7 +263,7 @@ def load_critic(critic: Critic, path: Path) -> None:
 
 
 def begin(module: DMD, teacher: Teacher, config: Config) -> None:
-    """Give the teacher its weights, and the students theirs: the teacher's too, where none were named to start from."""
+    """Give the teacher its weights, and the students theirs: the teacher's too, where no file was named."""
     give_weights(teacher, config)
     state = teacher.denoiser.state_dict()
     for key, network in (("weights", module.generator), ("critic_weights", module.critic.denoiser)):
