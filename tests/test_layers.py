@@ -29,7 +29,17 @@ KNOW_DATA = {"scoring", "callbacks", "report", "runtime", "run", "students", "be
 ROOMS = {
     "hydra": {"runtime", "config", "errors", "cli", "commands"},
     "omegaconf": {"runtime", "run", "students", "config", "errors", "cli", "commands"},
-    "lightning": {"checkpoints", "guarded", "module", "pretrain", "callbacks", "runtime", "run", "data"},
+    "lightning": {
+        "checkpoints",
+        "guarded",
+        "module",
+        "pretrain",
+        "callbacks",
+        "runtime",
+        "run",
+        "benchmarks",
+        "data",
+    },
     "wandb": {"callbacks.wandb"},
     "diffusers": set[str](),
     "transformers": set[str](),
