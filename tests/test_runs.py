@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from dmd2 import cli
 from dmd2.checkpoints import load, newest
@@ -48,6 +49,17 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def inside(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)
     monkeypatch.setattr(sys, "argv", sys.argv)
+
+
+def test_a_run_starts_from_what_another_left() -> None:
+    files = {name: RUN / "checkpoints" / f"{name}.safetensors" for name in ("student", "critic")}
+    start = [f"weights={files['student']}", f"critic_weights={files['critic']}", "paths.run=onwards"]
+    still = ["optimizer.generator.lr=0.0", "optimizer.critic.lr=0.0", "max_iterations=1"]
+    dmd2("train", *SMALL, *start, *still, "callbacks.evaluation=null", "callbacks.samples=null")
+    for name, path in files.items():
+        before, after = load_file(path), load_file(f"onwards/checkpoints/{name}.safetensors")
+        assert before.keys() == after.keys()
+        assert all(torch.allclose(before[key], after[key]) for key in before), name
 
 
 def test_the_summary_says_what_happened() -> None:

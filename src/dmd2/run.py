@@ -18,11 +18,12 @@ from dmd2.callbacks.metrics_file import MetricsFile
 from dmd2.callbacks.samples import Samples
 from dmd2.callbacks.speed import Speed, peak_memory_bytes
 from dmd2.checkpoints import check
-from dmd2.config import Config, teacher_file
+from dmd2.config import Config
 from dmd2.data.base import DataModule
 from dmd2.files import claim, sha256, write_bytes, write_json
 from dmd2.hardware import processes
 from dmd2.module import DMD
+from dmd2.named_files import starting_files, teacher_file
 from dmd2.pictures import score_plot
 from dmd2.ranks import by_first, first_alone, rank, world_size
 from dmd2.report import commit, comparison, print_table, versions, write_page
@@ -33,9 +34,9 @@ from dmd2.runtime import (
     build,
     build_data,
     build_module,
-    build_objective,
     build_teacher,
     build_trainer,
+    check_objective,
     make_pairs,
     real_references,
     teacher_references,
@@ -122,8 +123,10 @@ class Run:
         config = self.config
         processes(config)
         teacher_file(config)
+        starting_files(config)
+        objective = build(config["loss"])  # LPIPS says what it lacks before data is decoded
         data, sampler = build_data(config["data"]), build(config["sampler"])
-        objective = build_objective(config, data)
+        check_objective(objective, config, data)
         teacher = build_teacher(config, data)
         self.scoring.attach(data, teacher.conditioner, sampler)
         return data, teacher, build_module(config, objective, sampler, teacher, data)
@@ -176,6 +179,7 @@ class Run:
             return
         name, student = next(iter(module.students().items()))
         save_weights(student, self.folder / "checkpoints" / "student.safetensors", {"weights": name})
+        save_weights(module.critic, self.folder / "checkpoints" / "critic.safetensors")
         if history:
             teacher, guidance = module.models.teacher, config["teacher"]["guidance"]
             student.to(device_of(teacher))  # Lightning brought it to the CPU; it does not know the teacher

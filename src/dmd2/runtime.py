@@ -19,7 +19,7 @@ from dmd2.callbacks.checkpoint import Checkpoint
 from dmd2.callbacks.interrupt import Interrupt
 from dmd2.callbacks.progress import Progress
 from dmd2.conditioning import Conditioner
-from dmd2.config import Config, teacher_file
+from dmd2.config import Config
 from dmd2.data.base import DataModule
 from dmd2.data.pairs import PairWriter
 from dmd2.files import sha256, write_json
@@ -28,6 +28,7 @@ from dmd2.hardware import environment, one_process, trainer_of
 from dmd2.losses.objective import Objective
 from dmd2.losses.view import Models
 from dmd2.module import DMD
+from dmd2.named_files import teacher_file
 from dmd2.nets.critic import Critic, head_on
 from dmd2.nets.denoiser import Denoiser
 from dmd2.pretrain import Pretrain
@@ -37,7 +38,7 @@ from dmd2.ranks import by_first
 from dmd2.sampling import FewStepSampler, Heun
 from dmd2.scoring import References, Scoring
 from dmd2.weights.architecture import check_architecture
-from dmd2.weights.store import load_weights, read_metadata, save_weights
+from dmd2.weights.store import load_weights, names_in, read_metadata, save_weights
 
 
 @dataclass(frozen=True)
@@ -198,9 +199,8 @@ def make_pairs(config: Config, teacher: Teacher, data: DataModule) -> Path:
     return folder
 
 
-def build_objective(config: Config, data: DataModule) -> Objective:
-    """The loss terms; raises ValueError where one needs data that there is not."""
-    objective: Objective = build(config["loss"])
+def check_objective(objective: Objective, config: Config, data: DataModule) -> None:
+    """Raise ValueError where a loss term needs what there is not."""
     provided = data.provides() | ({"pairs"} if config["pairs"] is not None else set())
     if missing := objective.needs - provided - {"head"}:
         name = min(missing)
@@ -214,7 +214,6 @@ def build_objective(config: Config, data: DataModule) -> Objective:
         raise ValueError(f"head_reads={config['head_reads']}, and no loss term has a head; choose a loss with a GAN")
     if "head" in objective.needs and not config["teacher"]["denoiser"].get("taps"):
         raise ValueError("a GAN term needs features; name layers with teacher.denoiser.taps=[LAYER,...]")
-    return objective
 
 
 def real_references(config: Config, scoring: Scoring) -> References:
@@ -270,16 +269,24 @@ def build_module(
         raise ValueError(f"an option of an optimizer.* is of a wrong type: {error}") from error
     if config["weights"] is not None:
         load_fitting(module.generator, Path(config["weights"]), config["teacher"])
+    if config["critic_weights"] is not None:
+        load_critic(module.critic, Path(config["critic_weights"]))
     return module
 
 
+def load_critic(critic: Critic, path: Path) -> None:
+    """Fill a critic from a file; one that was trained without a GAN has no head, and the head then stays fresh."""
+    has_head = any(name.startswith("head.") for name in names_in(path))
+    load_weights(critic if has_head else Critic(critic.denoiser, None), path)
+
+
 def begin(module: DMD, teacher: Teacher, config: Config) -> None:
-    """Give the teacher its weights, and the students theirs: the teacher's too, or the generator's from `weights`."""
+    """Give the teacher its weights, and the students theirs: the teacher's too, where no file was named."""
     give_weights(teacher, config)
     state = teacher.denoiser.state_dict()
-    module.critic.denoiser.load_state_dict(state)
-    if config["weights"] is None:  # else `build_module` has read them
-        module.generator.load_state_dict(state)
+    for key, network in (("weights", module.generator), ("critic_weights", module.critic.denoiser)):
+        if config[key] is None:  # else `build_module` has read them
+            network.load_state_dict(state)
     module.ema.begin(module.generator)
 
 

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -22,13 +23,23 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str
     partial.replace(path)
 
 
+def names_in(path: Path) -> list[str]:
+    """The names of a file's tensors."""
+    with _opened(path) as file:
+        return list(file.keys())
+
+
 def read_metadata(path: Path) -> dict[str, str]:
     """What a file says of itself beside its tensors; empty where there is no file, or it says nothing."""
     if not path.is_file():
         return {}
+    with _opened(path) as file:
+        return file.metadata() or {}
+
+
+def _opened(path: Path) -> Any:
     try:
-        with safe_open(path, "pt") as file:
-            return file.metadata() or {}
+        return safe_open(path, "pt")
     except SafetensorError as error:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
 
