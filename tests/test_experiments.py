@@ -24,7 +24,7 @@ CHOICES = sorted(
 OTHER_CHOICES = [
     (verb, group, path) for verb, group in GROUPS_OF.items() for path in (config_folder() / group).glob("*.yaml")
 ]
-COMPANIONS = {"metric=toy": ["data=ring"]}
+COMPANIONS = {"metric=toy": ["data=ring"], "teacher=text_digits": ["data=text_digits"]}
 """What a choice makes no sense without."""
 SMALL = [
     "trainer=cpu",

@@ -14,7 +14,7 @@ FLOORS = (
     {"", "randomness", "quiet", "files"},
     {"schedules", "conditioning", "learning_rate", "ema", "faults", "weights"},
     {"losses.functional", "losses.weighting", "losses.distances", "metrics", "data"},
-    {"nets"},
+    {"nets", "text"},
     {"sampling", "losses"},
     {"generation", "guarded", "checkpoints"},
     {"module", "pretrain"},
@@ -31,8 +31,8 @@ ROOMS = {
     "omegaconf": {"runtime", "run", "students", "config", "errors", "cli", "commands"},
     "lightning": {"checkpoints", "guarded", "module", "pretrain", "callbacks", "runtime", "run", "data"},
     "wandb": {"callbacks.wandb"},
-    "diffusers": set[str](),
-    "transformers": set[str](),
+    "diffusers": {"nets.unet"},
+    "transformers": {"text.clip", "text.tiny"},
 }
 OPTIONAL = {
     "zstandard",

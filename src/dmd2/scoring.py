@@ -15,7 +15,7 @@ from dmd2.files import write_json
 from dmd2.generation import Maker, Numbered, StudentMaker, TeacherMaker
 from dmd2.metrics.suite import Suite
 from dmd2.nets.denoiser import Denoiser
-from dmd2.sampling import FewStepSampler, Heun
+from dmd2.sampling import FewStepSampler, Heun, Solver
 
 Scores = dict[str, float]
 References = dict[str, dict[str, Scores]]
@@ -33,6 +33,7 @@ class Scoring:
     primary        The metric to judge by; lower is better.
     baselines      Simple generators fitted to the train split, by name.
     num_reference  Real samples of each split that the suite is fitted to; None takes all.
+    solver         Steps to what samples the teacher.
     seed           Seed of the samples' noise, the same for every run so that scores compare.
     """
 
@@ -45,12 +46,14 @@ class Scoring:
         primary: str,
         num_reference: int | None,
         baselines: Mapping[str, Baseline] | None = None,
+        solver: Callable[[int], Solver] = Heun,
         seed: int = 0,
     ) -> None:
         if num_samples < 2:
             raise ValueError(f"a score needs at least 2 samples, got metric.num_samples={num_samples}")
         self.suite, self.num_samples, self.batch_size = suite, num_samples, batch_size
         self.teacher_steps, self.primary, self.seed = tuple(teacher_steps), primary, seed
+        self.solver = solver
         self.baselines, self.num_reference = dict(baselines or {}), num_reference
 
     def attach(self, data: DataModule, conditioner: Conditioner, sampler: FewStepSampler) -> None:
@@ -72,7 +75,8 @@ class Scoring:
         print(f"scoring the teacher at {', '.join(map(str, self.teacher_steps))} steps, once")
         self._fit(device_of(teacher))
         makers = self.teacher_makers(teacher, guidance)
-        train, labels = (torch.tensor(part) for part in (self.data.train.x, self.data.train.labels))
+        train, given = (torch.tensor(part) for part in (self.data.train.x, self.data.train.labels))
+        labels = self.data.class_of(given)
         found = {
             "teacher": {str(maker.num_evaluations): self._score(maker, teacher) for maker in makers},
             "floor": {"real": self.suite.floor()} if len(self.data.test) else {},
@@ -93,7 +97,7 @@ class Scoring:
 
     def teacher_makers(self, teacher: Denoiser, guidance: float) -> list[TeacherMaker]:
         """What makes samples of the teacher, at each of its step counts."""
-        return [TeacherMaker(teacher, self.conditioner, Heun(n), guidance) for n in self.teacher_steps]
+        return [TeacherMaker(teacher, self.conditioner, self.solver(n), guidance) for n in self.teacher_steps]
 
     def numbered(self, device: torch.device | str) -> Numbered:
         """The numbered samples that everything here is scored on, and grids show."""
@@ -111,7 +115,7 @@ class Scoring:
             for x0, labels in self.numbered(device).batches(maker, mine, self.batch_size):
                 if stop():
                     raise InterruptedError("a score was asked to end early")
-                yield self.data.to_pixels(x0), labels
+                yield self.data.to_pixels(x0), self.data.class_of(labels)
 
         with torch.autocast(device.type, enabled=False):
             return self.suite.evaluate(batches())
@@ -122,11 +126,11 @@ class Scoring:
             self.suite.fit(*train, *test, device)
             self.fitted_on = device
 
-    def _reference(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
+    def _reference(self, split: Split) -> tuple[np.ndarray, Tensor]:
         """Evenly spaced rows of a split: files come class by class."""
         num = min(len(split), self.num_reference or len(split))
         rows = np.linspace(0, len(split) - 1, num).astype(int)
-        return split.x[rows], split.labels[rows]
+        return split.x[rows], self.data.class_of(torch.from_numpy(split.labels[rows]))
 
 
 def device_of(network: nn.Module) -> torch.device:

@@ -46,5 +46,7 @@ def load_student(run: Path, weights: str | None) -> Student:
         state = load(path)["state_dict"]
         generator.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
     scoring: Scoring = build(config["metric"])
-    scoring.attach(build_data(config["data"]), build(config["teacher"]["conditioner"]), build(config["sampler"]))
-    return Student(config, generator.requires_grad_(False).eval().to(device_for(config)), scoring)
+    device = device_for(config)
+    conditioner = build(config["teacher"]["conditioner"]).to(device)
+    scoring.attach(build_data(config["data"]), conditioner, build(config["sampler"]))
+    return Student(config, generator.requires_grad_(False).eval().to(device), scoring)
