@@ -1,4 +1,4 @@
-"""Samplers: few steps for generators, with backward simulation in training; ODE solvers for teachers, Heun and DDIM."""
+"""Samplers: few steps for generators, with backward simulation in training; for teachers Heun's ODE solver and DDIM."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -60,6 +60,7 @@ class FewStepSampler:
 class Solver(Protocol):
     """What samples a teacher; `churn` > 0 asks for fresh noise in every step."""
 
+    num_steps: int
     churn: float
 
     def num_evaluations(self, schedule: NoiseSchedule) -> int:

@@ -53,9 +53,9 @@ class UNetXL(UNet):
 def from_configs(source: str, kind: type[UNet] = UNet, taps: Sequence[str] = ()) -> UNet:
     """A pipeline's denoiser as its `unet/config.json` and `scheduler/scheduler_config.json` describe it, untrained.
 
-    `source` is a folder or a name on the hub. Raises ValueError where the scheduler predicts what we have no word for.
+    `source` is a folder or a name on the hub. Raises ValueError where the scheduler predicts something unknown here.
     """
-    from diffusers import DDIMScheduler, UNet2DConditionModel
+    from diffusers import DDIMScheduler, UNet2DConditionModel  # noqa: PLC0415
 
     scheduler = DDIMScheduler.from_pretrained(source, subfolder="scheduler")
     if (said := scheduler.config.prediction_type) not in PREDICTIONS:

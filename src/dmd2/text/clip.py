@@ -17,14 +17,6 @@ class CLIP(nn.Module):
         super().__init__()
         self.tokenizers, self.models = (tokenizer,), nn.ModuleList([model])
 
-    @classmethod
-    def from_pipeline(cls, source: str) -> "CLIP":
-        """Those of a pipeline, a folder or a name on the hub, from safetensors files only."""
-        from transformers import CLIPTextModel, CLIPTokenizer
-
-        model = CLIPTextModel.from_pretrained(source, subfolder="text_encoder", use_safetensors=True)
-        return cls(CLIPTokenizer.from_pretrained(source, subfolder="tokenizer"), model)
-
     def tokens(self, captions: Sequence[str]) -> Tensor:
         """int64 [N, K, L], a row a caption and tokenizer; longer captions are cut, and one warning counts them."""
         length = self.tokenizers[0].model_max_length
@@ -49,18 +41,10 @@ class CLIPPair(CLIP):
         self.tokenizers, self.models = tuple(tokenizers), nn.ModuleList(models)
         self.size = size
 
-    @classmethod
-    def from_pipeline(cls, source: str, size: int = 1024) -> "CLIPPair":
-        """Those of a pipeline, a folder or a name on the hub, from safetensors files only."""
-        from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
-
-        folders = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
-        models = [kind.from_pretrained(source, subfolder=f, use_safetensors=True) for f, kind in folders.items()]
-        return cls([CLIPTokenizer.from_pretrained(source, subfolder=f) for f in ("tokenizer", "tokenizer_2")],
-                   models, size)  # fmt: skip
-
     def forward(self, tokens: Tensor) -> Cond:
-        outputs = [model(ids, output_hidden_states=True) for model, ids in zip(self.models, tokens.unbind(1))]
+        outputs = [
+            model(ids, output_hidden_states=True) for model, ids in zip(self.models, tokens.unbind(1), strict=True)
+        ]
         text = torch.cat([output.hidden_states[-2] for output in outputs], -1)
         time_ids = torch.tensor([self.size, self.size, 0, 0, self.size, self.size], device=tokens.device)
         return {
@@ -68,3 +52,21 @@ class CLIPPair(CLIP):
             "pooled": outputs[-1].text_embeds,
             "time_ids": time_ids.float().expand(len(tokens), -1),
         }
+
+
+def clip(source: str) -> CLIP:
+    """That of a pipeline, a folder or a name on the hub; weights from safetensors files only."""
+    from transformers import CLIPTextModel, CLIPTokenizer  # noqa: PLC0415
+
+    model = CLIPTextModel.from_pretrained(source, subfolder="text_encoder", use_safetensors=True)
+    return CLIP(CLIPTokenizer.from_pretrained(source, subfolder="tokenizer"), model)
+
+
+def clip_pair(source: str, size: int) -> CLIPPair:
+    """Those of a pipeline, a folder or a name on the hub; weights from safetensors files only."""
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer  # noqa: PLC0415
+
+    folders = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
+    models = [kind.from_pretrained(source, subfolder=name, use_safetensors=True) for name, kind in folders.items()]
+    tokenizers = [CLIPTokenizer.from_pretrained(source, subfolder=name) for name in ("tokenizer", "tokenizer_2")]
+    return CLIPPair(tokenizers, models, size)

@@ -1,4 +1,4 @@
-"""Captions as conditions: a label is the number of a caption, so that whatever draws or stores labels needs no text."""
+"""Captions as conditions: a label is the number of a caption, so that who draws or stores labels needs no text."""
 
 import hashlib
 from collections.abc import Sequence
@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from dmd2.conditioning import Cond, Conditioner
 from dmd2.text.clip import CLIP
-from dmd2.weights.store import save_tensors
+from dmd2.weights.store import read_tensors, save_tensors
 
 EMBEDDINGS = ("text", "pooled")
 """The parts of a condition that come from words; the others the unconditional twin keeps."""
@@ -64,7 +63,7 @@ class CachedPrompts(Prompts):
         if not path.exists():
             parts = [Prompts.forward(self, rows) for rows in torch.arange(self.num_classes).split(256)]
             save_tensors({key: torch.cat([part[key] for part in parts]) for key in parts[0]}, path)
-        table = load_file(path)
+        table = read_tensors(path)
         for key, value in table.items():
             self.keep(f"table_{key}", value)
         self.parts = tuple(table)

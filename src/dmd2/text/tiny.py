@@ -13,7 +13,7 @@ def tiny_clip(words: Sequence[str], hidden_size: int, num_layers: int, max_lengt
 
     Nobody trains it: random features tell words apart, and the U-Net learns what they mean.
     """
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer  # noqa: PLC0415
 
     letters = [chr(c) for c in range(33, 127)]
     merges = list(dict.fromkeys(pair for word in words for pair in pairs(word)))
