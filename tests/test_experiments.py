@@ -24,7 +24,10 @@ CHOICES = sorted(
 OTHER_CHOICES = [
     (verb, group, path) for verb, group in GROUPS_OF.items() for path in (config_folder() / group).glob("*.yaml")
 ]
-COMPANIONS = {"metric=toy": ["data=ring"], "teacher=text_digits": ["data=text_digits"]}
+COMPANIONS = {
+    "metric=toy": ["data=ring"],
+    **dict.fromkeys(("teacher=text_digits", "teacher=sd15", "teacher=sdxl"), ["data=text_digits"]),
+}
 """What a choice makes no sense without."""
 SMALL = [
     "trainer=cpu",

@@ -1,4 +1,4 @@
-"""Samplers: few steps for generators, with backward simulation in training; for teachers Heun's ODE solver and DDIM."""
+"""Samplers: few steps for generators, with backward simulation in training; for teachers Heun's ODE and DDIM."""
 
 import math
 from collections.abc import Callable, Sequence

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from torch import Tensor
+from hydra.utils import get_class
+from torch import Tensor, nn
 
 from dmd2 import cli
 from dmd2.conditioning import Cond, join
@@ -172,16 +173,11 @@ def test_published_networks_and_their_heads_have_the_published_sizes(name, num_p
     config = section.denoiser.model
     with torch.device("meta"), torch.no_grad():
         model = build(config)
-        denoiser = build({**section.denoiser, "model": None, "schedule": None, "_partial_": True})(
-            model=model, schedule=None
-        )
-        x_t, text = (
-            torch.zeros(1, 4, config.sample_size, config.sample_size),
-            torch.zeros(1, 77, config.cross_attention_dim),
-        )
-        cond = {"text": text, "pooled": torch.zeros(1, 1280), "time_ids": torch.zeros(1, 6)}
+        denoiser = get_class(section.denoiser._target_)(model, nn.Module(), "eps", section.denoiser.taps)
+        x_t = torch.zeros(1, 4, config.sample_size, config.sample_size)
+        cond = {"text": torch.zeros(1, 77, config.cross_attention_dim), "pooled": torch.zeros(1, 1280)}
         with denoiser.catch() as features:
-            model(x_t, torch.zeros(1), **denoiser.arguments(cond))
+            model(x_t, torch.zeros(1), **denoiser.arguments(cond | {"time_ids": torch.zeros(1, 6)}))
         head = build(section.head)(features[0].shape)
     assert isinstance(head, ConvHead) and features[0].shape == (1, 1280, size, size)
     sizes = [sum(p.numel() for p in part.parameters()) for part in (model, head)]

@@ -72,7 +72,9 @@ def test_sdxl_reads_penultimate_states_side_by_side_and_its_twin_keeps_the_sizes
     cond = conditioner(torch.tensor([3]))
     tokens = encoder.tokens(CAPTIONS[3:4])
     with torch.no_grad():
-        states = [model(ids, output_hidden_states=True) for model, ids in zip(encoder.models, tokens.unbind(1))]
+        states = [
+            model(ids, output_hidden_states=True) for model, ids in zip(encoder.models, tokens.unbind(1), strict=True)
+        ]
     torch.testing.assert_close(cond["text"], torch.cat([state.hidden_states[-2] for state in states], -1))
     torch.testing.assert_close(cond["pooled"], states[1].text_embeds)
     null = conditioner.null(cond)
