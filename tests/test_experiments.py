@@ -26,7 +26,7 @@ OTHER_CHOICES = [
 ]
 COMPANIONS = {
     "metric=toy": ["data=ring"],
-    **dict.fromkeys(("teacher=text_digits", "teacher=sd15", "teacher=sdxl"), ["data=text_digits"]),
+    **{f"teacher={name}": ["data=text_digits"] for name in ("text_digits", "sd15", "sdxl")},
 }
 """What a choice makes no sense without."""
 SMALL = [
