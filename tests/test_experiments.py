@@ -29,7 +29,10 @@ CHOICES = sorted(
 OTHER_CHOICES = [
     (verb, group, path) for verb, group in GROUPS_OF.items() for path in (config_folder() / group).glob("*.yaml")
 ]
-COMPANIONS = {"metric=toy": ["data=ring"]}
+COMPANIONS = {
+    "metric=toy": ["data=ring"],
+    **{f"teacher={name}": ["data=text_digits"] for name in ("text_digits", "sd15", "sdxl")},
+}
 """What a choice makes no sense without."""
 SMALL = [
     "trainer=cpu",

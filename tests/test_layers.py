@@ -14,7 +14,7 @@ FLOORS = (
     {"", "randomness", "quiet", "files", "ranks", "reduction", "launch", "replicas"},
     {"schedules", "sizes", "conditioning", "learning_rate", "ema", "faults", "weights"},
     {"losses.functional", "losses.weighting", "losses.distances", "metrics", "data"},
-    {"nets"},
+    {"nets", "text"},
     {"sampling", "losses"},
     {"generation", "guarded", "checkpoints"},
     {"module", "pretrain"},
@@ -43,8 +43,8 @@ ROOMS = {
         "data",
     },
     "wandb": {"callbacks.wandb"},
-    "diffusers": set[str](),
-    "transformers": {"metrics.dino"},
+    "diffusers": {"nets.unet"},
+    "transformers": {"metrics.dino", "text.clip", "text.tiny"},
 }
 OPTIONAL = {
     "zstandard",

@@ -190,6 +190,7 @@ def make_pairs(config: Config, teacher: Teacher, data: DataModule) -> Path:
     )
     device = device_for(config)
     teacher.denoiser.to(device)
+    teacher.conditioner.to(device)
     numbered = Numbered(data.shape, teacher.conditioner.num_classes, 1, device)
     with tqdm(total=section["num_pairs"], initial=writer.complete, desc="pairs", unit="pair") as bar:
         while writer.complete < section["num_pairs"]:

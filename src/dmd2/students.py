@@ -72,7 +72,8 @@ def load_student(run: Path, weights: str | None) -> Student:
     config: Config = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))  # type: ignore[assignment]
     share_batch(config)  # done already, but in a file that `--cfg job` wrote
     generator: Denoiser = build(config["teacher"]["denoiser"]).requires_grad_(False).eval()
-    conditioner, sampler = build(config["teacher"]["conditioner"]), build(config["sampler"])
-    student = Student(run, config, generator.to(device_for(config)), build_data(config["data"]), conditioner, sampler)
+    conditioner = build(config["teacher"]["conditioner"]).to(device_for(config))
+    data, sampler = build_data(config["data"]), build(config["sampler"])
+    student = Student(run, config, generator.to(device_for(config)), data, conditioner, sampler)
     student.read(weights)
     return student

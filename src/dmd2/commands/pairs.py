@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from dmd2.config import config_folder, resolved
 from dmd2.errors import answered
-from dmd2.runtime import build_data, build_teacher, make_pairs
+from dmd2.runtime import build_data, build_teacher, give_weights, make_pairs
 
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="train")
@@ -21,4 +21,6 @@ def main(composed: DictConfig) -> None:
             f"the experiment {config['name']} uses no pairs; choose one that does: experiment=digits_dmd"
         )
     data = build_data(config["data"])
-    print(f"pairs are in {make_pairs(config, build_teacher(config, data), data)}")
+    teacher = build_teacher(config, data)
+    give_weights(teacher, config)
+    print(f"pairs are in {make_pairs(config, teacher, data)}")

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from dmd2.config import config_folder, resolved
 from dmd2.errors import answered
-from dmd2.runtime import build_data, build_teacher
+from dmd2.runtime import build_data, build_teacher, give_weights
 
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="train")
@@ -17,4 +17,5 @@ def main(composed: DictConfig) -> None:
     """Make sure that the teacher exists."""
     config = resolved(composed)
     teacher = build_teacher(config, build_data(config["data"]))
+    give_weights(teacher, config)
     print(f"teacher {teacher.key} is in {config['paths']['cache']}/teachers")

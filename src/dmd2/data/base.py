@@ -87,6 +87,10 @@ class DataModule(LightningDataModule):
         """Stored samples (uint8, rounded and clamped) of x in model space; undoes `to_model` exactly."""
         return pixels.to_pixels(x)
 
+    def class_of(self, labels: Tensor) -> Tensor:
+        """The classes that scores read, of labels [B]: the labels themselves, unless these number captions."""
+        return labels
+
     def provides(self) -> set[str]:
         """What batches hold that means something, of "real", "label" and "pairs"; known after `setup()`."""
         label = {"label"} if self.num_classes else set()

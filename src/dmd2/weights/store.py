@@ -44,17 +44,24 @@ def _opened(path: Path) -> Any:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
 
 
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file; raises FileNotFoundError where there is none, and ValueError where it is damaged."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there are no weights at {path}")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+
+
 def load_weights(module: nn.Module, path: Path) -> None:
     """Fill a module from `path`; every name and shape must match.
 
     Raises FileNotFoundError where there is no file, and ValueError where it is damaged or of another network.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"there are no weights at {path}")
+    tensors = read_tensors(path)
     try:
-        module.load_state_dict(load_file(path))
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+        module.load_state_dict(tensors)
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise ValueError(f"{path} holds another network's weights: {first}") from error
