@@ -1,6 +1,7 @@
 """A small CLIP text encoder with random weights and a vocabulary of given words: text to image with no download."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from dmd2.randomness import seeded
 from dmd2.text.clip import CLIP
@@ -16,7 +17,7 @@ def tiny_clip(words: Sequence[str], hidden_size: int, num_layers: int, max_lengt
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer  # noqa: PLC0415
 
     letters = [chr(c) for c in range(33, 127)]
-    merges = list(dict.fromkeys(pair for word in words for pair in pairs(word)))
+    merges: list[Any] = list(dict.fromkeys(pair for word in words for pair in pairs(word)))
     tokens = dict.fromkeys([START, END, *letters, *(f"{c}</w>" for c in letters), *(a + b for a, b in merges)])
     tokenizer = CLIPTokenizer({token: i for i, token in enumerate(tokens)}, merges, model_max_length=max_length)
     config = CLIPTextConfig(
