@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1] / "src" / "dmd2"
 # From the ground up. A name stands for a module or for a whole package; a package may import its own modules.
 FLOORS = (
     {"", "randomness", "quiet", "files", "ranks", "reduction", "launch", "replicas"},
-    {"schedules", "conditioning", "learning_rate", "ema", "faults", "weights"},
+    {"schedules", "sizes", "conditioning", "learning_rate", "ema", "faults", "weights"},
     {"losses.functional", "losses.weighting", "losses.distances", "metrics", "data"},
     {"nets"},
     {"sampling", "losses"},
@@ -43,7 +43,7 @@ ROOMS = {
     },
     "wandb": {"callbacks.wandb"},
     "diffusers": set[str](),
-    "transformers": set[str](),
+    "transformers": {"metrics.dino"},
 }
 OPTIONAL = {
     "zstandard",

@@ -14,6 +14,7 @@ import torch
 from dmd2 import cli
 from dmd2.callbacks.metrics_file import read_rows
 from dmd2.checkpoints import load, newest, saved
+from dmd2.files import claim
 
 SMALL = [
     "experiment=digits_4step",
@@ -143,9 +144,7 @@ def test_another_run_is_refused_by_the_key_that_differs(capsys: pytest.CaptureFi
 
 
 def test_a_directory_in_use_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    from dmd2.run import claim  # noqa: PLC0415
-
-    with claim(Path("whole")):
+    with claim(Path("whole/run")):
         assert "a run is at work in whole" in refused(capsys, "paths.run=whole", "resume=auto")
 
 

@@ -102,8 +102,11 @@ def test_samples_do_not_depend_on_how_many_and_how_they_are_batched() -> None:
 
 def test_evaluate_repeats_the_score_of_the_run_at_any_batch_size(capsys: pytest.CaptureFixture[str]) -> None:
     dmd2("evaluate", f"run={RUN}", "batch_size=11")
-    scores = json.loads((RUN / "evaluation.json").read_text())["metrics"]
-    assert scores == pytest.approx(json.loads((RUN / "summary.json").read_text())["metrics"], rel=1e-3)
+    found, summary = (json.loads((RUN / f"{name}.json").read_text()) for name in ("evaluation", "summary"))
+    for name, scores in summary["students"].items():
+        assert found["students"][name] == pytest.approx(scores, rel=1e-3)
+    assert found["metrics"] == found["students"]["ema_0.97716"]
+    assert (found["best"]["of"], summary["best"]["of"]) == (2, 4)
     assert "real, held" in capsys.readouterr().out
 
 

@@ -1,5 +1,6 @@
-"""Files that others read while they are written: the old one or the new one, never a half."""
+"""Files that others read while they are written: the old one or the new one, never a half; and made by one alone."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -36,3 +37,23 @@ def sha256(path: Path) -> str:
     """Hash of a file's bytes, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Inside, no other process is that named the same path: it waits, and then finds what this one made.
+
+    A lock on a file beside `path`, which the system frees when its holder ends. Ranks need no process group for
+    it, and none waits in a collective, which would time out.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def claim(path: Path) -> IO[str]:
+    """Take `path` while the file that is returned is open; raises BlockingIOError where another process has it."""
+    lock = path.with_name(f".{path.name}.lock").open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return lock

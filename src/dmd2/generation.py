@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dmd2.conditioning import Conditioner
 from dmd2.nets.denoiser import Denoiser, guided
-from dmd2.randomness import normal_rows
+from dmd2.randomness import generator, normal_rows
 from dmd2.sampling import FewStepSampler, Heun
 
 
@@ -91,3 +91,14 @@ class Numbered:
         """The same in batches."""
         for start in range(0, len(rows), batch_size):
             yield self.make(maker, rows[start : start + batch_size])
+
+
+@dataclass(frozen=True)
+class NumberedAtRandom(Numbered):
+    """The same with classes drawn independently, each as likely: EDM's protocol."""
+
+    def labels(self, rows: range) -> Tensor:
+        """The labels of some samples: sample i's depends on the seed and i alone."""
+        draws = (generator(self.seed, "sample label", i) for i in rows)
+        labels = [torch.randint(max(self.num_classes, 1), (), generator=draw) for draw in draws]
+        return torch.stack(labels).to(self.device)

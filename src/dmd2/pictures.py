@@ -77,6 +77,8 @@ def score_plot(
                       ha="right", va="bottom", fontsize=7, color=TEACHER)  # fmt: skip
     for group in ("floor", "baselines"):
         for name, scores in references.get(group, {}).items():
+            if primary not in scores:  # scored on another number of samples, and named by it
+                continue
             label = "real, held out" if group == "floor" else name.replace("_", " ")
             axis.axhline(scores[primary], color=REAL, lw=0.9, ls=":")
             axis.annotate(label, (0, scores[primary]), xycoords=("axes fraction", "data"),

@@ -86,8 +86,15 @@ def print_table(summary: Mapping[str, Any], primary: str) -> None:
     for name in names:
         table.add_column(name.replace("_", " "), justify="right", min_width=max(map(len, name.split("_"))))
     for label, scores in rows(summary):
-        table.add_row(label, *(f"{scores[name]:.3g}" for name in names))
+        table.add_row(label, *(cell(scores, name) for name in names))
     Console().print(table)
+    if best := summary.get("best"):
+        print(f"best of {best['of']} scored: {primary} {best[primary]:.3g} of {best['weights']}")
+
+
+def cell(scores: Scores, name: str) -> str:
+    """A score as a table shows it; nothing where it was not made, e.g. with another number of samples."""
+    return f"{scores[name]:.3g}" if name in scores else ""
 
 
 def columns(summary: Mapping[str, Any], primary: str) -> list[str]:
@@ -114,6 +121,7 @@ def write_page(folder: Path, summary: Mapping[str, Any], primary: str) -> None:
     page = environment.from_string(PAGE).render(
         summary=summary,
         names=columns(summary, primary),
+        cell=cell,
         rows=rows(summary),
         pictures=pictures + [f"samples/{path.name}" for path in latest],
         config=(folder / "config.yaml").read_text(),
@@ -134,8 +142,11 @@ PAGE = """<!doctype html>
 in {{ "%.0f" | format(summary.wall_seconds) }} s; seed {{ summary.seed }}; commit {{ summary.commit }}.</p>
 {% if names %}<table><tr><th>samples</th>{% for name in names %}<th>{{ name }}</th>{% endfor %}</tr>
 {% for label, scores in rows %}<tr{% if label.startswith("student") %} class="student"{% endif %}>
-<td>{{ label }}</td>{% for name in names %}<td>{{ "%.3g" | format(scores[name]) }}</td>{% endfor %}</tr>
+<td>{{ label }}</td>{% for name in names %}<td>{{ cell(scores, name) }}</td>{% endfor %}</tr>
 {% endfor %}</table>{% endif %}
+{% if summary.best %}<p>Best of {{ summary.best.of }} scored: {{ summary.primary }}
+{{ "%.3g" | format(summary.best[summary.primary]) }}, of {{ summary.best.weights }} at iteration
+{{ summary.best.iteration }}.</p>{% endif %}
 {% for picture in pictures %}<p><img src="{{ picture }}" alt="{{ picture }}"></p>{% endfor %}
 <h2>Configuration</h2><pre>{{ config }}</pre>
 """

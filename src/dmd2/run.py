@@ -1,12 +1,11 @@
 """One training run from its config to what lies in its directory, however it ends."""
 
-import fcntl
 import os
 import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.loggers import Logger, WandbLogger
@@ -21,7 +20,7 @@ from dmd2.callbacks.speed import Speed, peak_memory_bytes
 from dmd2.checkpoints import check
 from dmd2.config import Config, teacher_file
 from dmd2.data.base import DataModule
-from dmd2.files import sha256, write_bytes, write_json
+from dmd2.files import claim, sha256, write_bytes, write_json
 from dmd2.hardware import processes
 from dmd2.module import DMD
 from dmd2.pictures import score_plot
@@ -29,6 +28,7 @@ from dmd2.ranks import by_first, first_alone, rank, world_size
 from dmd2.report import commit, comparison, print_table, versions, write_page
 from dmd2.resuming import check_same, checkpoint_of, meaning
 from dmd2.runtime import (
+    Teacher,
     begin,
     build,
     build_data,
@@ -37,7 +37,8 @@ from dmd2.runtime import (
     build_teacher,
     build_trainer,
     make_pairs,
-    make_references,
+    real_references,
+    teacher_references,
 )
 from dmd2.scoring import device_of
 from dmd2.weights.store import save_weights
@@ -59,7 +60,12 @@ class Run:
         if rank() > 0:
             return self.fit(checkpoint)
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = claim(self.folder)
+        try:
+            lock = claim(self.folder / "run")
+        except BlockingIOError as error:
+            raise ValueError(
+                f"a run is at work in {self.folder}; wait for it, or name another: paths.run=DIR"
+            ) from error
         write_bytes(self.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.config)).encode())
         if self.folder.parent == Path(self.config["paths"]["runs"]) / self.config["name"]:
             point_to(self.folder)
@@ -76,57 +82,62 @@ class Run:
             lock.close()
 
     def fit(self, checkpoint: Path | None) -> None:
-        """Build everything and train, from a checkpoint on if there is one."""
+        """Build everything, the cheap and the checkable first, and train, from a checkpoint on if there is one."""
+        config = self.config
         with first_alone():
-            trainer, data, loggers = self.assemble(checkpoint)
-        assert self.module is not None
+            data, teacher, module = self.assemble()
+        self.module = module
+        earlier = check(checkpoint) if checkpoint else None
+        now = meaning(config, data.fingerprint(), world_size())
+        check_same(earlier or now, now, config["resume_allow"])
+        real = real_references(config, self.scoring)
+        with first_alone():
+            begin(module, teacher, config)
+            if config["pairs"] is not None:
+                folder, batch_size = make_pairs(config, teacher, data), config["pairs"]["batch_size"]
+                data = build_data(config["data"] | {"pairs": str(folder), "pairs_batch_size": batch_size})
+        now |= {"teacher": sha256(teacher.path)}
+        check_same(earlier or now, now, config["resume_allow"])
+        for callback in self.callbacks.values():
+            if isinstance(callback, Evaluation):
+                callback.attach(self.scoring, real, partial(teacher_references, config, self.scoring, teacher))
+            if isinstance(callback, Samples):
+                callback.attach(self.scoring, self.folder / "samples")
+            if isinstance(callback, Checkpoint):
+                callback.attach(now | {"wall_seconds": (earlier or {}).get("wall_seconds", 0.0)})
+        loggers = self.loggers(checkpoint, earlier["iteration"] if earlier else 0) if rank() == 0 else []
+        trainer = build_trainer(config, config["max_iterations"], list(self.callbacks.values()), loggers)
         try:
-            trainer.fit(self.module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         finally:
             for logger in loggers:
                 if isinstance(logger, WandbLogger):
                     logger.experiment.finish()  # the next job of a sweep gets a page of its own
-        self.module.faults.check()
+        module.faults.check()
         if (interrupt := self.find(Interrupt)) and interrupt.received:
             raise KeyboardInterrupt
 
-    def assemble(self, checkpoint: Path | None) -> tuple[L.Trainer, DataModule, list[Logger]]:
-        """Build everything, the cheap and the checkable first; what is made once is made, e.g. the teacher."""
-        config, folder = self.config, self.folder
+    def assemble(self) -> tuple[DataModule, Teacher, DMD]:
+        """All that can be built before anything is trained; whatever does not fit shows here."""
+        config = self.config
         processes(config)
         teacher_file(config)
         data, sampler = build_data(config["data"]), build(config["sampler"])
-        earlier = check(checkpoint) if checkpoint else None
-        now = meaning(config, data.fingerprint(), world_size())
-        check_same(earlier or now, now, config["resume_allow"])
         objective = build_objective(config, data)
         teacher = build_teacher(config, data)
-        self.module = build_module(config, objective, sampler, teacher, data)
-        begin(self.module, teacher, config)
-        now |= {"teacher": sha256(teacher.path)}
-        check_same(earlier or now, now, config["resume_allow"])
-        if config["pairs"] is not None:
-            pairs = {
-                "pairs": str(make_pairs(config, teacher, data)),
-                "pairs_batch_size": config["pairs"]["batch_size"],
-            }
-            data = build_data(config["data"] | pairs)
         self.scoring.attach(data, teacher.conditioner, sampler)
-        for callback in self.callbacks.values():
-            if isinstance(callback, Evaluation):
-                callback.attach(self.scoring, partial(make_references, config, self.scoring, teacher))
-            if isinstance(callback, Samples):
-                callback.attach(self.scoring, folder / "samples")
-            if isinstance(callback, Checkpoint):
-                callback.attach(now | {"wall_seconds": (earlier or {}).get("wall_seconds", 0.0)})
-        loggers = [build(node) for node in config["logger"].values()] if rank() == 0 else []
+        return data, teacher, build_module(config, objective, sampler, teacher, data)
+
+    def loggers(self, checkpoint: Path | None, iteration: int) -> list[Logger]:
+        """The loggers; what they have of later iterations than this one will be logged again."""
+        loggers = [build(node) for node in self.config["logger"].values()]
         for logger in loggers:
             if isinstance(logger, WandbLogger):
-                logger.log_hyperparams(config)
+                logger.log_hyperparams(self.config)
             if isinstance(logger, MetricsFile):
-                source = checkpoint.parents[1] if checkpoint else folder
-                logger.go_on_from(source / logger.path.name, earlier["iteration"] if earlier else 0)
-        return build_trainer(config, config["max_iterations"], list(self.callbacks.values()), loggers), data, loggers
+                source = checkpoint.parents[1] if checkpoint else self.folder
+                logger.go_on_from(source / logger.path.name, iteration)
+        return loggers
 
     def find(self, kind: type) -> Any:
         """The callback of a kind, or None."""
@@ -173,21 +184,6 @@ class Run:
             write_page(self.folder, summary, primary)
             print_table(summary, primary)
         print(f"{status}: {self.folder}/report.html" if history else f"{status}: {self.folder}")
-
-
-def claim(folder: Path) -> IO[str]:
-    """Take a run's directory for this process while the file that is returned is open.
-
-    Raises ValueError where another process has it.
-    """
-    lock = (folder / ".lock").open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise ValueError(
-            f"a run is at work in {folder}; wait for it, or name another directory: paths.run=DIR"
-        ) from error
-    return lock
 
 
 def point_to(folder: Path) -> None:

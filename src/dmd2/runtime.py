@@ -3,7 +3,9 @@
 import copy
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from dmd2.conditioning import Conditioner
 from dmd2.config import Config, teacher_file
 from dmd2.data.base import DataModule
 from dmd2.data.pairs import PairWriter
-from dmd2.files import sha256
+from dmd2.files import sha256, write_json
 from dmd2.generation import Numbered, TeacherMaker
 from dmd2.hardware import environment, one_process, trainer_of
 from dmd2.losses.objective import Objective
@@ -31,6 +33,7 @@ from dmd2.nets.denoiser import Denoiser
 from dmd2.pretrain import Pretrain
 from dmd2.quiet import quiet
 from dmd2.randomness import seeded
+from dmd2.ranks import by_first
 from dmd2.sampling import FewStepSampler, Heun
 from dmd2.scoring import References, Scoring
 from dmd2.weights.architecture import check_architecture
@@ -214,12 +217,26 @@ def build_objective(config: Config, data: DataModule) -> Objective:
     return objective
 
 
-def make_references(config: Config, scoring: Scoring, teacher: Teacher) -> References:
-    """The scores to compare with; kept under the teacher's and the metric's key."""
+def real_references(config: Config, scoring: Scoring) -> References:
+    """The scores to compare with that need no teacher; kept under the data's and the metric's key."""
+    key = key_of(config["metric"], scoring.data.fingerprint())
+    return kept(config, key, partial(scoring.real_references, device_for(config)))
+
+
+def teacher_references(config: Config, scoring: Scoring, teacher: Teacher) -> References:
+    """The teacher's scores; kept under its key and the metric's."""
     guidance = config["teacher"]["guidance"]
     key = key_of(teacher.key, config["metric"], guidance, scoring.data.fingerprint())
-    cache = Path(config["paths"]["cache"]) / "references" / f"{key}.json"
-    return scoring.references(teacher.denoiser, guidance, cache)
+    return kept(config, key, partial(scoring.teacher_references, teacher.denoiser, guidance))
+
+
+def kept(config: Config, key: str, make: Callable[[], References]) -> References:
+    """References from the cache, or made and kept there: they do not depend on the run."""
+    path = Path(config["paths"]["cache"]) / "references" / f"{key}.json"
+    if not by_first(path.exists):
+        print("scoring what to compare with, once")
+        write_json(path, make())
+    return json.loads(path.read_text())
 
 
 def build_module(
@@ -250,7 +267,7 @@ def build_module(
     try:
         module.configure_optimizers()
     except TypeError as error:
-        raise ValueError(f"an option of optimizer.generator or optimizer.critic is of a wrong type: {error}") from error
+        raise ValueError(f"an option of an optimizer.* is of a wrong type: {error}") from error
     if config["weights"] is not None:
         load_fitting(module.generator, Path(config["weights"]), config["teacher"])
     return module

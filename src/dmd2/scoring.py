@@ -1,92 +1,101 @@
 """Scores of a generator, and what they are to be read against: the teacher, real data, a simple baseline."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from dmd2.conditioning import Conditioner
 from dmd2.data.base import DataModule
 from dmd2.data.split import Split
-from dmd2.files import write_json
-from dmd2.generation import Maker, Numbered, StudentMaker, TeacherMaker
-from dmd2.metrics.suite import Suite
+from dmd2.generation import Maker, Numbered, NumberedAtRandom, StudentMaker, TeacherMaker
+from dmd2.metrics.suite import Batches, Suite, blocks
 from dmd2.nets.denoiser import Denoiser
-from dmd2.ranks import by_first
 from dmd2.sampling import FewStepSampler, Heun
+from dmd2.sizes import Sizes
 
 Scores = dict[str, float]
 References = dict[str, dict[str, Scores]]
 Baseline = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
 """Train samples, their labels and a number to as many samples and labels."""
+NUMBERED = {"balanced": Numbered, "random": NumberedAtRandom}
 
 
 class Scoring:
     """Scores with one suite and one set of numbered samples.
 
     suite          Detectors and metrics.
-    num_samples    Samples a score.
-    batch_size     Samples at once on each rank; the score does not depend on it.
+    num_samples    Samples a score. Rising numbers score the first so many of one set and name the number:
+                   [10000, 50000] gives fid_10k and fid_50k from one pass.
+    batch_size     Samples at once, always the same ones: any number of ranks gives the same score to the last digit.
+                   Another batch size may change how a network rounds, and nothing else.
     teacher_steps  Step counts at which the teacher is scored.
     primary        The metric to judge by; lower is better.
     baselines      Simple generators fitted to the train split, by name.
     num_reference  Real samples of each split that the suite is fitted to; None takes all.
     seed           Seed of the samples' noise, the same for every run so that scores compare.
+    classes        Of the samples: "balanced", in turn (DMD2's protocol), or "random" (EDM's).
     """
 
     def __init__(
         self,
         suite: Suite,
-        num_samples: int,
+        num_samples: int | Sequence[int],
         batch_size: int,
         teacher_steps: Sequence[int],
         primary: str,
         num_reference: int | None,
         baselines: Mapping[str, Baseline] | None = None,
         seed: int = 0,
+        classes: Literal["balanced", "random"] = "balanced",
     ) -> None:
-        if num_samples < 2:
-            raise ValueError(f"a score needs at least 2 samples, got metric.num_samples={num_samples}")
-        self.suite, self.num_samples, self.batch_size = suite, num_samples, batch_size
-        self.teacher_steps, self.primary, self.seed = tuple(teacher_steps), primary, seed
-        self.baselines, self.num_reference = dict(baselines or {}), num_reference
+        if classes not in NUMBERED:
+            raise ValueError(f"metric.classes must be {' or '.join(NUMBERED)}, got {classes}")
+        self.suite, self.sizes, self.batch_size = suite, Sizes(num_samples), batch_size
+        self.teacher_steps, self.metric, self.seed = tuple(teacher_steps), primary, seed
+        self.baselines, self.num_reference, self.classes = dict(baselines or {}), num_reference, classes
+
+    @property
+    def primary(self) -> str:
+        """The metric to judge by, at the first number of samples, which is scored most often."""
+        return self.sizes.name(self.metric, self.sizes.numbers[0])
 
     def attach(self, data: DataModule, conditioner: Conditioner, sampler: FewStepSampler) -> None:
         """Bind to a run's data, and to how its samples are made."""
         self.data, self.conditioner, self.sampler = data, conditioner, sampler
         self.fitted_on: torch.device | None = None
 
-    def student(self, generator: Denoiser, stop: Callable[[], bool] = lambda: False) -> Scores:
-        """Scores of a generator's numbered samples; raises InterruptedError as soon as `stop()` says so."""
-        return self._score(self.student_maker(generator), generator, stop)
+    def student(
+        self, generator: Denoiser, stop: Callable[[], bool] = lambda: False, num_sizes: int | None = None
+    ) -> Scores:
+        """Scores of a generator's numbered samples, at the first `num_sizes` of their numbers (None: at all).
 
-    def references(self, teacher: Denoiser, guidance: float, cache: Path) -> References:
-        """Scores to compare with: `teacher` by network evaluations, `floor` (real held-out data), `baselines`.
-
-        They do not depend on the run, so they are made once and kept in the file `cache`.
+        Raises InterruptedError as soon as `stop()` says so.
         """
-        if by_first(cache.exists):
-            return json.loads(cache.read_text())
-        print(f"scoring the teacher at {', '.join(map(str, self.teacher_steps))} steps, once")
-        self._fit(device_of(teacher))
-        makers = self.teacher_makers(teacher, guidance)
-        train, labels = (torch.tensor(part) for part in (self.data.train.x, self.data.train.labels))
-        found = {
-            "teacher": {str(maker.num_evaluations): self._score(maker, teacher) for maker in makers},
-            "floor": {"real": self.suite.floor()} if len(self.data.test) else {},
-            "baselines": {
-                name: self.suite.evaluate([baseline(train, labels, self.num_samples)])
-                for name, baseline in self.baselines.items()
-            },
+        return self._score(self.student_maker(generator), generator, stop, self.sizes.numbers[:num_sizes])
+
+    def real_references(self, device: torch.device) -> References:
+        """Scores to compare with that need no teacher: `floor` (real held-out data), `baselines`.
+
+        Raises ValueError where the primary metric is none of the suite's.
+        """
+        self._fit(device)
+        real, num, num_held_out = self.data.train, self.sizes.numbers[-1], len(self.suite.test[1])
+        floor = self.suite.floor() if num_held_out else {}
+        if floor and self.metric not in floor:
+            raise ValueError(f"metric.primary is {self.metric}, but the metrics are {', '.join(sorted(floor))}")
+        baselines = {
+            name: self._of_set(*baseline(torch.tensor(real.x), torch.tensor(real.labels), num))
+            for name, baseline in self.baselines.items()
         }
-        names = set().union(*found["teacher"].values())
-        if self.primary not in names:
-            raise ValueError(f"metric.primary is {self.primary}, but the metrics are {', '.join(sorted(names))}")
-        write_json(cache, found)
-        return found
+        return {"floor": {"real": self._named(floor, num_held_out)} if floor else {}, "baselines": baselines}
+
+    def teacher_references(self, teacher: Denoiser, guidance: float) -> References:
+        """Scores of the teacher, by network evaluations."""
+        makers = self.teacher_makers(teacher, guidance)
+        return {"teacher": {str(maker.num_evaluations): self._score(maker, teacher) for maker in makers}}
 
     def student_maker(self, generator: Denoiser) -> StudentMaker:
         """What makes samples of a generator as the run's sampler does."""
@@ -98,36 +107,76 @@ class Scoring:
 
     def numbered(self, device: torch.device | str) -> Numbered:
         """The numbered samples that everything here is scored on, and grids show."""
-        return Numbered(self.data.shape, self.conditioner.num_classes, self.seed, device)
+        return NUMBERED[self.classes](self.data.shape, self.conditioner.num_classes, self.seed, device)
 
-    def _score(self, maker: Maker, network: nn.Module, stop: Callable[[], bool] = lambda: False) -> Scores:
+    def _score(
+        self,
+        maker: Maker,
+        network: nn.Module,
+        stop: Callable[[], bool] = lambda: False,
+        sizes: Sequence[int] | None = None,
+    ) -> Scores:
         device = device_of(network)
         self._fit(device)
-        rank, world_size = 0, 1
-        if distributed.is_available() and distributed.is_initialized():
-            rank, world_size = distributed.get_rank(), distributed.get_world_size()
-        mine = range(self.num_samples)[rank::world_size]
+        numbered = self.numbered(device)
 
-        def batches() -> Iterator[tuple[Tensor, Tensor]]:
-            for x0, labels in self.numbered(device).batches(maker, mine, self.batch_size):
+        def batches(rows: range) -> Iterator[tuple[Tensor, Tensor]]:
+            for block in blocks(rows, self.batch_size):
                 if stop():
                     raise InterruptedError("a score was asked to end early")
+                x0, labels = numbered.make(maker, block)
                 yield self.data.to_pixels(x0), labels
 
         with torch.autocast(device.type, enabled=False):
-            return self.suite.evaluate(batches())
+            return self._nested(batches, sizes or self.sizes.numbers)
+
+    def _of_set(self, samples: Tensor, labels: Tensor) -> Scores:
+        """Scores of samples that are there."""
+
+        def batches(rows: range) -> Batches:
+            own = (slice(block.start, block.stop) for block in blocks(rows, self.batch_size))
+            return ((samples[block], labels[block]) for block in own)
+
+        return self._nested(batches, self.sizes.numbers)
+
+    def _nested(self, batches: Callable[[range], Batches], sizes: Sequence[int]) -> Scores:
+        """Scores of the first so many samples for each size, each sample made once."""
+        self.suite.reset()
+        found: Scores = {}
+        num = 0
+        for size in sizes:
+            self.suite.update(batches(range(num, size)))
+            found |= self._named(self.suite.compute(), size)
+            num = size
+        self.suite.reset()
+        return found
+
+    def _named(self, scores: Scores, num_samples: int) -> Scores:
+        return {self.sizes.name(metric, num_samples): value for metric, value in scores.items()}
 
     def _fit(self, device: torch.device) -> None:
         if self.fitted_on != device:
             train, test = self._reference(self.data.train), self._reference(self.data.test)
-            self.suite.fit(*train, *test, device)
+            self.suite.fit(*train, *test, device, f"{self.data.fingerprint()} {self.num_reference}")
             self.fitted_on = device
 
     def _reference(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
         """Evenly spaced rows of a split: files come class by class."""
         num = min(len(split), self.num_reference or len(split))
+        if num == len(split):
+            return split.x, split.labels  # a memory map stays one
         rows = np.linspace(0, len(split) - 1, num).astype(int)
         return split.x[rows], split.labels[rows]
+
+
+def best(history: Sequence[Mapping[str, Any]], primary: str) -> dict[str, Any]:
+    """The best score by the primary metric: of which weights, at which iteration, the best of how many."""
+    found = [
+        {"iteration": row["iteration"], "weights": name, primary: scores[primary]}
+        for row in history
+        for name, scores in row["scores"].items()
+    ]
+    return min(found, key=lambda row: row[primary]) | {"of": len(found)} if found else {}
 
 
 def device_of(network: nn.Module) -> torch.device:

@@ -6,45 +6,72 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from dmd2.checkpoints import load, newest
+from dmd2.conditioning import Conditioner
 from dmd2.config import Config
+from dmd2.data.base import DataModule
+from dmd2.generation import StudentMaker
 from dmd2.nets.denoiser import Denoiser
 from dmd2.runtime import build, build_data, device_for, load_fitting
+from dmd2.sampling import FewStepSampler
 from dmd2.scoring import Scoring
 from dmd2.weights.store import load_weights
 
 
 @dataclass(frozen=True)
 class Student:
-    """A run's generator, ready to sample from and to score."""
+    """A run's generator, with all that sampling from it takes."""
 
+    run: Path
     config: Config
     generator: Denoiser
-    scoring: Scoring
+    data: DataModule
+    conditioner: Conditioner
+    sampler: FewStepSampler
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the run's weights: averages first, then the raw ones."""
+        return [*(f"ema_{decay:g}" for decay in self.config["ema"]), "raw"]
+
+    def read(self, weights: str | None) -> None:
+        """Fill the generator: from an average, "raw" or a file; None is the run's first average.
+
+        Raises ValueError or FileNotFoundError where there is nothing of this name.
+        """
+        if weights is None:
+            load_weights(self.generator, self.run / "checkpoints" / "student.safetensors")
+        elif weights.endswith(".safetensors"):
+            load_fitting(self.generator, Path(weights), self.config["teacher"])
+        elif weights not in self.names:
+            raise ValueError(f"this run has no weights {weights!r}; choose from {', '.join(self.names)}")
+        elif (path := newest(self.run / "checkpoints")) is None:
+            raise FileNotFoundError(f"{self.run} has no checkpoint, so no {weights} weights; leave `weights` alone")
+        else:
+            prefix = "generator." if weights == "raw" else f"ema.models.{self.names.index(weights)}."
+            state = {k.removeprefix(prefix): v for k, v in load(path)["state_dict"].items() if k.startswith(prefix)}
+            self.generator.load_state_dict(state)
+
+    def maker(self) -> StudentMaker:
+        """What makes samples, as the run's sampler does."""
+        return StudentMaker(self.generator, self.conditioner, self.sampler)
+
+    def scoring(self) -> Scoring:
+        """What scores the run's samples."""
+        scoring: Scoring = build(self.config["metric"])
+        scoring.attach(self.data, self.conditioner, self.sampler)
+        return scoring
 
 
 def load_student(run: Path, weights: str | None) -> Student:
-    """Read a run directory; `weights` names an average, "raw" or a file, None is the run's first average.
+    """Read a run directory, with some of its weights as `Student.read` names them.
 
-    Raises FileNotFoundError where there is no run, or one without weights.
+    Raises FileNotFoundError where there is no run, or one without these weights.
     """
     if not (run / "config.yaml").exists():
         raise FileNotFoundError(f"there is no run at {run}; name a run's directory: run=runs/digits_dmd2/latest")
     config: Config = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))  # type: ignore[assignment]
-    generator: Denoiser = build(config["teacher"]["denoiser"])
-    if weights is None:
-        load_weights(generator, run / "checkpoints" / "student.safetensors")
-    elif weights.endswith(".safetensors"):
-        load_fitting(generator, Path(weights), config["teacher"])
-    else:
-        names = [f"ema_{decay:g}" for decay in config["ema"]]
-        if weights not in (*names, "raw"):
-            raise ValueError(f"this run has no weights {weights!r}; choose from {', '.join((*names, 'raw'))}")
-        prefix = "generator." if weights == "raw" else f"ema.models.{names.index(weights)}."
-        path = newest(run / "checkpoints")
-        if path is None:
-            raise FileNotFoundError(f"{run} has no checkpoint, so no {weights} weights; leave `weights` alone")
-        state = load(path)["state_dict"]
-        generator.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
-    scoring: Scoring = build(config["metric"])
-    scoring.attach(build_data(config["data"]), build(config["teacher"]["conditioner"]), build(config["sampler"]))
-    return Student(config, generator.requires_grad_(False).eval().to(device_for(config)), scoring)
+    generator: Denoiser = build(config["teacher"]["denoiser"]).requires_grad_(False).eval()
+    conditioner, sampler = build(config["teacher"]["conditioner"]), build(config["sampler"])
+    student = Student(run, config, generator.to(device_for(config)), build_data(config["data"]), conditioner, sampler)
+    student.read(weights)
+    return student

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dmd2.metrics.inception import CleanFidInception, TorchFidelityInception
+from dmd2.metrics.inception import CleanFidClasses, CleanFidInception, TorchFidelityInception
 
 
 class Tiny(nn.Module):
@@ -14,9 +14,9 @@ class Tiny(nn.Module):
         super().__init__()
         self.layers = nn.Conv2d(3, 16, 3)
 
-    def forward(self, img: Tensor, return_features: bool = False) -> Tensor:
+    def forward(self, img: Tensor, return_features: bool = False, no_output_bias: bool = False) -> Tensor:
         if not return_features:
-            return img.float().mean([1, 2, 3])
+            return (img.float().mean([2, 3]) + (0 if no_output_bias else 9)).softmax(1)
         return self.layers((img.float() - 128) / 128).mean([2, 3])
 
 
@@ -29,7 +29,7 @@ class Tiny(nn.Module):
 )
 def test_absent_weights_say_what_to_put_where(make, name, host, tmp_path):
     with pytest.raises(FileNotFoundError) as error:
-        make(tmp_path)
+        make(tmp_path, fetch=False)
     message = str(error.value)
     assert "\n" not in message
     assert f"https://{host}" in message
@@ -49,6 +49,9 @@ def test_a_torchscript_file_gives_features_of_colour_and_grey_images(tmp_path):
     assert torch.equal(detector(grey), detector(grey.repeat(1, 3, 1, 1)))
     assert detector(grey).shape == (5, 16)
     assert not detector(grey).requires_grad
+    classes = CleanFidClasses(tmp_path, sha256=None)(colour)
+    torch.testing.assert_close(classes.exp(), net(colour, no_output_bias=True).detach())
+    assert detector.key() is None  # an unchecked file has no name to keep features under
 
 
 def test_torch_fidelity_net_from_bare_tensors(tmp_path, monkeypatch):

@@ -53,6 +53,14 @@ def test_torchmetrics_agrees(features):
     assert measure(real, fake, num_subsets=1) == pytest.approx(expected, rel=1e-7)
 
 
+def test_torch_fidelity_agrees(features):
+    theirs = pytest.importorskip("torch_fidelity.metric_kid", reason="torch-fidelity is not installed (extra: eval)")
+    real, fake = features[0][:150], features[1]
+    settings = {"kid_subsets": 1, "kid_subset_size": 150, "verbose": False}
+    expected = theirs.kid_features_to_metric(real.double(), fake.double(), **settings)
+    assert measure(real, fake, num_subsets=1) == pytest.approx(expected["kernel_inception_distance_mean"], rel=1e-7)
+
+
 def test_clean_fid_agrees(features):
     clean_fid = pytest.importorskip("cleanfid.fid", reason="clean-fid is not installed (extra: eval)")
     real, fake = features[0][:150], features[1]

@@ -6,32 +6,30 @@ from typing import Any
 import lightning as L
 
 from dmd2.module import DMD
-from dmd2.scoring import References, Scoring
+from dmd2.scoring import References, Scoring, best
 
 
 class Evaluation(L.Callback):
     """Every `every` iterations and at the end: `score/WEIGHTS/METRIC` to the loggers, a row to `history`.
 
-    Beside the first scores the references (teacher, real data, baselines) are made, once a teacher.
+    Where the metric has several numbers of samples, the first is scored each time (`score/raw/fid_10k`), all of
+    them every `full_every` iterations and at the end (`score/raw/fid_50k`); None is at the end alone. Ranks share
+    the samples. Beside the first scores the references (teacher, real data, baselines) are made, once a teacher.
     """
 
-    def __init__(self, every: int) -> None:
+    def __init__(self, every: int, full_every: int | None = None) -> None:
         if every < 1:
             raise ValueError(f"callbacks.evaluation.every must be at least 1, got {every}")
-        self.every = every
+        if full_every is not None and (full_every < 1 or full_every % every):
+            raise ValueError(f"callbacks.evaluation.full_every must be a multiple of every={every}, got {full_every}")
+        self.every, self.full_every = every, full_every
         self.history: list[dict[str, Any]] = []
         self.references: References = {}
 
     @property
     def best(self) -> dict[str, Any]:
-        """The best score so far by the primary metric: of which weights, at which iteration, of how many scores."""
-        primary = self.scoring.primary
-        found = [
-            {"iteration": row["iteration"], "weights": name, primary: scores[primary]}
-            for row in self.history
-            for name, scores in row["scores"].items()
-        ]
-        return min(found, key=lambda row: row[primary]) | {"of": len(found)} if found else {}
+        """The best score so far."""
+        return best(self.history, self.scoring.primary)
 
     def state_dict(self) -> dict[str, Any]:
         """The scores so far."""
@@ -41,13 +39,13 @@ class Evaluation(L.Callback):
         """Go on behind the scores of a run's earlier life."""
         self.history = state_dict["history"]
 
-    def attach(self, scoring: Scoring, make_references: Callable[[], References]) -> None:
-        """Take what scores, and what scores the references."""
-        self.scoring, self.make_references = scoring, make_references
+    def attach(self, scoring: Scoring, references: References, score_teacher: Callable[[], References]) -> None:
+        """Take what scores, what it is to be compared with, and what adds the teacher to that."""
+        self.scoring, self.references, self.score_teacher = scoring, references, score_teacher
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Score the teacher and the real data first: without them no score can be read."""
-        self.references = self.make_references()
+        """Score the teacher first: without it no score can be read."""
+        self.references |= self.score_teacher()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -55,14 +53,15 @@ class Evaluation(L.Callback):
         """Score when it is time."""
         last = trainer.global_step >= trainer.max_steps
         if trainer.global_step % self.every == 0 or last:
-            self.score(trainer, pl_module)
+            full = last or (self.full_every is not None and trainer.global_step % self.full_every == 0)
+            self.score(trainer, pl_module, None if full else 1)
 
-    def score(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Score all weights now; abandoned when the trainer is told to stop."""
+    def score(self, trainer: L.Trainer, pl_module: L.LightningModule, num_sizes: int | None = None) -> None:
+        """Score all weights now, at the first `num_sizes` numbers of samples; abandoned when told to stop."""
         assert isinstance(pl_module, DMD)
         try:
             scores = {
-                name: self.scoring.student(network, stop=lambda: trainer.should_stop)
+                name: self.scoring.student(network, lambda: trainer.should_stop, num_sizes)
                 for name, network in pl_module.students().items()
             }
         except InterruptedError:

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from dmd2.config import check_options, config_folder
 from dmd2.errors import answered
 from dmd2.pictures import bars
-from dmd2.report import rows
+from dmd2.report import cell, rows
 
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="compare")
@@ -74,7 +74,7 @@ def table(summaries: dict[str, list[dict[str, Any]]]) -> list[str]:
     lines = ["| samples | runs | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
     for label, scores in rows(first):
         if not label.startswith("student"):
-            lines.append(f"| {label} | | " + " | ".join(f"{scores[name]:.3g}" for name in names) + " |")
+            lines.append(f"| {label} | | " + " | ".join(cell(scores, name) for name in names) + " |")
     ordered = sorted(summaries.items(), key=lambda item: mean([s["metrics"][first["primary"]] for s in item[1]]))
     for experiment, found in ordered:
         cells = [spread([summary["metrics"][name] for summary in found]) for name in names]

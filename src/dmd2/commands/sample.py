@@ -10,7 +10,6 @@ usage: dmd2 sample run=DIR [num_images=100] [out=samples] [KEY=VALUE ...]
   batch_size   Samples at once.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 import hydra
@@ -20,6 +19,7 @@ from omegaconf import DictConfig
 
 from dmd2.config import check_options, config_folder
 from dmd2.errors import answered
+from dmd2.generation import Numbered
 from dmd2.pictures import image, picture
 from dmd2.scoring import device_of
 from dmd2.students import load_student
@@ -35,9 +35,10 @@ def main(options: DictConfig) -> None:
             f"num_images and batch_size must be at least 1, got {options.num_images}, {options.batch_size}"
         )
     student, out = load_student(Path(options.run), options.weights), Path(options.out)
-    numbered = replace(student.scoring.numbered(device_of(student.generator)), seed=options.seed)
-    maker, rows = student.scoring.student_maker(student.generator), range(options.num_images)
-    x = torch.cat([student.scoring.data.to_pixels(x0) for x0, _ in numbered.batches(maker, rows, options.batch_size)])
+    data, num_classes = student.data, student.conditioner.num_classes
+    numbered = Numbered(data.shape, num_classes, options.seed, device_of(student.generator))
+    batches = numbered.batches(student.maker(), range(options.num_images), options.batch_size)
+    x = torch.cat([data.to_pixels(x0) for x0, _ in batches])
     out.mkdir(parents=True, exist_ok=True)
     picture({student.config["name"]: x}, out / "sheet.png")
     if x.ndim == 2:

@@ -4,14 +4,12 @@ Meanwhile PATH.partial holds the arrays and progress.json, which counts the file
 It is renamed when whole, so PATH is never half done.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from itertools import islice
@@ -28,6 +26,7 @@ from dmd2.data.layout import Layout
 from dmd2.data.prepared import is_prepared, write_manifest
 from dmd2.data.progress import FILE as PROGRESS
 from dmd2.data.progress import Progress
+from dmd2.files import alone
 
 FORMAT = 2  # Raise it when decoding changes: every old cache is then another key.
 BLOCK = 256  # Files in memory at once, and the most that a kill loses.
@@ -51,7 +50,8 @@ def prepare(source: Path, layout: Layout, decoder: Decoder, folder: Path, broken
     if folder.exists() and not is_prepared(folder) and any(folder.iterdir()):
         raise ValueError(f"{folder} holds other things; choose another place for what is prepared")
     unfinished = folder.with_name(f"{folder.name}.partial")
-    with _alone(unfinished):
+    with alone(folder):
+        unfinished.mkdir(exist_ok=True)
         if is_prepared(folder):
             shutil.rmtree(unfinished, ignore_errors=True)
             return
@@ -62,21 +62,6 @@ def prepare(source: Path, layout: Layout, decoder: Decoder, folder: Path, broken
         _finish(layout, unfinished, progress, about)
         os.rename(unfinished, folder)
         (folder / PROGRESS).unlink()
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Make the folder and wait until nobody else is at it; the lock lies on it and ends with its holder."""
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):  # The one who worked has just renamed it.
-            handle = os.open(folder, os.O_RDONLY)
-            break
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _begun(folder: Path, layout: Layout, decoder: Decoder, progress: Progress) -> Progress:

@@ -43,9 +43,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def write_manifest(folder: Path, class_names: list[str], about: Mapping[str, Any]) -> None:
     """Vouch for the arrays in `folder`; the last thing that is written there."""
-    arrays = {
-        name: {"num_bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)} for name in ARRAYS
-    }
+    arrays = {name: {"num_bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)} for name in ARRAYS}
     content = {"content": _content(arrays, class_names)}
     write_json(folder / MANIFEST, {**about, **content, "arrays": arrays, "class_names": class_names})
 

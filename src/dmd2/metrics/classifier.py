@@ -40,7 +40,7 @@ class Classifier(Detector):
         self.head = nn.Linear(WIDTH, num_classes)
 
     def fit(self, samples: Tensor, labels: Tensor) -> None:
-        """Load the weights for this train split, or train and save them; on the device of `samples`.
+        """Load the weights for this train split, or train and save them; on the device of this module.
 
         Raises ValueError if a label is not below `num_classes`.
         """
@@ -49,8 +49,10 @@ class Classifier(Detector):
                 f"the classifier has {self.num_classes} classes but there is a label {int(labels.max())}; "
                 f"set num_classes={int(labels.max()) + 1}"
             )
+        device = self.head.weight.device
         self._initialise(samples.shape[1])
-        self.to(samples.device)
+        self.to(device)
+        samples, labels = samples.to(device), labels.to(device)
         path = self.cache / f"classifier-{self._key(samples, labels)}.safetensors"
         if path.exists():
             self.load_state_dict(load_file(path))

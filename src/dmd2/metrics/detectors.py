@@ -20,7 +20,11 @@ class Detector(nn.Module):
     """Samples to float32 features [B, D]: always in evaluation mode, without gradients or autocast."""
 
     def fit(self, samples: Tensor, labels: Tensor) -> None:
-        """Learn from the train split what the features need, on its device; nothing by default."""
+        """Learn from the train split, which lies on the CPU, what the features need; nothing by default."""
+
+    def key(self) -> str | None:
+        """What the features are a function of beside the samples; None where they are not worth keeping."""
+        return None
 
     def features(self, samples: Tensor) -> Tensor:
         """Features [B, D] of images uint8 [B, C, H, W] or toy samples float32 [B, 2]."""
@@ -70,8 +74,9 @@ class RandomConvolutions(Detector):
         self.convolutions = nn.ModuleList(
             self._convolution(num, draws) for num in (in_channels, self.channels, self.channels)
         )
-        self.convolutions.requires_grad_(False).eval().to(samples.device)
-        responses = torch.cat([self.responses(chunk) for chunk in samples.split(CHUNK)]).double()
+        device = self.mean.device
+        self.convolutions.requires_grad_(False).eval().to(device)
+        responses = torch.cat([self.responses(chunk.to(device)) for chunk in samples.split(CHUNK)]).double()
         std, mean = torch.std_mean(responses, 0)
         # A response that the train split hardly ever turns on has no scale of its own: divided by its std, one
         # odd pixel in a few samples would rule the distance.

@@ -7,6 +7,9 @@ import torch
 from torch import Tensor
 
 from dmd2.metrics.base import FeatureMetric
+from dmd2.metrics.exact import add_moments, in_units, step_for
+
+CHUNK = 4096  # rows of the reference that are float64 at a time
 
 
 def frechet_distance(mu1: Tensor, sigma1: Tensor, mu2: Tensor, sigma2: Tensor) -> Tensor:
@@ -16,8 +19,16 @@ def frechet_distance(mu1: Tensor, sigma1: Tensor, mu2: Tensor, sigma2: Tensor) -
     sigma1^(1/2) sigma2 sigma1^(1/2): six times faster than a matrix root, and defined where it is singular.
     """
     mu1, sigma1, mu2, sigma2 = (x.double() for x in (mu1, sigma1, mu2, sigma2))
-    values, vectors = torch.linalg.eigh(sigma1)
-    root1 = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+    return _distance(mu1, sigma1, root(sigma1), mu2, sigma2)
+
+
+def root(sigma: Tensor) -> Tensor:
+    """The symmetric root of a covariance [D, D]."""
+    values, vectors = torch.linalg.eigh(sigma)
+    return (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+
+
+def _distance(mu1: Tensor, sigma1: Tensor, root1: Tensor, mu2: Tensor, sigma2: Tensor) -> Tensor:
     trace_of_root = torch.linalg.eigvalsh(root1 @ sigma2 @ root1).clamp_min(0).sqrt().sum()
     distance = (mu1 - mu2).square().sum() + sigma1.trace() + sigma2.trace() - 2 * trace_of_root
     return distance.clamp_min(0)
@@ -26,12 +37,14 @@ def frechet_distance(mu1: Tensor, sigma1: Tensor, mu2: Tensor, sigma2: Tensor) -
 class FrechetDistance(FeatureMetric):
     """Fréchet distance of the samples to the train split, reported as `name`.
 
-    Its states are float64 sums around the reference's mean, so any division into batches and ranks gives the
-    same value to about 12 digits.
+    Its states are exact sums around the reference's mean (`dmd2.metrics.exact`), so any division of the same
+    features into batches and ranks gives the same value to the last digit. All ranks take the matrix root at the
+    same time, each for itself, so none waits for another; the reference's own is taken once.
     """
 
     mu: Tensor
     sigma: Tensor
+    root: Tensor
     num_samples: Tensor
     total: Tensor
     outer: Tensor
@@ -39,38 +52,41 @@ class FrechetDistance(FeatureMetric):
     def __init__(self, detector: str, name: str, prefix: str = "") -> None:
         super().__init__(detector, prefix)
         self.name = name
-        self.register_buffer("mu", torch.empty(0), persistent=False)
-        self.register_buffer("sigma", torch.empty(0), persistent=False)
+        for buffer in ("mu", "sigma", "root"):
+            self.register_buffer(buffer, torch.empty(0), persistent=False)
 
     def set_reference(self, train: Tensor, test: Tensor) -> None:
         """Take mean and covariance of the train split's features [N, D]."""
-        train = train.double()
-        self.set_moments(train.mean(0), train.T.cov())
+        mu = train.mean(0, dtype=torch.float64)
+        outer = torch.zeros(len(mu), len(mu), dtype=mu.dtype, device=mu.device)
+        for rows in train.split(CHUNK):
+            outer += (rows - mu).T @ (rows - mu)
+        self.set_moments(mu, outer / (len(train) - 1))
 
     def set_moments(self, mu: Tensor, sigma: Tensor) -> None:
         """Take the reference's mean [D] and covariance [D, D]; make the states, whose width is now known."""
-        self.mu, self.sigma = mu.double(), sigma.double()
-        for state, zero in (
-            ("num_samples", self.mu.new_zeros(())),
-            ("total", torch.zeros_like(self.mu)),
-            ("outer", torch.zeros_like(self.sigma)),
-        ):
-            self.add_state(state, default=zero, dist_reduce_fx="sum")
+        self.mu, self.sigma, self.root = mu.double(), sigma.double(), mu.new_empty(0)
+        self.step = step_for(float(self.sigma.diagonal().max().sqrt()))
+        num = len(mu)
+        for state, shape in (("num_samples", ()), ("total", (2 * num,)), ("outer", (num, 2 * num))):
+            zeros = torch.zeros(shape, dtype=torch.int64, device=mu.device)
+            self.add_state(state, default=zeros, dist_reduce_fx="sum")
 
     def update(self, features: Tensor, labels: Tensor) -> None:
-        x = features.double() - self.mu
-        self.num_samples += len(x)
-        self.total += x.sum(0)
-        self.outer += x.T @ x
+        self.num_samples += len(features)
+        add_moments(self.total, self.outer, features - self.mu, self.step)
 
     def compute(self) -> dict[str, Tensor]:
         return {self.name: self.distance()}
 
     def distance(self) -> Tensor:
         """The distance in the features' units squared."""
-        shift = self.total / self.num_samples
-        sigma = (self.outer - self.num_samples * shift.outer(shift)) / (self.num_samples - 1)
-        return frechet_distance(self.mu, self.sigma, self.mu + shift, sigma)
+        if not len(self.root):
+            self.root = root(self.sigma)
+        total, outer = in_units(self.total, self.outer, self.step)
+        shift = total / self.num_samples
+        sigma = (outer - self.num_samples * shift.outer(shift)) / (self.num_samples - 1)
+        return _distance(self.mu, self.sigma, self.root, self.mu + shift, sigma)
 
 
 class RelativeFrechetDistance(FrechetDistance):
@@ -81,14 +97,25 @@ class RelativeFrechetDistance(FrechetDistance):
 
 
 class PublishedFrechetDistance(FrechetDistance):
-    """Fréchet distance to `mu` [D] and `sigma` [D, D] of an npz file, such as EDM's reference statistics."""
+    """Fréchet distance to `mu` [D] and `sigma` [D, D] of an npz file, such as EDM's reference statistics.
 
-    def __init__(self, detector: str, name: str, path: str | Path, prefix: str = "") -> None:
+    Without a `path` the train split's own are taken, and the score is not the published protocol's.
+    """
+
+    def __init__(self, detector: str, name: str, path: str | Path | None, prefix: str = "") -> None:
         super().__init__(detector, name, prefix)
-        self.path = Path(path)
+        if path is not None and not Path(path).exists():
+            raise FileNotFoundError(
+                f"no reference statistics at {path}; for the data's own type metric.suite.metrics.{name}.path=null"
+            )
+        self.path = path
 
     def set_reference(self, train: Tensor, test: Tensor) -> None:
-        """Read the published moments onto the device of `train`. Raises FileNotFoundError."""
+        """Read the published moments onto the device of `train`; raises ValueError where their width is another."""
+        if self.path is None:
+            return super().set_reference(train, test)
         with np.load(self.path, allow_pickle=False) as file:
             mu, sigma = (torch.from_numpy(file[key]).to(train.device) for key in ("mu", "sigma"))
+        if mu.shape != train.shape[1:]:
+            raise ValueError(f"{self.path} has {len(mu)} means, detector {self.detector} {train.shape[1]} features")
         self.set_moments(mu, sigma)

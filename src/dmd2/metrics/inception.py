@@ -1,6 +1,5 @@
-"""Inception-v3 features [B, 2048] for FID, from weights that the user puts in place; it downloads nothing."""
+"""Inception-v3: features [B, 2048] for FID and classes [B, 1008] for the Inception score, from weights by hash."""
 
-import hashlib
 import io
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor
 
 from dmd2.metrics.detectors import Detector
+from dmd2.metrics.fetch import fetched
 
 CLEAN_FID_URL = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
 CLEAN_FID_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
@@ -17,41 +17,48 @@ TORCH_FIDELITY_URL = (
 TORCH_FIDELITY_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 
 
-def find_weights(folder: str | Path, url: str, sha256: str | None) -> Path:
-    """The file of `url` inside `folder`.
-
-    Raises FileNotFoundError if it is not there, ValueError if its SHA-256 is another (None checks nothing).
-    """
-    path = Path(folder) / url.rsplit("/", 1)[1]
-    if not path.exists():
-        raise FileNotFoundError(f"no Inception weights: download {url} to {path.absolute()}")
-    if sha256 is not None:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != sha256:
-            raise ValueError(f"{path} has SHA-256 {found} instead of {sha256}: delete it and download {url}")
-    return path
-
-
 class CleanFidInception(Detector):
-    """NVIDIA's TorchScript port, which clean-fid and StyleGAN use; it resizes inside, as TensorFlow did."""
+    """NVIDIA's TorchScript port, which clean-fid and StyleGAN use and EDM's FID is of; no pickle.
 
-    def __init__(self, folder: str | Path, sha256: str | None = CLEAN_FID_SHA256) -> None:
+    It resizes inside, as TensorFlow did: clean-fid's mode "legacy_tensorflow". The file is looked for in `folder`,
+    and fetched there once unless `fetch` is false.
+    """
+
+    def __init__(self, folder: str | Path, fetch: bool = True, sha256: str | None = CLEAN_FID_SHA256) -> None:
         super().__init__()
-        self.net = torch.jit.load(find_weights(folder, CLEAN_FID_URL, sha256), map_location="cpu").eval()
+        self.sha256 = sha256
+        self.net = torch.jit.load(fetched(folder, CLEAN_FID_URL, sha256, fetch), map_location="cpu").eval()
         for parameter in self.net.parameters():  # a ScriptModule has no requires_grad_
             parameter.requires_grad_(False)
 
     def features(self, samples: Tensor) -> Tensor:
         return self.net(as_colour(samples), return_features=True).flatten(1)
 
+    def key(self) -> str | None:
+        return self.sha256 and f"{type(self).__name__} {self.sha256}"
+
+
+class CleanFidClasses(CleanFidInception):
+    """The same network's log probabilities [B, 1008], without the last layer's bias: what the Inception score reads.
+
+    A pass of its own: beside `CleanFidInception` it doubles the work.
+    """
+
+    def features(self, samples: Tensor) -> Tensor:
+        probabilities = self.net(as_colour(samples), no_output_bias=True)
+        return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
+
 
 class TorchFidelityInception(Detector):
-    """torch-fidelity's port, with its TensorFlow-like resize; needs the package torch-fidelity."""
+    """torch-fidelity's port, torchmetrics' too, with its TensorFlow-like resize; needs the package torch-fidelity.
 
-    def __init__(self, folder: str | Path, sha256: str | None = TORCH_FIDELITY_SHA256) -> None:
+    Its numbers differ a little from `CleanFidInception`'s: name the metric that reads it so.
+    """
+
+    def __init__(self, folder: str | Path, fetch: bool = True, sha256: str | None = TORCH_FIDELITY_SHA256) -> None:
         super().__init__()
-        path = find_weights(folder, TORCH_FIDELITY_URL, sha256)
+        self.sha256 = sha256
+        path = fetched(folder, TORCH_FIDELITY_URL, sha256, fetch)
         from torch_fidelity.feature_extractor_inceptionv3 import (  # noqa: PLC0415
             FeatureExtractorInceptionV3,
         )
@@ -64,6 +71,9 @@ class TorchFidelityInception(Detector):
 
     def features(self, samples: Tensor) -> Tensor:
         return self.net(as_colour(samples))[0]
+
+    def key(self) -> str | None:
+        return self.sha256 and f"{type(self).__name__} {self.sha256}"
 
 
 def as_colour(images: Tensor) -> Tensor:

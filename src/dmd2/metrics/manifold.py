@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from dmd2.metrics.base import FeatureMetric, StoredFeatures
+from dmd2.metrics.exact import step_for
 
 MAX_ENTRIES = 2**25  # of a block of distances: 256 MiB
 
@@ -84,7 +85,7 @@ class NearestTrain(FeatureMetric):
         self.register_buffer("train_features", torch.empty(0), persistent=False)
         self.register_buffer("threshold", torch.empty(0), persistent=False)
         for state in ("num_samples", "total", "num_near"):
-            self.add_state(state, default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+            self.add_state(state, default=torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def set_reference(self, train: Tensor, test: Tensor) -> None:
         """Keep the train split's features [N, D]; the threshold is the test split's 5th percentile."""
@@ -94,15 +95,16 @@ class NearestTrain(FeatureMetric):
                 "near_copies needs held-out real samples, and there are none; e.g. data.test_fraction=0.1"
             )
         self.threshold = nearest_distance(test, train).quantile(0.05)
+        self.step = step_for(float(train.std(0, correction=0).norm()), bits=34)  # no products, so more bits
 
     def update(self, features: Tensor, labels: Tensor) -> None:
         distance = nearest_distance(features, self.train_features)
         self.num_samples += len(distance)
-        self.total += distance.sum()
+        self.total += (distance / self.step).round().long().sum()
         self.num_near += (distance < self.threshold).sum()
 
     def compute(self) -> dict[str, Tensor]:
         return {
-            "nearest_train": self.total / self.num_samples,
-            "near_copies": self.num_near / self.num_samples,
+            "nearest_train": self.step * self.total.double() / self.num_samples,
+            "near_copies": self.num_near.double() / self.num_samples,
         }

@@ -1,36 +1,61 @@
 """A suite of metrics: fitted on real data once, then asked for the numbers of a generator's samples."""
 
+import hashlib
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, distributed, nn
 
+from dmd2.files import alone
 from dmd2.metrics.base import FeatureMetric
 from dmd2.metrics.detectors import Detector
 
+Batches = Iterable[tuple[Tensor, Tensor]]
+"""Samples and the labels that were asked for."""
+
+
+def blocks(rows: range, size: int) -> Iterator[range]:
+    """This rank's blocks of `size` consecutive rows: block b is rank b % world_size's, all of it.
+
+    What goes through a network together is then the same on any number of ranks, and with it every feature's
+    last bit; what is beyond is added exactly.
+    """
+    rank, world_size = 0, 1
+    if distributed.is_available() and distributed.is_initialized():
+        rank, world_size = distributed.get_rank(), distributed.get_world_size()
+    for start in range(0, len(rows), size)[rank::world_size]:
+        yield rows[start : start + size]
+
 
 class Suite:
-    """`detectors` and `metrics` by name; a metric's `detector` names the one whose features it reads.
+    """`detectors` and `metrics` by name (None for none); a metric's `detector` names the one whose features it reads.
 
     A plain class and not a module: the detectors' weights belong in nobody's checkpoint. Metrics add up over
-    all ranks of an initialised process group, so each rank brings its own samples.
+    all ranks of an initialised process group, so each rank brings its own samples. Features of real data that a
+    detector has a key for are kept in the folder `cache`, if there is one.
     """
 
     def __init__(
         self,
-        detectors: Mapping[str, Detector],
-        metrics: Mapping[str, FeatureMetric],
+        detectors: Mapping[str, Detector | None],
+        metrics: Mapping[str, FeatureMetric | None],
         batch_size: int = 500,
+        cache: str | Path | None = None,
     ) -> None:
-        for name, metric in metrics.items():
-            if metric.detector not in detectors:
+        self.detectors = {name: detector for name, detector in detectors.items() if detector is not None}
+        self.metrics = {name: metric for name, metric in metrics.items() if metric is not None}
+        for name, metric in self.metrics.items():
+            if metric.detector not in self.detectors:
                 raise ValueError(
-                    f"metric {name} reads detector {metric.detector!r}; there are {sorted(detectors)}: "
+                    f"metric {name} reads detector {metric.detector!r}; there are {sorted(self.detectors)}: "
                     f"set metric.metrics.{name}.detector to one of them"
                 )
-        self.detectors, self.metrics = dict(detectors), dict(metrics)
-        self.batch_size = batch_size
+        self.batch_size, self.cache = batch_size, cache
+        self.num_batches = 0
         self.device = torch.device("cpu")
         self.test = (torch.empty(0), torch.empty(0))
 
@@ -41,39 +66,59 @@ class Suite:
         test: Any,
         test_labels: Any,
         device: torch.device | str = "cpu",
+        key: str = "",
     ) -> None:
         """Fit the detectors to the real train split and take its features as the reference, on `device`.
 
-        Samples are arrays or tensors, images uint8 [N, C, H, W] or toys float32 [N, 2], labels [N].
+        Samples are arrays or tensors, images uint8 [N, C, H, W] or toys float32 [N, 2], labels [N]. `key` says
+        what data this is: features are kept under it.
         """
         self.device = torch.device(device)
-        samples, labels = torch.as_tensor(train), torch.as_tensor(train_labels).long()
-        self.test = torch.as_tensor(test), torch.as_tensor(test_labels).long()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*not writable")  # a memory map, which nothing here writes to
+            samples, labels = torch.as_tensor(train), torch.as_tensor(train_labels).long()
+            self.test = torch.as_tensor(test), torch.as_tensor(test_labels).long()
         modules: list[nn.Module] = [*self.detectors.values(), *self.metrics.values()]
         for module in modules:
             module.to(self.device)
         for name, detector in self.detectors.items():
-            detector.fit(samples.to(self.device), labels.to(self.device))
-            train_features, test_features = (
-                torch.cat([detector(batch.to(self.device)) for batch in split.split(self.batch_size)])
-                for split in (samples, self.test[0])
-            )
+            detector.fit(samples, labels)
+            splits = {"train": samples, "test": self.test[0]}
+            features = self._reference(detector, {part: x for part, x in splits.items() if len(x)}, key)
+            train_features = features["train"]
             for metric in self.metrics.values():
                 if metric.detector == name:
-                    metric.set_reference(train_features, test_features)
+                    metric.set_reference(train_features, features.get("test", train_features[:0]))
 
-    def evaluate(self, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
-        """The metrics of `batches` of (samples, labels), by name in alphabetical order.
+    def evaluate(self, batches: Batches) -> dict[str, float]:
+        """The metrics of `batches`, by name in alphabetical order; raises what `compute` raises."""
+        self.reset()
+        self.update(batches)
+        values = self.compute()
+        self.reset()
+        return values
 
-        Raises ValueError if there is no batch, or if two metrics report the same name.
-        """
+    def reset(self) -> None:
+        """Forget all samples."""
+        self.num_batches = 0
         for metric in self.metrics.values():
             metric.reset()
-        num_batches = 0
+
+    @torch.no_grad()
+    def update(self, batches: Batches) -> None:
+        """Add this rank's samples."""
         for samples, labels in batches:
-            num_batches += 1
-            self._update(samples.to(self.device), labels.to(self.device))
-        if num_batches == 0:
+            self.num_batches += 1
+            features = {name: detector(samples.to(self.device)) for name, detector in self.detectors.items()}
+            for metric in self.metrics.values():
+                metric.update(features[metric.detector], labels.to(self.device))
+
+    def compute(self) -> dict[str, float]:
+        """The metrics of all samples of all ranks so far; more may follow.
+
+        Raises ValueError if there are no samples, or if two metrics report the same name.
+        """
+        if self.num_batches == 0 and not (distributed.is_available() and distributed.is_initialized()):
             raise ValueError("there are no samples to evaluate")
         values: dict[str, float] = {}
         for name, metric in self.metrics.items():
@@ -83,25 +128,26 @@ class Suite:
                         f"two metrics report {metric.prefix + key}; set metric.metrics.{name}.prefix={name}_"
                     )
                 values[metric.prefix + key] = float(value)
-            metric.reset()
         return dict(sorted(values.items()))
 
     def floor(self) -> dict[str, float]:
-        """The same numbers for the real test split as if it were samples: what a perfect generator gets.
+        """The same numbers for the real test split as if it were samples: what a perfect generator gets."""
+        samples, labels = self.test
+        own = blocks(range(len(samples)), self.batch_size)
+        return self.evaluate((samples[rows.start : rows.stop], labels[rows.start : rows.stop]) for rows in own)
 
-        Several ranks share the split, each its part.
-        """
-        rank, world_size = 0, 1
-        if distributed.is_available() and distributed.is_initialized():
-            rank, world_size = distributed.get_rank(), distributed.get_world_size()
-        samples, labels = (x[rank::world_size] for x in self.test)
-        return self.evaluate(self._batches(samples, labels))
+    def _reference(self, detector: Detector, splits: dict[str, Tensor], key: str) -> dict[str, Tensor]:
+        """A detector's features of real data; those worth keeping are made by one process and read by all."""
+        own = detector.key()
+        if self.cache is None or own is None:
+            return {name: self._features(detector, split) for name, split in splits.items()}
+        path = Path(self.cache) / f"{hashlib.sha256(f'{key} {own}'.encode()).hexdigest()[:16]}.safetensors"
+        with alone(path):
+            if not path.exists():
+                partial = path.with_suffix(".partial")
+                save_file({name: self._features(detector, split) for name, split in splits.items()}, partial)
+                partial.replace(path)
+        return load_file(path, str(self.device))
 
-    def _batches(self, samples: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        yield from zip(samples.split(self.batch_size), labels.split(self.batch_size), strict=True)
-
-    @torch.no_grad()
-    def _update(self, samples: Tensor, labels: Tensor) -> None:
-        features = {name: detector(samples) for name, detector in self.detectors.items()}
-        for metric in self.metrics.values():
-            metric.update(features[metric.detector], labels)
+    def _features(self, detector: Detector, samples: Tensor) -> Tensor:
+        return torch.cat([detector(batch.to(self.device)) for batch in samples.split(self.batch_size)])

@@ -1,0 +1,51 @@
+"""Weights of a detector that others trained: found in a folder or fetched there once, and never unchecked."""
+
+import hashlib
+import os
+import shutil
+import urllib.request
+from pathlib import Path
+
+from dmd2.files import alone
+
+
+def fetched(folder: str | Path, url: str, sha256: str | None, fetch: bool) -> Path:
+    """The file of `url` inside `folder`; where it is not there and `fetch` allows it, one process downloads it.
+
+    Raises FileNotFoundError if it is not there, ConnectionError if it cannot be had, ValueError if its SHA-256
+    is another (None checks nothing).
+    """
+    path = Path(folder) / url.rsplit("/", 1)[1]
+    if fetch and not path.exists():
+        with alone(path):
+            if not path.exists():
+                _download(url, path, sha256)
+    if not path.exists():
+        raise FileNotFoundError(f"no weights: download {url} to {path.absolute()}")
+    _check(path, url, sha256)
+    return path
+
+
+def sha256_of(path: Path) -> str:
+    """Hash of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _download(url: str, path: Path, sha256: str | None) -> None:
+    print(f"fetching {url}, once")
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    try:
+        with urllib.request.urlopen(url, timeout=60) as answer, partial.open("wb") as file:
+            shutil.copyfileobj(answer, file)
+        _check(partial, url, sha256)
+        partial.replace(path)
+    except OSError as error:
+        raise ConnectionError(f"cannot fetch {url} ({error}): put the file at {path.absolute()}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _check(path: Path, url: str, sha256: str | None) -> None:
+    if sha256 is not None and (found := sha256_of(path)) != sha256:
+        raise ValueError(f"{path} has SHA-256 {found} instead of {sha256}: delete it and download {url}")

@@ -1,0 +1,118 @@
+"""Scores do not depend on the ranks, to the last bit; sizes come from one pass; classes are as the config says."""
+
+import json
+import socket
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import distributed, multiprocessing, nn
+
+from dmd2.callbacks.evaluation import Evaluation
+from dmd2.conditioning import ClassLabels
+from dmd2.data.digits import Digits
+from dmd2.metrics.detectors import Flatten, RandomConvolutions
+from dmd2.metrics.frechet import RelativeFrechetDistance
+from dmd2.metrics.inception_score import InceptionScore
+from dmd2.metrics.kernel import KernelDistance
+from dmd2.metrics.manifold import NearestTrain, PrecisionRecall
+from dmd2.metrics.suite import Suite
+from dmd2.nets.adm import DhariwalUNet
+from dmd2.nets.denoiser import EDM
+from dmd2.sampling import FewStepSampler
+from dmd2.schedules import Karras
+from dmd2.scoring import Scoring
+
+
+def scoring(num_samples, **settings):
+    """Digits of which few are real, and a small suite with every kind of state."""
+    detectors = {"random": RandomConvolutions(), "pixels": Flatten()}
+    metrics = {
+        "rfd": RelativeFrechetDistance("random", "rfd"),
+        "kid": KernelDistance("random", num_subsets=3, subset_size=20),
+        "manifold": PrecisionRecall("pixels"),
+        "nearest": NearestTrain("pixels"),
+        "is": InceptionScore("random", num_splits=3),
+    }
+    settings = {"batch_size": 16, "teacher_steps": [], "primary": "rfd", "num_reference": 90} | settings
+    found = Scoring(Suite(detectors, metrics, batch_size=16), num_samples, **settings)
+    data = Digits(batch_size=4, seed=0)
+    data.setup()
+    found.attach(data, ClassLabels(10), FewStepSampler([1.0]))
+    return found
+
+
+def student():
+    """A network of random weights."""
+    torch.manual_seed(0)
+    settings = {"model_channels": 8, "channel_mult": [1], "num_blocks": 1, "attn_resolutions": [], "dropout": 0.0}
+    net = DhariwalUNet(8, 1, 1, label_dim=10, **settings)
+    for parameter in net.parameters():  # some of them begin at zero
+        nn.init.normal_(parameter, std=0.2)
+    return EDM(net, Karras(), sigma_data=0.5).requires_grad_(False).eval()
+
+
+def score_on_rank(rank, ports, path):
+    torch.set_num_threads(1)
+    for world_size, port in ports.items():
+        if rank < world_size:
+            distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size)
+            (path / f"{rank}-{world_size}.json").write_text(json.dumps(scoring([32, 70]).student(student())))
+            distributed.destroy_process_group()
+
+
+def test_any_number_of_ranks_gives_the_same_bits(tmp_path):
+    ports = {}
+    for world_size in (3, 2):  # of two blocks, then three more: one of three ranks begins with none
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            ports[world_size] = free.getsockname()[1]
+    multiprocessing.spawn(score_on_rank, (ports, tmp_path), nprocs=3)
+    alone = scoring([32, 70]).student(student())
+    found = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
+    assert found == [alone] * 5
+
+
+def test_another_batch_size_changes_the_rounding_of_networks_alone():
+    one, other = (scoring(70, batch_size=size).student(student()) for size in (16, 70))
+    assert one == pytest.approx(other, rel=1e-3)
+
+
+def test_sizes_score_the_beginning_of_one_set():
+    found = scoring([32, 70]).student(student())
+    assert found == {
+        f"{name}_{num}": value for num in (32, 70) for name, value in scoring(num).student(student()).items()
+    }
+    assert scoring([32, 70]).student(student(), num_sizes=1).keys() == {key for key in found if key.endswith("_32")}
+    assert scoring([32, 70]).primary == "rfd_32"
+
+
+def test_references_are_named_by_their_own_number():
+    held_out = len(scoring([20, 70]).data.test)
+    sizes = scoring([20, held_out], num_reference=None)
+    found = sizes.real_references(torch.device("cpu"))["floor"]["real"]
+    assert set(found) <= set(scoring([20, held_out]).student(student()))
+    assert f"rfd_{held_out}" in found and sizes.teacher_references(student(), 1.0) == {"teacher": {}}
+
+
+def test_classes_come_in_turn_or_at_random():
+    turns, draws = (scoring(20, classes=name).numbered("cpu") for name in ("balanced", "random"))
+    assert turns.labels(range(1000)).bincount().tolist() == [100] * 10
+    labels = draws.labels(range(1000))
+    counts = labels.bincount(minlength=10)
+    assert counts.unique().numel() > 1 and (counts - 100).abs().max() < 5 * 90**0.5
+    assert torch.equal(draws.labels(range(300, 305)), labels[300:305])
+    assert torch.equal(draws.noise(range(3), 0), turns.noise(range(3), 0))
+    with pytest.raises(ValueError, match=r"metric\.classes must be balanced or random, got even"):
+        scoring(20, classes="even")
+
+
+def test_the_callback_scores_all_sizes_rarely(monkeypatch):
+    asked = []
+    callback = Evaluation(every=2, full_every=4)
+    monkeypatch.setattr(callback, "score", lambda *arguments: asked.append(arguments[-1]))
+    for step in range(1, 8):
+        callback.on_train_batch_end(SimpleNamespace(global_step=step, max_steps=7), None, None, None, 0)
+    assert asked == [1, None, 1, None]  # at 2, 4, 6 and at the end
+    with pytest.raises(ValueError, match="multiple of every=4, got 6"):
+        Evaluation(every=4, full_every=6)
