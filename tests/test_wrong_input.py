@@ -67,6 +67,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             ["trainer=cpu"],
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU"),
         ),
+        (["train", "trainer.devices=2"], ["trainer.devices=2", "trainer=ddp"]),
         (["train", "head_reads=techer"], ["head_reads", "techer"]),
         (["train", "ema=0.9"], ["ema=[0.999]"]),
         (["train", "max_iterations=1k"], ["max_iterations", "1k"]),
