@@ -46,7 +46,7 @@ SECTIONS: dict[str, set[str]] = {
     "": {
         "name", "seed", "max_iterations", "critic_updates", "accumulate", "max_grad_norm", "ema", "log_every",
         "head_reads", "weights", "resume", "resume_allow", "checkpoint", "pairs", "teacher", "data", "loss",
-        "sampler", "optimizer", "metric", "callbacks", "logger", "trainer", "paths",
+        "sampler", "optimizer", "metric", "callbacks", "logger", "trainer", "paths", "launcher",
     },
     "teacher": {
         "sigma_data", "weighting", "guidance", "denoiser", "conditioner", "head", "url", "weights", "pretrain",

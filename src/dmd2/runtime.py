@@ -10,6 +10,7 @@ from typing import Any
 import lightning as L
 import torch
 from hydra.utils import get_object, instantiate
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
@@ -156,8 +157,7 @@ def train_teacher(config: Config, teacher: Teacher) -> Denoiser:
     interrupt = Interrupt()
     trainer = build_trainer(config, section["max_iterations"], [bar, interrupt], logger=False)
     trainer.fit(module, datamodule=teacher.data)
-    if interrupt.received:
-        raise KeyboardInterrupt
+    interrupt.raise_if_told()
     module.faults.check()
     return module.trained()
 
@@ -166,6 +166,8 @@ def build_trainer(config: Config, max_steps: int, callbacks: list[L.Callback], l
     """A Lightning trainer that leaves bars, checkpoints and logging to our callbacks."""
     quiet()
     io = [callback.io for callback in callbacks if isinstance(callback, Checkpoint)]
+    # Lightning's own answer to Slurm's signals saves inside the handler, where ranks wait for each other for ever.
+    slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
     return build(
         config["trainer"],
         max_steps=max_steps,
@@ -175,7 +177,7 @@ def build_trainer(config: Config, max_steps: int, callbacks: list[L.Callback], l
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=bool(io),
-        plugins=io,
+        plugins=[*io, *slurm],
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
     )
