@@ -9,6 +9,7 @@ PHRASES = (
     ".*directory .* exists and is not empty",
     ".*Using ModelCheckpoint with manual optimization",  # no pre-optimization state: none is wanted
     ".*does not have many workers",
+    ".*`srun` command is available",  # a user who wants no job is right
 )
 
 

@@ -20,15 +20,10 @@ def filled_in(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
             f"launcher=slurm has to know this cluster, and there is no {path}; type "
             f"mkdir -p {path.parent} && cp {template} {path} and fill it in"
         )
-    site, known = OmegaConf.load(path), set(OmegaConf.load(template))
-    if unknown := sorted(set(map(str, site)) - known):
-        raise ValueError(f"nothing reads {unknown[0]} in {path}; known here: {', '.join(sorted(map(str, known)))}")
-    found = {}
-    for key in known:
-        if given.get(key) is not None:
-            found[key] = given[key]
-        elif key not in site or OmegaConf.is_missing(site, key):
-            raise ValueError(f"no value for {key} in {path}; null takes what the cluster does by default")
-        else:
-            found[key] = site[key]
-    return {str(key): OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for key, v in found.items()}
+    defaults, site = (OmegaConf.load(file) for file in (template, path))
+    if unknown := sorted(set(site) - set(defaults)):
+        raise ValueError(f"nothing reads {unknown[0]} in {path}; known here: {', '.join(sorted(defaults))}")
+    merged = OmegaConf.merge(defaults, site, {key: value for key, value in given.items() if value is not None})
+    if missing := sorted(OmegaConf.missing_keys(merged)):
+        raise ValueError(f"no value for {missing[0]} in {path}; null takes what the cluster does by default")
+    return OmegaConf.to_container(merged)  # type: ignore[return-value]

@@ -32,7 +32,7 @@ class SweepEnd(Callback):
         folder = Path(config.hydra.sweep.dir)
         jobs, summaries = read_jobs(folder), gather(folder)
         lost = [str(place) for place, job in jobs.items() if job["status"] != "completed"]
-        print("\n".join(unfinished(folder)))
+        print(*unfinished(folder), sep="\n")
         if summaries:
             write_comparison(summaries, folder)
             print("\n".join(table(summaries)))

@@ -1,25 +1,12 @@
-"""A throw-away cluster for the tests below, and how a job is begun on it."""
+"""A throw-away cluster for the tests below."""
 
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cluster import Cluster, missing
-
-SMALL = [
-    "experiment=toy2d_dmd2",
-    "teacher.pretrain.max_iterations=2",
-    "metric.num_samples=50",
-    "metric.batch_size=50",
-    "metric.teacher_steps=[1]",
-    "callbacks.samples=null",
-    "data.batch_size=16",
-    "log_every=1",
-    "checkpoint.every=1000000",
-]
 
 
 @pytest.fixture(scope="session")
@@ -42,9 +29,7 @@ def cluster() -> Iterator[Cluster]:
 def workplace(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with this cluster's settings, and `dmd2` and `python` on the jobs' path."""
     folder = tmp_path_factory.mktemp("slurm")
-    (folder / "site.yaml").write_text(
-        "partition: main\naccount: null\nqos: null\nconstraint: null\nsetup: []\nsbatch: {}\n"
-    )
+    (folder / "site.yaml").write_text("partition: main\n")
     (folder / "bin").mkdir()
     (folder / "bin" / "dmd2").write_text(f"#!{sys.executable}\nfrom dmd2.cli import main\nmain()\n")
     (folder / "bin" / "dmd2").chmod(0o755)
@@ -54,11 +39,3 @@ def workplace(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Pat
         "OMP_NUM_THREADS": "1",
     }
     return folder
-
-
-def dmd2(cluster: Cluster, workplace: Path, *arguments: str) -> "subprocess.Popen[str]":
-    """Begin a command in the workplace."""
-    return subprocess.Popen(
-        ["dmd2", *arguments], cwd=workplace, env=cluster.environment, text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )  # fmt: skip

@@ -23,7 +23,7 @@ def main(options: DictConfig) -> None:
     check_options(options, "compare")
     runs = Path(options.runs)
     summaries = gather(runs)
-    print("\n".join(unfinished(runs)))
+    print(*unfinished(runs), sep="\n")
     if not summaries:
         raise FileNotFoundError(f"there is no completed run below {runs}; e.g. runs=runs/sweeps/TIME")
     print("\n".join(table(summaries)))

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from dmd2.config import Config, config_folder
 from dmd2.errors import answered
-from dmd2.runtime import build_data, build_teacher, make_pairs
+from dmd2.runtime import build_data, build_teacher, give_weights, make_pairs
 from dmd2.sweep import each
 
 
@@ -26,4 +26,6 @@ def work(config: Config) -> None:
             f"the experiment {config['name']} uses no pairs; choose one that does: experiment=digits_dmd"
         )
     data = build_data(config["data"])
-    print(f"pairs are in {make_pairs(config, build_teacher(config, data), data)}")
+    teacher = build_teacher(config, data)
+    give_weights(teacher, config)
+    print(f"pairs are in {make_pairs(config, teacher, data)}")

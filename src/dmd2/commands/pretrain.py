@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from dmd2.config import Config, config_folder
 from dmd2.errors import answered
-from dmd2.runtime import build_data, build_teacher
+from dmd2.runtime import build_data, build_teacher, give_weights
 from dmd2.sweep import each
 
 
@@ -22,4 +22,5 @@ def main(composed: DictConfig) -> None:
 def work(config: Config) -> None:
     """Train it, or find it."""
     teacher = build_teacher(config, build_data(config["data"]))
+    give_weights(teacher, config)
     print(f"teacher {teacher.key} is in {config['paths']['cache']}/teachers")
