@@ -92,7 +92,7 @@ def test_a_sweep_tells_how_each_job_ended(cluster: Cluster, workplace: Path, who
     last = queued(sweep)[3]
     record = workplace / "four" / "toy2d_dmd2-3" / "job.json"
     wait(lambda: json.loads(record.read_text())["status"] == "running", "the last job")
-    cluster.ask("scancel", "--signal=KILL", last)
+    cluster.ask("scancel", "--signal=KILL", f"{last}.0")  # the step alone, as if memory had run out
     output, _ = sweep.communicate()
     assert sweep.returncode == 1
     table = [line for line in output.splitlines() if line.startswith("| toy2d_dmd2 ")]
@@ -109,7 +109,7 @@ def test_a_sweep_tells_how_each_job_ended(cluster: Cluster, workplace: Path, who
 def test_told_while_torch_loads_and_while_training_it_ends_the_same(
     cluster: Cluster, workplace: Path, whole: Path
 ) -> None:
-    sweep = begin(cluster, workplace, *SWEEP, f"max_iterations={END}", "hydra.sweep.dir=one", "data.num_workers=1")
+    sweep = begin(cluster, workplace, *SWEEP, f"max_iterations={END}", "hydra.sweep.dir=one", "+data.num_workers=1")
     (job,) = queued(sweep)
     run = workplace / "one" / "toy2d_dmd2-0"
     wait(lambda: json.loads((run / "job.json").read_text())["status"] == "running", "the job")
@@ -133,7 +133,7 @@ def test_the_script_is_told_ahead_and_goes_on(cluster: Cluster, workplace: Path,
 
 
 def test_a_preempted_job_saves_goes_on_and_loses_nothing(cluster: Cluster, workplace: Path, whole: Path) -> None:
-    job, run = script(cluster, workplace, f"max_iterations={END}", "data.num_workers=1")
+    job, run = script(cluster, workplace, f"max_iterations={END}", "+data.num_workers=1")
     wait(lambda: len(read_rows(run / "metrics.csv")) > 5, "some iterations")
     cluster.ask("scancel", "--signal=TERM", job)
     wait(lambda: any(saved(run / "checkpoints")), "a checkpoint")
