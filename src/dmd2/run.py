@@ -42,6 +42,7 @@ from dmd2.runtime import (
     teacher_references,
 )
 from dmd2.scoring import device_of
+from dmd2.slurm import Requeue
 from dmd2.weights.store import save_weights
 
 
@@ -75,6 +76,8 @@ class Run:
             status = "completed"
         except (KeyboardInterrupt, SystemExit) as error:  # Lightning exits where a key was pressed outside its loop
             status = "interrupted"
+            if isinstance(error, Requeue):
+                raise
             print(f"to go on: the same command with paths.run={self.folder} resume=auto", file=sys.stderr)
             raise KeyboardInterrupt from error
         finally:
@@ -115,8 +118,8 @@ class Run:
                 if isinstance(logger, WandbLogger):
                     logger.experiment.finish()  # the next job of a sweep gets a page of its own
         module.faults.check()
-        if (interrupt := self.find(Interrupt)) and interrupt.received:
-            raise KeyboardInterrupt
+        if interrupt := self.find(Interrupt):
+            interrupt.raise_if_told()
 
     def assemble(self) -> tuple[DataModule, Teacher, DMD]:
         """All that can be built before anything is trained; whatever does not fit shows here."""

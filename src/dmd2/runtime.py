@@ -12,6 +12,7 @@ from typing import Any
 import lightning as L
 import torch
 from hydra.utils import get_object, instantiate
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
@@ -24,7 +25,7 @@ from dmd2.data.base import DataModule
 from dmd2.data.pairs import PairWriter
 from dmd2.files import sha256, write_json
 from dmd2.generation import Numbered, TeacherMaker
-from dmd2.hardware import environment, one_process, trainer_of
+from dmd2.hardware import one_process, trainer_of
 from dmd2.losses.objective import Objective
 from dmd2.losses.view import Models
 from dmd2.module import DMD
@@ -153,8 +154,7 @@ def train_teacher(config: Config, teacher: Teacher) -> Denoiser:
     alone = config | {"trainer": one_process(config["trainer"])}  # a teacher does not depend on the number of ranks
     trainer = build_trainer(alone, section["max_iterations"], [bar, interrupt], logger=False)
     trainer.fit(module, datamodule=teacher.data)
-    if interrupt.received:
-        raise KeyboardInterrupt
+    interrupt.raise_if_told()
     module.faults.check()
     return module.trained()
 
@@ -163,9 +163,8 @@ def build_trainer(config: Config, max_steps: int, callbacks: list[L.Callback], l
     """A Lightning trainer that leaves bars, checkpoints and logging to our callbacks."""
     quiet()
     io = [callback.io for callback in callbacks if isinstance(callback, Checkpoint)]
-    section = trainer_of(config)
     return build(
-        section,
+        trainer_of(config),
         max_steps=max_steps,
         callbacks=callbacks,
         logger=logger,
@@ -173,7 +172,7 @@ def build_trainer(config: Config, max_steps: int, callbacks: list[L.Callback], l
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=bool(io),
-        plugins=io + environment(section),
+        plugins=[*io, LightningEnvironment()],  # named, or Lightning would answer Slurm's signals in its own way
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
     )

@@ -6,16 +6,21 @@ usage: dmd2 pretrain experiment=NAME [KEY=VALUE ...]
 import hydra
 from omegaconf import DictConfig
 
-from dmd2.config import config_folder, resolved
+from dmd2.config import Config, config_folder
 from dmd2.errors import answered
 from dmd2.runtime import build_data, build_teacher, give_weights
+from dmd2.sweep import each
 
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="train")
 @answered
 def main(composed: DictConfig) -> None:
     """Make sure that the teacher exists."""
-    config = resolved(composed)
+    each(composed, work)
+
+
+def work(config: Config) -> None:
+    """Train it, or find it."""
     teacher = build_teacher(config, build_data(config["data"]))
     give_weights(teacher, config)
     print(f"teacher {teacher.key} is in {config['paths']['cache']}/teachers")

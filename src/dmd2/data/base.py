@@ -19,6 +19,7 @@ from dmd2.data.batches import Batches, as_is
 from dmd2.data.order import BatchSampler
 from dmd2.data.pairs import PairStore
 from dmd2.data.split import Split
+from dmd2.data.workers import obey_the_parent
 from dmd2.randomness import generator
 
 
@@ -133,6 +134,7 @@ class DataModule(LightningDataModule):
             pin_memory=self.on_gpu,
             collate_fn=as_is,
             persistent_workers=self.num_workers > 0,
+            worker_init_fn=obey_the_parent,
         )
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int = 0) -> dict[str, Any]:
