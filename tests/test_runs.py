@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from dmd2 import cli
+from dmd2.callbacks.metrics_file import read_rows
 from dmd2.checkpoints import load, newest
 from dmd2.students import load_student
 
@@ -170,7 +171,7 @@ def test_ctrl_c_ends_within_an_iteration_with_a_checkpoint_and_a_summary() -> No
     with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
         for _ in range(600):
             time.sleep(0.2)
-            if Path("stopped/metrics.csv").exists():
+            if read_rows(Path("stopped/metrics.csv")):
                 break
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) == 130
