@@ -217,7 +217,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        code, text = ended(started("paths.run=two", *TWO), 240)
+        code, text = ended(started("paths.run=two", *TWO), 600)
         assert code == 0, text
     return folder
 
@@ -241,6 +241,7 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="fi
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)  # four starts of Python a run, on machines that may be busy
 @pytest.mark.usefixtures("inside")
 def test_a_run_of_two_ranks_ends_where_one_with_twice_the_batch_does() -> None:
     train("paths.run=one", "data.batch_size=16")
@@ -254,6 +255,7 @@ def test_a_run_of_two_ranks_ends_where_one_with_twice_the_batch_does() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)  # four starts of Python a run, on machines that may be busy
 @needs_proc
 @pytest.mark.usefixtures("inside")
 def test_a_signal_to_one_rank_ends_both_and_the_run_goes_on_bit_by_bit() -> None:
@@ -265,12 +267,13 @@ def test_a_signal_to_one_rank_ends_both_and_the_run_goes_on_bit_by_bit() -> None
     assert summary["status"] == "interrupted" and summary["iterations"] % 4 == 0 and summary["iterations"] < 40
     path = newest(Path("stopped/checkpoints"))
     assert path is not None and int(path.stem) == summary["iterations"]
-    code, text = ended(started("paths.run=stopped", "resume=auto", *TWO), 240)
+    code, text = ended(started("paths.run=stopped", "resume=auto", *TWO), 600)
     assert code == 0, text
     torch.testing.assert_close(end_of("stopped"), end_of("two"), rtol=0, atol=0)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)  # four starts of Python a run, on machines that may be busy
 @needs_proc
 @pytest.mark.usefixtures("inside")
 def test_a_killed_rank_is_named_and_takes_the_others_along() -> None:
