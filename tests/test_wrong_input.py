@@ -49,7 +49,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["train", "experiment=digits_dmd", "loss=no_gan"], ["pairs=null", "no loss term reads them"]),
         (["train", "loss=no_gan", "head_reads=teacher"], ["head_reads=teacher", "no loss term has a head"]),
         (["train", "teacher.head.num_groups=7"], ["num_groups", "7"]),
-        (["train", "weights=gone.safetensors"], ["gone.safetensors"]),
         (["train", "ema=[2.0]"], ["between 0 and 1", "2.0"]),
         (["train", "optimizer.generator.lr=-1"], ["learning rate", "-1"]),
         (["train", "optimizer.critic.lr=fast"], ["optimizer", "wrong type"]),
@@ -137,7 +136,10 @@ def test_a_directory_that_holds_a_run_is_refused(capsys: pytest.CaptureFixture[s
 
 
 LACKING = {
-    "Inception": (["experiment=imagenet64_dmd2", "metric=inception"], ["download https://", "cache/inception"]),
+    "Inception": (
+        ["experiment=imagenet64_dmd2", "metric=imagenet64", "+metric.suite.detectors.inception.fetch=false"],
+        ["download https://", "cache/inception/inception-2015-12-05.pt"],
+    ),
     "GPUs": (["experiment=imagenet64_dmd2", "trainer=gpu"], ["trainer=cpu"]),
     "teacher": (
         ["experiment=imagenet64_dmd2"],
