@@ -9,13 +9,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from conftest import SHARED
 from dmd2 import cli
 from dmd2.config import config_folder, resolved
 from dmd2.runtime import build
 from dmd2.weights.store import save_weights
 
-PHOTOGRAPHS = SHARED / "data" / "imagenet_sample" / "train"
+PHOTOGRAPHS = Path(__file__).parents[2] / "shared" / "data" / "imagenet_sample" / "train"
 SHRUNKEN = [
     "teacher.denoiser.model.model_channels=32",
     "teacher.denoiser.model.channel_mult=[1,1,1,2]",

@@ -8,7 +8,7 @@ from typing import Any
 
 from dmd2.jobs import read_jobs
 from dmd2.pictures import bars
-from dmd2.report import rows
+from dmd2.report import cell, rows
 
 MARKS = ("<!-- table -->", "<!-- end of table -->")
 LOG_LINES = 12
@@ -82,7 +82,7 @@ def table(summaries: Summaries) -> list[str]:
     lines = ["| samples | runs | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
     for label, scores in rows(first):
         if not label.startswith("student"):
-            lines.append(f"| {label} | | " + " | ".join(f"{scores[name]:.3g}" for name in names) + " |")
+            lines.append(f"| {label} | | " + " | ".join(cell(scores, name) for name in names) + " |")
     ordered = sorted(summaries.items(), key=lambda item: mean([s["metrics"][first["primary"]] for s in item[1]]))
     for name, found in ordered:
         cells = [spread([summary["metrics"][metric] for summary in found]) for metric in names]

@@ -17,7 +17,7 @@ from dmd2.callbacks.interrupt import Interrupt
 from dmd2.callbacks.metrics_file import MetricsFile
 from dmd2.callbacks.samples import Samples
 from dmd2.callbacks.speed import Speed, peak_memory_bytes
-from dmd2.checkpoints import check
+from dmd2.checkpoints import check, forget_after
 from dmd2.config import Config
 from dmd2.data.base import DataModule
 from dmd2.files import claim, sha256, write_bytes, write_json
@@ -54,6 +54,7 @@ class Run:
         self.callbacks: dict[str, L.Callback] = {k: build(v) for k, v in config["callbacks"].items() if v is not None}
         self.scoring = build(config["metric"])
         self.module: DMD | None = None
+        self.taken = False
 
     def start(self) -> None:
         """Train to the end; raises KeyboardInterrupt where a person ended it before. The directory is rank 0's."""
@@ -68,7 +69,8 @@ class Run:
             raise ValueError(
                 f"a run is at work in {self.folder}; wait for it, or name another: paths.run=DIR"
             ) from error
-        write_bytes(self.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.config)).encode())
+        if checkpoint is None:  # else the directory is another life's until that has agreed
+            self.take()
         if self.folder.parent == Path(self.config["paths"]["runs"]) / self.config["name"]:
             point_to(self.folder)
         try:
@@ -82,14 +84,22 @@ class Run:
             raise KeyboardInterrupt from error
         finally:
             keeper = self.find(Checkpoint)
-            self.conclude(status, keeper.wall_seconds() if keeper else time.monotonic() - started)
+            if self.taken:
+                self.conclude(status, keeper.wall_seconds() if keeper else time.monotonic() - started)
             lock.close()
+
+    def take(self) -> None:
+        """Make the directory this run's."""
+        write_bytes(self.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.config)).encode())
+        self.taken = True
 
     def fit(self, checkpoint: Path | None) -> None:
         """Build everything, the cheap and the checkable first, and train, from a checkpoint on if there is one."""
         config = self.config
+        if checkpoint:  # which holds what the networks would start from
+            config = config | {"weights": None, "critic_weights": None}
         with first_alone():
-            data, teacher, module = self.assemble()
+            data, teacher, module = self.assemble(config)
         self.module = module
         earlier = check(checkpoint) if checkpoint else None
         now = meaning(config, data.fingerprint(), world_size())
@@ -102,6 +112,9 @@ class Run:
                 data = build_data(config["data"] | {"pairs": str(folder), "pairs_batch_size": batch_size})
         now |= {"teacher": sha256(teacher.path)}
         check_same(earlier or now, now, config["resume_allow"])
+        if checkpoint and rank() == 0:
+            self.take()
+            forget_after(checkpoint, self.folder / "checkpoints")
         for callback in self.callbacks.values():
             if isinstance(callback, Evaluation):
                 callback.attach(self.scoring, real, partial(teacher_references, config, self.scoring, teacher))
@@ -121,9 +134,8 @@ class Run:
         if interrupt := self.find(Interrupt):
             interrupt.raise_if_told()
 
-    def assemble(self) -> tuple[DataModule, Teacher, DMD]:
+    def assemble(self, config: Config) -> tuple[DataModule, Teacher, DMD]:
         """All that can be built before anything is trained; whatever does not fit shows here."""
-        config = self.config
         processes(config)
         teacher_file(config)
         starting_files(config)

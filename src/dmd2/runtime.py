@@ -23,7 +23,7 @@ from dmd2.conditioning import Conditioner
 from dmd2.config import Config
 from dmd2.data.base import DataModule
 from dmd2.data.pairs import PairWriter
-from dmd2.files import sha256, write_json
+from dmd2.files import alone, sha256, write_json
 from dmd2.generation import Numbered, TeacherMaker
 from dmd2.hardware import one_process, trainer_of
 from dmd2.losses.objective import Objective
@@ -35,7 +35,7 @@ from dmd2.nets.denoiser import Denoiser
 from dmd2.pretrain import Pretrain
 from dmd2.quiet import quiet
 from dmd2.randomness import seeded
-from dmd2.ranks import by_first
+from dmd2.ranks import by_first, rank
 from dmd2.sampling import FewStepSampler, Heun
 from dmd2.scoring import References, Scoring
 from dmd2.weights.architecture import check_architecture
@@ -69,7 +69,7 @@ def key_of(*parts: Any) -> str:
 def device_for(config: Config) -> torch.device:
     """Where a run's networks work outside of a trainer: the GPU if the run used one and there is one here."""
     on_gpu = config["trainer"]["accelerator"] == "gpu" and torch.cuda.is_available()
-    return torch.device("cuda" if on_gpu else "cpu")
+    return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
 
 
 def build_data(node: Config) -> DataModule:
@@ -110,7 +110,9 @@ def build_teacher(config: Config, data: DataModule) -> Teacher:
 def give_weights(teacher: Teacher, config: Config) -> None:
     """Fill a teacher from its file; one that is to be trained is trained first, once."""
     if not teacher.path.exists():
-        save_weights(train_teacher(config, teacher), teacher.path)
+        with alone(teacher.path):
+            if not teacher.path.exists():
+                save_weights(train_teacher(config, teacher), teacher.path)
     load_weights(teacher.denoiser, teacher.path)
 
 
@@ -183,19 +185,20 @@ def make_pairs(config: Config, teacher: Teacher, data: DataModule) -> Path:
     section = config["pairs"]
     key = key_of(teacher.key, section["num_steps"], section["dtype"], config["teacher"]["guidance"])
     folder = Path(config["paths"]["cache"]) / "pairs" / f"{key}-{section['num_pairs']}"
-    writer = PairWriter(folder, section["num_pairs"], data.shape, section["dtype"], key)
-    maker = TeacherMaker(
-        teacher.denoiser, teacher.conditioner, Heun(section["num_steps"]), config["teacher"]["guidance"]
-    )
-    device = device_for(config)
-    teacher.denoiser.to(device)
-    teacher.conditioner.to(device)
-    numbered = Numbered(data.shape, teacher.conditioner.num_classes, 1, device)
-    with tqdm(total=section["num_pairs"], initial=writer.complete, desc="pairs", unit="pair") as bar:
-        while writer.complete < section["num_pairs"]:
-            rows = range(section["num_pairs"])[writer.complete : writer.complete + 500]
-            writer.append(*numbered.pairs(maker, rows))
-            bar.update(len(rows))
+    with alone(folder):
+        writer = PairWriter(folder, section["num_pairs"], data.shape, section["dtype"], key)
+        maker = TeacherMaker(
+            teacher.denoiser, teacher.conditioner, Heun(section["num_steps"]), config["teacher"]["guidance"]
+        )
+        device = device_for(config)
+        teacher.denoiser.to(device)
+        teacher.conditioner.to(device)
+        numbered = Numbered(data.shape, teacher.conditioner.num_classes, 1, device)
+        with tqdm(total=section["num_pairs"], initial=writer.complete, desc="pairs", unit="pair") as bar:
+            while writer.complete < section["num_pairs"]:
+                rows = range(section["num_pairs"])[writer.complete : writer.complete + 500]
+                writer.append(*numbered.pairs(maker, rows))
+                bar.update(len(rows))
     return folder
 
 
@@ -234,7 +237,10 @@ def kept(config: Config, key: str, make: Callable[[], References]) -> References
     path = Path(config["paths"]["cache"]) / "references" / f"{key}.json"
     if not by_first(path.exists):
         print("scoring what to compare with, once")
-        write_json(path, make())
+        found = make()
+        if rank() == 0:
+            write_json(path, found)
+        return found
     return json.loads(path.read_text())
 
 

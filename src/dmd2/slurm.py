@@ -56,6 +56,7 @@ def name_ranks() -> None:
     os.environ |= {
         "RANK": os.environ["SLURM_PROCID"],
         "LOCAL_RANK": os.environ["SLURM_LOCALID"],
+        "NODE_RANK": os.environ["SLURM_NODEID"],
         "WORLD_SIZE": os.environ["SLURM_STEP_NUM_TASKS"],
     }
 
@@ -89,8 +90,8 @@ def job_id() -> str:
 
 
 def rank() -> int:
-    """This process's number among those of its job; 0 outside of Slurm."""
-    return int(os.environ.get("SLURM_PROCID", "0"))
+    """This process's number among those of its run, by torchrun's word or Slurm's."""
+    return int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID", "0"))
 
 
 if __name__ == "__main__":

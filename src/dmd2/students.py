@@ -62,10 +62,10 @@ class Student:
         return scoring
 
 
-def load_student(run: Path, weights: str | None) -> Student:
-    """Read a run directory, with some of its weights as `Student.read` names them.
+def load_student(run: Path) -> Student:
+    """Read a run directory; its generator has no weights until `Student.read`.
 
-    Raises FileNotFoundError where there is no run, or one without these weights.
+    Raises FileNotFoundError where there is no run.
     """
     if not (run / "config.yaml").exists():
         raise FileNotFoundError(f"there is no run at {run}; name a run's directory: run=runs/digits_dmd2/latest")
@@ -74,6 +74,4 @@ def load_student(run: Path, weights: str | None) -> Student:
     generator: Denoiser = build(config["teacher"]["denoiser"]).requires_grad_(False).eval()
     conditioner = build(config["teacher"]["conditioner"]).to(device_for(config))
     data, sampler = build_data(config["data"]), build(config["sampler"])
-    student = Student(run, config, generator.to(device_for(config)), data, conditioner, sampler)
-    student.read(weights)
-    return student
+    return Student(run, config, generator.to(device_for(config)), data, conditioner, sampler)

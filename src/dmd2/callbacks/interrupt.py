@@ -21,7 +21,8 @@ class Interrupt(L.Callback):
     """
 
     def __init__(self) -> None:
-        self.received: signal.Signals | None = None
+        self.received: signal.Signals | None = None  # by this process
+        self.agreed: signal.Signals | None = None  # by all, at the same iteration
         self.save_asked = False
         self._previous: dict[signal.Signals, Any] = {}
 
@@ -32,7 +33,8 @@ class Interrupt(L.Callback):
             if self.received is not None and number not in slurm.AHEAD:
                 raise KeyboardInterrupt
             self.received = signal.Signals(number)
-            trainer.should_stop = trainer.world_size == 1
+            if trainer.world_size == 1:
+                trainer.should_stop = True
 
         def save(number: int, frame: FrameType | None) -> None:
             self.save_asked = True
@@ -51,18 +53,20 @@ class Interrupt(L.Callback):
             if trainer.global_step % pl_module.log_every:
                 return
             number, asked = divmod(highest(2 * (self.received or 0) + self.save_asked), 2)
-            self.received, self.save_asked = signal.Signals(number) if number else None, bool(asked)
-        if self.received is not None:
+        else:
+            number, asked = self.received or 0, self.save_asked
+        if number:
+            self.agreed = signal.Signals(number)
             trainer.should_stop = True
-        elif self.save_asked:
+        elif asked:
             self.save_asked = False
             for callback in trainer.checkpoint_callbacks:
                 callback.save(trainer)  # type: ignore[attr-defined]  # ours, or there is none
 
     def raise_if_told(self) -> None:
         """Raise what ends the run: `Requeue` where Slurm asked for its end, KeyboardInterrupt where a person did."""
-        if self.received is not None:
-            raise slurm.Requeue if self.received in slurm.AHEAD else KeyboardInterrupt
+        if self.agreed is not None:
+            raise slurm.Requeue if self.agreed in slurm.AHEAD else KeyboardInterrupt
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Give the signals back, when all is saved."""

@@ -8,7 +8,9 @@ from omegaconf import DictConfig
 
 from dmd2.config import Config, config_folder
 from dmd2.errors import answered
+from dmd2.hardware import processes
 from dmd2.runtime import build_data, build_teacher, give_weights, make_pairs
+from dmd2.slurm import rank
 from dmd2.sweep import each
 
 
@@ -20,7 +22,10 @@ def main(composed: DictConfig) -> None:
 
 
 def work(config: Config) -> None:
-    """Make those that are not there yet."""
+    """Make those that are not there yet; one process does."""
+    processes(config)
+    if rank() > 0:
+        return
     if config["pairs"] is None:
         raise ValueError(
             f"the experiment {config['name']} uses no pairs; choose one that does: experiment=digits_dmd"

@@ -8,7 +8,9 @@ from omegaconf import DictConfig
 
 from dmd2.config import Config, config_folder
 from dmd2.errors import answered
+from dmd2.hardware import processes
 from dmd2.runtime import build_data, build_teacher, give_weights
+from dmd2.slurm import rank
 from dmd2.sweep import each
 
 
@@ -20,7 +22,10 @@ def main(composed: DictConfig) -> None:
 
 
 def work(config: Config) -> None:
-    """Train it, or find it."""
+    """Train it, or find it; one process does."""
+    processes(config)
+    if rank() > 0:
+        return
     teacher = build_teacher(config, build_data(config["data"]))
     give_weights(teacher, config)
-    print(f"teacher {teacher.key} is in {config['paths']['cache']}/teachers")
+    print(f"the teacher is {teacher.path}")

@@ -17,7 +17,7 @@ from contextlib import redirect_stdout
 import hydra
 from omegaconf import DictConfig
 
-from dmd2 import ranks
+from dmd2 import ranks, slurm
 from dmd2.config import Config, config_folder
 from dmd2.errors import answered, one_line
 from dmd2.hardware import processes
@@ -38,6 +38,8 @@ def work(config: Config) -> None:
     if ranks.started():
         as_rank(config)
     elif (num := processes(config)) > 1:
+        if slurm.active():
+            raise ValueError(f"a job that queues itself again wants a task a device: srun --ntasks-per-node={num}")
         launch(as_rank, config, num, one_line)
     else:
         Run(config).start()
