@@ -20,5 +20,5 @@ def test_the_teacher_is_there_afterwards(verb: str, tmp_path: Path, monkeypatch:
     cli.main()
     assert len(list((tmp_path / "cache" / "teachers").glob("*.safetensors"))) == 1
     if verb == "pairs":
-        (folder,) = (tmp_path / "cache" / "pairs").iterdir()
+        (folder,) = (tmp_path / "cache" / "pairs").glob("[!.]*")
         assert len(PairStore(folder)) == 4 and PairStore(folder).images[:].std() > 0

@@ -2,7 +2,7 @@
 
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from rich.table import Table
 from dmd2.generation import Maker
 from dmd2.nets.denoiser import Denoiser
 from dmd2.pictures import picture
-from dmd2.scoring import Scores, Scoring, device_of
+from dmd2.scoring import References, Scores, Scoring, best, device_of
 
 PACKAGES = ("dmd2", "torch", "lightning", "hydra-core", "torchmetrics", "numpy")
 
@@ -75,6 +75,21 @@ def _real(scoring: Scoring, labels: torch.Tensor) -> torch.Tensor:
         rows.append(mine[taken[label] % len(mine)] if len(mine) else 0)
         taken[label] += 1
     return torch.as_tensor(train.x[rows])
+
+
+def results(history: Sequence[Mapping[str, Any]], references: References, primary: str) -> dict[str, Any]:
+    """What a summary says of a run's scores: the student's first, and what to read them against."""
+    students = history[-1]["scores"] if history else {}
+    return {
+        "primary": primary,
+        "weights": next(iter(students), None),
+        "metrics": next(iter(students.values()), {}),
+        "best": best(history, primary),
+        "students": students,
+        "teacher": references.get("teacher", {}),
+        "floor": references.get("floor", {}).get("real", {}),
+        "baselines": references.get("baselines", {}),
+    }
 
 
 def print_table(summary: Mapping[str, Any], primary: str) -> None:

@@ -1,6 +1,5 @@
 """One training run from its config to what lies in its directory, however it ends."""
 
-import os
 import sys
 import time
 from functools import partial
@@ -20,13 +19,13 @@ from dmd2.callbacks.speed import Speed, peak_memory_bytes
 from dmd2.checkpoints import check, forget_after
 from dmd2.config import Config
 from dmd2.data.base import DataModule
-from dmd2.files import claim, sha256, write_bytes, write_json
+from dmd2.files import claim, point, sha256, write_bytes, write_json
 from dmd2.hardware import processes
 from dmd2.module import DMD
 from dmd2.named_files import starting_files, teacher_file
 from dmd2.pictures import score_plot
 from dmd2.ranks import by_first, first_alone, rank, world_size
-from dmd2.report import commit, comparison, print_table, versions, write_page
+from dmd2.report import commit, comparison, print_table, results, versions, write_page
 from dmd2.resuming import check_same, checkpoint_of, meaning
 from dmd2.runtime import (
     Teacher,
@@ -72,7 +71,7 @@ class Run:
         if checkpoint is None:  # else the directory is another life's until that has agreed
             self.take()
         if self.folder.parent == Path(self.config["paths"]["runs"]) / self.config["name"]:
-            point_to(self.folder)
+            point(self.folder.parent / "latest", self.folder.name)
         try:
             self.fit(checkpoint)
             status = "completed"
@@ -166,7 +165,6 @@ class Run:
         evaluation, speed, config, module = self.find(Evaluation), self.find(Speed), self.config, self.module
         history = evaluation.history if evaluation else []
         references = evaluation.references if evaluation else {}
-        students = history[-1]["scores"] if history else {}
         primary = self.scoring.primary
         iterations = module.iteration if module is not None and module._trainer is not None else 0
         summary = {
@@ -177,14 +175,7 @@ class Run:
             "wall_seconds": wall_seconds,
             "images_per_second": speed.images_per_second if speed else None,
             "peak_memory_bytes": peak_memory_bytes(),
-            "primary": primary,
-            "weights": next(iter(students), None),
-            "metrics": next(iter(students.values()), {}),
-            "best": evaluation.best if history else {},
-            "students": students,
-            "teacher": references.get("teacher", {}),
-            "floor": references.get("floor", {}).get("real", {}),
-            "baselines": references.get("baselines", {}),
+            **results(history, references, primary),
             "versions": versions(),
             "commit": commit(),
             "seed": config["seed"],
@@ -203,10 +194,3 @@ class Run:
             write_page(self.folder, summary, primary)
             print_table(summary, primary)
         print(f"{status}: {self.folder}/report.html" if history else f"{status}: {self.folder}")
-
-
-def point_to(folder: Path) -> None:
-    """Let `latest` beside a run's folder point to it."""
-    partial = folder.parent / f".latest{os.getpid()}"
-    partial.symlink_to(folder.name)
-    partial.replace(folder.parent / "latest")
