@@ -103,8 +103,8 @@ def print_table(summary: Mapping[str, Any], primary: str) -> None:
     for label, scores in rows(summary):
         table.add_row(label, *(cell(scores, name) for name in names))
     Console().print(table)
-    if best := summary.get("best"):
-        print(f"best of {best['of']} scored: {primary} {best[primary]:.3g} of {best['weights']}")
+    if found := summary.get("best"):
+        print(f"best of {found['of']} scored: {primary} {found[primary]:.3g} of {found['weights']}")
 
 
 def cell(scores: Scores, name: str) -> str:
