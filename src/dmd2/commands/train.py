@@ -17,7 +17,7 @@ from contextlib import redirect_stdout
 import hydra
 from omegaconf import DictConfig
 
-from dmd2 import ranks
+from dmd2 import ranks, slurm
 from dmd2.config import Config, config_folder
 from dmd2.errors import answered, one_line
 from dmd2.hardware import processes
@@ -37,10 +37,12 @@ def work(config: Config) -> None:
     """Train, in as many processes as the trainer takes."""
     if ranks.started():
         as_rank(config)
-    elif (num := processes(config)) > 1:
-        launch(as_rank, config, num, one_line)
-    else:
+    elif (num := processes(config)) == 1:
         Run(config).start()
+    elif slurm.active():
+        raise ValueError(f"a Slurm job has a task for each device; type --ntasks-per-node={num}")
+    else:
+        launch(as_rank, config, num, one_line)
 
 
 def as_rank(config: Config) -> None:
