@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "squeue", "scontrol", "scancel", "sinfo")
+PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "squeue", "scontrol", "scancel", "sinfo", "setpriv")
 NODES = ("node1", "node2")
 CONF = """\
 ClusterName=throwaway
@@ -88,11 +88,11 @@ class Cluster:
         wait(lambda: self.ask("sinfo", "-h", "-N", "-o", "%T").split() == ["idle"] * len(NODES), "the nodes")
 
     def run(self, *command: str) -> None:
-        """Start a daemon in a session of its own."""
+        """Start a daemon in a session of its own, that ends with this process even where that one is killed."""
         with (self.folder / f"{command[0]}.out").open("ab") as output:
             daemon = subprocess.Popen(
-                command, env=self.environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                start_new_session=True,
+                ["setpriv", "--pdeathsig", "TERM", *command], env=self.environment, stdin=subprocess.DEVNULL,
+                stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
         self.daemons.append(daemon)
 
@@ -140,7 +140,7 @@ def free_ports(num: int) -> list[int]:
     return ports
 
 
-def wait(condition: Callable[[], bool], what: str, seconds: float = 240) -> None:
+def wait(condition: Callable[[], bool], what: str, seconds: float = 1800) -> None:
     """Return when a condition holds; fails where it takes for ever."""
     end = time.monotonic() + seconds
     while not condition():

@@ -12,7 +12,7 @@ from cluster import Cluster, wait
 from dmd2.callbacks.metrics_file import read_rows
 from dmd2.checkpoints import load, saved
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(3600)]
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "slurm" / "train.sbatch"
 END = 300
@@ -144,3 +144,19 @@ def test_a_preempted_job_saves_goes_on_and_loses_nothing(cluster: Cluster, workp
     wait(cluster.ended, "the end of the job")
     assert restarts(cluster, job) == 1
     assert_same_end(run, whole)
+
+
+def test_two_nodes_of_two_ranks_are_told_and_end_the_same(cluster: Cluster, workplace: Path) -> None:
+    ranks = ["trainer=ddp", "trainer.accelerator=cpu", f"max_iterations={END}"]
+    alone = begin(cluster, workplace, "train", *SMALL, *ranks, "trainer.devices=4", "paths.run=whole4")
+    output, _ = alone.communicate()
+    assert alone.returncode == 0, output
+    ranks += ["trainer.devices=2", "trainer.num_nodes=2", "launcher.cpus_per_task=1"]
+    sweep = begin(cluster, workplace, *SWEEP, *ranks, "hydra.sweep.dir=four_ranks")
+    (job,) = queued(sweep)
+    run = workplace / "four_ranks" / "toy2d_dmd2-0"
+    wait(lambda: len(read_rows(run / "metrics.csv")) > 5, "some iterations")
+    cluster.ask("scancel", "--signal=USR2", job)
+    output, _ = sweep.communicate()
+    assert sweep.returncode == 0 and restarts(cluster, job) == 1, output
+    assert_same_end(run, workplace / "whole4")

@@ -37,12 +37,12 @@ def work(config: Config) -> None:
     """Train, in as many processes as the trainer takes."""
     if ranks.started():
         as_rank(config)
-    elif (num := processes(config)) > 1:
-        if slurm.active():
-            raise ValueError(f"a job that queues itself again wants a task a device: srun --ntasks-per-node={num}")
-        launch(as_rank, config, num, one_line)
-    else:
+    elif (num := processes(config)) == 1:
         Run(config).start()
+    elif slurm.active():
+        raise ValueError(f"a Slurm job has a task for each device; type --ntasks-per-node={num}")
+    else:
+        launch(as_rank, config, num, one_line)
 
 
 def as_rank(config: Config) -> None:
