@@ -38,7 +38,7 @@ test: $(STAMP) ## run the tests
 train: $(STAMP) ## distil experiment EXP, its teacher first if there is none
 	$(BIN)/dmd2 train experiment=$(EXP) $(ARGS)
 
-sweep: $(STAMP) ## train once for each combination: ARGS="seed=0,1,2 critic_updates=1,5"
+sweep: $(STAMP) ## train once for each combination: ARGS="seed=0,1,2 critic_updates=1,5", with launcher=slurm as jobs
 	$(BIN)/dmd2 train --multirun experiment=$(EXP) $(ARGS)
 
 pretrain: $(STAMP) ## only train the teacher of EXP

@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,10 @@ from PIL import Image
 
 from dmd2 import cli
 from dmd2.config import check_options, config_folder, resolved
+from dmd2.nets.critic import Critic
+from dmd2.nets.denoiser import Denoiser
+from dmd2.runtime import build
+from dmd2.weights.store import save_weights
 
 EXPERIMENTS = sorted(path.stem for path in (config_folder() / "experiment").glob("*.yaml"))
 GROUPS_OF = {"prepare": "recipe", "benchmark": "part"}
@@ -24,14 +29,16 @@ CHOICES = sorted(
 OTHER_CHOICES = [
     (verb, group, path) for verb, group in GROUPS_OF.items() for path in (config_folder() / group).glob("*.yaml")
 ]
-COMPANIONS = {"metric=toy": ["data=ring"]}
+COMPANIONS = {
+    "metric=toy": ["data=ring"],
+    **{f"teacher={name}": ["data=text_digits"] for name in ("text_digits", "sd15", "sdxl")},
+}
 """What a choice makes no sense without."""
 SMALL = [
     "trainer=cpu",
     "max_iterations=2",
-    "data.batch_size=4",
-    "teacher.pretrain.max_iterations=1",
-    "teacher.pretrain.data.batch_size=4",
+    "global_batch=4",
+    "data.batch_size=null",
     "metric.num_samples=20",
     "metric.num_reference=40",
     "metric.teacher_steps=[1,2]",
@@ -39,6 +46,17 @@ SMALL = [
     "callbacks.samples.every=1",
     "callbacks.samples.num_samples=20",
 ]
+TRAINED_HERE = ["teacher.pretrain.max_iterations=1", "teacher.pretrain.data.batch_size=4"]
+SHRUNKEN = [
+    "teacher.denoiser.model.img_resolution=16",
+    "teacher.denoiser.model.model_channels=32",
+    "teacher.denoiser.model.channel_mult=[1,2]",
+    "teacher.denoiser.model.num_blocks=1",
+    "teacher.denoiser.taps=[enc.8x8_block0]",
+]
+"""A published network, ADM or DDPM++, at a size for tests."""
+NO_DOWNLOADS = ["metric=digits", "~metric.suite.detectors.classes", "~metric.suite.metrics.accuracy"]
+"""Scores that need no weights, for data of any size and number of classes."""
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +91,20 @@ def images(folder: Path) -> Path:
     return folder
 
 
+def published(full: DictConfig, folder: Path) -> list[str]:
+    """Overrides for an experiment whose files are others' or other runs': a shrunken network with random weights."""
+    small: Any = OmegaConf.to_container(composed(f"experiment={full.name}", *SHRUNKEN), resolve=True)
+    denoiser: Denoiser = build(small["teacher"]["denoiser"])
+    save_weights(denoiser, folder / "network.safetensors")
+    save_weights(Critic(denoiser, None), folder / "critic.safetensors")
+    overrides = [*SHRUNKEN, f"teacher.weights={folder / 'network.safetensors'}", "data.resolution=16", *NO_DOWNLOADS]
+    if full.weights is not None:
+        overrides += [f"weights={folder / 'network.safetensors'}", f"critic_weights={folder / 'critic.safetensors'}"]
+    if full.pairs is not None:
+        overrides += ["loss.generator.regression.distance._target_=dmd2.losses.distances.SquaredError"]
+    return [*overrides, f"data.source={folder / 'images'}"]
+
+
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_composes_and_every_key_is_read(choice: str) -> None:
     group, name = choice.split("=")
@@ -96,6 +128,7 @@ def test_every_experiment_runs(experiment: str, folder: Path, capsys: pytest.Cap
     full = composed(f"experiment={experiment}")
     assert full.name == experiment, "the name is the file's"
     overrides = only_its_user_has(full, images(folder / "images"))
+    overrides = published(full, folder) if full.teacher.pretrain is None else [*overrides, *TRAINED_HERE]
     if full.pairs is not None:
         overrides += ["pairs.num_pairs=8", "pairs.batch_size=4", "pairs.num_steps=2"]
     sys.argv = ["dmd2", "train", f"experiment={experiment}", *SMALL, *overrides]

@@ -11,24 +11,25 @@ ROOT = Path(__file__).parents[1] / "src" / "dmd2"
 
 # From the ground up. A name stands for a module or for a whole package; a package may import its own modules.
 FLOORS = (
-    {"", "randomness", "quiet", "files", "ranks", "reduction", "launch", "replicas"},
-    {"schedules", "sizes", "conditioning", "learning_rate", "ema", "faults", "weights"},
+    {"", "randomness", "quiet", "files", "ranks", "reduction", "launch", "replicas", "slurm"},
+    {"schedules", "sizes", "conditioning", "learning_rate", "ema", "faults", "weights", "jobs"},
     {"losses.functional", "losses.weighting", "losses.distances", "metrics", "data"},
-    {"nets"},
+    {"nets", "text"},
     {"sampling", "losses"},
     {"generation", "guarded", "checkpoints"},
     {"module", "pretrain"},
     {"scoring", "pictures", "config"},
-    {"callbacks", "report", "errors", "resuming", "hardware"},
+    {"callbacks", "report", "errors", "resuming", "hardware", "named_files", "site"},
     {"runtime"},
-    {"run", "students", "benchmarks"},
+    {"run", "students", "benchmarks", "comparison"},
+    {"sweep"},
     {"commands"},
     {"cli"},
 )
 KNOW_DATA = {"scoring", "callbacks", "report", "runtime", "run", "students", "benchmarks", "commands", "data"}
 ROOMS = {
-    "hydra": {"runtime", "config", "errors", "cli", "commands"},
-    "omegaconf": {"runtime", "run", "students", "config", "errors", "cli", "commands"},
+    "hydra": {"runtime", "config", "errors", "sweep", "cli", "commands"},
+    "omegaconf": {"runtime", "run", "students", "config", "errors", "site", "sweep", "cli", "commands"},
     "lightning": {
         "checkpoints",
         "guarded",
@@ -39,15 +40,17 @@ ROOMS = {
         "hardware",
         "runtime",
         "run",
+        "benchmarks",
         "data",
     },
     "wandb": {"callbacks.wandb"},
-    "diffusers": set[str](),
-    "transformers": {"metrics.dino"},
+    "diffusers": {"nets.unet"},
+    "transformers": {"metrics.dino", "text.clip", "text.tiny"},
 }
 OPTIONAL = {
     "zstandard",
     "lmdb",
+    "submitit",
     "torchvision",
     "torch_fidelity",
     "cleanfid",

@@ -143,6 +143,21 @@ def test_another_run_is_refused_by_the_key_that_differs(capsys: pytest.CaptureFi
     assert json.loads(Path("longer/summary.json").read_text())["iterations"] == 13
 
 
+def test_a_refused_run_leaves_the_directory_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
+    def files() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in Path("whole").rglob("*") if path.is_file()}
+
+    before = files()
+    assert "seed was 0" in refused(capsys, "paths.run=whole", "resume=auto", "seed=1")
+    assert files() == before
+
+
+def test_going_on_from_an_older_checkpoint_forgets_the_later_ones() -> None:
+    train("paths.run=back", "checkpoint.keep=9")
+    train("paths.run=back", "resume=back/checkpoints/00000003.ckpt", "checkpoint.every=5", "checkpoint.keep=9")
+    assert [int(path.stem) for path in saved(Path("back/checkpoints"))] == [3, 5, 10, 12]
+
+
 def test_a_directory_in_use_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with claim(Path("whole/run")):
         assert "a run is at work in whole" in refused(capsys, "paths.run=whole", "resume=auto")

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from dmd2 import cli
+from dmd2.callbacks.metrics_file import read_rows
 from dmd2.checkpoints import load, newest
 from dmd2.students import load_student
 
@@ -48,6 +50,17 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def inside(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)
     monkeypatch.setattr(sys, "argv", sys.argv)
+
+
+def test_a_run_starts_from_what_another_left() -> None:
+    files = {name: RUN / "checkpoints" / f"{name}.safetensors" for name in ("student", "critic")}
+    start = [f"weights={files['student']}", f"critic_weights={files['critic']}", "paths.run=onwards"]
+    still = ["optimizer.generator.lr=0.0", "optimizer.critic.lr=0.0", "max_iterations=1"]
+    dmd2("train", *SMALL, *start, *still, "callbacks.evaluation=null", "callbacks.samples=null")
+    for name, path in files.items():
+        before, after = load_file(path), load_file(f"onwards/checkpoints/{name}.safetensors")
+        assert before.keys() == after.keys()
+        assert all(torch.allclose(before[key], after[key]) for key in before), name
 
 
 def test_the_summary_says_what_happened() -> None:
@@ -111,11 +124,14 @@ def test_evaluate_repeats_the_score_of_the_run_at_any_batch_size(capsys: pytest.
 
 
 def test_raw_and_averaged_weights_are_two_students() -> None:
-    slim, mean, raw = (load_student(RUN, name).generator.state_dict() for name in (None, "ema_0.97716", "raw"))
+    students = [load_student(RUN) for _ in range(3)]
+    for student, name in zip(students, (None, "ema_0.97716", "raw"), strict=True):
+        student.read(name)
+    slim, mean, raw = (student.generator.state_dict() for student in students)
     assert all(torch.equal(slim[key], mean[key]) for key in slim)
     assert any(not torch.equal(raw[key], mean[key]) for key in raw)
     with pytest.raises(ValueError, match=r"choose from ema_0\.97716, raw"):
-        load_student(RUN, "ema_0.5")
+        students[0].read("ema_0.5")
 
 
 def test_compare_makes_one_table_of_many_runs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -158,7 +174,7 @@ def test_ctrl_c_ends_within_an_iteration_with_a_checkpoint_and_a_summary() -> No
     with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
         for _ in range(600):
             time.sleep(0.2)
-            if Path("stopped/metrics.csv").exists():
+            if read_rows(Path("stopped/metrics.csv")):
                 break
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) == 130

@@ -120,4 +120,4 @@ def test_an_imported_student_is_scored_without_a_run(capsys: pytest.CaptureFixtu
     assert "not trained here" in capsys.readouterr().out
     imported(num_blocks=3)
     with pytest.raises(ValueError, match="num_blocks=3"):
-        load_student(run, str(path))
+        load_student(run).read(str(path))

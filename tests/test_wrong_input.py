@@ -49,7 +49,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["train", "experiment=digits_dmd", "loss=no_gan"], ["pairs=null", "no loss term reads them"]),
         (["train", "loss=no_gan", "head_reads=teacher"], ["head_reads=teacher", "no loss term has a head"]),
         (["train", "teacher.head.num_groups=7"], ["num_groups", "7"]),
-        (["train", "weights=gone.safetensors"], ["gone.safetensors"]),
         (["train", "ema=[2.0]"], ["between 0 and 1", "2.0"]),
         (["train", "optimizer.generator.lr=-1"], ["learning rate", "-1"]),
         (["train", "optimizer.critic.lr=fast"], ["optimizer", "wrong type"]),
@@ -72,6 +71,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["train", "ema=0.9"], ["ema=[0.999]"]),
         (["train", "max_iterations=1k"], ["max_iterations", "1k"]),
         (["train", "accumulate=5"], ["accumulate=5", "batch_size=64"]),
+        (["train", "global_batch=10", "accumulate=3", "data.batch_size=null"], ["=10", "type global_batch=9"]),
+        (["train", "global_batch=32"], ["global_batch=32", "data.batch_size=64", "data.batch_size=null"]),
+        (["train", "data.batch_size=null"], ["global_batch=N", "data.batch_size=N"]),
         (["train", "callbacks.samples.every=0"], ["callbacks.samples", "0"]),
         (["train", "teacher.guidance=2"], ["guidance", "condition_dropout"]),
         (["train", "trainer.devices=2"], ["trainer.devices=2"]),
@@ -100,6 +102,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             ["train", "teacher=edm_cifar10_cond_vp"],
             ["download https://", "dmd2 import source=edm-cifar10"],
         ),
+        (["train", "weights=gone.safetensors"], ["gone.safetensors", "type weights=FILE"]),
+        (["train", "critic_weights=gone.safetensors"], ["gone.safetensors", "type critic_weights=FILE"]),
     ],
     ids=lambda value: " ".join(value),
 )
@@ -129,3 +133,46 @@ def test_a_directory_that_holds_a_run_is_refused(capsys: pytest.CaptureFixture[s
     (folder / "old").mkdir()
     (folder / "old" / "config.yaml").write_text("")
     assert "paths.run" in refused(capsys, "train", "paths.run=old", *TINY)
+
+
+LACKING = {
+    "Inception": (
+        ["experiment=imagenet64_dmd2", "metric=imagenet64", "+metric.suite.detectors.inception.fetch=false"],
+        ["download https://", "cache/inception/inception-2015-12-05.pt"],
+    ),
+    "GPUs": (["experiment=imagenet64_dmd2", "trainer=gpu"], ["trainer=cpu"]),
+    "teacher": (
+        ["experiment=imagenet64_dmd2"],
+        ["download https://", "dmd2 import source=edm-imagenet-64x64-cond-adm.pkl out=cache/teachers/"],
+    ),
+    "weights": (
+        ["experiment=imagenet64_dmd2_finetune", "teacher.weights=teacher.safetensors"],
+        ["runs/imagenet64_dmd2_no_gan/latest/checkpoints/student.safetensors", "type weights=FILE"],
+    ),
+    "LPIPS": (
+        ["experiment=imagenet64_dmd", "teacher.weights=teacher.safetensors"],
+        ["https://download.pytorch.org/models/vgg16-397923af.pth at ", "hub/checkpoints", "SquaredError"],
+    ),
+    "data": (
+        ["experiment=imagenet64_dmd2", "teacher.weights=teacher.safetensors", "data.source=gone"],
+        ["gone", "dmd2 prepare recipe=imagenet64", "image-net.org"],
+    ),
+}
+"""What a published recipe may lack on a new machine, and what is said of it."""
+
+
+@pytest.mark.parametrize("what", LACKING)
+def test_a_recipe_says_what_it_lacks_before_data_is_decoded(
+    what: str, capsys: pytest.CaptureFixture[str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if what == "GPUs" and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    monkeypatch.setenv("TORCH_HOME", str(folder))
+    (folder / "images").mkdir()
+    (folder / "images" / "broken.png").write_bytes(b"would be an error of its own")
+    (folder / "teacher.safetensors").touch()
+    arguments, words = LACKING[what]
+    everything_else = ["trainer=cpu", "metric=digits", "data.source=images"]
+    line = refused(capsys, "train", *everything_else, *arguments)
+    for word in words:
+        assert word in line, line

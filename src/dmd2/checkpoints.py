@@ -102,6 +102,14 @@ def saved(folder: Path) -> Iterator[Path]:
     yield from sorted(path for path in folder.glob("*.ckpt") if path.stem.isdigit())
 
 
+def forget_after(path: Path, folder: Path) -> None:
+    """Where `path` is one of the checkpoints in `folder`, remove the later ones: the run takes another way."""
+    if path.resolve().parent == folder.resolve():
+        for later in saved(folder):
+            if later.stem > path.stem:
+                remove(later)
+
+
 def remove(path: Path) -> None:
     """Remove a checkpoint, its manifest last."""
     path.unlink(missing_ok=True)

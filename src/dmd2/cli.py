@@ -6,6 +6,8 @@ import sys
 import time
 from pathlib import Path
 
+from dmd2 import slurm
+
 VERBS = {
     "train": "distil a teacher into a few-step generator, score it, show it",
     "pretrain": "only train the teacher of an experiment, if it is not there yet",
@@ -45,6 +47,9 @@ def main() -> None:
     # Ranks of one run and jobs of one sweep must agree on the run's name, so it is fixed before Hydra starts.
     os.environ.setdefault("DMD2_RUN_ID", time.strftime("%Y-%m-%d_%H-%M-%S"))
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come here whole, and leave as one line
+    if slurm.active():
+        slurm.listen()
+        slurm.name_ranks()
     sys.argv = [f"dmd2 {verb}", *rest]
     from dmd2.errors import fail_for_users  # noqa: PLC0415
 

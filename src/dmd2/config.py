@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from hydra import compose
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
@@ -38,15 +39,52 @@ def resolved(composed: DictConfig) -> Config:
     """A composed config as plain containers, complete and checked."""
     complete(composed)
     config: Config = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
+    share_batch(config)
     check(config)
     return config
 
 
+def of_train(overrides: list[str]) -> Config:
+    """What `dmd2 train` would make of these words, for a command that is at work already."""
+    return resolved(compose("train", overrides=overrides))
+
+
+def share_batch(config: Config) -> None:
+    """Fill in `data.batch_size`, a device's share of `global_batch`, and `pairs.batch_size` with the same where null.
+
+    Raises ValueError where devices and accumulation do not divide it, or a batch size is given that is another.
+    """
+    total, devices, given = config.get("global_batch"), config["trainer"]["devices"], config["data"]["batch_size"]
+    if total is not None:
+        if not isinstance(devices, int) or devices < 1:
+            raise ValueError(f"global_batch needs a number of devices, got {devices}; e.g. trainer.devices=8")
+        num_devices = devices * config["trainer"].get("num_nodes", 1)
+        num_shares = num_devices * config["accumulate"]
+        if total < 1 or total % num_shares:
+            nearest = max(round(total / num_shares), 1) * num_shares
+            raise ValueError(
+                f"global_batch={total} does not divide by {num_devices} devices x accumulate={config['accumulate']}; "
+                f"type global_batch={nearest}, or another number of devices"
+            )
+        share = total // num_devices
+        if given not in (None, share):
+            raise ValueError(
+                f"global_batch={total} is {share} on each of {num_devices} devices, but data.batch_size={given}; "
+                "type data.batch_size=null, or global_batch=null"
+            )
+        config["data"]["batch_size"] = share
+    elif given is None:
+        raise ValueError("there is no batch size; type global_batch=N, of all devices, or data.batch_size=N, of one")
+    if config["pairs"] and config["pairs"].get("batch_size", 0) is None:
+        config["pairs"]["batch_size"] = config["data"]["batch_size"]
+
+
 SECTIONS: dict[str, set[str]] = {
     "": {
-        "name", "seed", "max_iterations", "critic_updates", "accumulate", "max_grad_norm", "ema", "log_every",
-        "head_reads", "weights", "resume", "resume_allow", "checkpoint", "pairs", "teacher", "data", "loss",
-        "sampler", "optimizer", "metric", "callbacks", "logger", "trainer", "paths",
+        "name", "seed", "max_iterations", "critic_updates", "global_batch", "accumulate", "max_grad_norm", "ema",
+        "log_every", "head_reads", "weights", "critic_weights", "resume", "resume_allow", "checkpoint", "pairs",
+        "teacher", "data", "loss", "sampler", "optimizer", "metric", "callbacks", "logger", "trainer", "paths",
+        "launcher",
     },
     "teacher": {
         "sigma_data", "weighting", "guidance", "denoiser", "conditioner", "head", "url", "weights", "pretrain",
@@ -91,25 +129,6 @@ def check(config: Config) -> None:
                 raise ValueError(f"loss.{player}.{name} is set, but this loss has no such term")
     for path, node in (*_calls("", config), *_calls("teacher.pretrain.data", merged)):
         _check_call(path, node)
-
-
-def teacher_file(config: Config) -> Path | None:
-    """The file that `teacher.weights` names, None where the teacher is trained here.
-
-    Raises FileNotFoundError that says where a published teacher comes from, ValueError where there is none to have.
-    """
-    section = config["teacher"]
-    if section["weights"] is None:
-        if section["pretrain"] is None:
-            raise ValueError("this teacher is not trained here; name its file: teacher.weights=FILE.safetensors")
-        return None
-    path, url = Path(section["weights"]), section.get("url")
-    if url is not None and not path.is_file():
-        raise FileNotFoundError(
-            f"there are no weights at {path}; download {url} and type: "
-            f"dmd2 import source={url.rpartition('/')[2]} out={path}"
-        )
-    return path
 
 
 def unknown_override(text: str, verb: str) -> str | None:

@@ -10,6 +10,7 @@ from hydra.errors import HydraException, InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 
 from dmd2.config import unknown_override
+from dmd2.slurm import Requeue, requeue
 
 USERS = (ValueError, OSError, ImportError, FloatingPointError, HydraException, OmegaConfBaseException)
 
@@ -40,6 +41,8 @@ def answered(task: Callable[[Any], None]) -> Callable[[Any], None]:
     def run(composed: Any) -> None:
         try:
             task(composed)
+        except Requeue:
+            requeue()
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             sys.exit(130)

@@ -33,6 +33,13 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_bytes(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
+def point(link: Path, target: str) -> None:
+    """Let a symbolic link point to `target`, from now on."""
+    partial = link.with_name(f".{link.name}{os.getpid()}")
+    partial.symlink_to(target)
+    partial.replace(link)
+
+
 def sha256(path: Path) -> str:
     """Hash of a file's bytes, in hexadecimal digits."""
     with path.open("rb") as file:

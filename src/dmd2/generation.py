@@ -9,7 +9,7 @@ from torch import Tensor
 from dmd2.conditioning import Conditioner
 from dmd2.nets.denoiser import Denoiser, guided
 from dmd2.randomness import generator, normal_rows
-from dmd2.sampling import FewStepSampler, Heun
+from dmd2.sampling import FewStepSampler, Solver
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class TeacherMaker:
 
     teacher: Denoiser
     conditioner: Conditioner
-    solver: Heun
+    solver: Solver
     guidance: float = 1.0
 
     @property

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dmd2.faults import Faults
-from dmd2.ranks import check_alike
+from dmd2.ranks import check_alike, rank
 from dmd2.reduction import mean_over_ranks
 
 WATCHED = ("/loss", "/sample_gradient_", "/gradient_norm")
@@ -42,6 +42,7 @@ class GuardedModule(L.LightningModule):
     def on_train_start(self) -> None:
         """Raise ValueError where ranks would begin with different weights."""
         if self.trainer.world_size > 1:
+            assert self.trainer.global_rank == rank()
             check_alike(self.state_dict())
 
     def update(
@@ -84,8 +85,8 @@ class GuardedModule(L.LightningModule):
         values = torch.stack([value.detach().float() for value in numbers.values()]).tolist()
         self.log_metrics(dict(zip(numbers, values, strict=True)))
 
-    def log_metrics(self, metrics: Mapping[str, float]) -> None:
-        """Send numbers to every logger under the number of completed iterations."""
+    def log_metrics(self, metrics: Mapping[str, float], iteration: int | None = None) -> None:
+        """Send numbers to every logger under the number of completed iterations, or of another one."""
         self.latest |= metrics
         for logger in self.loggers:
-            logger.log_metrics(dict(metrics), step=self.iteration)
+            logger.log_metrics(dict(metrics), step=self.iteration if iteration is None else iteration)

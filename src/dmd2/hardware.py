@@ -3,7 +3,6 @@
 import os
 
 import torch
-from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from dmd2 import ranks
 from dmd2.config import Config
@@ -41,8 +40,3 @@ def trainer_of(config: Config) -> Config:
     if "precision" in section and section["precision"] is None:
         section = section | {"precision": "bf16-mixed" if section["accelerator"] == "gpu" else "32-true"}
     return section
-
-
-def environment(section: Config) -> list[LightningEnvironment]:
-    """Where Lightning learns of several ranks: named, or it would take a Slurm job of one task for all there is."""
-    return [LightningEnvironment()] if "strategy" in section else []

@@ -2,7 +2,7 @@
 
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from rich.table import Table
 from dmd2.generation import Maker
 from dmd2.nets.denoiser import Denoiser
 from dmd2.pictures import picture
-from dmd2.scoring import Scores, Scoring, device_of
+from dmd2.scoring import References, Scores, Scoring, best, device_of
 
 PACKAGES = ("dmd2", "torch", "lightning", "hydra-core", "torchmetrics", "numpy")
 
@@ -77,6 +77,21 @@ def _real(scoring: Scoring, labels: torch.Tensor) -> torch.Tensor:
     return torch.as_tensor(train.x[rows])
 
 
+def results(history: Sequence[Mapping[str, Any]], references: References, primary: str) -> dict[str, Any]:
+    """What a summary says of a run's scores: the student's first, and what to read them against."""
+    students = history[-1]["scores"] if history else {}
+    return {
+        "primary": primary,
+        "weights": next(iter(students), None),
+        "metrics": next(iter(students.values()), {}),
+        "best": best(history, primary),
+        "students": students,
+        "teacher": references.get("teacher", {}),
+        "floor": references.get("floor", {}).get("real", {}),
+        "baselines": references.get("baselines", {}),
+    }
+
+
 def print_table(summary: Mapping[str, Any], primary: str) -> None:
     """The scores of a summary beside their references, on the console."""
     title = f"{summary['experiment']}: {summary['status']} after {summary['iterations']} iterations"
@@ -88,8 +103,8 @@ def print_table(summary: Mapping[str, Any], primary: str) -> None:
     for label, scores in rows(summary):
         table.add_row(label, *(cell(scores, name) for name in names))
     Console().print(table)
-    if best := summary.get("best"):
-        print(f"best of {best['of']} scored: {primary} {best[primary]:.3g} of {best['weights']}")
+    if found := summary.get("best"):
+        print(f"best of {found['of']} scored: {primary} {found[primary]:.3g} of {found['weights']}")
 
 
 def cell(scores: Scores, name: str) -> str:

@@ -7,9 +7,14 @@ from dmd2.checkpoints import Manifest, check, newest
 from dmd2.config import Config
 
 FREE = frozenset(
-    {"name", "paths", "logger", "callbacks", "checkpoint", "trainer", "metric", "log_every", "resume", "resume_allow"}
-)
+    {
+        "name", "paths", "logger", "callbacks", "checkpoint", "trainer", "launcher", "metric", "log_every", "resume",
+        "resume_allow",
+    }
+)  # fmt: skip
 """Sections that say how a run is watched and where it works, not what it computes."""
+PLACES = frozenset({"cache", "weights", "critic_weights", "num_workers"})
+"""Keys anywhere that say where things are: data and teacher are compared by their hashes, starts are behind."""
 
 
 def checkpoint_of(config: Config) -> Path | None:
@@ -48,4 +53,5 @@ def flat(node: Any, path: str = "") -> dict[str, Any]:
     """The leaves of nested dicts by dotted path."""
     if not isinstance(node, dict):
         return {path: node}
-    return {k: v for key, value in node.items() for k, v in flat(value, f"{path}.{key}".lstrip(".")).items()}
+    kept = {key: value for key, value in node.items() if key not in PLACES}
+    return {k: v for key, value in kept.items() for k, v in flat(value, f"{path}.{key}".lstrip(".")).items()}

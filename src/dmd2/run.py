@@ -1,6 +1,5 @@
 """One training run from its config to what lies in its directory, however it ends."""
 
-import os
 import sys
 import time
 from functools import partial
@@ -17,15 +16,16 @@ from dmd2.callbacks.interrupt import Interrupt
 from dmd2.callbacks.metrics_file import MetricsFile
 from dmd2.callbacks.samples import Samples
 from dmd2.callbacks.speed import Speed, peak_memory_bytes
-from dmd2.checkpoints import check
-from dmd2.config import Config, teacher_file
+from dmd2.checkpoints import check, forget_after
+from dmd2.config import Config
 from dmd2.data.base import DataModule
-from dmd2.files import claim, sha256, write_bytes, write_json
+from dmd2.files import claim, point, sha256, write_bytes, write_json
 from dmd2.hardware import processes
 from dmd2.module import DMD
+from dmd2.named_files import starting_files, teacher_file
 from dmd2.pictures import score_plot
 from dmd2.ranks import by_first, first_alone, rank, world_size
-from dmd2.report import commit, comparison, print_table, versions, write_page
+from dmd2.report import commit, comparison, print_table, results, versions, write_page
 from dmd2.resuming import check_same, checkpoint_of, meaning
 from dmd2.runtime import (
     Teacher,
@@ -33,14 +33,15 @@ from dmd2.runtime import (
     build,
     build_data,
     build_module,
-    build_objective,
     build_teacher,
     build_trainer,
+    check_objective,
     make_pairs,
     real_references,
     teacher_references,
 )
 from dmd2.scoring import device_of
+from dmd2.slurm import Requeue
 from dmd2.weights.store import save_weights
 
 
@@ -52,6 +53,7 @@ class Run:
         self.callbacks: dict[str, L.Callback] = {k: build(v) for k, v in config["callbacks"].items() if v is not None}
         self.scoring = build(config["metric"])
         self.module: DMD | None = None
+        self.taken = False
 
     def start(self) -> None:
         """Train to the end; raises KeyboardInterrupt where a person ended it before. The directory is rank 0's."""
@@ -66,26 +68,37 @@ class Run:
             raise ValueError(
                 f"a run is at work in {self.folder}; wait for it, or name another: paths.run=DIR"
             ) from error
-        write_bytes(self.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.config)).encode())
+        if checkpoint is None:  # else the directory is another life's until that has agreed
+            self.take()
         if self.folder.parent == Path(self.config["paths"]["runs"]) / self.config["name"]:
-            point_to(self.folder)
+            point(self.folder.parent / "latest", self.folder.name)
         try:
             self.fit(checkpoint)
             status = "completed"
         except (KeyboardInterrupt, SystemExit) as error:  # Lightning exits where a key was pressed outside its loop
             status = "interrupted"
+            if isinstance(error, Requeue):
+                raise
             print(f"to go on: the same command with paths.run={self.folder} resume=auto", file=sys.stderr)
             raise KeyboardInterrupt from error
         finally:
             keeper = self.find(Checkpoint)
-            self.conclude(status, keeper.wall_seconds() if keeper else time.monotonic() - started)
+            if self.taken:
+                self.conclude(status, keeper.wall_seconds() if keeper else time.monotonic() - started)
             lock.close()
+
+    def take(self) -> None:
+        """Make the directory this run's."""
+        write_bytes(self.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.config)).encode())
+        self.taken = True
 
     def fit(self, checkpoint: Path | None) -> None:
         """Build everything, the cheap and the checkable first, and train, from a checkpoint on if there is one."""
         config = self.config
+        if checkpoint:  # which holds what the networks would start from
+            config = config | {"weights": None, "critic_weights": None}
         with first_alone():
-            data, teacher, module = self.assemble()
+            data, teacher, module = self.assemble(config)
         self.module = module
         earlier = check(checkpoint) if checkpoint else None
         now = meaning(config, data.fingerprint(), world_size())
@@ -98,6 +111,9 @@ class Run:
                 data = build_data(config["data"] | {"pairs": str(folder), "pairs_batch_size": batch_size})
         now |= {"teacher": sha256(teacher.path)}
         check_same(earlier or now, now, config["resume_allow"])
+        if checkpoint and rank() == 0:
+            self.take()
+            forget_after(checkpoint, self.folder / "checkpoints")
         for callback in self.callbacks.values():
             if isinstance(callback, Evaluation):
                 callback.attach(self.scoring, real, partial(teacher_references, config, self.scoring, teacher))
@@ -114,16 +130,17 @@ class Run:
                 if isinstance(logger, WandbLogger):
                     logger.experiment.finish()  # the next job of a sweep gets a page of its own
         module.faults.check()
-        if (interrupt := self.find(Interrupt)) and interrupt.received:
-            raise KeyboardInterrupt
+        if interrupt := self.find(Interrupt):
+            interrupt.raise_if_told()
 
-    def assemble(self) -> tuple[DataModule, Teacher, DMD]:
+    def assemble(self, config: Config) -> tuple[DataModule, Teacher, DMD]:
         """All that can be built before anything is trained; whatever does not fit shows here."""
-        config = self.config
         processes(config)
         teacher_file(config)
+        starting_files(config)
+        objective = build(config["loss"])  # LPIPS says what it lacks before data is decoded
         data, sampler = build_data(config["data"]), build(config["sampler"])
-        objective = build_objective(config, data)
+        check_objective(objective, config, data)
         teacher = build_teacher(config, data)
         self.scoring.attach(data, teacher.conditioner, sampler)
         return data, teacher, build_module(config, objective, sampler, teacher, data)
@@ -148,7 +165,6 @@ class Run:
         evaluation, speed, config, module = self.find(Evaluation), self.find(Speed), self.config, self.module
         history = evaluation.history if evaluation else []
         references = evaluation.references if evaluation else {}
-        students = history[-1]["scores"] if history else {}
         primary = self.scoring.primary
         iterations = module.iteration if module is not None and module._trainer is not None else 0
         summary = {
@@ -159,14 +175,7 @@ class Run:
             "wall_seconds": wall_seconds,
             "images_per_second": speed.images_per_second if speed else None,
             "peak_memory_bytes": peak_memory_bytes(),
-            "primary": primary,
-            "weights": next(iter(students), None),
-            "metrics": next(iter(students.values()), {}),
-            "best": evaluation.best if history else {},
-            "students": students,
-            "teacher": references.get("teacher", {}),
-            "floor": references.get("floor", {}).get("real", {}),
-            "baselines": references.get("baselines", {}),
+            **results(history, references, primary),
             "versions": versions(),
             "commit": commit(),
             "seed": config["seed"],
@@ -176,6 +185,7 @@ class Run:
             return
         name, student = next(iter(module.students().items()))
         save_weights(student, self.folder / "checkpoints" / "student.safetensors", {"weights": name})
+        save_weights(module.critic, self.folder / "checkpoints" / "critic.safetensors")
         if history:
             teacher, guidance = module.models.teacher, config["teacher"]["guidance"]
             student.to(device_of(teacher))  # Lightning brought it to the CPU; it does not know the teacher
@@ -184,10 +194,3 @@ class Run:
             write_page(self.folder, summary, primary)
             print_table(summary, primary)
         print(f"{status}: {self.folder}/report.html" if history else f"{status}: {self.folder}")
-
-
-def point_to(folder: Path) -> None:
-    """Let `latest` beside a run's folder point to it."""
-    partial = folder.parent / f".latest{os.getpid()}"
-    partial.symlink_to(folder.name)
-    partial.replace(folder.parent / "latest")

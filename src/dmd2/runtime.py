@@ -12,6 +12,7 @@ from typing import Any
 import lightning as L
 import torch
 from hydra.utils import get_object, instantiate
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
@@ -19,25 +20,26 @@ from dmd2.callbacks.checkpoint import Checkpoint
 from dmd2.callbacks.interrupt import Interrupt
 from dmd2.callbacks.progress import Progress
 from dmd2.conditioning import Conditioner
-from dmd2.config import Config, teacher_file
+from dmd2.config import Config
 from dmd2.data.base import DataModule
 from dmd2.data.pairs import PairWriter
-from dmd2.files import sha256, write_json
+from dmd2.files import alone, sha256, write_json
 from dmd2.generation import Numbered, TeacherMaker
-from dmd2.hardware import environment, one_process, trainer_of
+from dmd2.hardware import one_process, trainer_of
 from dmd2.losses.objective import Objective
 from dmd2.losses.view import Models
 from dmd2.module import DMD
+from dmd2.named_files import teacher_file
 from dmd2.nets.critic import Critic, head_on
 from dmd2.nets.denoiser import Denoiser
 from dmd2.pretrain import Pretrain
 from dmd2.quiet import quiet
 from dmd2.randomness import seeded
-from dmd2.ranks import by_first
+from dmd2.ranks import by_first, rank
 from dmd2.sampling import FewStepSampler, Heun
 from dmd2.scoring import References, Scoring
 from dmd2.weights.architecture import check_architecture
-from dmd2.weights.store import load_weights, read_metadata, save_weights
+from dmd2.weights.store import load_weights, names_in, read_metadata, save_weights
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def key_of(*parts: Any) -> str:
 def device_for(config: Config) -> torch.device:
     """Where a run's networks work outside of a trainer: the GPU if the run used one and there is one here."""
     on_gpu = config["trainer"]["accelerator"] == "gpu" and torch.cuda.is_available()
-    return torch.device("cuda" if on_gpu else "cpu")
+    return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
 
 
 def build_data(node: Config) -> DataModule:
@@ -108,7 +110,9 @@ def build_teacher(config: Config, data: DataModule) -> Teacher:
 def give_weights(teacher: Teacher, config: Config) -> None:
     """Fill a teacher from its file; one that is to be trained is trained first, once."""
     if not teacher.path.exists():
-        save_weights(train_teacher(config, teacher), teacher.path)
+        with alone(teacher.path):
+            if not teacher.path.exists():
+                save_weights(train_teacher(config, teacher), teacher.path)
     load_weights(teacher.denoiser, teacher.path)
 
 
@@ -152,8 +156,7 @@ def train_teacher(config: Config, teacher: Teacher) -> Denoiser:
     alone = config | {"trainer": one_process(config["trainer"])}  # a teacher does not depend on the number of ranks
     trainer = build_trainer(alone, section["max_iterations"], [bar, interrupt], logger=False)
     trainer.fit(module, datamodule=teacher.data)
-    if interrupt.received:
-        raise KeyboardInterrupt
+    interrupt.raise_if_told()
     module.faults.check()
     return module.trained()
 
@@ -162,9 +165,8 @@ def build_trainer(config: Config, max_steps: int, callbacks: list[L.Callback], l
     """A Lightning trainer that leaves bars, checkpoints and logging to our callbacks."""
     quiet()
     io = [callback.io for callback in callbacks if isinstance(callback, Checkpoint)]
-    section = trainer_of(config)
     return build(
-        section,
+        trainer_of(config),
         max_steps=max_steps,
         callbacks=callbacks,
         logger=logger,
@@ -172,7 +174,7 @@ def build_trainer(config: Config, max_steps: int, callbacks: list[L.Callback], l
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=bool(io),
-        plugins=io + environment(section),
+        plugins=[*io, LightningEnvironment()],  # named, or Lightning would answer Slurm's signals in its own way
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
     )
@@ -183,24 +185,25 @@ def make_pairs(config: Config, teacher: Teacher, data: DataModule) -> Path:
     section = config["pairs"]
     key = key_of(teacher.key, section["num_steps"], section["dtype"], config["teacher"]["guidance"])
     folder = Path(config["paths"]["cache"]) / "pairs" / f"{key}-{section['num_pairs']}"
-    writer = PairWriter(folder, section["num_pairs"], data.shape, section["dtype"], key)
-    maker = TeacherMaker(
-        teacher.denoiser, teacher.conditioner, Heun(section["num_steps"]), config["teacher"]["guidance"]
-    )
-    device = device_for(config)
-    teacher.denoiser.to(device)
-    numbered = Numbered(data.shape, teacher.conditioner.num_classes, 1, device)
-    with tqdm(total=section["num_pairs"], initial=writer.complete, desc="pairs", unit="pair") as bar:
-        while writer.complete < section["num_pairs"]:
-            rows = range(section["num_pairs"])[writer.complete : writer.complete + 500]
-            writer.append(*numbered.pairs(maker, rows))
-            bar.update(len(rows))
+    with alone(folder):
+        writer = PairWriter(folder, section["num_pairs"], data.shape, section["dtype"], key)
+        maker = TeacherMaker(
+            teacher.denoiser, teacher.conditioner, Heun(section["num_steps"]), config["teacher"]["guidance"]
+        )
+        device = device_for(config)
+        teacher.denoiser.to(device)
+        teacher.conditioner.to(device)
+        numbered = Numbered(data.shape, teacher.conditioner.num_classes, 1, device)
+        with tqdm(total=section["num_pairs"], initial=writer.complete, desc="pairs", unit="pair") as bar:
+            while writer.complete < section["num_pairs"]:
+                rows = range(section["num_pairs"])[writer.complete : writer.complete + 500]
+                writer.append(*numbered.pairs(maker, rows))
+                bar.update(len(rows))
     return folder
 
 
-def build_objective(config: Config, data: DataModule) -> Objective:
-    """The loss terms; raises ValueError where one needs data that there is not."""
-    objective: Objective = build(config["loss"])
+def check_objective(objective: Objective, config: Config, data: DataModule) -> None:
+    """Raise ValueError where a loss term needs what there is not."""
     provided = data.provides() | ({"pairs"} if config["pairs"] is not None else set())
     if missing := objective.needs - provided - {"head"}:
         name = min(missing)
@@ -214,7 +217,6 @@ def build_objective(config: Config, data: DataModule) -> Objective:
         raise ValueError(f"head_reads={config['head_reads']}, and no loss term has a head; choose a loss with a GAN")
     if "head" in objective.needs and not config["teacher"]["denoiser"].get("taps"):
         raise ValueError("a GAN term needs features; name layers with teacher.denoiser.taps=[LAYER,...]")
-    return objective
 
 
 def real_references(config: Config, scoring: Scoring) -> References:
@@ -235,7 +237,10 @@ def kept(config: Config, key: str, make: Callable[[], References]) -> References
     path = Path(config["paths"]["cache"]) / "references" / f"{key}.json"
     if not by_first(path.exists):
         print("scoring what to compare with, once")
-        write_json(path, make())
+        found = make()
+        if rank() == 0:
+            write_json(path, found)
+        return found
     return json.loads(path.read_text())
 
 
@@ -270,16 +275,24 @@ def build_module(
         raise ValueError(f"an option of an optimizer.* is of a wrong type: {error}") from error
     if config["weights"] is not None:
         load_fitting(module.generator, Path(config["weights"]), config["teacher"])
+    if config["critic_weights"] is not None:
+        load_critic(module.critic, Path(config["critic_weights"]))
     return module
 
 
+def load_critic(critic: Critic, path: Path) -> None:
+    """Fill a critic from a file; one that was trained without a GAN has no head, and the head then stays fresh."""
+    has_head = any(name.startswith("head.") for name in names_in(path))
+    load_weights(critic if has_head else Critic(critic.denoiser, None), path)
+
+
 def begin(module: DMD, teacher: Teacher, config: Config) -> None:
-    """Give the teacher its weights, and the students theirs: the teacher's too, or the generator's from `weights`."""
+    """Give the teacher its weights, and the students theirs: the teacher's too, where no file was named."""
     give_weights(teacher, config)
     state = teacher.denoiser.state_dict()
-    module.critic.denoiser.load_state_dict(state)
-    if config["weights"] is None:  # else `build_module` has read them
-        module.generator.load_state_dict(state)
+    for key, network in (("weights", module.generator), ("critic_weights", module.critic.denoiser)):
+        if config[key] is None:  # else `build_module` has read them
+            network.load_state_dict(state)
     module.ema.begin(module.generator)
 
 

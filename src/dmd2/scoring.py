@@ -13,7 +13,7 @@ from dmd2.data.split import Split
 from dmd2.generation import Maker, Numbered, NumberedAtRandom, StudentMaker, TeacherMaker
 from dmd2.metrics.suite import Batches, Suite, blocks
 from dmd2.nets.denoiser import Denoiser
-from dmd2.sampling import FewStepSampler, Heun
+from dmd2.sampling import FewStepSampler, Heun, Solver
 from dmd2.sizes import Sizes
 
 Scores = dict[str, float]
@@ -35,6 +35,7 @@ class Scoring:
     primary        The metric to judge by; lower is better.
     baselines      Simple generators fitted to the train split, by name.
     num_reference  Real samples of each split that the suite is fitted to; None takes all.
+    solver         Steps to what samples the teacher.
     seed           Seed of the samples' noise, the same for every run so that scores compare.
     classes        Of the samples: "balanced", in turn (DMD2's protocol), or "random" (EDM's).
     """
@@ -48,6 +49,7 @@ class Scoring:
         primary: str,
         num_reference: int | None,
         baselines: Mapping[str, Baseline] | None = None,
+        solver: Callable[[int], Solver] = Heun,
         seed: int = 0,
         classes: Literal["balanced", "random"] = "balanced",
     ) -> None:
@@ -55,6 +57,7 @@ class Scoring:
             raise ValueError(f"metric.classes must be {' or '.join(NUMBERED)}, got {classes}")
         self.suite, self.sizes, self.batch_size = suite, Sizes(num_samples), batch_size
         self.teacher_steps, self.metric, self.seed = tuple(teacher_steps), primary, seed
+        self.solver = solver
         self.baselines, self.num_reference, self.classes = dict(baselines or {}), num_reference, classes
 
     @property
@@ -87,7 +90,7 @@ class Scoring:
         if floor and self.metric not in floor:
             raise ValueError(f"metric.primary is {self.metric}, but the metrics are {', '.join(sorted(floor))}")
         baselines = {
-            name: self._of_set(*baseline(torch.tensor(real.x), torch.tensor(real.labels), num))
+            name: self._of_set(*baseline(torch.tensor(real.x), self.data.class_of(torch.tensor(real.labels)), num))
             for name, baseline in self.baselines.items()
         }
         return {"floor": {"real": self._named(floor, num_held_out)} if floor else {}, "baselines": baselines}
@@ -103,7 +106,7 @@ class Scoring:
 
     def teacher_makers(self, teacher: Denoiser, guidance: float) -> list[TeacherMaker]:
         """What makes samples of the teacher, at each of its step counts."""
-        return [TeacherMaker(teacher, self.conditioner, Heun(n), guidance) for n in self.teacher_steps]
+        return [TeacherMaker(teacher, self.conditioner, self.solver(n), guidance) for n in self.teacher_steps]
 
     def numbered(self, device: torch.device | str) -> Numbered:
         """The numbered samples that everything here is scored on, and grids show."""
@@ -125,7 +128,7 @@ class Scoring:
                 if stop():
                     raise InterruptedError("a score was asked to end early")
                 x0, labels = numbered.make(maker, block)
-                yield self.data.to_pixels(x0), labels
+                yield self.data.to_pixels(x0), self.data.class_of(labels)
 
         with torch.autocast(device.type, enabled=False):
             return self._nested(batches, sizes or self.sizes.numbers)
@@ -160,13 +163,12 @@ class Scoring:
             self.suite.fit(*train, *test, device, f"{self.data.fingerprint()} {self.num_reference}")
             self.fitted_on = device
 
-    def _reference(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
+    def _reference(self, split: Split) -> tuple[np.ndarray, Tensor]:
         """Evenly spaced rows of a split: files come class by class."""
         num = min(len(split), self.num_reference or len(split))
-        if num == len(split):
-            return split.x, split.labels  # a memory map stays one
         rows = np.linspace(0, len(split) - 1, num).astype(int)
-        return split.x[rows], split.labels[rows]
+        x = split.x if num == len(split) else split.x[rows]  # a memory map stays one
+        return x, self.data.class_of(torch.from_numpy(split.labels[rows]))
 
 
 def best(history: Sequence[Mapping[str, Any]], primary: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from dmd2.checkpoints import load, newest
 from dmd2.conditioning import Conditioner
-from dmd2.config import Config
+from dmd2.config import Config, share_batch
 from dmd2.data.base import DataModule
 from dmd2.generation import StudentMaker
 from dmd2.nets.denoiser import Denoiser
@@ -62,16 +62,16 @@ class Student:
         return scoring
 
 
-def load_student(run: Path, weights: str | None) -> Student:
-    """Read a run directory, with some of its weights as `Student.read` names them.
+def load_student(run: Path) -> Student:
+    """Read a run directory; its generator has no weights until `Student.read`.
 
-    Raises FileNotFoundError where there is no run, or one without these weights.
+    Raises FileNotFoundError where there is no run.
     """
     if not (run / "config.yaml").exists():
         raise FileNotFoundError(f"there is no run at {run}; name a run's directory: run=runs/digits_dmd2/latest")
     config: Config = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))  # type: ignore[assignment]
+    share_batch(config)  # done already, but in a file that `--cfg job` wrote
     generator: Denoiser = build(config["teacher"]["denoiser"]).requires_grad_(False).eval()
-    conditioner, sampler = build(config["teacher"]["conditioner"]), build(config["sampler"])
-    student = Student(run, config, generator.to(device_for(config)), build_data(config["data"]), conditioner, sampler)
-    student.read(weights)
-    return student
+    conditioner = build(config["teacher"]["conditioner"]).to(device_for(config))
+    data, sampler = build_data(config["data"]), build(config["sampler"])
+    return Student(run, config, generator.to(device_for(config)), data, conditioner, sampler)

@@ -44,10 +44,6 @@ class Checkpoint(LastCallback):
             share = self.seconds_waited / (time.monotonic() - self.started)
             pl_module.log_metrics({"speed/checkpoint_share": share})
         if trainer.global_step % self.every == 0:
-            try:
-                self.io.wait()
-            except OSError as error:
-                print(f"dmd2: a checkpoint could not be written, training goes on: {error}", file=sys.stderr)
             self.save(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -62,6 +58,10 @@ class Checkpoint(LastCallback):
         module, started = trainer.lightning_module, time.monotonic()
         assert isinstance(module, GuardedModule)
         module.faults.check()
+        try:
+            self.io.wait()
+        except OSError as error:
+            print(f"dmd2: a checkpoint could not be written, training goes on: {error}", file=sys.stderr)
         manifest = self.provenance | {"iteration": trainer.global_step, "wall_seconds": self.wall_seconds()}
         path = self.folder / f"{trainer.global_step:08d}.ckpt"
         trainer.save_checkpoint(path, storage_options=manifest)

@@ -25,6 +25,8 @@ class Evaluation(L.Callback):
         self.every, self.full_every = every, full_every
         self.history: list[dict[str, Any]] = []
         self.references: References = {}
+        self.owed: dict[str, Any] | None = None
+        """The score that an end of the run cut off; its next life makes it first."""
 
     @property
     def best(self) -> dict[str, Any]:
@@ -33,11 +35,11 @@ class Evaluation(L.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The scores so far."""
-        return {"history": self.history}
+        return {"history": self.history, "owed": self.owed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on behind the scores of a run's earlier life."""
-        self.history = state_dict["history"]
+        self.history, self.owed = state_dict["history"], state_dict["owed"]
 
     def attach(self, scoring: Scoring, references: References, score_teacher: Callable[[], References]) -> None:
         """Take what scores, what it is to be compared with, and what adds the teacher to that."""
@@ -46,6 +48,8 @@ class Evaluation(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Score the teacher first: without it no score can be read."""
         self.references |= self.score_teacher()
+        if self.owed is not None:
+            self.score(trainer, pl_module, **self.owed)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -54,11 +58,12 @@ class Evaluation(L.Callback):
         last = trainer.global_step >= trainer.max_steps
         if trainer.global_step % self.every == 0 or last:
             full = last or (self.full_every is not None and trainer.global_step % self.full_every == 0)
-            self.score(trainer, pl_module, None if full else 1)
+            self.score(trainer, pl_module, trainer.global_step, None if full else 1)
 
-    def score(self, trainer: L.Trainer, pl_module: L.LightningModule, num_sizes: int | None = None) -> None:
-        """Score all weights now, at the first `num_sizes` numbers of samples; abandoned when told to stop."""
+    def score(self, trainer: L.Trainer, pl_module: L.LightningModule, iteration: int, num_sizes: int | None) -> None:
+        """Score all weights, as of `iteration`, at the first `num_sizes` numbers of samples; owed if told to stop."""
         assert isinstance(pl_module, DMD)
+        self.owed = {"iteration": iteration, "num_sizes": num_sizes}
         try:
             scores = {
                 name: self.scoring.student(network, lambda: trainer.should_stop, num_sizes)
@@ -66,7 +71,9 @@ class Evaluation(L.Callback):
             }
         except InterruptedError:
             return
-        self.history.append({"iteration": trainer.global_step, "scores": scores})
-        pl_module.log_metrics(
-            {f"score/{name}/{metric}": value for name, found in scores.items() for metric, value in found.items()}
-        )
+        self.owed = None
+        self.history.append({"iteration": iteration, "scores": scores})
+        numbers = {
+            f"score/{name}/{metric}": value for name, found in scores.items() for metric, value in found.items()
+        }
+        pl_module.log_metrics(numbers, iteration)

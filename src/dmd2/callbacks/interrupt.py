@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run at the next iteration's end, with its state saved; several ranks end at a report."""
+"""Ctrl-C, SIGTERM and Slurm's notice of a limit end a run at an iteration's end, with its state saved."""
 
 import signal
 from types import FrameType
@@ -6,49 +6,70 @@ from typing import Any
 
 import lightning as L
 
+from dmd2 import slurm
 from dmd2.guarded import GuardedModule
 from dmd2.ranks import highest
 
 
 class Interrupt(L.Callback):
-    """The first signal asks the trainer to stop; a second one raises KeyboardInterrupt at once.
+    """The first signal asks the trainer to stop; a second Ctrl-C or SIGTERM raises KeyboardInterrupt at once.
 
     Several ranks must stop at the same iteration: every `log_every` they tell each other whether one has a signal.
+
+    In a Slurm job that is queued again by itself, SIGTERM saves and training goes on: Slurm ends the job when it
+    likes, and takes one that ends before that for finished.
     """
 
-    signals = (signal.SIGINT, signal.SIGTERM)
-
     def __init__(self) -> None:
-        self.received: signal.Signals | None = None
+        self.received: signal.Signals | None = None  # by this process
+        self.agreed: signal.Signals | None = None  # by all, at the same iteration
+        self.save_asked = False
         self._previous: dict[signal.Signals, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Listen from now on."""
 
-        def handle(number: int, frame: FrameType | None) -> None:
-            if self.received is not None:
+        def end(number: int, frame: FrameType | None) -> None:
+            if self.received is not None and number not in slurm.AHEAD:
                 raise KeyboardInterrupt
             self.received = signal.Signals(number)
-            trainer.should_stop = trainer.world_size == 1
+            if trainer.world_size == 1:
+                trainer.should_stop = True
 
-        for number in self.signals:
-            self._previous[number] = signal.signal(number, handle)
+        def save(number: int, frame: FrameType | None) -> None:
+            self.save_asked = True
+
+        handlers: dict[signal.Signals, Any] = {signal.SIGINT: end, signal.SIGTERM: end}
+        if slurm.active():
+            handlers |= {signal.SIGTERM: save, **dict.fromkeys(slurm.AHEAD, end)}
+        self._previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop now if told to; Lightning may have forgotten in between."""
+        """Stop or save now if told to; Lightning may have forgotten in between."""
         assert isinstance(pl_module, GuardedModule)
         if trainer.world_size > 1:
             if trainer.global_step % pl_module.log_every:
                 return
-            if number := highest(self.received or 0):
-                self.received = signal.Signals(number)
-        if self.received is not None:
+            number, asked = divmod(highest(2 * (self.received or 0) + self.save_asked), 2)
+        else:
+            number, asked = self.received or 0, self.save_asked
+        if number:
+            self.agreed = signal.Signals(number)
             trainer.should_stop = True
+        elif asked:
+            self.save_asked = False
+            for callback in trainer.checkpoint_callbacks:
+                callback.save(trainer)  # type: ignore[attr-defined]  # ours, or there is none
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Give the signals back."""
+    def raise_if_told(self) -> None:
+        """Raise what ends the run: `Requeue` where Slurm asked for its end, KeyboardInterrupt where a person did."""
+        if self.agreed is not None:
+            raise slurm.Requeue if self.agreed in slurm.AHEAD else KeyboardInterrupt
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Give the signals back, when all is saved."""
         self._restore()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:

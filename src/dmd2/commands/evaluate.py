@@ -34,7 +34,7 @@ def main(options: DictConfig) -> None:
     """Score, beside the references that the run had."""
     check_options(options, "evaluate")
     run = Path(options.run)
-    student = load_student(run, options.weights)
+    student = load_student(run)
     scoring = student.scoring()
     scoring.batch_size = options.batch_size or scoring.batch_size
     if options.num_samples is not None:

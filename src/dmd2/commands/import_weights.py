@@ -2,8 +2,8 @@
 
 usage: dmd2 import source=FILE out=FILE.safetensors
 
-  source  A network of EDM's (edm-*.pkl), or a checkpoint of the DMD2 authors (pytorch_model.bin, the generator;
-          pytorch_model_1.bin, the critic with its head).
+  source  A network of EDM's (edm-*.pkl), a U-Net of diffusers (diffusion_pytorch_model.safetensors), or a checkpoint
+          of the DMD2 authors (pytorch_model.bin, the generator; pytorch_model_1.bin, the critic with its head).
   out     The file to write. A teacher goes where its configuration looks for it (the error of `dmd2 train` says
           where), a generator starts a run with weights=FILE and is scored with `dmd2 evaluate run=DIR weights=FILE`.
 """
@@ -22,7 +22,7 @@ from dmd2.files import sha256
 from dmd2.weights.authors import read_checkpoint, student
 from dmd2.weights.edm import network
 from dmd2.weights.pickles import read_pickle
-from dmd2.weights.store import save_tensors
+from dmd2.weights.store import read_tensors, save_tensors
 
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="import")
@@ -34,7 +34,7 @@ def main(options: DictConfig) -> None:
 
 
 def import_weights(source: Path, out: Path) -> None:
-    """Write `source`, in either format, as `out`."""
+    """Write `source`, in any of the formats, as `out`."""
     if out.suffix != ".safetensors":
         raise ValueError(f"out must end in .safetensors, got {out}; type out={out.with_suffix('.safetensors')}")
     metadata, left_out = {"source": source.name}, list[str]()
@@ -43,7 +43,9 @@ def import_weights(source: Path, out: Path) -> None:
     metadata["sha256"] = sha256(source)
     with source.open("rb") as file:
         is_archive = file.read(4) == b"PK\x03\x04"
-    if is_archive:
+    if source.suffix == ".safetensors":
+        tensors, kind, left_out = student(read_tensors(source))
+    elif is_archive:
         tensors, kind, left_out = student(read_checkpoint(source))
     else:
         tensors, architecture = network(read_pickle(source))

@@ -6,19 +6,31 @@ usage: dmd2 pairs experiment=digits_dmd [pairs.num_pairs=10000] [KEY=VALUE ...]
 import hydra
 from omegaconf import DictConfig
 
-from dmd2.config import config_folder, resolved
+from dmd2.config import Config, config_folder
 from dmd2.errors import answered
-from dmd2.runtime import build_data, build_teacher, make_pairs
+from dmd2.hardware import processes
+from dmd2.runtime import build_data, build_teacher, give_weights, make_pairs
+from dmd2.slurm import rank
+from dmd2.sweep import each
 
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="train")
 @answered
 def main(composed: DictConfig) -> None:
     """Make sure that the pairs exist."""
-    config = resolved(composed)
+    each(composed, work)
+
+
+def work(config: Config) -> None:
+    """Make those that are not there yet; one process does."""
+    processes(config)
+    if rank() > 0:
+        return
     if config["pairs"] is None:
         raise ValueError(
             f"the experiment {config['name']} uses no pairs; choose one that does: experiment=digits_dmd"
         )
     data = build_data(config["data"])
-    print(f"pairs are in {make_pairs(config, build_teacher(config, data), data)}")
+    teacher = build_teacher(config, data)
+    give_weights(teacher, config)
+    print(f"pairs are in {make_pairs(config, teacher, data)}")

@@ -6,15 +6,26 @@ usage: dmd2 pretrain experiment=NAME [KEY=VALUE ...]
 import hydra
 from omegaconf import DictConfig
 
-from dmd2.config import config_folder, resolved
+from dmd2.config import Config, config_folder
 from dmd2.errors import answered
-from dmd2.runtime import build_data, build_teacher
+from dmd2.hardware import processes
+from dmd2.runtime import build_data, build_teacher, give_weights
+from dmd2.slurm import rank
+from dmd2.sweep import each
 
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="train")
 @answered
 def main(composed: DictConfig) -> None:
     """Make sure that the teacher exists."""
-    config = resolved(composed)
+    each(composed, work)
+
+
+def work(config: Config) -> None:
+    """Train it, or find it; one process does."""
+    processes(config)
+    if rank() > 0:
+        return
     teacher = build_teacher(config, build_data(config["data"]))
-    print(f"teacher {teacher.key} is in {config['paths']['cache']}/teachers")
+    give_weights(teacher, config)
+    print(f"the teacher is {teacher.path}")

@@ -34,7 +34,8 @@ def main(options: DictConfig) -> None:
         raise ValueError(
             f"num_images and batch_size must be at least 1, got {options.num_images}, {options.batch_size}"
         )
-    student, out = load_student(Path(options.run), options.weights), Path(options.out)
+    student, out = load_student(Path(options.run)), Path(options.out)
+    student.read(options.weights)
     data, num_classes = student.data, student.conditioner.num_classes
     numbered = Numbered(data.shape, num_classes, options.seed, device_of(student.generator))
     batches = numbered.batches(student.maker(), range(options.num_images), options.batch_size)

@@ -2,7 +2,8 @@
 
 usage: dmd2 train [experiment=NAME] [KEY=VALUE ...]
        dmd2 train --cfg job [experiment=NAME]                prints the whole configuration and stops
-       dmd2 train --multirun seed=0,1,2 critic_updates=1,5   one run for each combination
+       dmd2 train --multirun seed=0,1,2 critic_updates=1,5   one run for each combination, one after the other
+       dmd2 train --multirun launcher=slurm seed=0,1,2 ...   the same as Slurm jobs (docs/slurm.md)
 
 Keys are those of conf/, e.g. max_iterations=500, optimizer.generator.lr=1e-4, loss=no_gan, logger=wandb.
 The run's directory is runs/EXPERIMENT/TIME, and runs/EXPERIMENT/latest points to it. A run that was ended goes on
@@ -14,32 +15,34 @@ import sys
 from contextlib import redirect_stdout
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from dmd2 import ranks
-from dmd2.config import Config, config_folder, resolved
+from dmd2 import ranks, slurm
+from dmd2.config import Config, config_folder
 from dmd2.errors import answered, one_line
 from dmd2.hardware import processes
 from dmd2.launch import launch
 from dmd2.run import Run
+from dmd2.sweep import each
 
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="train")
 @answered
 def main(composed: DictConfig) -> None:
     """One run of a composed config; Hydra calls this once a job."""
-    job = HydraConfig.get()
-    if job.mode == RunMode.MULTIRUN:
-        composed.paths.run = job.runtime.output_dir
-    config = resolved(composed)
+    each(composed, work)
+
+
+def work(config: Config) -> None:
+    """Train, in as many processes as the trainer takes."""
     if ranks.started():
         as_rank(config)
-    elif (num := processes(config)) > 1:
-        launch(as_rank, config, num, one_line)
-    else:
+    elif (num := processes(config)) == 1:
         Run(config).start()
+    elif slurm.active():
+        raise ValueError(f"a Slurm job has a task for each device; type --ntasks-per-node={num}")
+    else:
+        launch(as_rank, config, num, one_line)
 
 
 def as_rank(config: Config) -> None:

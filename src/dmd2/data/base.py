@@ -19,6 +19,7 @@ from dmd2.data.batches import Batches, as_is
 from dmd2.data.order import BatchSampler
 from dmd2.data.pairs import PairStore
 from dmd2.data.split import Split
+from dmd2.data.workers import obey_the_parent
 from dmd2.randomness import generator
 
 
@@ -87,6 +88,10 @@ class DataModule(LightningDataModule):
         """Stored samples (uint8, rounded and clamped) of x in model space; undoes `to_model` exactly."""
         return pixels.to_pixels(x)
 
+    def class_of(self, labels: Tensor) -> Tensor:
+        """The classes that scores read, of labels [B]: the labels themselves, unless these number captions."""
+        return labels
+
     def provides(self) -> set[str]:
         """What batches hold that means something, of "real", "label" and "pairs"; known after `setup()`."""
         label = {"label"} if self.num_classes else set()
@@ -129,6 +134,7 @@ class DataModule(LightningDataModule):
             pin_memory=self.on_gpu,
             collate_fn=as_is,
             persistent_workers=self.num_workers > 0,
+            worker_init_fn=obey_the_parent,
         )
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int = 0) -> dict[str, Any]:

@@ -18,7 +18,7 @@ class FeatureMetric(Metric):
     full_state_update = False  # states are sums or lists: halves merge into the whole
 
     def __init__(self, detector: str, prefix: str = "") -> None:
-        super().__init__()
+        super().__init__(compute_with_cache=False)  # a rank that had no new samples must sync all the same
         self.detector = detector
         self.prefix = prefix
 

@@ -1,16 +1,16 @@
 """A small classifier trained on the train split: features for a Fréchet distance, logits for accuracy."""
 
 import hashlib
-import os
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dmd2.files import alone
 from dmd2.metrics.detectors import Detector, as_floats
 from dmd2.randomness import generator
+from dmd2.weights.store import load_weights, save_weights
 
 WIDTH = 64  # of the penultimate features
 
@@ -54,15 +54,13 @@ class Classifier(Detector):
         self.to(device)
         samples, labels = samples.to(device), labels.to(device)
         path = self.cache / f"classifier-{self._key(samples, labels)}.safetensors"
-        if path.exists():
-            self.load_state_dict(load_file(path))
-        else:
-            with torch.autocast(samples.device.type, enabled=False), torch.enable_grad():
-                self._train(samples, labels)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(f".{os.getpid()}.partial")
-            save_file(self.state_dict(), partial)
-            partial.replace(path)
+        if not path.exists():
+            with alone(path):  # all ranks and runs measure with the same one
+                if not path.exists():
+                    with torch.autocast(samples.device.type, enabled=False), torch.enable_grad():
+                        self._train(samples, labels)
+                    save_weights(self, path)
+        load_weights(self, path)
         self.requires_grad_(False).eval()
 
     def features(self, samples: Tensor) -> Tensor:

@@ -1,12 +1,12 @@
 """Weights of a detector that others trained: found in a folder or fetched there once, and never unchecked."""
 
-import hashlib
 import os
 import shutil
 import urllib.request
 from pathlib import Path
 
 from dmd2.files import alone
+from dmd2.files import sha256 as sha256_of
 
 
 def fetched(folder: str | Path, url: str, sha256: str | None, fetch: bool) -> Path:
@@ -24,12 +24,6 @@ def fetched(folder: str | Path, url: str, sha256: str | None, fetch: bool) -> Pa
         raise FileNotFoundError(f"no weights: download {url} to {path.absolute()}")
     _check(path, url, sha256)
     return path
-
-
-def sha256_of(path: Path) -> str:
-    """Hash of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _download(url: str, path: Path, sha256: str | None) -> None:

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from dmd2.files import alone
 from dmd2.metrics.base import FeatureMetric
 from dmd2.metrics.detectors import Detector
+from dmd2.ranks import rank, world_size
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 """Samples and the labels that were asked for."""
@@ -24,10 +25,7 @@ def blocks(rows: range, size: int) -> Iterator[range]:
     What goes through a network together is then the same on any number of ranks, and with it every feature's
     last bit; what is beyond is added exactly.
     """
-    rank, world_size = 0, 1
-    if distributed.is_available() and distributed.is_initialized():
-        rank, world_size = distributed.get_rank(), distributed.get_world_size()
-    for start in range(0, len(rows), size)[rank::world_size]:
+    for start in range(0, len(rows), size)[rank() :: world_size()]:
         yield rows[start : start + size]
 
 
@@ -118,7 +116,7 @@ class Suite:
 
         Raises ValueError if there are no samples, or if two metrics report the same name.
         """
-        if self.num_batches == 0 and not (distributed.is_available() and distributed.is_initialized()):
+        if self.num_batches == 0 and world_size() == 1:
             raise ValueError("there are no samples to evaluate")
         values: dict[str, float] = {}
         for name, metric in self.metrics.items():

@@ -1,6 +1,7 @@
-"""Checkpoints of DMD2's authors (pytorch_model.bin, pytorch_model_1.bin): state dicts of EDM networks and the head.
+"""Checkpoints of DMD2's authors (pytorch_model.bin, pytorch_model_1.bin): state dicts of a network, and of the head.
 
-What is what is read off the names: a network is where EDM's `map_layer0` is, and the words before it say whose.
+What is what is read off the names: a network is where EDM's `map_layer0` or a diffusers U-Net's `time_embedding` is,
+and the words before it say whose.
 """
 
 import zipfile
@@ -9,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-ANCHOR = "map_layer0.weight"
+ANCHORS = ("map_layer0.weight", "time_embedding.linear_1.weight")
 HEAD = "cls_pred_branch."
 
 
@@ -38,7 +39,7 @@ def student(content: dict[str, Tensor]) -> tuple[dict[str, Tensor], str, list[st
 
     A generator's tensors load into a `Denoiser`, a critic's, with its head if it has one, into a `Critic`.
     """
-    prefixes = {name.removesuffix(ANCHOR) for name in content if f".{name}".endswith(f".{ANCHOR}")}
+    prefixes = {n.removesuffix(a) for n in content for a in ANCHORS if f".{n}".endswith(f".{a}")}
     critics = [prefix for prefix in prefixes if "fake_unet." in prefix]
     generators = [prefix for prefix in prefixes if not {"fake_unet", "real_unet"} & set(prefix.split("."))]
     for found, kind, ours in ((generators, "generator", "model."), (critics, "critic", "denoiser.model.")):
@@ -49,4 +50,4 @@ def student(content: dict[str, Tensor]) -> tuple[dict[str, Tensor], str, list[st
                 names |= {name: f"head.levels.0.layers.{rest}" for name, rest in heads.items()}
             return {names[name]: content[name] for name in names}, kind, sorted(set(content) - set(names))
     roots = sorted({name.split(".")[0][:50] for name in content})
-    raise ValueError(f"it holds no one generator or critic of EDM's networks; its names begin with {roots[:10]}")
+    raise ValueError(f"it holds no one generator or critic of a known network; its names begin with {roots[:10]}")

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -22,13 +23,33 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str
     partial.replace(path)
 
 
+def names_in(path: Path) -> list[str]:
+    """The names of a file's tensors."""
+    with _opened(path) as file:
+        return list(file.keys())
+
+
 def read_metadata(path: Path) -> dict[str, str]:
     """What a file says of itself beside its tensors; empty where there is no file, or it says nothing."""
     if not path.is_file():
         return {}
+    with _opened(path) as file:
+        return file.metadata() or {}
+
+
+def _opened(path: Path) -> Any:
     try:
-        with safe_open(path, "pt") as file:
-            return file.metadata() or {}
+        return safe_open(path, "pt")
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file; raises FileNotFoundError where there is none, and ValueError where it is damaged."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there are no weights at {path}")
+    try:
+        return load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
 
@@ -38,12 +59,9 @@ def load_weights(module: nn.Module, path: Path) -> None:
 
     Raises FileNotFoundError where there is no file, and ValueError where it is damaged or of another network.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"there are no weights at {path}")
+    tensors = read_tensors(path)
     try:
-        module.load_state_dict(load_file(path))
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+        module.load_state_dict(tensors)
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise ValueError(f"{path} holds another network's weights: {first}") from error

@@ -1,0 +1,92 @@
+"""Seconds and memory that an experiment's training iterations take here, with random weights and made-up images."""
+
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import Any
+
+import lightning as L
+import torch
+
+from dmd2.benchmarks.loader import MadeUp
+from dmd2.callbacks.speed import peak_memory_bytes
+from dmd2.config import Config, of_train
+from dmd2.hardware import processes
+from dmd2.module import DMD
+from dmd2.randomness import seeded
+from dmd2.runtime import Teacher, build, build_module, build_trainer
+
+
+class Stopwatch(L.Callback):
+    """The seconds of every iteration, waiting for the device at both ends."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        """Start."""
+        self.started = now()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Stop."""
+        self.seconds.append(now() - self.started)
+
+
+def now() -> float:
+    """Seconds, once the device has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return perf_counter()
+
+
+def iteration(
+    source: Path | None, experiment: str, trainer: str, batch_size: int, num_cold: int, num_rounds: int
+) -> list[str]:
+    """A table of seconds by kind of iteration, what the whole run would take, and the most memory held.
+
+    experiment  One without pairs, on images.
+    trainer     A choice of conf/trainer.
+    batch_size  Images on each device.
+    num_cold    Rounds before those that are timed; a round is `critic_updates` iterations.
+    num_rounds  The medians of so many count.
+    """
+    if source is not None:
+        raise ValueError(f"this part makes its images up, got source={source}; leave source alone")
+    sized = [f"trainer={trainer}", "global_batch=null", f"data.batch_size={batch_size}"]
+    config = of_train([f"experiment={experiment}", *sized])
+    if config["pairs"] is not None:
+        raise ValueError(f"{experiment} needs pairs, which cannot be made up; choose another part.experiment")
+    processes(config)
+    every, watch = config["critic_updates"], Stopwatch()
+    with TemporaryDirectory() as folder:
+        module, data = parts(config, Path(folder))
+        build_trainer(config, (num_cold + num_rounds) * every, [watch], logger=False).fit(module, datamodule=data)
+    timed = watch.seconds[num_cold * every :]
+    first, others = median(timed[::every]), [s for i, s in enumerate(timed) if i % every]
+    mean = (first + (every - 1) * median(others)) / every if others else first
+    num, hours = config["max_iterations"], mean * config["max_iterations"] / 3600
+    return [
+        "| iteration | s |",
+        "|---|---|",
+        f"| of generator and critic | {first:.3g} |",
+        *([f"| of the critic alone | {median(others):.3g} |"] if others else []),
+        f"| mean of {every} | {mean:.3g} |",
+        f"{batch_size} images a device, {batch_size / mean:,.3g} images/s each; {num:,} iterations: {hours:,.0f} h",
+        f"most memory held: {peak_memory_bytes() / 1e9:.1f} GB",
+    ]
+
+
+def parts(config: Config, folder: Path) -> tuple[DMD, MadeUp]:
+    """The module as a run would build it, but for the weights; and images of its size."""
+    section = config["teacher"]
+    network = section["denoiser"]["model"]
+    shape = network["in_channels"], network["img_resolution"], network["img_resolution"]
+    data = MadeUp(folder, shape, batch_size=config["data"]["batch_size"], seed=config["seed"])
+    data.prepare_data()
+    data.setup()
+    with seeded(config["seed"], "teacher"):
+        denoiser = build(section["denoiser"]).requires_grad_(False).eval()
+    teacher = Teacher(denoiser, build(section["conditioner"]), "random", folder, data)
+    own = config | {"weights": None, "critic_weights": None}
+    return build_module(own, build(config["loss"]), build(config["sampler"]), teacher, data), data

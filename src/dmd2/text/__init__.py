@@ -1,0 +1,1 @@
+"""Text to conditions: captions, tokens, embeddings."""

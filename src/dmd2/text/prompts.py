@@ -1,0 +1,81 @@
+"""Captions as conditions: a label is the number of a caption, so that who draws or stores labels needs no text."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dmd2.conditioning import Cond, Conditioner
+from dmd2.text.clip import CLIP
+from dmd2.weights.store import read_tensors, save_tensors
+
+EMBEDDINGS = ("text", "pooled")
+"""The parts of a condition that come from words; the others the unconditional twin keeps."""
+
+
+class Prompts(Conditioner):
+    """Encodes the captions that labels [B] name, in every pass.
+
+    captions  The table of captions.
+    encoder   Captions to tokens, and tokens to a condition; frozen here.
+    twin      The unconditional twin: what the encoder makes of an empty caption, or zeros (SDXL).
+    """
+
+    def __init__(self, captions: Sequence[str], encoder: CLIP, twin: Literal["empty", "zeros"]) -> None:
+        super().__init__()
+        if not captions or twin not in ("empty", "zeros"):
+            raise ValueError(f"prompts need captions and twin=empty or zeros, got {len(captions)} and {twin!r}")
+        self.num_classes = len(captions)
+        self.encoder = encoder.requires_grad_(False).eval()
+        self.keep("tokens", encoder.tokens(captions))
+        with torch.no_grad():
+            null = encoder(encoder.tokens([""]))
+        for key, value in null.items():
+            self.keep(f"null_{key}", torch.zeros_like(value) if twin == "zeros" and key in EMBEDDINGS else value)
+
+    def keep(self, name: str, value: Tensor) -> None:
+        """Hold a tensor that goes where the module goes, and into no checkpoint."""
+        self.register_buffer(name, value, persistent=False)
+
+    @torch.no_grad()
+    def forward(self, labels: Tensor) -> Cond:
+        return self.encoder(self.get_buffer("tokens")[labels])
+
+    def null(self, cond: Cond) -> Cond:
+        return {key: self.get_buffer(f"null_{key}").expand_as(value) for key, value in cond.items()}
+
+
+class CachedPrompts(Prompts):
+    """Looks embeddings up in a table of all captions, made once and kept in the folder `cache`; no encoder stays.
+
+    The file's name is a hash of tokens and weights. The table is held in memory, in float32: at Stable Diffusion's
+    77 x 768 a caption takes 237 kB, so hundreds of thousands of captions are for `Prompts`.
+    """
+
+    def __init__(
+        self, captions: Sequence[str], encoder: CLIP, twin: Literal["empty", "zeros"], cache: str | Path
+    ) -> None:
+        super().__init__(captions, encoder, twin)
+        path = Path(cache) / f"{self.key()}.safetensors"
+        if not path.exists():
+            parts = [Prompts.forward(self, rows) for rows in torch.arange(self.num_classes).split(256)]
+            save_tensors({key: torch.cat([part[key] for part in parts]) for key in parts[0]}, path)
+        table = read_tensors(path)
+        for key, value in table.items():
+            self.keep(f"table_{key}", value)
+        self.parts = tuple(table)
+        del self.encoder
+
+    def key(self) -> str:
+        """A hash of all that the embeddings depend on."""
+        digest = hashlib.sha256()
+        for tensor in (self.get_buffer("tokens"), *self.encoder.state_dict().values()):
+            digest.update(str((tensor.dtype, tuple(tensor.shape))).encode())
+            digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def forward(self, labels: Tensor) -> Cond:
+        return {key: self.get_buffer(f"table_{key}")[labels] for key in self.parts}

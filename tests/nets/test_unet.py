@@ -1,0 +1,202 @@
+"""diffusers' U-Nets as denoisers: the same numbers as diffusers' schedulers make of them, and the published sizes."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_class
+from torch import Tensor, nn
+
+from dmd2 import cli
+from dmd2.conditioning import Cond, join
+from dmd2.config import config_folder
+from dmd2.nets.critic import ConvHead
+from dmd2.nets.denoiser import guided
+from dmd2.nets.unet import UNet, UNetXL, from_configs
+from dmd2.runtime import build
+from dmd2.sampling import DDIM, FewStepSampler
+from dmd2.schedules import VP
+from dmd2.weights.store import load_weights
+
+diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed: pip install dmd2[text]")
+pytest.importorskip("transformers", reason="transformers is not installed: pip install dmd2[text]")
+
+BETAS = {"beta_start": 0.00085, "beta_end": 0.012}
+TIMES = {1.0: 999, 0.75: 749, 0.5: 499, 0.25: 249, 0.4: 399}
+NAMES = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
+SMALL = {
+    "sample_size": 8, "in_channels": 1, "out_channels": 1, "block_out_channels": (8, 16), "layers_per_block": 1,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"), "norm_num_groups": 4, "attention_head_dim": 4,
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"), "cross_attention_dim": 12,
+}  # fmt: skip
+
+
+def scheduler(prediction: str = "eps", **changed: object):
+    """Stable Diffusion's, with nothing clipped."""
+    settings = {"beta_schedule": "scaled_linear", "clip_sample": False, "prediction_type": NAMES[prediction]}
+    return diffusers.DDIMScheduler(**BETAS, **settings, **changed)
+
+
+def small(prediction: str = "eps") -> UNet:
+    torch.manual_seed(0)
+    model = diffusers.UNet2DConditionModel(**SMALL)
+    return UNet(model, VP.scaled_linear(**BETAS), prediction, ["mid_block"]).requires_grad_(False).eval()
+
+
+def inputs(B: int = 5) -> tuple[Tensor, Tensor, Cond]:
+    draw = torch.Generator().manual_seed(1)
+    x_t = torch.randn(B, 1, 8, 8, generator=draw)
+    return x_t, torch.tensor(list(TIMES))[:B], {"text": torch.randn(B, 4, 12, generator=draw)}
+
+
+def test_times_are_the_published_rows_for_the_schedule_and_for_the_network():
+    denoiser, (x_t, t, cond) = small(), inputs()
+    assert denoiser.schedule.row_of_time(t).tolist() == list(TIMES.values())
+    seen = []
+    denoiser.model.register_forward_hook(lambda _m, args, _o: seen.append(args[1]))
+    denoiser(x_t, t, cond)
+    assert seen[0].tolist() == list(TIMES.values())
+
+
+def test_noise_is_added_as_diffusers_adds_it():
+    (x0, t, _), noise = inputs(), torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(2))
+    schedule = VP.scaled_linear(**BETAS)
+    expected = scheduler().add_noise(x0, noise, torch.tensor(list(TIMES.values())))
+    torch.testing.assert_close(schedule.add_noise(x0, noise, t), expected, rtol=1e-5, atol=1e-5)
+    assert (1 / schedule.alpha_sigma(torch.tensor([0.4]))[0]).item() == pytest.approx(1.53, abs=0.005)
+    assert (1 / schedule.alpha_sigma(torch.tensor([1.0]))[0]).item() == pytest.approx(14.65, abs=0.005)
+
+
+def clean(prediction: str, output: Tensor, x_t: Tensor) -> Tensor:
+    """x0 of diffusers' scheduler, row by row."""
+    theirs = scheduler(prediction)
+    theirs.set_timesteps(1000)
+    rows = zip(output, TIMES.values(), x_t, strict=True)
+    return torch.stack([theirs.step(o, row, x).pred_original_sample for o, row, x in rows])
+
+
+@pytest.mark.parametrize("prediction", NAMES)
+def test_clean_data_is_what_diffusers_makes_of_the_output(prediction: str):
+    denoiser, (x_t, t, cond) = small(prediction), inputs()
+    output = denoiser.model(x_t, torch.tensor(list(TIMES.values())), cond["text"]).sample
+    assert torch.equal(denoiser.predict(x_t, t, cond), output)
+    torch.testing.assert_close(denoiser(x_t, t, cond), clean(prediction, output, x_t), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("prediction", NAMES)
+def test_guidance_on_clean_data_is_guidance_on_the_output(prediction: str):
+    denoiser, (x_t, t, cond) = small(prediction), inputs()
+    null = {"text": torch.zeros_like(cond["text"])}
+    conditional, unconditional = (denoiser.predict(x_t, t, c) for c in (cond, null))
+    expected = clean(prediction, unconditional + 1.75 * (conditional - unconditional), x_t)
+    found = guided(denoiser, x_t, t, cond, null, 1.75)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=2e-5)  # where t = 1 multiplies by 15
+
+
+def test_four_steps_are_those_of_the_lcm_scheduler():
+    """As DMD2's SDXL student is sampled: LCMScheduler at 999, 749, 499 and 249."""
+    denoiser, (z, _, cond) = small(), inputs()
+    theirs = diffusers.LCMScheduler(**BETAS, beta_schedule="scaled_linear", clip_sample=False)
+    theirs.set_timesteps(timesteps=[999, 749, 499, 249])
+    draw, x = torch.Generator().manual_seed(3), z
+    for row in theirs.timesteps:
+        output = denoiser.model(x, row, cond["text"]).sample
+        x = theirs.step(output, row, x, generator=draw).prev_sample
+    draw = torch.Generator().manual_seed(3)
+    noise = [z, *(torch.randn(z.shape, generator=draw) for _ in range(3))]
+    found = FewStepSampler([1.0, 0.75, 0.5, 0.25]).sample(denoiser, noise, cond)
+    torch.testing.assert_close(found, x, rtol=1e-5, atol=1e-5)
+
+
+def test_one_step_at_row_399_takes_unscaled_noise():
+    denoiser, (z, _, cond) = small(), inputs()
+    output = denoiser.model(z, 399, cond["text"]).sample
+    expected = (z - 0.573914**0.5 * output) / 0.426086**0.5
+    torch.testing.assert_close(FewStepSampler([0.4]).sample(denoiser, [z], cond), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("prediction", NAMES)
+def test_ddim_is_that_of_diffusers_with_trailing_steps(prediction: str):
+    denoiser, (z, _, cond) = small(prediction), inputs()
+    theirs = scheduler(prediction, timestep_spacing="trailing", set_alpha_to_one=True)
+    theirs.set_timesteps(20)
+    x = z
+    for row in theirs.timesteps:
+        x = theirs.step(denoiser.model(x, row, cond["text"]).sample, row, x).prev_sample
+    found = DDIM(20).sample(denoiser, denoiser.schedule, z, cond)
+    torch.testing.assert_close(found, x, rtol=1e-4, atol=1e-4)  # theirs is float32 on the way
+
+
+def test_features_are_the_middle_s_output_and_gradients_reach_both_ends():
+    denoiser, (x_t, t, cond) = small().requires_grad_(True), inputs()
+    caught = []
+    denoiser.model.mid_block.register_forward_hook(lambda _m, _a, output: caught.append(output))
+    encoding = denoiser.encode(x_t.requires_grad_(), t, cond)
+    assert encoding.features[0] is caught[0] and encoding.features[0].shape == (5, 16, 4, 4)
+    first, last = encoding.rows(slice(0, 2)), encoding.rows(slice(-3, None))
+    whole = torch.cat([denoiser.decode(first), denoiser.decode(last)])
+    torch.testing.assert_close(whole, denoiser(x_t, t, cond))
+    assert not denoiser.decode(encoding.detach()).requires_grad
+    (gradient,) = torch.autograd.grad(encoding.features[0].sum(), x_t, retain_graph=True)
+    assert gradient.abs().sum() > 0
+    whole.square().mean().backward()
+    assert all(parameter.grad is not None for parameter in denoiser.parameters())
+
+
+def test_rows_that_nobody_decodes_give_no_gradient():
+    denoiser, (x_t, t, cond) = small(), inputs()
+    encoding = denoiser.encode(x_t.requires_grad_(), t, cond)
+    (gradient,) = torch.autograd.grad(denoiser.decode(encoding.rows(slice(3, None))).sum(), x_t)
+    assert gradient[:3].abs().max() == 0 and gradient[3:].abs().min() > 0
+
+
+def test_sdxl_reads_pooled_text_and_sizes():
+    added = {"addition_embed_type": "text_time", "addition_time_embed_dim": 4}
+    model = diffusers.UNet2DConditionModel(**SMALL, **added, projection_class_embeddings_input_dim=6 * 4 + 10)
+    denoiser, (x_t, t, cond) = UNetXL(model.eval(), VP.scaled_linear(**BETAS), "eps"), inputs()
+    cond |= {"pooled": torch.randn(5, 10), "time_ids": torch.tensor([8.0, 8, 0, 0, 8, 8]).expand(5, 6)}
+    x0 = denoiser(x_t, t, cond)
+    assert not torch.equal(x0, denoiser(x_t, t, cond | {"pooled": torch.randn(5, 10)}))
+    both = denoiser(torch.cat([x_t, x_t]), torch.cat([t, t]), join(cond, cond))
+    torch.testing.assert_close(both, torch.cat([x0, x0]), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "num_parameters", "size", "num_in_head"),
+    [("sd15", 859_520_964, 8, 52_437_761), ("sdxl", 2_567_463_684, 32, 104_874_241)],
+)
+def test_published_networks_and_their_heads_have_the_published_sizes(name, num_parameters, size, num_in_head):
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        section = compose("train", overrides=[f"teacher={name}", "data=text_digits"]).teacher
+    config = section.denoiser.model
+    with torch.device("meta"), torch.no_grad():
+        model = build(config)
+        denoiser = get_class(section.denoiser._target_)(model, nn.Module(), "eps", section.denoiser.taps)
+        x_t = torch.zeros(1, 4, config.sample_size, config.sample_size)
+        cond = {"text": torch.zeros(1, 77, config.cross_attention_dim), "pooled": torch.zeros(1, 1280)}
+        with denoiser.catch() as features:
+            model(x_t, torch.zeros(1), **denoiser.arguments(cond | {"time_ids": torch.zeros(1, 6)}))
+        head = build(section.head)(features[0].shape)
+    assert isinstance(head, ConvHead) and features[0].shape == (1, 1280, size, size)
+    sizes = [sum(p.numel() for p in part.parameters()) for part in (model, head)]
+    assert sizes == [num_parameters, num_in_head]
+
+
+@pytest.mark.parametrize("prediction", NAMES)
+def test_a_pipeline_s_configs_say_what_its_network_speaks_and_its_weights_are_imported(prediction, tmp_path: Path):
+    ours = small(prediction)
+    ours.model.save_pretrained(tmp_path / "unet")
+    scheduler(prediction).save_pretrained(tmp_path / "scheduler")
+    found = from_configs(str(tmp_path), taps=["mid_block"])
+    assert found.prediction == prediction and found.schedule.num_rows == 1000
+    sys_argv, out = sys.argv, tmp_path / "imported.safetensors"
+    sys.argv = ["dmd2", "import", f"source={tmp_path / 'unet' / 'diffusion_pytorch_model.safetensors'}", f"out={out}"]
+    try:
+        cli.main()
+    finally:
+        sys.argv = sys_argv
+    load_weights(found, out)
+    x_t, t, cond = inputs()
+    torch.testing.assert_close(found.eval()(x_t, t, cond), ours(x_t, t, cond), rtol=1e-5, atol=1e-5)

@@ -1,0 +1,37 @@
+"""From a config to objects: what a critic starts from."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from dmd2.config import config_folder, resolved
+from dmd2.nets.critic import Critic, head_on
+from dmd2.runtime import build, load_critic
+from dmd2.weights.store import save_weights
+
+
+@pytest.fixture
+def critic(monkeypatch: pytest.MonkeyPatch) -> Critic:
+    monkeypatch.setenv("DMD2_RUN_ID", "now")
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        section = resolved(compose("train"))["teacher"]
+    torch.manual_seed(0)
+    denoiser, cond = build(section["denoiser"]), build(section["conditioner"])(torch.zeros(1, dtype=torch.long))
+    return Critic(denoiser, head_on(denoiser, build(section["head"]), (1, 8, 8), cond))
+
+
+@pytest.mark.parametrize("with_head", [True, False])
+def test_a_critic_starts_from_a_file_and_with_a_fresh_head_where_it_has_none(
+    critic: Critic, with_head: bool, tmp_path: Path
+) -> None:
+    before = {name: tensor.clone() for name, tensor in critic.state_dict().items()}
+    save_weights(critic if with_head else Critic(critic.denoiser, None), tmp_path / "critic.safetensors")
+    with torch.no_grad():
+        for parameter in critic.parameters():
+            parameter.add_(1)
+    load_critic(critic, tmp_path / "critic.safetensors")
+    for name, tensor in critic.state_dict().items():
+        is_fresh = name.startswith("head.") and not with_head
+        assert torch.equal(tensor, before[name] + is_fresh), name

@@ -1,0 +1,116 @@
+"""A sweep here, without Slurm: each job is told of, whatever became of the others, and their table is sorted."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dmd2 import cli
+from dmd2.jobs import attempt, read_jobs, write_job
+
+SMALL = [
+    "experiment=toy2d_dmd2",
+    "max_iterations=2",
+    "data.batch_size=8",
+    "teacher.pretrain.max_iterations=2",
+    "metric.num_samples=30",
+    "metric.batch_size=30",
+    "metric.teacher_steps=[1]",
+    "callbacks.samples=null",
+]
+
+
+@pytest.fixture(autouse=True)
+def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setenv("DMD2_RUN_ID", "now")
+    monkeypatch.setenv("DMD2_SITE", str(tmp_path / "site.yaml"))
+
+
+def ends(*arguments: str) -> int | str | None:
+    """The exit code of a command that ends with one."""
+    sys.argv = ["dmd2", *arguments]
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    return stop.value.code
+
+
+def test_a_job_that_fails_leaves_the_others_and_is_told_with_its_traceback(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert ends("train", "--multirun", *SMALL, "optimizer.critic.lr=-1,1e-3,1e-4") == 1
+    output = capsys.readouterr().out
+    assert "2 of 3 jobs completed: runs/sweeps/now" in output
+    told = output[output.index("failed: runs/sweeps/now/toy2d_dmd2-0 optimizer.critic.lr=-1\n") :]
+    assert "Traceback" in told and "ValueError: Invalid learning rate: -1" in told
+    rows = [line.split("|")[1:4] for line in output.splitlines() if line.startswith("| toy2d_dmd2 ")]
+    assert sorted(row[0].split("=")[1].strip() for row in rows) == ["0.0001", "0.001"]
+    scores = [float(row[2]) for row in rows]
+    assert scores == sorted(scores)
+    assert "| toy2d_dmd2 optimizer.critic.lr=0.001 | 1 |" in Path("runs/sweeps/now/README.md").read_text()
+    assert Path("runs/sweeps/now/scores.png").exists()
+
+
+def test_a_job_that_was_killed_shows_the_end_of_its_log(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("job.log").write_text("slurmstepd: error: oom_kill event\n")
+    write_job(Path("sweep/a-0"), ["seed=0"], "running", Path("job.log"))
+    assert read_jobs(Path("sweep"))[Path("sweep/a-0")]["status"] == "killed"
+    assert ends("compare", "runs=sweep") == 2
+    said = capsys.readouterr()
+    assert "killed: sweep/a-0" in said.out and "oom_kill" in said.out and "no completed run" in said.err
+
+
+def test_a_job_that_goes_on_forgets_the_failure_of_an_earlier_life() -> None:
+    def fail() -> None:
+        raise ValueError("once")
+
+    assert not attempt(Path("job"), [], fail)
+    assert read_jobs(Path("."))[Path("job")]["status"] == "failed"
+    assert attempt(Path("job"), [], lambda: None)
+    assert read_jobs(Path("."))[Path("job")]["status"] == "completed" and not Path("job/error.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("site", "overrides", "words"),
+    [
+        (None, [], ["site.yaml", "site.template.yaml", "cp "]),
+        ("partition: ???", [], ["partition", "site.yaml"]),
+        ("account: me", ["launcher.qos=long"], ["no value for partition", "null"]),
+        ("partiton: main", [], ["partiton", "partition"]),
+    ],
+)
+def test_a_site_that_is_not_filled_in_is_refused(
+    capsys: pytest.CaptureFixture[str], site: str | None, overrides: list[str], words: list[str]
+) -> None:
+    if site is not None:
+        Path("site.yaml").write_text(site + "\n")
+    assert ends("train", "--multirun", "launcher=slurm", "seed=0,1", *overrides) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("dmd2: ") and all(word in line for word in words), line
+
+
+def test_a_config_is_checked_before_it_is_queued(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("site.yaml").write_text("partition: null\n")
+    assert ends("train", "--multirun", "launcher=slurm", "critic_updates=1,0") == 2
+    assert "critic_updates" in capsys.readouterr().err
+    assert not list(Path(".").rglob("job.json"))
+
+
+def test_signals_are_held_until_there_are_handlers() -> None:
+    code = (
+        "import os, signal; os.kill(os.getpid(), signal.SIGUSR2); print('alive', flush=True); "
+        "signal.signal(signal.SIGUSR2, lambda *_: print('heard')); "
+        "signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})"
+    )
+    command = [sys.executable, "-m", "dmd2.slurm", sys.executable, "-c", code]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "alive\nheard\n"
+
+
+@pytest.mark.parametrize("verb", ["pretrain", "pairs"])
+def test_a_teacher_is_trained_by_every_verb_that_needs_one(verb: str) -> None:
+    small = ["teacher.pretrain.max_iterations=1", "pairs.num_pairs=4", "pairs.num_steps=2"]
+    sys.argv = ["dmd2", verb, "experiment=digits_dmd", *small]
+    cli.main()
+    assert len(list(Path("cache/teachers").glob("*.safetensors"))) == 1

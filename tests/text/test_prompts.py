@@ -1,0 +1,110 @@
+"""Captions as conditions: what CLIP makes of a caption, by its number, cached or not."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from dmd2.conditioning import drop
+from dmd2.data.captions import filled
+from dmd2.text.clip import CLIP, CLIPPair
+from dmd2.text.prompts import CachedPrompts, Prompts
+from dmd2.text.tiny import tiny_clip
+from dmd2.weights.store import read_tensors, save_tensors
+
+transformers = pytest.importorskip("transformers", reason="transformers is not installed: pip install dmd2[text]")
+
+WORDS = ["zero", "one", "two", "seven"]
+CAPTIONS = filled(["a {}", "handwritten {}"], WORDS)
+
+
+def tiny(seed: int = 0) -> CLIP:
+    return tiny_clip([*WORDS, "a", "handwritten"], hidden_size=16, num_layers=2, max_length=8, seed=seed)
+
+
+def pair() -> CLIPPair:
+    first, second = tiny(0), tiny(1)
+    torch.manual_seed(0)
+    config = transformers.CLIPTextConfig(**second.models[0].config.to_dict() | {"projection_dim": 6})
+    projected = transformers.CLIPTextModelWithProjection(config)
+    return CLIPPair([*first.tokenizers, *second.tokenizers], [first.models[0], projected], size=512)
+
+
+def test_known_words_are_one_token_each_and_captions_are_padded():
+    tokens = tiny().tokens(CAPTIONS)
+    assert tokens.shape == (8, 1, 8) and tokens.dtype == torch.int64
+    assert tokens[:, 0, 0].tolist() == [0] * 8 and (tokens[:, 0, 3:] == 1).all()  # start, two words, ends
+    assert len({tuple(row) for row in tokens[:, 0, 1:3].tolist()}) == 8
+    assert tokens[3, 0, 2] == tokens[7, 0, 2] != tokens[2, 0, 2]
+
+
+def test_long_captions_are_cut_with_one_warning_that_counts_them():
+    with pytest.warns(UserWarning, match="2 of 3 captions are cut to 8 tokens") as caught:
+        tokens = tiny().tokens(["a seven", "one " * 20, "two " * 9])
+    assert len(caught) == 1 and (tokens[:, 0, -1] == 1).all()
+
+
+def test_a_label_is_the_number_of_a_caption():
+    encoder = tiny()
+    conditioner = Prompts(CAPTIONS, encoder, "empty")
+    assert conditioner.num_classes == 8
+    cond = conditioner(torch.tensor([7, 0]))
+    with torch.no_grad():
+        expected = encoder.models[0](encoder.tokens(["handwritten seven", "a zero"])[:, 0]).last_hidden_state
+    torch.testing.assert_close(cond["text"], expected)
+
+
+def test_the_twin_is_the_empty_caption_or_zeros():
+    encoder = tiny()
+    for twin in ("empty", "zeros"):
+        conditioner = Prompts(CAPTIONS, encoder, twin)
+        cond = conditioner(torch.arange(3))
+        null = conditioner.null(cond)
+        empty = encoder(encoder.tokens([""]))["text"] if twin == "empty" else torch.zeros(1, 8, 16)
+        torch.testing.assert_close(null["text"], empty.expand(3, -1, -1))
+        dropped = drop(cond, null, torch.tensor([True, False, False]))["text"]
+        assert torch.equal(dropped[0], null["text"][0]) and torch.equal(dropped[1:], cond["text"][1:])
+
+
+def test_sdxl_reads_penultimate_states_side_by_side_and_its_twin_keeps_the_sizes():
+    encoder = pair()
+    conditioner = Prompts(CAPTIONS, encoder, "zeros")
+    cond = conditioner(torch.tensor([3]))
+    tokens = encoder.tokens(CAPTIONS[3:4])
+    with torch.no_grad():
+        states = [
+            model(ids, output_hidden_states=True) for model, ids in zip(encoder.models, tokens.unbind(1), strict=True)
+        ]
+    torch.testing.assert_close(cond["text"], torch.cat([state.hidden_states[-2] for state in states], -1))
+    torch.testing.assert_close(cond["pooled"], states[1].text_embeds)
+    null = conditioner.null(cond)
+    assert null["text"].abs().max() == null["pooled"].abs().max() == 0
+    assert null["time_ids"].tolist() == cond["time_ids"].tolist() == [[512, 512, 0, 0, 512, 512]]
+
+
+@pytest.mark.parametrize("encoder", [tiny, pair])
+def test_the_table_holds_what_the_encoder_makes(encoder, tmp_path: Path):
+    online, cached = Prompts(CAPTIONS, encoder(), "empty"), CachedPrompts(CAPTIONS, encoder(), "empty", tmp_path)
+    labels = torch.tensor([6, 1, 1])
+    torch.testing.assert_close(cached(labels), online(labels))
+    torch.testing.assert_close(cached.null(cached(labels)), online.null(online(labels)))
+    assert not list(cached.parameters()), "no encoder stays"
+    assert not cached.state_dict(), "and nothing of it goes into a checkpoint"
+
+
+def test_a_table_is_made_once_and_anew_for_other_captions_or_weights(tmp_path: Path):
+    CachedPrompts(CAPTIONS, tiny(), "empty", tmp_path)
+    (path,) = tmp_path.glob("*.safetensors")
+    save_tensors({"text": 2 * read_tensors(path)["text"]}, path)
+    marked = CachedPrompts(CAPTIONS, tiny(), "zeros", tmp_path)(torch.arange(8))["text"]
+    torch.testing.assert_close(marked, 2 * Prompts(CAPTIONS, tiny(), "empty")(torch.arange(8))["text"])
+    CachedPrompts(CAPTIONS[1:], tiny(), "empty", tmp_path)
+    CachedPrompts(CAPTIONS, tiny(seed=1), "empty", tmp_path)
+    assert len(list(tmp_path.glob("*.safetensors"))) == 3
+
+
+def test_no_captions_and_an_unknown_twin_are_refused():
+    with pytest.raises(ValueError, match="need captions"):
+        Prompts([], tiny(), "empty")
+    with pytest.raises(ValueError, match="twin=empty or zeros"):
+        Prompts(CAPTIONS, tiny(), "nothing")
