@@ -68,5 +68,13 @@ def verb_help(verb: str) -> str:
         return text
     from dmd2.config import config_folder  # noqa: PLC0415
 
-    names = sorted(path.stem for path in (config_folder() / "experiment").glob("*.yaml"))
-    return f"{text}\n\nExperiments: {', '.join(names)}"
+    files = sorted((config_folder() / "experiment").glob("*.yaml"))
+    about = [f"  {path.stem:28s} {sentence(path)}" for path in files]
+    return "\n".join([text, "", "Experiments:", *about])
+
+
+def sentence(path: Path) -> str:
+    """The first sentence of a YAML file's comment."""
+    lines = path.read_text().splitlines()
+    comment = " ".join(line[2:] for line in lines if line.startswith("# ") and "@" not in line)
+    return f"{comment.partition('. ')[0].rstrip('.')}."
