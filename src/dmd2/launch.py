@@ -126,7 +126,10 @@ def _account(process: SpawnProcess, ending: connection.Connection) -> str:
     assert code is not None
     if code < 0:
         return f"was killed by {signal.Signals(-code).name}; the others were ended"
-    line, trace = ending.recv() if ending.poll() else (None, "")
+    try:
+        line, trace = ending.recv()
+    except EOFError:  # it ended before it could say why
+        line, trace = None, ""
     if line is not None:
         return f"failed: {line}"
     sys.stderr.write(trace)
