@@ -127,7 +127,7 @@ def _account(process: SpawnProcess, ending: connection.Connection) -> str:
     if code < 0:
         return f"was killed by {signal.Signals(-code).name}; the others were ended"
     try:
-        line, trace = ending.recv()
+        line, trace = ending.recv() if ending.poll() else (None, "")
     except EOFError:  # it ended before it could say why
         line, trace = None, ""
     if line is not None:
