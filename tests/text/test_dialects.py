@@ -1,5 +1,6 @@
 """Text to image in any dialect: a v-prediction and a flow teacher are the same code with another row of YAML."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +25,8 @@ ROWS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_every_dialect_learns_to_denoise(row: str, tmp_path):
+def test_every_dialect_learns_to_denoise(row: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DMD2_RUN_ID", "now")
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         composed = compose("train", overrides=["experiment=text2digits_dmd2", f"paths.cache={tmp_path}"])
     section = OmegaConf.to_container(composed, resolve=True)["teacher"]
