@@ -1,5 +1,6 @@
 """Images a second from uint8 to the sums of FID, against clean-fid and torch-fidelity with the same network."""
 
+import copy
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,16 +14,17 @@ from torch.utils.data import Dataset
 
 from dmd2.metrics.detectors import Detector
 from dmd2.metrics.frechet import FrechetDistance
+from dmd2.metrics.inception import pixelwise
 from dmd2.metrics.suite import Suite
 from dmd2.randomness import generator, seeded
 
 
 class Wrapped(Detector):
-    """torch-fidelity's network, which resizes inside, as a detector of ours."""
+    """torch-fidelity's network, which resizes inside, as `TorchFidelityInception` holds it."""
 
     def __init__(self, net: Any) -> None:
         super().__init__()
-        self.net = net
+        self.net = pixelwise(copy.deepcopy(net))
 
     def features(self, samples: Tensor) -> Tensor:
         return self.net(samples)[0]

@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ class CleanFidInception(Detector):
     def __init__(self, folder: str | Path, fetch: bool = True, sha256: str | None = CLEAN_FID_SHA256) -> None:
         super().__init__()
         self.sha256 = sha256
-        self.net = torch.jit.load(fetched(folder, CLEAN_FID_URL, sha256, fetch), map_location="cpu").eval()
+        self.net = pixelwise(torch.jit.load(fetched(folder, CLEAN_FID_URL, sha256, fetch), map_location="cpu").eval())
         for parameter in self.net.parameters():  # a ScriptModule has no requires_grad_
             parameter.requires_grad_(False)
 
@@ -67,13 +68,18 @@ class TorchFidelityInception(Detector):
         tensors = io.BytesIO()
         torch.save(torch.load(path, weights_only=True), tensors)
         tensors.seek(0)
-        self.net = FeatureExtractorInceptionV3("inception", ["2048"], tensors)
+        self.net = pixelwise(FeatureExtractorInceptionV3("inception", ["2048"], tensors))
 
     def features(self, samples: Tensor) -> Tensor:
         return self.net(as_colour(samples))[0]
 
     def key(self) -> str | None:
         return self.sha256 and f"{type(self).__name__} {self.sha256}"
+
+
+def pixelwise(net: Any) -> Any:
+    """The network with its weights in channels-last order: the same numbers to rounding, in less time."""
+    return net.to(memory_format=torch.channels_last)
 
 
 def as_colour(images: Tensor) -> Tensor:
