@@ -79,6 +79,7 @@ def module(
         "accumulate": 1,
         "ema": [],
         "log_every": 50,
+        "max_faults": 0,
         "seed": 0,
     } | options
     return kind(models, generator, loss or objective(), FewStepSampler(times), optimizers, lr_factor, **options)
