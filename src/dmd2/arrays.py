@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 
 
-def open_array(path: Path, mode: Literal["r", "r+"] | None = "r") -> np.ndarray:
-    """The array in a .npy file, mapped from it; None reads it whole. Raises ValueError for a bad file."""
+def open_array(path: Path, mode: Literal["r", "r+"] = "r") -> np.memmap:
+    """The array in a .npy file, mapped from it. Raises ValueError for a bad file."""
     try:
         return np.load(path, mmap_mode=mode, allow_pickle=False)
     except (ValueError, EOFError) as error:

@@ -13,7 +13,8 @@ from dmd2.guarded import GuardedModule
 
 
 class Checkpoint(LastCallback):
-    """Every `every` iterations a file in `folder`, after all other callbacks; the newest `keep` stay, and the best.
+    """Every `every` iterations a file in `folder`, after all other callbacks; the newest `keep` stay, and the
+    one with the best score of those that had theirs taken at the same iteration, the first of equals.
 
     One that could not be written ends the run when the next is due: the ones before it are still there.
     """
@@ -72,7 +73,8 @@ class Checkpoint(LastCallback):
         if not trainer.is_global_zero:
             return
         callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        kept = {c.best.get("iteration") for c in callbacks if isinstance(c, Evaluation)}
-        for path in list(saved(self.folder))[: -self.keep]:
-            if int(path.stem) not in kept:
-                remove(path)
+        paths = {int(path.stem): path for path in saved(self.folder)}
+        kept = {c.best(paths).get("iteration") for c in callbacks if isinstance(c, Evaluation)}
+        for iteration in list(paths)[: -self.keep]:
+            if iteration not in kept:
+                remove(paths[iteration])

@@ -74,7 +74,6 @@ class PairWriter:
         self._images[rows] = stored.cpu().numpy()
         self._labels[rows] = labels.cpu().numpy()
         for array in (self._noise, self._images, self._labels):
-            assert isinstance(array, np.memmap)
             array.flush()
         self._commit(rows.stop)
 
@@ -123,5 +122,5 @@ def _manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _open(folder: Path, name: str, mode: Literal["r", "r+"]) -> np.ndarray:
+def _open(folder: Path, name: str, mode: Literal["r", "r+"]) -> np.memmap:
     return open_array(folder / f"{name}.npy", mode)

@@ -14,6 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dmd2.arrays import open_array
 from dmd2.data.split import Split
 from dmd2.files import sha256, write_json
@@ -58,7 +60,7 @@ def open_prepared(folder: Path) -> tuple[Split, Split, list[str]]:
         if size != expected:
             raise ValueError(f"{folder / name} has {size} bytes, its manifest says {expected}; {_again(folder)}")
     train, test = (
-        Split(open_array(folder / f"{name}.npy"), open_array(folder / f"{name}_labels.npy", None))
+        Split(open_array(folder / f"{name}.npy"), np.array(open_array(folder / f"{name}_labels.npy")))
         for name in ("train", "test")
     )
     return train, test, manifest["class_names"]
