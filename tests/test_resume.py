@@ -226,7 +226,7 @@ def test_data_that_changed_or_is_gone_is_refused(capsys: pytest.CaptureFixture[s
 
 
 def test_a_torn_row_of_the_log_is_made_again() -> None:
-    train("paths.run=torn", "max_iterations=9", "resume_allow=[max_iterations]")
+    train("paths.run=torn", "max_iterations=8", "resume_allow=[max_iterations]")
     with Path("torn/metrics.csv").open("ab") as file:
         file.write(b"1")  # of 10
     train("paths.run=torn", "resume=auto", "resume_allow=[max_iterations,optimizer.lr_factor]")

@@ -64,8 +64,8 @@ def write(checkpoint: Any, path: Path, manifest: Manifest) -> None:
         path.unlink(missing_ok=True)  # of an earlier life of this run, which went on from before it
         write_json(path.with_suffix(".json"), manifest | {"size": partial.stat().st_size, "sha256": sha256(partial)})
         partial.replace(path)
-    except RuntimeError as error:  # of torch.save, which may have words of its own for a full disk
-        raise OSError(f"{path} could not be written: {str(error).splitlines()[0]}") from error
+    except RuntimeError as error:  # of torch.save, which has words of its own for a full disk
+        raise OSError(f"{path} could not be written: {_beneath(error)}") from error
     finally:
         with suppress(OSError):  # of a directory that is read-only by now
             partial.unlink()
@@ -80,8 +80,12 @@ def load(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, LookupError, EOFError) as error:
-        reason = str(error.__context__ or error).partition("\n")[0]  # not torch's advice, which would run it
-        raise ValueError(f"{path} is refused, and nothing in it was run: {reason}") from error
+        raise ValueError(f"{path} is refused, and nothing in it was run: {_beneath(error)}") from error
+
+
+def _beneath(error: Exception) -> str:
+    """What torch's own error hides, in a line: the disk's word, or a bad name without advice to run it after all."""
+    return str(error.__context__ or error).partition("\n")[0]
 
 
 def check(path: Path) -> Manifest:
