@@ -5,13 +5,14 @@ EXTRAS ?= dev
 EXP ?= digits_dmd2
 RUN ?= runs/$(EXP)/latest
 ARGS ?=
+KILLS ?= 50
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(subst $(eval ) ,,$(EXTRAS))
 # uv does not read pip's settings; a folder of wheels that pip knows serves it too.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install lint types test train sweep pretrain pairs prepare sample evaluate compare import benchmark clean
+.PHONY: help install lint types test soak train sweep pretrain pairs prepare sample evaluate compare import benchmark clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | awk -F'|' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -34,6 +35,9 @@ types: $(STAMP) ## check types
 
 test: $(STAMP) ## run the tests
 	$(BIN)/pytest $(ARGS)
+
+soak: $(STAMP) ## kill a run KILLS times (50), and compare its end with that of one nobody disturbed
+	$(BIN)/pytest tests/test_soak.py --kills $(KILLS) $(ARGS)
 
 train: $(STAMP) ## distil experiment EXP, its teacher first if there is none
 	$(BIN)/dmd2 train experiment=$(EXP) $(ARGS)

@@ -7,6 +7,11 @@ import torch
 
 torch.set_num_threads(1)
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=3, help="how often tests/test_soak.py kills a run (default 3)")
+
+
 SHARED = Path(__file__).parents[2] / "shared"
 
 

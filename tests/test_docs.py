@@ -72,6 +72,14 @@ def test_every_relative_link_leads_to_a_file(page: Path):
             assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
 
 
+def test_every_test_that_shows_a_promise_is_there():
+    page = ROOT / "docs" / "reliability.md"
+    for path, names in re.findall(r"\]\((\S+\.py)\)((?:(?:, )?`::\w+`)*)", page.read_text()):
+        source = (page.parent / path).read_text()
+        for name in re.findall(r"\w+", names):
+            assert f"def {name}(" in source, f"reliability.md names {name}, which is not in {path}"
+
+
 def test_the_map_of_the_house_has_every_file():
     text = (ROOT / "docs" / "architecture.md").read_text()
     for path in sorted((ROOT / "src" / "dmd2").rglob("*.py")):

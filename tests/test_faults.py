@@ -38,5 +38,23 @@ def test_faults_of_one_iteration_are_named_together_and_stay():
             faults.check()
 
 
+def test_allowed_faults_are_said_and_counted_and_one_more_is_too_many(capsys):
+    faults = Faults(allowed=2)
+    for iteration, number in enumerate((NAN, ONE, INF), 1):
+        faults.watch({"a": number}, iteration)
+        faults.check()
+    assert faults.skipped == 2
+    told = capsys.readouterr().err.splitlines()
+    assert [line.split(": a not finite")[0] for line in told] == ["dmd2: iteration 1", "dmd2: iteration 3"]
+    faults.watch({"a": NAN}, 4)
+    with pytest.raises(FloatingPointError, match=r"^iteration 4: a not finite.*\(3 so far, max_faults=2\)$"):
+        faults.check()
+
+
+def test_a_negative_number_of_faults_is_refused():
+    with pytest.raises(ValueError, match="max_faults must be at least 0, got -1"):
+        Faults(-1)
+
+
 def test_low_precision_numbers_are_watched():
     assert bool(Faults().watch({"a": torch.tensor(1.0).bfloat16(), "b": torch.tensor(3)}, 1))

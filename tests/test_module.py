@@ -79,6 +79,7 @@ def module(
         "accumulate": 1,
         "ema": [],
         "log_every": 50,
+        "max_faults": 0,
         "seed": 0,
     } | options
     return kind(models, generator, loss or objective(), FewStepSampler(times), optimizers, lr_factor, **options)
@@ -318,11 +319,13 @@ def test_gradients_are_clipped_to_the_norm():
 
 
 class Poisoned(Toy2D):
-    """One coordinate of one real point of batch 3 is NaN."""
+    """One coordinate of one real point of batch 3, or of others, is NaN."""
+
+    poisoned: tuple[int, ...] = (3,)
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int = 0) -> dict[str, Any]:
         batch = super().on_after_batch_transfer(batch, dataloader_idx)
-        if batch["index"] == 3:
+        if batch["index"] in self.poisoned:
             batch["real"][0, 0] = float("nan")
         return batch
 
@@ -364,6 +367,38 @@ def test_a_bad_generator_step_is_not_applied_and_named():
         fit(module(loss, critic_updates=2, log_every=7), 20, *players)
     assert players[0].changed_at() == [0, 2]
     assert players[1].changed_at() == list(range(6))
+
+
+class Infinite(L.Callback):
+    """One number of the generator's gradient is infinite in iteration 4."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        weight = next(pl_module.generator.parameters())  # type: ignore[union-attr]
+        bad = torch.zeros_like(weight)
+        bad.view(-1)[0] = float("inf")
+        weight.register_hook(lambda gradient: gradient + bad if trainer.global_step == 4 else gradient)
+
+
+def test_an_infinite_gradient_is_not_applied_and_named():
+    generator = Record(lambda m: weights(m.generator))
+    with pytest.raises(FloatingPointError, match="iteration 5: generator/gradient_norm not finite"):
+        fit(module(critic_updates=2, log_every=7), 20, Infinite(), generator)
+    assert generator.changed_at() == [0, 2]
+
+
+def test_as_many_bad_steps_as_allowed_are_skipped_counted_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    first = trainer(5)
+    first.fit(module(log_every=1, max_faults=2), datamodule=toy(Poisoned))
+    first.save_checkpoint(tmp_path / "five.ckpt")
+    said = capsys.readouterr().err
+    assert "iteration 4: critic/loss_gan" in said and "(1 so far, max_faults=2)" in said
+    second, options = toy(Poisoned), {"ckpt_path": tmp_path / "five.ckpt", "weights_only": True}
+    second.poisoned = (6, 8)
+    with pytest.raises(FloatingPointError, match=r"iteration 9: .*\(3 so far, max_faults=2\)"):
+        trainer(20).fit(module(log_every=1, max_faults=2), datamodule=second, **options)
+    assert "iteration 7: " in capsys.readouterr().err
 
 
 def test_an_optimizer_that_cannot_skip_a_step_is_refused():

@@ -2,19 +2,22 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from dmd2 import cli
 from dmd2.callbacks.metrics_file import read_rows
 from dmd2.checkpoints import load, newest, saved
-from dmd2.files import claim
+from test_files import holding, needs_full
 
 SMALL = [
     "experiment=digits_4step",
@@ -30,6 +33,8 @@ SMALL = [
     "callbacks.samples.every=6",
     "checkpoint.every=3",
 ]
+
+ENV = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
 def train(*arguments: str) -> None:
@@ -101,7 +106,7 @@ def killed(run: str, *arguments: str, when: str) -> None:
         f"paths.run={run}",
         *arguments,
     ]
-    with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
+    with subprocess.Popen(command, env=ENV) as process:
         while not Path(run, when).exists() and process.poll() is None:
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
@@ -159,8 +164,95 @@ def test_going_on_from_an_older_checkpoint_forgets_the_later_ones() -> None:
 
 
 def test_a_directory_in_use_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    with claim(Path("whole/run")):
+    with holding(Path("whole/run")):
         assert "a run is at work in whole" in refused(capsys, "paths.run=whole", "resume=auto")
+
+
+@needs_full
+def test_a_checkpoint_that_cannot_be_written_ends_the_run_and_the_one_before_goes_on(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("full/checkpoints").mkdir(parents=True)
+    Path("full/checkpoints/00000006.partial").symlink_to("/dev/full")
+    line = refused(capsys, "paths.run=full")
+    assert line.startswith("dmd2: ") and "No space left on device" in line and "full/checkpoints/00000006" in line
+    assert json.loads(Path("full/summary.json").read_text())["status"] == "failed"
+    assert [int(path.stem) for path in saved(Path("full/checkpoints"))] == [3]
+    train("paths.run=full", "resume=auto")
+    assert_same_end("full")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one megabyte, mounted at a directory."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("only root can mount a small file system")
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("a file system cannot be mounted here")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def test_a_full_and_a_read_only_disk_are_named_and_the_run_goes_on_when_there_is_room(
+    small_disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = small_disk / "run"
+    line = refused(capsys, f"paths.run={run}")
+    assert line.startswith("dmd2: ") and "No space left on device" in line and str(run) in line
+    assert not list(run.rglob("*.partial*")) and newest(run / "checkpoints") is None
+    subprocess.run(["mount", "-o", "remount,size=100m", small_disk], check=True)
+    train(f"paths.run={run}", "resume=auto")
+    assert_same_end(str(run))
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    line = refused(capsys, f"paths.run={run}", "resume=auto")
+    assert "Read-only file system" in line and str(run) in line
+
+
+def test_data_that_changed_or_is_gone_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for i in range(40):
+        picture = Path("pictures", str(i % 10), f"{i}.png")
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 6 * i).save(picture)
+    data = ["data=images", "data.source=pictures", "data.resolution=8", "+data.channels=1", "data.batch_size=8"]
+    short = ["max_iterations=3", "paths.run=pictured", "metric.num_samples=10", "+data.test_fraction=0.25"]
+    train(*data, *short)
+    Image.new("L", (8, 8), 255).save("pictures/3/13.png")
+    line = refused(capsys, *data, *short, "resume=auto")
+    assert "another run: data_fingerprint was" in line
+    Path("pictures").rename("elsewhere")
+    assert "pictures" in refused(capsys, *data, *short, "resume=auto")
+
+
+def test_a_torn_row_of_the_log_is_made_again() -> None:
+    train("paths.run=torn", "max_iterations=8", "resume_allow=[max_iterations]")
+    with Path("torn/metrics.csv").open("ab") as file:
+        file.write(b"1")  # of 10
+    train("paths.run=torn", "resume=auto", "resume_allow=[max_iterations,optimizer.lr_factor]")
+    assert [int(row["step"]) for row in log("torn")] == [2, 4, 6, 8, 10, 12]
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[int]:
+    """The process ids of those that gather batches for a run."""
+    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds workers in /proc")
+def test_a_worker_that_dies_ends_the_run_with_a_line_and_the_run_goes_on() -> None:
+    command = [sys.executable, "-c", "from dmd2.cli import main; main()", "train", *SMALL]
+    more = ["paths.run=worker", "+data.num_workers=1", "max_iterations=100000", "callbacks.evaluation=null"]
+    with subprocess.Popen([*command, *more], env=ENV, stderr=subprocess.PIPE, text=True) as process:
+        while not list(Path("worker/checkpoints").glob("*.ckpt")) and process.poll() is None:
+            time.sleep(0.02)
+        for worker in workers_of(process):
+            os.kill(worker, signal.SIGKILL)
+        _, text = process.communicate(timeout=60)
+    assert process.returncode == 2, text
+    assert text.splitlines()[-1].startswith("dmd2: DataLoader worker"), text
+    assert json.loads(Path("worker/summary.json").read_text())["status"] == "failed"
+    assert len(log("worker")) > 0 and newest(Path("worker/checkpoints")) is not None
 
 
 def test_the_newest_and_the_best_are_kept() -> None:

@@ -5,9 +5,11 @@ manifest comes first, so a checkpoint that has its name is complete; one that di
 """
 
 import json
+import pickle
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,10 @@ class BackgroundIO(CheckpointIO):
 
 
 def write(checkpoint: Any, path: Path, manifest: Manifest) -> None:
-    """Write a checkpoint and its manifest; whenever it is cut off, the checkpoints that were there remain."""
+    """Write a checkpoint and its manifest; whenever it is cut off, the checkpoints that were there remain.
+
+    Raises OSError that names the file where it could not be written; nothing is left of it then.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     try:
@@ -59,14 +64,28 @@ def write(checkpoint: Any, path: Path, manifest: Manifest) -> None:
         path.unlink(missing_ok=True)  # of an earlier life of this run, which went on from before it
         write_json(path.with_suffix(".json"), manifest | {"size": partial.stat().st_size, "sha256": sha256(partial)})
         partial.replace(path)
+    except RuntimeError as error:  # of torch.save, which has words of its own for a full disk
+        raise OSError(f"{path} could not be written: {_beneath(error)}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # of a directory that is read-only by now
+            partial.unlink()
 
 
 def load(path: Path) -> Any:
-    """A checkpoint's content; raises ValueError where it is damaged, FileNotFoundError where it is not there."""
+    """A checkpoint's content, plain values and tensors; nothing in it is run.
+
+    Raises ValueError where it is damaged or asks for more than that, FileNotFoundError where it is not there.
+    """
     check(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, LookupError, EOFError) as error:
+        raise ValueError(f"{path} is refused, and nothing in it was run: {_beneath(error)}") from error
+
+
+def _beneath(error: Exception) -> str:
+    """What torch's own error hides, in a line: the disk's word, or a bad name without advice to run it after all."""
+    return str(error.__context__ or error).partition("\n")[0]
 
 
 def check(path: Path) -> Manifest:

@@ -1,11 +1,11 @@
 """Many runs in one table and one picture; of a sweep's jobs also those that did not come to their end."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from dmd2.files import read_json
 from dmd2.jobs import read_jobs
 from dmd2.pictures import bars
 from dmd2.report import cell, rows
@@ -22,7 +22,7 @@ def gather(folder: Path) -> Summaries:
     found: Summaries = {}
     varied = variations(read_jobs(folder), ("seed=", "experiment="))
     for path in sorted(folder.rglob("summary.json")):
-        summary = json.loads(path.read_text())
+        summary = read_json(path)
         if path.parent.is_symlink():
             continue
         if summary["status"] != "completed":

@@ -82,9 +82,9 @@ def share_batch(config: Config) -> None:
 SECTIONS: dict[str, set[str]] = {
     "": {
         "name", "seed", "max_iterations", "critic_updates", "global_batch", "accumulate", "max_grad_norm", "ema",
-        "log_every", "head_reads", "weights", "critic_weights", "resume", "resume_allow", "checkpoint", "pairs",
-        "teacher", "data", "loss", "sampler", "optimizer", "metric", "callbacks", "logger", "trainer", "paths",
-        "launcher",
+        "max_faults", "log_every", "head_reads", "weights", "critic_weights", "resume", "resume_allow", "checkpoint",
+        "pairs", "teacher", "data", "loss", "sampler", "optimizer", "metric", "callbacks", "logger", "trainer",
+        "paths", "launcher",
     },
     "teacher": {
         "sigma_data", "weighting", "guidance", "denoiser", "conditioner", "head", "url", "weights", "pretrain",

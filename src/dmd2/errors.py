@@ -20,9 +20,11 @@ def one_line(error: BaseException) -> str | None:
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
         # What a constructor said, without Hydra's account of where; of a wrong type Hydra's account says more.
         return one_line(error.__cause__) or " ".join(str(error).split())
+    text = " ".join(str(error).split())
+    if isinstance(error, RuntimeError) and text.startswith("DataLoader worker (pid"):
+        return f"{text.rstrip('. ')}; where memory ran out, lower data.num_workers; to go on type resume=auto"
     if not isinstance(error, USERS):
         return None
-    text = " ".join(str(error).split())
     text = re.sub(r"^In '\w+': (.*?) Config search path:.*", r"\1", text)
     return unknown_override(text, sys.argv[0].removeprefix("dmd2 ")) or text
 

@@ -5,18 +5,36 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 
 @contextmanager
 def synced(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write whose bytes are on the disk, not only on their way, when the block ends."""
-    with path.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
+    """A file to write whose bytes are on the disk, not only on their way, when the block ends.
+
+    Where they cannot be, nothing is left of it; raises OSError that names it.
+    """
+    try:
+        with naming(path), path.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        with suppress(OSError):
+            path.unlink()
+        raise
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an OSError of this block name the file: the system does so where opening fails, not where writing does."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -31,6 +49,14 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """The same for values that JSON knows."""
     write_bytes(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """The values in a JSON file; raises ValueError that names one that is damaged."""
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged, it is no JSON: {error}") from error
 
 
 def point(link: Path, target: str) -> None:
@@ -60,7 +86,10 @@ def alone(path: Path) -> Iterator[None]:
 
 
 def claim(path: Path) -> IO[str]:
-    """Take `path` while the file that is returned is open; raises BlockingIOError where another process has it."""
+    """Take `path` while the file that is returned is open; raises BlockingIOError where another process has it.
+
+    A lock of this process alone: one that its workers inherit would outlive it by the seconds that they do.
+    """
     lock = path.with_name(f".{path.name}.lock").open("w")
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return lock

@@ -22,15 +22,16 @@ class GuardedModule(L.LightningModule):
 
     max_grad_norm  Global L2 norm to which an update's gradient is clipped.
     log_every      Iterations between reports.
+    max_faults     Updates that may be skipped for a number that is not finite; the next report ends the run.
     """
 
-    def __init__(self, max_grad_norm: float, log_every: int) -> None:
+    def __init__(self, max_grad_norm: float, log_every: int, max_faults: int) -> None:
         super().__init__()
         if log_every < 1:
             raise ValueError(f"log_every must be at least 1, got {log_every}")
         self.automatic_optimization = False
         self.max_grad_norm, self.log_every = max_grad_norm, log_every
-        self.faults = Faults()
+        self.faults = Faults(max_faults)
         self.latest: dict[str, float] = {}
         """The numbers that were logged last."""
 
@@ -80,10 +81,19 @@ class GuardedModule(L.LightningModule):
         self.trainer.datamodule.consumed += 1  # type: ignore[attr-defined]
 
     def report(self, numbers: Mapping[str, Tensor]) -> None:
-        """Send numbers [] to the loggers in one read of the device; raise FloatingPointError after a fault."""
+        """Send numbers [] to the loggers in one read of the device; raises what `Faults.check` does."""
         self.faults.check()
+        numbers = {**numbers, "faults/skipped": self.faults.skipped}
         values = torch.stack([value.detach().float() for value in numbers.values()]).tolist()
         self.log_metrics(dict(zip(numbers, values, strict=True)))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the number of steps that were skipped."""
+        checkpoint["skipped"] = int(self.faults.skipped)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Count on from an earlier life."""
+        self.faults.skipped = torch.tensor(checkpoint.get("skipped", 0))  # older checkpoints have none
 
     def log_metrics(self, metrics: Mapping[str, float], iteration: int | None = None) -> None:
         """Send numbers to every logger under the number of completed iterations, or of another one."""

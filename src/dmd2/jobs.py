@@ -5,7 +5,6 @@ completed nor failed was killed. The imports are few, so that a job in Slurm hea
 """
 
 import importlib
-import json
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dmd2 import slurm
-from dmd2.files import write_bytes, write_json
+from dmd2.files import read_json, write_bytes, write_json
 
 
 def write_job(folder: Path, overrides: Sequence[str], status: str, log: Path | None = None) -> None:
@@ -75,7 +74,7 @@ def read_jobs(folder: Path) -> dict[Path, dict[str, Any]]:
     """What the jobs below a folder left: `overrides`, `log`, `status` (completed, failed or killed), by directory."""
     found = {}
     for path in sorted(folder.rglob("job.json")):
-        job = json.loads(path.read_text())
+        job = read_json(path)
         if job["status"] != "completed":
             job["status"] = "failed" if (path.parent / "error.txt").exists() else "killed"
         found[path.parent] = job

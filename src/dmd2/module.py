@@ -61,9 +61,10 @@ class DMD(GuardedModule):
         accumulate: int,
         ema: Sequence[float],
         log_every: int,
+        max_faults: int,
         seed: int,
     ) -> None:
-        super().__init__(max_grad_norm, log_every)
+        super().__init__(max_grad_norm, log_every, max_faults)
         self.generator, self.critic = generator, models.critic
         self.ema = EMA(generator, ema)
         # In a tuple Lightning's registry does not see the teacher: not saved, not broadcast, not optimized.
@@ -172,10 +173,12 @@ class DMD(GuardedModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what the next report would say of the last generator turn."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["logs"] = dict(self.logs)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on reporting where an earlier life left off."""
+        super().on_load_checkpoint(checkpoint)
         self.logs = {name: value.to(self.device) for name, value in checkpoint["logs"].items()}
 
     def setup(self, stage: str) -> None:

@@ -33,8 +33,9 @@ class Pretrain(GuardedModule):
         ema: float | None = None,
         log_every: int = 50,
         seed: int = 0,
+        max_faults: int = 0,
     ) -> None:
-        super().__init__(max_grad_norm, log_every)
+        super().__init__(max_grad_norm, log_every, max_faults)
         self.denoiser, self.conditioner = denoiser.train(), conditioner
         self.times, self.weighting = times, weighting
         self.make_optimizer, self.lr_factor = optimizer, lr_factor

@@ -8,8 +8,8 @@ from dmd2.config import Config
 
 FREE = frozenset(
     {
-        "name", "paths", "logger", "callbacks", "checkpoint", "trainer", "launcher", "metric", "log_every", "resume",
-        "resume_allow",
+        "name", "paths", "logger", "callbacks", "checkpoint", "trainer", "launcher", "metric", "log_every",
+        "max_faults", "resume", "resume_allow",
     }
 )  # fmt: skip
 """Sections that say how a run is watched and where it works, not what it computes."""

@@ -180,7 +180,11 @@ class Run:
             "commit": commit(),
             "seed": config["seed"],
         }
-        write_json(self.folder / "summary.json", summary)
+        try:
+            write_json(self.folder / "summary.json", summary)
+        except OSError:
+            if status != "failed":  # else a full disk may be why, and has been said
+                raise
         if status == "failed" or module is None or not iterations:
             return
         name, student = next(iter(module.students().items()))

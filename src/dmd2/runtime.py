@@ -23,7 +23,7 @@ from dmd2.conditioning import Conditioner
 from dmd2.config import Config
 from dmd2.data.base import DataModule
 from dmd2.data.pairs import PairWriter
-from dmd2.files import alone, sha256, write_json
+from dmd2.files import alone, read_json, sha256, write_json
 from dmd2.generation import Numbered, TeacherMaker
 from dmd2.hardware import one_process, trainer_of
 from dmd2.losses.objective import Objective
@@ -241,7 +241,7 @@ def kept(config: Config, key: str, make: Callable[[], References]) -> References
         if rank() == 0:
             write_json(path, found)
         return found
-    return json.loads(path.read_text())
+    return read_json(path)
 
 
 def build_module(
@@ -296,4 +296,4 @@ def begin(module: DMD, teacher: Teacher, config: Config) -> None:
     module.ema.begin(module.generator)
 
 
-MODULE_KEYS = ("critic_updates", "max_grad_norm", "accumulate", "ema", "log_every", "seed")
+MODULE_KEYS = ("critic_updates", "max_grad_norm", "accumulate", "ema", "log_every", "max_faults", "seed")

@@ -1,6 +1,7 @@
 """Scores of a generator, and what they are to be read against: the teacher, real data, a simple baseline."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import isnan
 from typing import Any, Literal
 
 import numpy as np
@@ -178,7 +179,7 @@ def best(history: Sequence[Mapping[str, Any]], primary: str) -> dict[str, Any]:
         for row in history
         for name, scores in row["scores"].items()
     ]
-    return min(found, key=lambda row: row[primary]) | {"of": len(found)} if found else {}
+    return min(found, key=lambda row: (isnan(row[primary]), row[primary])) | {"of": len(found)} if found else {}
 
 
 def device_of(network: nn.Module) -> torch.device:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.format import open_memmap
 
+from dmd2.arrays import open_array
 from dmd2.data.base import DataModule
 from dmd2.data.images import Images
 from dmd2.data.split import Split
@@ -32,7 +33,7 @@ class MadeUp(DataModule):
             x.reshape(-1)[:] = np.arange(x.size, dtype=np.uint8)
 
     def load(self) -> tuple[Split, Split, list[str]]:
-        split = Split(np.load(self.path, mmap_mode="r"), np.zeros(NUM_MADE_UP, np.int64))
+        split = Split(open_array(self.path), np.zeros(NUM_MADE_UP, np.int64))
         return split, split, []
 
 

@@ -1,6 +1,5 @@
 """Saves the whole state of a run at regular intervals, and keeps the newest and the best."""
 
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,10 @@ from dmd2.guarded import GuardedModule
 
 
 class Checkpoint(LastCallback):
-    """Every `every` iterations a file in `folder`, after all other callbacks; the newest `keep` stay, and the best.
+    """Every `every` iterations a file in `folder`, after all other callbacks; the newest `keep` stay, and the
+    one with the best score of those that had theirs taken at the same iteration, the first of equals.
 
-    What could not be written is said on stderr, and training goes on: the checkpoint before it is still there.
+    One that could not be written ends the run when the next is due: the ones before it are still there.
     """
 
     def __init__(self, folder: str, every: int, keep: int) -> None:
@@ -54,14 +54,14 @@ class Checkpoint(LastCallback):
         self.prune(trainer)
 
     def save(self, trainer: L.Trainer) -> None:
-        """Save now, in the background; raises FloatingPointError where a step since the last report was bad."""
+        """Save now, in the background.
+
+        Raises FloatingPointError where too many steps were bad, OSError where the last save could not be written.
+        """
         module, started = trainer.lightning_module, time.monotonic()
         assert isinstance(module, GuardedModule)
         module.faults.check()
-        try:
-            self.io.wait()
-        except OSError as error:
-            print(f"dmd2: a checkpoint could not be written, training goes on: {error}", file=sys.stderr)
+        self.io.wait()
         manifest = self.provenance | {"iteration": trainer.global_step, "wall_seconds": self.wall_seconds()}
         path = self.folder / f"{trainer.global_step:08d}.ckpt"
         trainer.save_checkpoint(path, storage_options=manifest)
@@ -73,7 +73,8 @@ class Checkpoint(LastCallback):
         if not trainer.is_global_zero:
             return
         callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        kept = {c.best.get("iteration") for c in callbacks if isinstance(c, Evaluation)}
-        for path in list(saved(self.folder))[: -self.keep]:
-            if int(path.stem) not in kept:
-                remove(path)
+        paths = {int(path.stem): path for path in saved(self.folder)}
+        kept = {c.best(paths).get("iteration") for c in callbacks if isinstance(c, Evaluation)}
+        for iteration in list(paths)[: -self.keep]:
+            if iteration not in kept:
+                remove(paths[iteration])

@@ -1,6 +1,6 @@
 """Scores the generator and every average of it at regular intervals during training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import lightning as L
@@ -28,10 +28,9 @@ class Evaluation(L.Callback):
         self.owed: dict[str, Any] | None = None
         """The score that an end of the run cut off; its next life makes it first."""
 
-    @property
-    def best(self) -> dict[str, Any]:
-        """The best score so far."""
-        return best(self.history, self.scoring.primary)
+    def best(self, iterations: Collection[int]) -> dict[str, Any]:
+        """The best score so far at one of these iterations."""
+        return best([row for row in self.history if row["iteration"] in iterations], self.scoring.primary)
 
     def state_dict(self) -> dict[str, Any]:
         """The scores so far."""

@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from dmd2.files import write_bytes
+from dmd2.files import naming, write_bytes
 
 Row = dict[str, str]
 
@@ -39,7 +39,7 @@ class MetricsFile(Logger):
     @rank_zero_only
     def go_on_from(self, path: Path, iteration: int) -> None:
         """Begin with the rows of the log at `path` up to `iteration`: those of later ones will be made again."""
-        rows = [row for row in read_rows(path) if int(row["step"]) <= iteration]
+        rows = [row for row in read_rows(path) if _is_whole(row) and int(row["step"]) <= iteration]
         self.columns = list(rows[0]) if rows else ["step"]
         self._rewrite(rows)
 
@@ -51,7 +51,7 @@ class MetricsFile(Logger):
             self._rewrite(read_rows(self.path))
         row = self.last if self.last.get("step") == str(step) else Row(step=str(step))
         row |= {key: repr(float(value)) for key, value in metrics.items()}
-        with self.path.open("r+b") as file:
+        with naming(self.path), self.path.open("r+b") as file:
             self.start_of_last = file.seek(*((self.start_of_last, 0) if row is self.last else (0, 2)))
             file.write(self._text([row]))
             file.truncate()
@@ -67,6 +67,11 @@ class MetricsFile(Logger):
         text = io.StringIO()
         csv.DictWriter(text, self.columns, lineterminator="\n").writerows(rows)
         return text.getvalue().encode()
+
+
+def _is_whole(row: Row) -> bool:
+    """Whether a row has all its columns: a process that was killed, or a full disk, may have cut the last one."""
+    return None not in (*row, *row.values()) and row["step"].isdigit()
 
 
 def read_rows(path: Path) -> list[Row]:

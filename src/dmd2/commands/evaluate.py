@@ -10,7 +10,6 @@ usage: dmd2 evaluate run=DIR [weights=raw] [num_samples=10000] [batch_size=500]
   batch_size   Samples at once; another one changes how networks round, and nothing else.
 """
 
-import json
 from pathlib import Path
 
 import hydra
@@ -18,7 +17,7 @@ from omegaconf import DictConfig
 
 from dmd2.config import check_options, config_folder
 from dmd2.errors import answered
-from dmd2.files import write_json
+from dmd2.files import read_json, write_json
 from dmd2.report import print_table
 from dmd2.scoring import Scores, best
 from dmd2.sizes import Sizes
@@ -44,7 +43,7 @@ def main(options: DictConfig) -> None:
         student.read(name)
         students[name] = scoring.student(student.generator)
     path, first = run / "summary.json", next(iter(students))
-    summary = json.loads(path.read_text()) if path.exists() else NOT_RUN | {"experiment": student.config["name"]}
+    summary = read_json(path) if path.exists() else NOT_RUN | {"experiment": student.config["name"]}
     found = {
         "weights": first,
         "metrics": students[first],

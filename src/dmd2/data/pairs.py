@@ -3,8 +3,6 @@
 noise.npy float16 [N, ...], images.npy uint8 or float16 [N, ...], labels.npy int64 [N], manifest.json.
 """
 
-import json
-import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +11,9 @@ import torch
 from numpy.lib.format import open_memmap
 from torch import Tensor
 
+from dmd2.arrays import open_array
 from dmd2.data.pixels import to_pixels
+from dmd2.files import read_json, write_json
 
 ARRAYS = ("noise", "images", "labels")
 
@@ -89,9 +89,7 @@ class PairWriter:
 
     def _commit(self, complete: int) -> None:
         """Count the pairs as written, after their bytes are; a crash in between loses the block alone."""
-        partial = self.path / "manifest.json.partial"
-        partial.write_text(json.dumps({**self._about, "complete": complete}, indent=2))
-        os.replace(partial, self.path / "manifest.json")
+        write_json(self.path / "manifest.json", {**self._about, "complete": complete})
         self.complete = complete
 
 
@@ -120,8 +118,9 @@ class PairStore:
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "manifest.json").read_text())
+    manifest: dict[str, Any] = read_json(folder / "manifest.json")
+    return manifest
 
 
 def _open(folder: Path, name: str, mode: Literal["r", "r+"]) -> np.memmap:
-    return np.load(folder / f"{name}.npy", mmap_mode=mode)
+    return open_array(folder / f"{name}.npy", mode)

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from tqdm import tqdm
 
+from dmd2.arrays import open_array
 from dmd2.data.archives import Member, identity, members
 from dmd2.data.decode import Decoder, kind
 from dmd2.data.layout import Layout
@@ -75,7 +76,7 @@ def _begun(folder: Path, layout: Layout, decoder: Decoder, progress: Progress) -
 
 def _decode(source: Path, decoder: Decoder, layout: Layout, folder: Path, progress: Progress, broken: Broken) -> None:
     """One pass through the rest of the source, each image to its own row."""
-    arrays = {split: np.load(folder / f"{split}.npy", mmap_mode="r+") for split in layout.splits}
+    arrays = {split: open_array(folder / f"{split}.npy", "r+") for split in layout.splits}
     place = {name: (arrays[split], row) for split, names in layout.splits.items() for row, name in enumerate(names)}
     stream = islice((member for member in members(source) if member.name in place), progress.num_read, None)
     about = {"desc": f"decoding {source.name}", "unit": " images", "delay": 2, "mininterval": 1}
@@ -134,7 +135,7 @@ def _finish(layout: Layout, folder: Path, progress: Progress, about: dict[str, A
 
 def _keep(path: Path, rows: Sequence[int], num_rows: int) -> None:
     """Write an array again with some of its `num_rows` rows; an array that is short already is left alone."""
-    x = np.load(path, mmap_mode="r")
+    x = open_array(path)
     if len(rows) == num_rows or len(x) == len(rows):
         return
     kept: np.memmap = open_memmap(path.with_suffix(".kept"), "w+", x.dtype, (len(rows), *x.shape[1:]))

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from dmd2.arrays import open_array
 from dmd2.data.split import Split
 from dmd2.files import sha256, write_json
 
@@ -59,7 +60,7 @@ def open_prepared(folder: Path) -> tuple[Split, Split, list[str]]:
         if size != expected:
             raise ValueError(f"{folder / name} has {size} bytes, its manifest says {expected}; {_again(folder)}")
     train, test = (
-        Split(np.load(folder / f"{name}.npy", mmap_mode="r"), np.load(folder / f"{name}_labels.npy"))
+        Split(open_array(folder / f"{name}.npy"), np.array(open_array(folder / f"{name}_labels.npy")))
         for name in ("train", "test")
     )
     return train, test, manifest["class_names"]

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from dmd2.arrays import read_arrays
 from dmd2.metrics.base import FeatureMetric
 from dmd2.metrics.exact import add_moments, in_units, step_for
 
@@ -114,8 +114,7 @@ class PublishedFrechetDistance(FrechetDistance):
         """Read the published moments onto the device of `train`; raises ValueError where their width is another."""
         if self.path is None:
             return super().set_reference(train, test)
-        with np.load(self.path, allow_pickle=False) as file:
-            mu, sigma = (torch.from_numpy(file[key]).to(train.device) for key in ("mu", "sigma"))
+        mu, sigma = (torch.from_numpy(x).to(train.device) for x in read_arrays(Path(self.path), "mu", "sigma"))
         if mu.shape != train.shape[1:]:
             raise ValueError(f"{self.path} has {len(mu)} means, detector {self.detector} {train.shape[1]} features")
         self.set_moments(mu, sigma)

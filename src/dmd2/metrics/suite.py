@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dmd2.files import alone
 from dmd2.metrics.base import FeatureMetric
 from dmd2.metrics.detectors import Detector
 from dmd2.ranks import rank, world_size
+from dmd2.weights.store import read_tensors, save_tensors
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 """Samples and the labels that were asked for."""
@@ -142,10 +142,8 @@ class Suite:
         path = Path(self.cache) / f"{hashlib.sha256(f'{key} {own}'.encode()).hexdigest()[:16]}.safetensors"
         with alone(path):
             if not path.exists():
-                partial = path.with_suffix(".partial")
-                save_file({name: self._features(detector, split) for name, split in splits.items()}, partial)
-                partial.replace(path)
-        return load_file(path, str(self.device))
+                save_tensors({name: self._features(detector, split) for name, split in splits.items()}, path)
+        return {name: features.to(self.device) for name, features in read_tensors(path).items()}
 
     def _features(self, detector: Detector, samples: Tensor) -> Tensor:
         return torch.cat([detector(batch.to(self.device)) for batch in samples.split(self.batch_size)])

@@ -16,11 +16,14 @@ def save_weights(module: nn.Module, path: Path, metadata: dict[str, str] | None 
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Write contiguous tensors to `path`, under a temporary name first."""
+    """Write contiguous tensors to `path`, under a temporary name first; raises OSError where it cannot."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".partial{os.getpid()}")
-    save_file(tensors, partial, metadata)
-    partial.replace(path)
+    try:
+        save_file(tensors, partial, metadata)
+        partial.replace(path)
+    except SafetensorError as error:
+        raise OSError(f"{path} could not be written: {error}") from error
 
 
 def names_in(path: Path) -> list[str]:

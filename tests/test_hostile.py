@@ -1,0 +1,146 @@
+"""Files that hold code, wherever the project reads files: refused by name, and nothing of them is run.
+
+Foreign checkpoints have tests of their own, in weights/test_pickles.py and weights/test_authors.py.
+"""
+
+import ast
+import os
+import pickle
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dmd2 import runtime
+from dmd2.checkpoints import load, write
+from dmd2.data.pairs import PairStore, PairWriter
+from dmd2.data.prepared import open_prepared, write_manifest
+from dmd2.files import sha256, write_json
+from dmd2.metrics.detectors import Flatten
+from dmd2.metrics.frechet import FrechetDistance, PublishedFrechetDistance
+from dmd2.metrics.suite import Suite
+from dmd2.weights.store import load_weights, names_in, read_metadata
+
+SRC = Path(__file__).parents[1] / "src"
+POINTS = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
+
+
+class Code:
+    """Unpickled, it makes the directory `ran` in the working directory."""
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
+        return os.mkdir, ("ran",)
+
+
+def objects(num: int) -> np.ndarray:
+    return np.array([Code()] * num, dtype=object)
+
+
+def checkpoint(path: Path) -> None:
+    write({"state_dict": {"weight": Code()}}, path, {})
+    load(path)
+
+
+def bare_pickle(path: Path) -> None:
+    path.write_bytes(pickle.dumps(Code()))
+    write_json(path.with_suffix(".json"), {"size": path.stat().st_size, "sha256": sha256(path)})
+    load(path)
+
+
+def weights(read: Callable[[Path], Any]) -> Callable[[Path], None]:
+    def plant(path: Path) -> None:
+        path.write_bytes(pickle.dumps(Code()))
+        read(path)
+
+    return plant
+
+
+def prepared(path: Path) -> None:
+    """Arrays and a manifest that vouches for them."""
+    for split in ("train", "test"):
+        np.save(path.parent / f"{split}.npy", np.zeros((2, 1, 2, 2), np.uint8))
+        np.save(path.parent / f"{split}_labels.npy", np.zeros(2, np.int64))
+    np.save(path, objects(2), allow_pickle=True)
+    write_manifest(path.parent, [], {})
+    open_prepared(path.parent)
+
+
+def pairs(path: Path) -> None:
+    writer = PairWriter(path.parent, 2, (2,), "float16", "a")
+    writer.append(torch.zeros(2, 2), torch.zeros(2, 2), torch.zeros(2))
+    np.save(path, objects(2), allow_pickle=True)
+    PairStore(path.parent)
+
+
+def statistics(path: Path) -> None:
+    np.savez(path, mu=objects(2), sigma=np.eye(2))
+    PublishedFrechetDistance("points", "fid", path).set_reference(POINTS, POINTS)
+
+
+class Kept(Flatten):
+    """A detector whose features are worth keeping."""
+
+    def key(self) -> str:
+        return "kept"
+
+
+def features(path: Path) -> None:
+    """What a suite kept, put in another's place."""
+    for _ in range(2):
+        suite = Suite({"points": Kept()}, {"fid": FrechetDistance("points", "fid")}, cache=path.parent)
+        suite.fit(POINTS, torch.zeros(50), POINTS, torch.zeros(50))
+        (found,) = path.parent.glob("*.safetensors")
+        found.write_bytes(pickle.dumps(Code()))
+
+
+def references(path: Path) -> None:
+    (path.parent / "references").mkdir()
+    (path.parent / "references" / path.name).write_bytes(pickle.dumps(Code()))
+    runtime.kept({"paths": {"cache": str(path.parent)}}, path.stem, dict)
+
+
+READERS: dict[str, tuple[str, Callable[[Path], None]]] = {
+    "a run's checkpoint": ("00000001.ckpt", checkpoint),
+    "a pickle called a checkpoint": ("00000001.ckpt", bare_pickle),
+    "weights of a network": ("student.safetensors", weights(partial(load_weights, torch.nn.Linear(1, 1)))),
+    "names of weights": ("critic.safetensors", weights(names_in)),
+    "what weights say of themselves": ("teacher.safetensors", weights(read_metadata)),
+    "prepared images": ("train.npy", prepared),
+    "prepared labels": ("test_labels.npy", prepared),
+    "pairs": ("images.npy", pairs),
+    "published statistics": ("statistics.npz", statistics),
+    "kept features": (".safetensors", features),
+    "kept references": ("references.json", references),
+}
+
+
+@pytest.mark.parametrize("what", READERS)
+def test_a_file_that_holds_code_is_refused_by_name_and_not_run(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name, read = READERS[what]
+    with pytest.raises(ValueError, match=name) as refused:
+        read(tmp_path / name)
+    assert not Path("ran").exists()
+    assert "\n" not in str(refused.value) and "weights_only" not in str(refused.value)
+
+
+def calls(tree: ast.AST) -> list[tuple[str, dict[str, str]]]:
+    """The calls of functions of modules in a file: "torch.load", and their keywords as they are written."""
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return [(ast.unparse(n.func), {k.arg or "**": ast.unparse(k.value) for k in n.keywords}) for n in found]
+
+
+def test_nothing_is_read_in_a_way_that_runs_it() -> None:
+    for path in SRC.rglob("*.py"):
+        for name, options in calls(ast.parse(path.read_text())):
+            assert name not in ("pickle.load", "pickle.loads", "dill.load", "joblib.load", "yaml.load"), path
+            assert name != "torch.load" or options["weights_only"] == "True", path
+            assert name != "np.load" or options["allow_pickle"] == "False", path
+            if name.endswith("Model.from_pretrained"):
+                assert options["use_safetensors"] == "True", path
