@@ -24,23 +24,22 @@ from dmd2.hardware import processes
 from dmd2.module import DMD
 from dmd2.named_files import starting_files, teacher_file
 from dmd2.pictures import score_plot
+from dmd2.players import begin, build_module
 from dmd2.ranks import by_first, first_alone, rank, world_size
 from dmd2.report import commit, comparison, print_table, results, versions, write_page
 from dmd2.resuming import check_same, checkpoint_of, meaning
 from dmd2.runtime import (
     Teacher,
-    begin,
     build,
     build_data,
-    build_module,
     build_teacher,
     build_trainer,
     check_objective,
+    device_for,
     make_pairs,
     real_references,
     teacher_references,
 )
-from dmd2.scoring import device_of
 from dmd2.slurm import Requeue
 from dmd2.weights.store import save_weights
 
@@ -188,7 +187,8 @@ class Run:
         save_weights(module.critic, self.folder / "checkpoints" / "critic.safetensors")
         if history:
             teacher, guidance = module.models.teacher, config["teacher"]["guidance"]
-            student.to(device_of(teacher))  # Lightning brought it to the CPU; it does not know the teacher
+            for network in (teacher, student):  # Lightning brought what it knows to the CPU, LoRA's base as well
+                network.to(device_for(config))
             comparison(self.scoring, teacher, guidance, student, self.folder / "comparison.png")
             score_plot(history, references, primary, self.folder / "scores.png")
             write_page(self.folder, summary, primary)

@@ -11,7 +11,8 @@ from dmd2.config import Config, share_batch
 from dmd2.data.base import DataModule
 from dmd2.generation import StudentMaker
 from dmd2.nets.denoiser import Denoiser
-from dmd2.runtime import build, build_data, device_for, load_fitting
+from dmd2.players import lora_of, player_on
+from dmd2.runtime import build, build_data, build_teacher, device_for, load_fitting
 from dmd2.sampling import FewStepSampler
 from dmd2.scoring import Scoring
 from dmd2.weights.store import load_weights
@@ -71,7 +72,17 @@ def load_student(run: Path) -> Student:
         raise FileNotFoundError(f"there is no run at {run}; name a run's directory: run=runs/digits_dmd2/latest")
     config: Config = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))  # type: ignore[assignment]
     share_batch(config)  # done already, but in a file that `--cfg job` wrote
-    generator: Denoiser = build(config["teacher"]["denoiser"]).requires_grad_(False).eval()
-    conditioner = build(config["teacher"]["conditioner"]).to(device_for(config))
     data, sampler = build_data(config["data"]), build(config["sampler"])
-    return Student(run, config, generator.to(device_for(config)), data, conditioner, sampler)
+    generator: Denoiser = lora_on_teacher(config, data) or build(config["teacher"]["denoiser"])
+    generator.requires_grad_(False).eval().to(device_for(config))
+    conditioner = build(config["teacher"]["conditioner"]).to(device_for(config))
+    return Student(run, config, generator, data, conditioner, sampler)
+
+
+def lora_on_teacher(config: Config, data: DataModule) -> Denoiser | None:
+    """The generator of a run with LoRA, whose weights lie on the teacher's; None of any other run."""
+    if lora_of(config, "generator") is None:
+        return None
+    teacher = build_teacher(config, data)
+    load_weights(teacher.denoiser, teacher.path)
+    return player_on(teacher.denoiser, config, "generator")
