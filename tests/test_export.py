@@ -203,7 +203,9 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return line
 
 
-def test_what_cannot_be_exported_is_answered_in_a_line(capsys: pytest.CaptureFixture[str], monkeypatch):
+def test_what_cannot_be_exported_is_answered_in_a_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("DMD2_RUN_ID", "now")
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         config = resolved(compose("train", overrides=["experiment=digits_dmd2"]))
@@ -213,3 +215,13 @@ def test_what_cannot_be_exported_is_answered_in_a_line(capsys: pytest.CaptureFix
     assert "out/four is not empty" in refused(capsys, "run=runs/four", "out=out/four")
     assert "nope" in refused(capsys, "run=runs/four", "out=new", "weights=nope")
     assert not Path("new").exists()
+
+
+def test_lora_on_another_teacher_is_refused(capsys: pytest.CaptureFixture[str]):
+    path = Path("teacher", "teacher.safetensors")
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    try:
+        assert f"{path.resolve()} is not the teacher" in refused(capsys, "run=runs/lora", "out=new")
+    finally:
+        path.write_bytes(content)

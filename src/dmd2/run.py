@@ -52,7 +52,7 @@ class Run:
         self.callbacks: dict[str, L.Callback] = {k: build(v) for k, v in config["callbacks"].items() if v is not None}
         self.scoring = build(config["metric"])
         self.module: DMD | None = None
-        self.taken = False
+        self.teacher, self.taken = "", False
 
     def start(self) -> None:
         """Train to the end; raises KeyboardInterrupt where a person ended it before. The directory is rank 0's."""
@@ -108,7 +108,8 @@ class Run:
             if config["pairs"] is not None:
                 folder, batch_size = make_pairs(config, teacher, data), config["pairs"]["batch_size"]
                 data = build_data(config["data"] | {"pairs": str(folder), "pairs_batch_size": batch_size})
-        now |= {"teacher": sha256(teacher.path)}
+        self.teacher = sha256(teacher.path)
+        now |= {"teacher": self.teacher}
         check_same(earlier or now, now, config["resume_allow"])
         if checkpoint and rank() == 0:
             self.take()
@@ -183,7 +184,8 @@ class Run:
         if status == "failed" or module is None or not iterations:
             return
         name, student = next(iter(module.students().items()))
-        save_weights(student, self.folder / "checkpoints" / "student.safetensors", {"weights": name})
+        said = {"weights": name, "teacher": self.teacher}
+        save_weights(student, self.folder / "checkpoints" / "student.safetensors", said)
         save_weights(module.critic, self.folder / "checkpoints" / "critic.safetensors")
         if history:
             teacher, guidance = module.models.teacher, config["teacher"]["guidance"]

@@ -34,7 +34,7 @@ def linear_layers(denoiser: Direct) -> list[str]:
 
 def on(denoiser: Direct) -> Direct:
     torch.manual_seed(1)
-    return adapted(denoiser, 4, 8.0, linear_layers(denoiser))
+    return adapted(denoiser, 4, 8, linear_layers(denoiser))
 
 
 def moved(denoiser: Direct) -> Direct:
@@ -98,7 +98,7 @@ def test_averages_are_of_its_own_weights_on_the_same_base():
 @pytest.mark.parametrize("targets", [["nothing"], []])
 def test_a_target_that_is_not_there_is_named(targets: list[str]):
     with pytest.raises(ValueError, match=r"no layer called 'nothing'; this network has|targets, got 4 and \[\]"):
-        adapted(base(), 4, 8.0, targets)
+        adapted(base(), 4, 8, targets)
 
 
 def test_it_is_named_before_anything_is_trained(tmp_path, monkeypatch, capsys):

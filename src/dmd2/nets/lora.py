@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dmd2.nets.denoiser import Denoiser
 
 
-def adapted(base: Denoiser, rank: int, alpha: float, targets: Sequence[str]) -> Denoiser:
+def adapted(base: Denoiser, rank: int, alpha: int, targets: Sequence[str]) -> Denoiser:
     """A denoiser that begins as `base`: every adapted layer's weight is the frozen W + (alpha / rank) B A, B = 0.
 
     targets  Layers of the network by their names' ends, e.g. to_q; raises ValueError where there is none of a name.

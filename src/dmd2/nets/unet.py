@@ -56,7 +56,9 @@ class UNetXL(UNet):
         return super().arguments(cond) | {"added_cond_kwargs": added}
 
 
-def from_configs(source: str, kind: type[UNet] = UNet, **options: Any) -> UNet:
+def from_configs(
+    source: str, kind: type[UNet] = UNet, taps: Sequence[str] = (), gradient_checkpointing: bool = False
+) -> UNet:
     """A pipeline's denoiser as its `unet/config.json` and `scheduler/scheduler_config.json` describe it, untrained.
 
     `source` is a folder or a name on the hub. Raises ValueError where the scheduler predicts something unknown here.
@@ -67,4 +69,4 @@ def from_configs(source: str, kind: type[UNet] = UNet, **options: Any) -> UNet:
     if (said := scheduler.config.prediction_type) not in PREDICTIONS:
         raise ValueError(f"{source} predicts {said}; choose one that predicts {', '.join(PREDICTIONS)}")
     model = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(source, subfolder="unet"))
-    return kind(model, VP(scheduler.alphas_cumprod), PREDICTIONS[said], **options)
+    return kind(model, VP(scheduler.alphas_cumprod), PREDICTIONS[said], taps, gradient_checkpointing)
