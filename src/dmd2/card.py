@@ -64,6 +64,7 @@ images = pipe(
 The timesteps are those it was trained at{{ "" if source else "; its latents are the images, in [-1, 1]" }}.
 Guidance is in the weights, so it is switched off.
 {% if has_lora %}
+
 `unet/` has the LoRA's weights in it. `lora/` has them alone, for the teacher's own U-Net:
 
 ```python
@@ -83,7 +84,6 @@ weights {{ weights }}; seed {{ summary.seed }}; commit {{ summary.commit }} of d
 "The run names no licence of its teacher." }}
 
 {% if names %}
-
 | samples |{% for name in names %} {{ name }} |{% endfor %}
 
 |---|{% for name in names %}---|{% endfor %}

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from dmd2.card import card
+from dmd2.nets.denoiser import Prediction
 from dmd2.nets.lora import layers, merged, products
 from dmd2.nets.unet import PREDICTIONS, UNet
 from dmd2.runtime import build
@@ -39,7 +40,7 @@ def export(student: Student, weights: str | None, source: str | None, out: Path)
     rows = generator.schedule.row_of_time(torch.tensor(student.sampler.times)).tolist()
     encoder = student.config["teacher"]["conditioner"]["encoder"]
     source = source or encoder.get("source")
-    parts = {"unet": whole(generator), "scheduler": scheduler(generator, rows)}
+    parts = {"unet": whole(generator), "scheduler": scheduler(generator.schedule, generator.prediction, rows)}
     pipeline = on_pixels(build(encoder), parts) if source is None else of_teacher(source, parts)
     pipeline.save_pretrained(out)
     has_lora = any(layers(generator.model))
@@ -58,37 +59,33 @@ def whole(generator: UNet) -> Any:
     return network.eval()
 
 
-def scheduler(generator: UNet, rows: list[int]) -> Any:
+def scheduler(schedule: VP, prediction: Prediction, rows: list[int]) -> Any:
     """diffusers' LCM scheduler on a student's noise levels.
 
     By `original_inference_steps` its own four timesteps are 999, 749, 499 and 249; the one at 399 it has to be told.
     """
     from diffusers import LCMScheduler  # noqa: PLC0415
 
-    table = generator.schedule.alphas_cumprod.cpu()
+    table = schedule.alphas_cumprod.cpu()
     betas = 1 - table / torch.cat([table.new_ones(1), table[:-1]])
-    (prediction,) = [theirs for theirs, ours in PREDICTIONS.items() if ours == generator.prediction]
     shared = {
         "num_train_timesteps": len(table),
         "original_inference_steps": len(rows),
-        "prediction_type": prediction,
+        "prediction_type": {ours: theirs for theirs, ours in PREDICTIONS.items()}[prediction],
         "clip_sample": False,
         "steps_offset": 1,  # nothing reads it, but pipelines warn of any other
     }
     first, last = (round(float(beta), 12) for beta in (betas[0], betas[-1]))
-    found = LCMScheduler(beta_schedule="scaled_linear", beta_start=first, beta_end=last, **shared)
+    found: Any = LCMScheduler(beta_schedule="scaled_linear", beta_start=first, beta_end=last, **shared)
     same = torch.allclose(found.alphas_cumprod.double(), table, rtol=1e-4, atol=0)
     return found if same else LCMScheduler(trained_betas=betas.tolist(), **shared)
 
 
 def of_teacher(source: str, parts: dict[str, Any]) -> Any:
-    """The teacher's pipeline with a student's parts; what it checks images with stays behind."""
+    """The teacher's pipeline with a student's parts."""
     from diffusers import DiffusionPipeline  # noqa: PLC0415
 
-    unchecked = {"safety_checker": None, "requires_safety_checker": False}
-    index = DiffusionPipeline.load_config(source)
-    extra = unchecked if "safety_checker" in index else {}
-    return DiffusionPipeline.from_pretrained(source, use_safetensors=True, **parts, **extra)
+    return DiffusionPipeline.from_pretrained(source, use_safetensors=True, **parts)
 
 
 def on_pixels(encoder: Any, parts: dict[str, Any]) -> Any:
