@@ -12,7 +12,8 @@ STAMP := $(VENV)/.installed-$(subst $(eval ) ,,$(EXTRAS))
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install lint types test soak train sweep pretrain pairs prepare sample evaluate compare import benchmark clean
+.PHONY: help install lint types test soak train sweep pretrain pairs prepare sample evaluate export compare import \
+	benchmark clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | awk -F'|' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -59,6 +60,9 @@ sample: $(STAMP) ## draw samples from RUN: ARGS="num_images=100 out=samples"
 
 evaluate: $(STAMP) ## score RUN again: ARGS="num_samples=10000"
 	$(BIN)/dmd2 evaluate run=$(RUN) $(ARGS)
+
+export: $(STAMP) ## write RUN's text-to-image student as a pipeline of diffusers: ARGS="out=DIR"
+	$(BIN)/dmd2 export run=$(RUN) $(ARGS)
 
 compare: $(STAMP) ## one table of many runs: ARGS="runs=runs/sweeps/TIME out=DIR"
 	$(BIN)/dmd2 compare $(ARGS)

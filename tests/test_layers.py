@@ -20,16 +20,28 @@ FLOORS = (
     {"module", "pretrain"},
     {"scoring", "pictures", "config"},
     {"callbacks", "report", "errors", "resuming", "hardware", "named_files", "site"},
-    {"runtime"},
+    {"runtime", "card"},
+    {"players"},
     {"run", "students", "benchmarks", "comparison"},
-    {"sweep"},
+    {"sweep", "export"},
     {"commands"},
     {"cli"},
 )
-KNOW_DATA = {"scoring", "callbacks", "report", "runtime", "run", "students", "benchmarks", "commands", "data"}
+KNOW_DATA = {
+    "scoring",
+    "callbacks",
+    "report",
+    "runtime",
+    "run",
+    "players",
+    "students",
+    "benchmarks",
+    "commands",
+    "data",
+}
 ROOMS = {
     "hydra": {"runtime", "config", "errors", "sweep", "cli", "commands"},
-    "omegaconf": {"runtime", "run", "students", "config", "errors", "site", "sweep", "cli", "commands"},
+    "omegaconf": {"runtime", "run", "students", "card", "config", "errors", "site", "sweep", "cli", "commands"},
     "lightning": {
         "checkpoints",
         "guarded",
@@ -44,7 +56,8 @@ ROOMS = {
         "data",
     },
     "wandb": {"callbacks.wandb"},
-    "diffusers": {"nets.unet"},
+    "diffusers": {"nets.unet", "export"},
+    "peft": {"nets.lora"},
     "transformers": {"metrics.dino", "text.clip", "text.tiny"},
 }
 OPTIONAL = {
@@ -58,6 +71,7 @@ OPTIONAL = {
     "wandb",
     "diffusers",
     "transformers",
+    "peft",
 }
 OPTIONAL |= {"torchmetrics"}  # its LPIPS imports torchvision
 

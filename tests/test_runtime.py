@@ -8,7 +8,8 @@ from hydra import compose, initialize_config_dir
 
 from dmd2.config import config_folder, resolved
 from dmd2.nets.critic import Critic, head_on
-from dmd2.runtime import build, load_critic
+from dmd2.players import load_critic
+from dmd2.runtime import build
 from dmd2.weights.store import save_weights
 
 

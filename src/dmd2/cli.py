@@ -15,6 +15,7 @@ VERBS = {
     "prepare": "make a data set ready for training: ImageNet at 64x64",
     "sample": "draw samples from a run's student",
     "evaluate": "score a run's student again",
+    "export": "write a text-to-image student as a pipeline of diffusers",
     "compare": "one table and one picture of many runs",
     "benchmark": "measure a part on this host: images a second of the loader",
     "import": "turn published weights into a file that this program reads",

@@ -83,15 +83,17 @@ SECTIONS: dict[str, set[str]] = {
     "": {
         "name", "seed", "max_iterations", "critic_updates", "global_batch", "accumulate", "max_grad_norm", "ema",
         "max_faults", "log_every", "head_reads", "weights", "critic_weights", "resume", "resume_allow", "checkpoint",
-        "pairs", "teacher", "data", "loss", "sampler", "optimizer", "metric", "callbacks", "logger", "trainer",
+        "pairs", "teacher", "data", "loss", "lora", "sampler", "optimizer", "metric", "callbacks", "logger", "trainer",
         "paths", "launcher",
     },
     "teacher": {
-        "sigma_data", "weighting", "guidance", "denoiser", "conditioner", "head", "url", "weights", "pretrain",
+        "sigma_data", "weighting", "guidance", "denoiser", "conditioner", "head", "url", "license", "weights",
+        "pretrain",
     },
     "teacher.pretrain": {"max_iterations", "data", "module"},
     "pairs": {"num_pairs", "batch_size", "dtype", "num_steps"},
     "checkpoint": {"every", "keep"},
+    "lora": {"generator", "critic"},
     "optimizer": {"generator", "critic", "lr_factor"},
     "paths": {"runs", "cache", "run"},
 }  # fmt: skip

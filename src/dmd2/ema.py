@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from itertools import compress
 from typing import Any
 
 import torch
@@ -9,7 +10,10 @@ from torch import nn
 
 
 class EMA(nn.Module):
-    """Averages of `model`, one a decay: mean <- decay mean + (1 - decay) weights, once per `update`."""
+    """Averages of `model`, one a decay: mean <- decay mean + (1 - decay) weights, once per `update`.
+
+    Weights that are frozen in it, and buffers, are not averaged: every average holds the same tensors.
+    """
 
     def __init__(self, model: nn.Module, decays: Sequence[float]) -> None:
         super().__init__()
@@ -17,7 +21,9 @@ class EMA(nn.Module):
             if not 0 < decay < 1:
                 raise ValueError(f"an EMA decay lies between 0 and 1, got {decay}; e.g. ema=[0.999]")
         self.decays = {f"ema_{decay:g}": decay for decay in decays}
-        self.models = nn.ModuleList(copy.deepcopy(model).requires_grad_(False).eval() for _ in self.decays)
+        shared = {id(x): x for x in (*model.parameters(), *model.buffers()) if not x.requires_grad}
+        copies = [copy.deepcopy(model, dict(shared)) for _ in self.decays]
+        self.models = nn.ModuleList(copies).requires_grad_(False).eval()
         for weights in self.models.parameters():  # not the buffers: VP's table stays float64
             weights.data = weights.data.float()
 
@@ -33,6 +39,7 @@ class EMA(nn.Module):
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Move every average towards the model's weights."""
-        weights = [p.detach().float() for p in model.parameters()]
+        moved = [p.requires_grad for p in model.parameters()]
+        weights = [p.detach().float() for p in compress(model.parameters(), moved)]
         for decay, mean in zip(self.decays.values(), self.models, strict=True):
-            torch._foreach_lerp_(list(mean.parameters()), weights, 1 - decay)
+            torch._foreach_lerp_(list(compress(mean.parameters(), moved)), weights, 1 - decay)

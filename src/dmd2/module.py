@@ -167,8 +167,9 @@ class DMD(GuardedModule):
         self.logs |= self.update(optimizer, getattr(self, player), found, player)
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LambdaLR]]:
-        """One optimizer a player, critic first, and its learning-rate factor by iteration."""
-        optimizers = [self.make_optimizer[player](getattr(self, player).parameters()) for player in PLAYERS]
+        """One optimizer a player, critic first, of what is not frozen, and its learning-rate factor by iteration."""
+        trained = [[p for p in getattr(self, player).parameters() if p.requires_grad] for player in PLAYERS]
+        optimizers = [self.make_optimizer[player](weights) for player, weights in zip(PLAYERS, trained, strict=True)]
         return optimizers, [LambdaLR(optimizer, self.lr_factor) for optimizer in optimizers]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -24,23 +24,22 @@ from dmd2.hardware import processes
 from dmd2.module import DMD
 from dmd2.named_files import starting_files, teacher_file
 from dmd2.pictures import score_plot
+from dmd2.players import begin, build_module
 from dmd2.ranks import by_first, first_alone, rank, world_size
 from dmd2.report import commit, comparison, print_table, results, versions, write_page
 from dmd2.resuming import check_same, checkpoint_of, meaning
 from dmd2.runtime import (
     Teacher,
-    begin,
     build,
     build_data,
-    build_module,
     build_teacher,
     build_trainer,
     check_objective,
+    device_for,
     make_pairs,
     real_references,
     teacher_references,
 )
-from dmd2.scoring import device_of
 from dmd2.slurm import Requeue
 from dmd2.weights.store import save_weights
 
@@ -53,7 +52,7 @@ class Run:
         self.callbacks: dict[str, L.Callback] = {k: build(v) for k, v in config["callbacks"].items() if v is not None}
         self.scoring = build(config["metric"])
         self.module: DMD | None = None
-        self.taken = False
+        self.teacher, self.taken = "", False
 
     def start(self) -> None:
         """Train to the end; raises KeyboardInterrupt where a person ended it before. The directory is rank 0's."""
@@ -109,7 +108,8 @@ class Run:
             if config["pairs"] is not None:
                 folder, batch_size = make_pairs(config, teacher, data), config["pairs"]["batch_size"]
                 data = build_data(config["data"] | {"pairs": str(folder), "pairs_batch_size": batch_size})
-        now |= {"teacher": sha256(teacher.path)}
+        self.teacher = sha256(teacher.path)
+        now |= {"teacher": self.teacher}
         check_same(earlier or now, now, config["resume_allow"])
         if checkpoint and rank() == 0:
             self.take()
@@ -188,11 +188,13 @@ class Run:
         if status == "failed" or module is None or not iterations:
             return
         name, student = next(iter(module.students().items()))
-        save_weights(student, self.folder / "checkpoints" / "student.safetensors", {"weights": name})
+        said = {"weights": name, "teacher": self.teacher}
+        save_weights(student, self.folder / "checkpoints" / "student.safetensors", said)
         save_weights(module.critic, self.folder / "checkpoints" / "critic.safetensors")
         if history:
             teacher, guidance = module.models.teacher, config["teacher"]["guidance"]
-            student.to(device_of(teacher))  # Lightning brought it to the CPU; it does not know the teacher
+            for network in (teacher, student):  # Lightning brought what it knows to the CPU, LoRA's base as well
+                network.to(device_for(config))
             comparison(self.scoring, teacher, guidance, student, self.folder / "comparison.png")
             score_plot(history, references, primary, self.folder / "scores.png")
             write_page(self.folder, summary, primary)

@@ -27,19 +27,16 @@ from dmd2.files import alone, read_json, sha256, write_json
 from dmd2.generation import Numbered, TeacherMaker
 from dmd2.hardware import one_process, trainer_of
 from dmd2.losses.objective import Objective
-from dmd2.losses.view import Models
-from dmd2.module import DMD
 from dmd2.named_files import teacher_file
-from dmd2.nets.critic import Critic, head_on
 from dmd2.nets.denoiser import Denoiser
 from dmd2.pretrain import Pretrain
 from dmd2.quiet import quiet
 from dmd2.randomness import seeded
 from dmd2.ranks import by_first, rank
-from dmd2.sampling import FewStepSampler, Heun
+from dmd2.sampling import Heun
 from dmd2.scoring import References, Scoring
 from dmd2.weights.architecture import check_architecture
-from dmd2.weights.store import load_weights, names_in, read_metadata, save_weights
+from dmd2.weights.store import load_weights, read_metadata, save_weights
 
 
 @dataclass(frozen=True)
@@ -242,58 +239,3 @@ def kept(config: Config, key: str, make: Callable[[], References]) -> References
             write_json(path, found)
         return found
     return read_json(path)
-
-
-def build_module(
-    config: Config, objective: Objective, sampler: FewStepSampler, teacher: Teacher, data: DataModule
-) -> DMD:
-    """Generator and critic as copies of the teacher, and a fresh head where a term needs one.
-
-    All that can be wrong with a config shows here, before the teacher has its weights; `begin` hands them on.
-    """
-    # Copies stay in eval mode like their teacher: distillation runs without dropout.
-    generator, fake = (copy.deepcopy(teacher.denoiser).requires_grad_(True) for _ in range(2))
-    head = None
-    if "head" in objective.needs:
-        with seeded(config["seed"], "head"):
-            level = build(config["teacher"]["head"])
-            cond = teacher.conditioner(torch.zeros(1, dtype=torch.long))
-            head = head_on(teacher.denoiser, level, data.shape, cond)
-    optimizer = build(config["optimizer"])
-    module = DMD(
-        Models(teacher.denoiser, Critic(fake, head, config["head_reads"]), teacher.conditioner),
-        generator,
-        objective,
-        sampler,
-        {player: optimizer[player] for player in ("generator", "critic")},
-        optimizer["lr_factor"],
-        **{key: config[key] for key in MODULE_KEYS},
-    )
-    try:
-        module.configure_optimizers()
-    except TypeError as error:
-        raise ValueError(f"an option of an optimizer.* is of a wrong type: {error}") from error
-    if config["weights"] is not None:
-        load_fitting(module.generator, Path(config["weights"]), config["teacher"])
-    if config["critic_weights"] is not None:
-        load_critic(module.critic, Path(config["critic_weights"]))
-    return module
-
-
-def load_critic(critic: Critic, path: Path) -> None:
-    """Fill a critic from a file; one that was trained without a GAN has no head, and the head then stays fresh."""
-    has_head = any(name.startswith("head.") for name in names_in(path))
-    load_weights(critic if has_head else Critic(critic.denoiser, None), path)
-
-
-def begin(module: DMD, teacher: Teacher, config: Config) -> None:
-    """Give the teacher its weights, and the students theirs: the teacher's too, where no file was named."""
-    give_weights(teacher, config)
-    state = teacher.denoiser.state_dict()
-    for key, network in (("weights", module.generator), ("critic_weights", module.critic.denoiser)):
-        if config[key] is None:  # else `build_module` has read them
-            network.load_state_dict(state)
-    module.ema.begin(module.generator)
-
-
-MODULE_KEYS = ("critic_updates", "max_grad_norm", "accumulate", "ema", "log_every", "max_faults", "seed")

@@ -9,12 +9,14 @@ from dmd2.checkpoints import load, newest
 from dmd2.conditioning import Conditioner
 from dmd2.config import Config, share_batch
 from dmd2.data.base import DataModule
+from dmd2.files import sha256
 from dmd2.generation import StudentMaker
 from dmd2.nets.denoiser import Denoiser
-from dmd2.runtime import build, build_data, device_for, load_fitting
+from dmd2.players import lora_of, player_on
+from dmd2.runtime import build, build_data, build_teacher, device_for, load_fitting
 from dmd2.sampling import FewStepSampler
 from dmd2.scoring import Scoring
-from dmd2.weights.store import load_weights
+from dmd2.weights.store import load_weights, read_metadata
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,23 @@ def load_student(run: Path) -> Student:
         raise FileNotFoundError(f"there is no run at {run}; name a run's directory: run=runs/digits_dmd2/latest")
     config: Config = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))  # type: ignore[assignment]
     share_batch(config)  # done already, but in a file that `--cfg job` wrote
-    generator: Denoiser = build(config["teacher"]["denoiser"]).requires_grad_(False).eval()
-    conditioner = build(config["teacher"]["conditioner"]).to(device_for(config))
     data, sampler = build_data(config["data"]), build(config["sampler"])
-    return Student(run, config, generator.to(device_for(config)), data, conditioner, sampler)
+    generator: Denoiser = lora_on_teacher(run, config, data) or build(config["teacher"]["denoiser"])
+    generator.requires_grad_(False).eval().to(device_for(config))
+    conditioner = build(config["teacher"]["conditioner"]).to(device_for(config))
+    return Student(run, config, generator, data, conditioner, sampler)
+
+
+def lora_on_teacher(run: Path, config: Config, data: DataModule) -> Denoiser | None:
+    """The generator of a run with LoRA, whose weights lie on the teacher's; None of any other run.
+
+    Raises FileNotFoundError where the teacher's file is gone, and ValueError where it is another than in training.
+    """
+    if lora_of(config, "generator") is None:
+        return None
+    teacher = build_teacher(config, data)
+    load_weights(teacher.denoiser, teacher.path)
+    said = read_metadata(run / "checkpoints" / "student.safetensors").get("teacher")
+    if said not in (None, sha256(teacher.path)):
+        raise ValueError(f"{teacher.path} is not the teacher that the LoRA of {run} was trained on; bring that back")
+    return player_on(teacher.denoiser, config, "generator")

@@ -145,6 +145,28 @@ def test_features_are_the_middle_s_output_and_gradients_reach_both_ends():
     assert all(parameter.grad is not None for parameter in denoiser.parameters())
 
 
+@pytest.mark.parametrize("autocast", [False, True])
+def test_checkpointed_gradients_are_the_same_in_eval_mode(autocast: bool):
+    found = []
+    for gradient_checkpointing in (False, True):
+        torch.manual_seed(0)
+        model = diffusers.UNet2DConditionModel(**SMALL).eval()
+        denoiser = UNet(model, VP.scaled_linear(**BETAS), "eps", ["mid_block"], gradient_checkpointing)
+        passes, (x_t, t, cond) = [], inputs()
+        model.down_blocks[0].resnets[0].register_forward_pre_hook(lambda *_, passes=passes: passes.append(0))
+        # As Lightning's bf16-mixed: without the cache, in which weights cast without a graph would stay.
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast, cache_enabled=False):
+            with torch.no_grad():
+                denoiser(x_t, t, cond)
+            encoding = denoiser.encode(x_t.requires_grad_(), t, cond)
+            x0 = denoiser.decode(encoding)
+            (x0.square().mean() + encoding.features[0].float().square().mean()).backward()
+        assert x0.dtype == torch.float32 and len(passes) == 2 + gradient_checkpointing
+        assert all(weight.dtype == weight.grad.dtype == torch.float32 for weight in model.parameters())
+        found.append([x0.detach(), x_t.grad, *(weight.grad for weight in model.parameters())])
+    torch.testing.assert_close(*found, rtol=0, atol=0)
+
+
 def test_rows_that_nobody_decodes_give_no_gradient():
     denoiser, (x_t, t, cond) = small(), inputs()
     encoding = denoiser.encode(x_t.requires_grad_(), t, cond)

@@ -14,8 +14,9 @@ from dmd2.callbacks.speed import peak_memory_bytes
 from dmd2.config import Config, of_train
 from dmd2.hardware import processes
 from dmd2.module import DMD
+from dmd2.players import build_module
 from dmd2.randomness import seeded
-from dmd2.runtime import Teacher, build, build_module, build_trainer
+from dmd2.runtime import Teacher, build, build_trainer
 
 
 class Stopwatch(L.Callback):

@@ -7,7 +7,7 @@ the head reads them, real samples and recorded graphs so pay for the decoder as 
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from dmd2.conditioning import Cond
 from dmd2.nets.denoiser import Denoiser, Encoding, Prediction
@@ -18,15 +18,21 @@ PREDICTIONS: dict[str, Prediction] = {"epsilon": "eps", "v_prediction": "v", "sa
 
 
 class UNet(Denoiser):
-    """A `UNet2DConditionModel` that reads x_t, the row of t and embedded text, cond["text"] [B, L, D]."""
+    """A `UNet2DConditionModel` that reads x_t, the row of t and embedded text, cond["text"] [B, L, D].
+
+    With `gradient_checkpointing` a graph keeps what enters each block, and its backward pass computes the rest again.
+    """
 
     def __init__(
-        self, model: nn.Module, schedule: NoiseSchedule, prediction: Prediction, taps: Sequence[str] = ()
-    ) -> None:
+        self, model: Any, schedule: NoiseSchedule, prediction: Prediction, taps: Sequence[str] = (),
+        gradient_checkpointing: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__(model, schedule, taps)
         if prediction not in ("x0", "eps", "v", "flow"):
             raise ValueError(f"prediction must be x0, eps, v or flow, got {prediction!r}")
         self.prediction = prediction
+        if gradient_checkpointing:
+            model.enable_gradient_checkpointing()
 
     def arguments(self, cond: Cond) -> dict[str, Any]:
         """The network's own names for a condition."""
@@ -50,7 +56,9 @@ class UNetXL(UNet):
         return super().arguments(cond) | {"added_cond_kwargs": added}
 
 
-def from_configs(source: str, kind: type[UNet] = UNet, taps: Sequence[str] = ()) -> UNet:
+def from_configs(
+    source: str, kind: type[UNet] = UNet, taps: Sequence[str] = (), gradient_checkpointing: bool = False
+) -> UNet:
     """A pipeline's denoiser as its `unet/config.json` and `scheduler/scheduler_config.json` describe it, untrained.
 
     `source` is a folder or a name on the hub. Raises ValueError where the scheduler predicts something unknown here.
@@ -61,4 +69,4 @@ def from_configs(source: str, kind: type[UNet] = UNet, taps: Sequence[str] = ())
     if (said := scheduler.config.prediction_type) not in PREDICTIONS:
         raise ValueError(f"{source} predicts {said}; choose one that predicts {', '.join(PREDICTIONS)}")
     model = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(source, subfolder="unet"))
-    return kind(model, VP(scheduler.alphas_cumprod), PREDICTIONS[said], taps)
+    return kind(model, VP(scheduler.alphas_cumprod), PREDICTIONS[said], taps, gradient_checkpointing)

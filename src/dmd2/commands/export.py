@@ -1,0 +1,29 @@
+"""Write a run's text-to-image student as a folder that diffusers loads without this program.
+
+usage: dmd2 export run=DIR out=DIR [weights=NAME] [source=PIPELINE]
+
+  run      A run's directory, e.g. runs/text2digits_dmd2_4step/latest.
+  out      The folder to write: unet/, scheduler/ and the rest of the pipeline, README.md, which shows how to sample,
+           and of a run with LoRA its weights alone in lora/.
+  weights  Which of the run's averages, or "raw", or a generator's .safetensors; the first average, if left alone.
+  source   The teacher's pipeline, a folder or a name on the hub, for autoencoder, text encoder and tokenizer; where
+           the run's text encoder comes from, if left alone.
+"""
+
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from dmd2.config import check_options, config_folder
+from dmd2.errors import answered
+from dmd2.export import export
+from dmd2.students import load_student
+
+
+@hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="export")
+@answered
+def main(options: DictConfig) -> None:
+    """Write the folder."""
+    check_options(options, "export")
+    print(export(load_student(Path(options.run)), options.weights, options.source, Path(options.out)))

@@ -1,0 +1,90 @@
+"""From a teacher to the players that are trained against it: copies of it, or LoRA on it, and a fresh GAN head."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dmd2.config import Config
+from dmd2.data.base import DataModule
+from dmd2.losses.objective import Objective
+from dmd2.losses.view import Models
+from dmd2.module import DMD
+from dmd2.nets.critic import Critic, head_on
+from dmd2.nets.denoiser import Denoiser
+from dmd2.randomness import seeded
+from dmd2.runtime import Teacher, build, give_weights, load_fitting
+from dmd2.sampling import FewStepSampler
+from dmd2.weights.store import load_weights, names_in
+
+
+def lora_of(config: Config, player: str) -> Any:
+    """The LoRA that a config has for "generator" or "critic"; None where all its weights are trained."""
+    return config.get("lora", {}).get(player)  # a run of an earlier version has no such section
+
+
+def player_on(teacher: Denoiser, config: Config, player: str) -> Denoiser:
+    """A trainable copy of the teacher for "generator" or "critic"; with LoRA, small weights on the teacher's own.
+
+    It stays in eval mode like its teacher: distillation runs without dropout.
+    """
+    if (node := lora_of(config, player)) is None:
+        return copy.deepcopy(teacher).requires_grad_(True)
+    with seeded(config["seed"], f"{player} LoRA"):
+        return build(node)(teacher)
+
+
+def build_module(
+    config: Config, objective: Objective, sampler: FewStepSampler, teacher: Teacher, data: DataModule
+) -> DMD:
+    """Generator and critic on the teacher, and a fresh head where a term needs one.
+
+    All that can be wrong with a config shows here, before the teacher has its weights; `begin` hands them on.
+    """
+    generator, fake = (player_on(teacher.denoiser, config, player) for player in ("generator", "critic"))
+    head = None
+    if "head" in objective.needs:
+        with seeded(config["seed"], "head"):
+            level = build(config["teacher"]["head"])
+            cond = teacher.conditioner(torch.zeros(1, dtype=torch.long))
+            head = head_on(teacher.denoiser, level, data.shape, cond)
+    optimizer = build(config["optimizer"])
+    module = DMD(
+        Models(teacher.denoiser, Critic(fake, head, config["head_reads"]), teacher.conditioner),
+        generator,
+        objective,
+        sampler,
+        {player: optimizer[player] for player in ("generator", "critic")},
+        optimizer["lr_factor"],
+        **{key: config[key] for key in MODULE_KEYS},
+    )
+    try:
+        module.configure_optimizers()
+    except TypeError as error:
+        raise ValueError(f"an option of an optimizer.* is of a wrong type: {error}") from error
+    if config["weights"] is not None:
+        load_fitting(module.generator, Path(config["weights"]), config["teacher"])
+    if config["critic_weights"] is not None:
+        load_critic(module.critic, Path(config["critic_weights"]))
+    return module
+
+
+def load_critic(critic: Critic, path: Path) -> None:
+    """Fill a critic from a file; one that was trained without a GAN has no head, and the head then stays fresh."""
+    has_head = any(name.startswith("head.") for name in names_in(path))
+    load_weights(critic if has_head else Critic(critic.denoiser, None), path)
+
+
+def begin(module: DMD, teacher: Teacher, config: Config) -> None:
+    """Give the teacher its weights, and the players theirs: copies of the teacher's, where no file was named."""
+    give_weights(teacher, config)
+    networks = {"generator": module.generator, "critic": module.critic.denoiser}
+    for key, (player, network) in zip(("weights", "critic_weights"), networks.items(), strict=True):
+        # A file was read by `build_module`, and LoRA lies on the teacher's own weights.
+        if config[key] is None and lora_of(config, player) is None:
+            network.load_state_dict(teacher.denoiser.state_dict())
+    module.ema.begin(module.generator)
+
+
+MODULE_KEYS = ("critic_updates", "max_grad_norm", "accumulate", "ema", "log_every", "max_faults", "seed")

@@ -1,0 +1,123 @@
+"""LoRA: at first the base itself, then its weights plus a product, and nothing else that is trained or saved."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from torch import nn
+
+from dmd2 import cli
+from dmd2.config import config_folder
+from dmd2.ema import EMA
+from dmd2.nets.denoiser import Direct
+from dmd2.nets.lora import adapted, merged
+from dmd2.nets.toy import MLP
+from dmd2.runtime import build
+from dmd2.schedules import VP
+from dmd2.weights.store import load_weights, names_in, save_weights
+
+pytest.importorskip("peft", reason="peft is not installed: pip install dmd2[text]")
+
+VP_TABLE = {"beta_start": 0.00085, "beta_end": 0.012}
+
+
+def base() -> Direct:
+    torch.manual_seed(0)
+    return Direct(MLP(2, 16, 2, 2), VP.scaled_linear(**VP_TABLE), "eps").requires_grad_(False).eval()
+
+
+def linear_layers(denoiser: Direct) -> list[str]:
+    return [name for name, layer in denoiser.model.named_modules() if isinstance(layer, nn.Linear)]
+
+
+def on(denoiser: Direct) -> Direct:
+    torch.manual_seed(1)
+    return adapted(denoiser, 4, 8, linear_layers(denoiser))
+
+
+def moved(denoiser: Direct) -> Direct:
+    """The same as training would leave it."""
+    with torch.no_grad():
+        for weight in denoiser.parameters():
+            if weight.requires_grad:
+                weight.add_(0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(2)))
+    return denoiser
+
+
+def inputs() -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+    draw = torch.Generator().manual_seed(3)
+    return torch.randn(6, 2, generator=draw), torch.linspace(0.1, 1, 6), {"label": torch.eye(2).repeat(3, 1)}
+
+
+def test_it_begins_as_its_base_and_holds_its_weights():
+    teacher = base()
+    student = on(teacher)
+    assert torch.equal(student(*inputs()), teacher(*inputs()))
+    held = {weight.data_ptr() for weight in student.parameters() if not weight.requires_grad}
+    assert held == {weight.data_ptr() for weight in teacher.parameters()}
+    trained = [name for name, weight in student.named_parameters() if weight.requires_grad]
+    assert trained and all(".lora_" in name for name in trained)
+    assert not any(weight.requires_grad for weight in teacher.parameters())
+
+
+def test_moved_it_is_its_base_with_the_product_added():
+    teacher = base()
+    student, whole = moved(on(teacher)), base()
+    whole.model.load_state_dict(merged(student.model))
+    assert not torch.allclose(student(*inputs()), teacher(*inputs()), atol=0.1)
+    torch.testing.assert_close(whole(*inputs()), student(*inputs()), rtol=1e-4, atol=1e-4)
+    assert torch.equal(teacher(*inputs()), base()(*inputs()))
+
+
+def test_only_its_own_weights_are_saved_and_they_are_enough(tmp_path: Path):
+    student, other = moved(on(base())), on(base())
+    save_weights(nn.ModuleDict({"a": student}), tmp_path / "lora.safetensors")
+    assert all(".lora_" in name for name in names_in(tmp_path / "lora.safetensors"))
+    load_weights(nn.ModuleDict({"a": other}), tmp_path / "lora.safetensors")
+    assert torch.equal(other(*inputs()), student(*inputs()))
+    save_weights(student, tmp_path / "named_otherwise.safetensors")
+    with pytest.raises(ValueError, match="another network's weights"):
+        load_weights(nn.ModuleDict({"a": other}), tmp_path / "named_otherwise.safetensors")
+
+
+def test_averages_are_of_its_own_weights_on_the_same_base():
+    student = on(base())
+    ema = EMA(student, [0.9])
+    ema.begin(student)
+    (before,) = ema.named().values()
+    start = {name: weight.clone() for name, weight in before.state_dict().items()}
+    ema.update(moved(student))
+    for name, weight in ema.models[0].state_dict().items():
+        torch.testing.assert_close(weight, start[name].lerp(student.state_dict()[name], 0.1))
+    shared = {w.data_ptr() for w in student.parameters()} & {w.data_ptr() for w in ema.parameters()}
+    assert len(shared) == len(list(base().parameters()))
+
+
+@pytest.mark.parametrize("targets", [["nothing"], []])
+def test_a_target_that_is_not_there_is_named(targets: list[str]):
+    with pytest.raises(ValueError, match=r"no layer called 'nothing'; this network has|targets, got 4 and \[\]"):
+        adapted(base(), 4, 8, targets)
+
+
+def test_it_is_named_before_anything_is_trained(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DMD2_RUN_ID", "now")
+    monkeypatch.setattr(sys, "argv", ["dmd2", "train", "lora=generator"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "LoRA finds no layer called 'to_q'; this network has" in capsys.readouterr().err
+    assert not list((tmp_path / "cache").glob("teachers/*.safetensors"))
+
+
+def test_the_published_one_for_sdxl_has_the_published_size():
+    """787 MB in float32."""
+    pytest.importorskip("diffusers", reason="diffusers is not installed: pip install dmd2[text]")
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        config = compose("train", overrides=["teacher=sdxl", "data=text_digits", "lora=generator"])
+    node = {**config.teacher.denoiser, "schedule": {"_target_": "torch.nn.Identity"}}
+    with torch.device("meta"):
+        student = build(config.lora.generator)(build(node).requires_grad_(False))
+    assert sum(weight.numel() for weight in student.parameters() if weight.requires_grad) == 196_751_360
+    assert sum(weight.numel() for weight in student.state_dict().values()) == 196_751_360
