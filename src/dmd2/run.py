@@ -41,6 +41,7 @@ from dmd2.runtime import (
     teacher_references,
 )
 from dmd2.scoring import device_of
+from dmd2.sharding import in_shards
 from dmd2.slurm import Requeue
 from dmd2.weights.store import save_weights
 
@@ -181,7 +182,7 @@ class Run:
             "seed": config["seed"],
         }
         write_json(self.folder / "summary.json", summary)
-        if status == "failed" or module is None or not iterations:
+        if status == "failed" or module is None or not iterations or in_shards(module):  # of other ranks, too
             return
         name, student = next(iter(module.students().items()))
         save_weights(student, self.folder / "checkpoints" / "student.safetensors", {"weights": name})
