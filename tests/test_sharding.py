@@ -1,14 +1,16 @@
 """Two processes that each hold half of all weights: what they compute, keep and send, and how their run goes on."""
 
+import json
 import os
-from itertools import pairwise
+import sys
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import pytest
 import torch
-from torch import Tensor, distributed, nn
+from safetensors.torch import load_file
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from dmd2 import ranks
@@ -17,11 +19,10 @@ from dmd2.errors import one_line
 from dmd2.launch import launch
 from dmd2.module import DMD
 from dmd2.replicas import Ranks, Replicas
-from dmd2.sharding import Shards, blocks_of, whole
+from dmd2.sharding import Shards, whole
 from test_module import Record, fit, module, objective, toy, weights
-from test_ranks import PLAYERS, BadOnRank1, started, ended, state
+from test_ranks import PLAYERS, TWO, BadOnRank1, ended, started, train
 
-FLOAT = 4
 ACCUMULATED = {"accumulate": 2, "critic_updates": 5, "ema": [0.9]}
 PLAIN = {"teacher": False, "recompute": False, "block": 1100}
 
@@ -41,12 +42,30 @@ def held(network: nn.Module) -> int:
     return sum(p.to_local().numel() if isinstance(p, DTensor) else p.numel() for p in network.parameters())
 
 
+def local(network: nn.Module) -> Tensor:
+    """This rank's shards of a network, copied."""
+    return torch.cat([p.detach().to_local().flatten() for p in network.parameters()])
+
+
 class Held(L.Callback):
-    """What this rank holds at the end, of networks and optimizers, and the average as it is while training."""
+    """What this rank holds at the end, of networks and optimizers, and the average; a block's passes on the way."""
+
+    num_passes = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, DMD)
+        pl_module.generator.model.dec[0].up.register_forward_hook(self.count)
+
+    def count(self, *_: Any) -> None:
+        self.num_passes += 1
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, DMD)
-        networks = {**{p: getattr(pl_module, p) for p in PLAYERS}, "ema": pl_module.ema, "teacher": pl_module.models.teacher}
+        networks = {
+            **{p: getattr(pl_module, p) for p in PLAYERS},
+            "ema": pl_module.ema,
+            "teacher": pl_module.models.teacher,
+        }
         self.elements = {name: held(network) for name, network in networks.items()}
         moments = [s["exp_avg"] for o in trainer.optimizers for s in o.state.values()]
         self.elements["optimizers"] = sum(m.to_local().numel() for m in moments)
@@ -68,14 +87,16 @@ def as_rank(folder: Path) -> None:
         watch = Held()
         dmd = together(module(**options), 10, Shards(**chosen), watch)
         found[name] = {"elements": watch.elements, "average": watch.average, "logs": dict(dmd.logs)}
+        found[name]["passes"] = watch.num_passes
         if ranks.rank() == 0:
             found[name] |= {player: weights(getattr(dmd, player)) for player in PLAYERS}
             found[name]["concluded"] = weights(dmd.ema.models[0]), weights(dmd.models.teacher)
     loss = objective()
     loss.critic["denoising"] = BadOnRank1(loss.critic["denoising"])
+    bad, before = module(loss, log_every=1), Record(lambda m: local(m.critic))
     with pytest.raises(FloatingPointError) as fault:
-        together(module(loss, log_every=1), 5, Shards(**PLAIN))
-    found["fault"] = str(fault.value)
+        together(bad, 5, Shards(**PLAIN), before)
+    found["fault"] = str(fault.value), *before.values[-2:], local(bad.critic)
     other = module()
     if ranks.rank() == 1:
         nn.init.ones_(next(other.critic.parameters()))
@@ -134,6 +155,7 @@ def test_what_is_cut_and_what_is_computed_again_changes_nothing(pair: list[dict[
     first, second = pair[0]["accumulated"], pair[0]["all"]
     for key in (*PLAYERS, "average"):
         assert torch.equal(first[key], second[key])
+    assert (first["passes"], second["passes"]) == (20, 24)  # two generator turns, each in two rounds
     for average, teacher in (first["concluded"], second["concluded"]):
         assert torch.equal(average, first["average"]) and torch.equal(teacher, weights(module().models.teacher))
 
@@ -143,10 +165,39 @@ def test_replicas_on_nodes_compute_the_same(pair: list[dict[str, Any]]) -> None:
         torch.testing.assert_close(pair[0]["nodes"][player], pair[0]["accumulated"][player], rtol=1e-4, atol=1e-5)
 
 
-def test_what_is_not_finite_on_one_rank_is_named_by_all(pair: list[dict[str, Any]]) -> None:
-    assert all(found["fault"] == pair[0]["fault"] for found in pair)
-    assert "iteration 3: critic/loss_denoising" in pair[0]["fault"]
+def test_what_is_not_finite_on_one_rank_is_skipped_and_named_by_all(pair: list[dict[str, Any]]) -> None:
+    for text, first, second, after in (found["fault"] for found in pair):
+        assert text == pair[0]["fault"][0] and "iteration 3: critic/loss_denoising" in text
+        assert torch.equal(second, after) and not torch.equal(first, second)
 
 
 def test_ranks_that_would_start_differently_are_named(pair: list[dict[str, Any]]) -> None:
     assert all("rank 1 of 2 starts with other weights" in found["differs"] for found in pair)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)  # four starts of Python a run, on machines that may be busy
+def test_a_run_goes_on_bit_by_bit_and_on_any_number_of_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    fsdp = ["trainer=fsdp", "trainer.strategy.teacher=true", *TWO[1:]]
+    for arguments in (
+        ["paths.run=whole", *fsdp],
+        ["paths.run=forked", "resume=whole/checkpoints/00000020.ckpt", *fsdp],
+    ):
+        code, text = ended(started(*arguments), 600)
+        assert code == 0, text
+    train("paths.run=alone", "data.batch_size=16", "resume=whole/checkpoints/00000020.ckpt",
+          "resume_allow=[world_size,data.batch_size]")  # fmt: skip
+    ends = {run: load(Path(run, "checkpoints", "00000040.ckpt")) for run in ("whole", "forked", "alone")}
+    for part in ("state_dict", "optimizer_states", "lr_schedulers"):
+        torch.testing.assert_close(ends["forked"][part], ends["whole"][part], rtol=0, atol=0)
+    torch.testing.assert_close(ends["alone"]["state_dict"], ends["whole"]["state_dict"], rtol=1e-3, atol=1e-4)
+    summaries = [json.loads(Path(run, "summary.json").read_text()) for run in ("whole", "forked")]
+    assert summaries[0]["students"] == summaries[1]["students"] and summaries[0]["status"] == "completed"
+    files = [{str(path.relative_to(run)) for path in Path(run).rglob("*")} for run in ("forked", "alone")]
+    assert files[0] == files[1]
+    student = load_file("whole/checkpoints/student.safetensors")
+    prefix = "ema.models.0."
+    expected = {k.removeprefix(prefix): v for k, v in ends["whole"]["state_dict"].items() if k.startswith(prefix)}
+    torch.testing.assert_close(student, expected, rtol=0, atol=0)

@@ -1,4 +1,4 @@
-"""Means over ranks of one network's gradients, and of the numbers logged beside them, in a single pass; their norm."""
+"""Means over ranks of one network's gradients and of the numbers logged beside them, in a single pass; the norm."""
 
 from collections.abc import Iterable, Iterator, Mapping
 

@@ -7,7 +7,6 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
 
-
 class Ranks(LightningEnvironment):
     """The processes as whoever started them named them."""
 

@@ -58,7 +58,7 @@ class Shards(Replicas):
             # A backward pass may start at a tapped layer: what is in no block then stays gathered until it is over.
             read = network is (teacher if module.critic.head_reads == "teacher" else module.critic.denoiser)
             blocks = list(blocks_of(network.model, self.block, network.taps))
-            shard(network.model, blocks, mesh=mesh, mp_policy=policy, reshard_after_forward=not read)
+            shard(network.model, blocks, mesh=mesh, mp_policy=policy, reshard_after_forward=None if read else True)
             for block in blocks if self.recompute else ():
                 block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # its class stays what it is
         if module.critic.head is not None:
@@ -75,7 +75,9 @@ class Shards(Replicas):
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Take this rank's part of the whole tensors in a checkpoint; its weights were read before they were cut."""
-        states = [cut_like(o, state) for o, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True)]
+        states = [
+            cut_like(o, state) for o, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True)
+        ]
         super().load_optimizer_state_dict({**checkpoint, "optimizer_states": states})
 
     def on_train_end(self) -> None:
