@@ -14,7 +14,6 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch import Tensor, distributed, nn
 
 from dmd2 import cli, ranks
@@ -25,7 +24,7 @@ from dmd2.launch import launch
 from dmd2.losses.turn import Logs, Turn
 from dmd2.module import DMD
 from dmd2.reduction import buckets
-from dmd2.replicas import Replicas
+from dmd2.replicas import Ranks, Replicas
 from test_module import Record, fit, module, objective, toy, weights
 
 COLLECTIVES = ("all_reduce", "broadcast", "all_gather", "all_gather_object", "broadcast_object_list", "barrier")
@@ -35,7 +34,7 @@ FLOAT = 4
 def together(dmd: DMD, max_steps: int, *callbacks: L.Callback) -> DMD:
     """Train as one of the ranks, at 8 samples a rank."""
     L.Trainer(
-        accelerator="cpu", devices=2, strategy=Replicas(), plugins=[LightningEnvironment()], max_steps=max_steps,
+        accelerator="cpu", devices=2, strategy=Replicas(), plugins=[Ranks()], max_steps=max_steps,
         callbacks=list(callbacks), logger=False, enable_progress_bar=False, enable_model_summary=False,
         enable_checkpointing=False, use_distributed_sampler=False,
     ).fit(dmd, datamodule=toy(batch_size=8))  # fmt: skip
@@ -107,6 +106,10 @@ def as_rank(folder: Path) -> None:
         together(other, 1)
     found["differs"] = str(differs.value)
     found["said"] = ranks.by_first(lambda: ranks.rank()), ranks.highest(ranks.rank() * 15)
+    ranks.leave()
+    found["started"] = ranks.started()
+    ranks.join(on_gpu=False)
+    found["again"] = state(together(module(accumulate=1, critic_updates=5), 10))
     torch.save(found, folder / f"{ranks.rank()}.pt")
     ranks.leave()
 
@@ -166,6 +169,13 @@ def test_words_on_the_host(pair: list[dict[str, Any]]) -> None:
     assert [found["said"] for found in pair] == [(0, 15), (0, 15)]
 
 
+def test_ranks_that_have_left_meet_again_for_the_next_run(pair: list[dict[str, Any]]) -> None:
+    for found in pair:
+        assert found["started"]
+        for player in PLAYERS:
+            assert torch.equal(found["again"][player], found["accumulate1"][player])
+
+
 def test_buckets_hold_neighbours_up_to_their_size() -> None:
     sizes = [[len(x) for x in bucket] for bucket in buckets([torch.zeros(n) for n in (2, 3, 9, 1, 1)], 5 * FLOAT)]
     assert sizes == [[2, 3], [9], [1, 1]]
@@ -198,9 +208,9 @@ def ended(process: subprocess.Popen[str], seconds: float) -> tuple[int, str]:
     return process.returncode, text
 
 
-def rank_1(process: subprocess.Popen[str], run: str) -> int:
-    """The process id of rank 1, as soon as there is a row in the log of a run."""
-    while not read_rows(Path(run, "metrics.csv")) and process.poll() is None:
+def rank_ids(process: subprocess.Popen[str], ready: Callable[[], Any]) -> list[int]:
+    """The process ids of the ranks of a run, as soon as it is `ready`."""
+    while not ready() and process.poll() is None:
         time.sleep(0.02)
     own = []
     for folder in Path("/proc").glob("[0-9]*"):
@@ -208,7 +218,12 @@ def rank_1(process: subprocess.Popen[str], run: str) -> int:
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
             if parent == process.pid and b"spawn_main" in (folder / "cmdline").read_bytes():
                 own.append(int(folder.name))
-    return sorted(own)[1]
+    return sorted(own)
+
+
+def has_row(run: str) -> Callable[[], Any]:
+    """Whether there is a row in the log of a run."""
+    return lambda: read_rows(Path(run, "metrics.csv"))
 
 
 @pytest.fixture(scope="module")
@@ -237,6 +252,15 @@ def end_of(run: str) -> dict[str, Any]:
     return load(Path(run, "checkpoints", "00000040.ckpt"))["state_dict"]
 
 
+def assert_same_end(run: str) -> None:
+    """Weights, averages, optimizers and scores are those of the undisturbed run, bit by bit."""
+    ends = [load(Path(name, "checkpoints", "00000040.ckpt")) for name in ("two", run)]
+    for part in ("state_dict", "optimizer_states", "lr_schedulers"):
+        torch.testing.assert_close(ends[1][part], ends[0][part], rtol=0, atol=0)
+    scores = [json.loads(Path(name, "summary.json").read_text())["students"] for name in ("two", run)]
+    assert scores[0] == scores[1]
+
+
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds ranks in /proc")
 
 
@@ -260,7 +284,7 @@ def test_a_run_of_two_ranks_ends_where_one_with_twice_the_batch_does() -> None:
 @pytest.mark.usefixtures("inside")
 def test_a_signal_to_one_rank_ends_both_and_the_run_goes_on_bit_by_bit() -> None:
     process = started("paths.run=stopped", *TWO)
-    os.kill(rank_1(process, "stopped"), signal.SIGTERM)
+    os.kill(rank_ids(process, has_row("stopped"))[1], signal.SIGTERM)
     code, text = ended(process, 60)
     assert code == 130, text
     summary = json.loads(Path("stopped/summary.json").read_text())
@@ -269,7 +293,7 @@ def test_a_signal_to_one_rank_ends_both_and_the_run_goes_on_bit_by_bit() -> None
     assert path is not None and int(path.stem) == summary["iterations"]
     code, text = ended(started("paths.run=stopped", "resume=auto", *TWO), 600)
     assert code == 0, text
-    torch.testing.assert_close(end_of("stopped"), end_of("two"), rtol=0, atol=0)
+    assert_same_end("stopped")
 
 
 @pytest.mark.slow
@@ -278,8 +302,25 @@ def test_a_signal_to_one_rank_ends_both_and_the_run_goes_on_bit_by_bit() -> None
 @pytest.mark.usefixtures("inside")
 def test_a_killed_rank_is_named_and_takes_the_others_along() -> None:
     process = started("paths.run=killed", *TWO)
-    os.kill(rank_1(process, "killed"), signal.SIGKILL)
+    os.kill(rank_ids(process, has_row("killed"))[1], signal.SIGKILL)
     code, text = ended(process, 60)
     assert code not in (0, 130)
     assert "rank 1 of 2 was killed by SIGKILL" in text
     assert json.loads(Path("killed/summary.json").read_text())["status"] == "failed"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)  # four starts of Python a run, on machines that may be busy
+@needs_proc
+@pytest.mark.usefixtures("inside")
+def test_a_run_whose_ranks_are_all_killed_goes_on_by_itself_bit_by_bit() -> None:
+    own = ["paths.run=lost", "resume=auto", "data.num_workers=1", *TWO]
+    process = started(*own)
+    for number in rank_ids(process, Path("lost/checkpoints/00000020.ckpt").exists):
+        os.kill(number, signal.SIGKILL)
+    code, text = ended(process, 60)
+    assert code not in (0, 130) and "was killed by SIGKILL" in text
+    assert not Path("lost/summary.json").exists(), "it was too fast to be killed"
+    code, text = ended(started(*own), 600)
+    assert code == 0, text
+    assert_same_end("lost")

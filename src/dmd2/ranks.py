@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
+from itertools import count
 from typing import Any, TypeVar
 
 import torch
@@ -25,10 +26,12 @@ def started() -> bool:
 
 
 def join(on_gpu: bool) -> None:
-    """Meet the other ranks: gradients go over NCCL or gloo, words over gloo."""
+    """Meet the other ranks, who have met as often: gradients go over NCCL or gloo, words over gloo."""
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    distributed.init_process_group("nccl" if on_gpu else "gloo")
+    store, own, num = _meeting_place()
+    fresh = distributed.PrefixStore(f"meeting {next(_meetings)}", store)  # the last one's addresses are stale
+    distributed.init_process_group("nccl" if on_gpu else "gloo", store=fresh, rank=own, world_size=num)
     _host()
 
 
@@ -95,6 +98,14 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
         found.update(name.encode())
         found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return found.hexdigest()
+
+
+_meetings = count()
+
+
+@cache
+def _meeting_place() -> Any:
+    return next(distributed.rendezvous("env://"))
 
 
 @cache

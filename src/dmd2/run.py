@@ -40,6 +40,7 @@ from dmd2.runtime import (
     real_references,
     teacher_references,
 )
+from dmd2.sharding import in_shards
 from dmd2.slurm import Requeue
 from dmd2.weights.store import save_weights
 
@@ -185,7 +186,7 @@ class Run:
         except OSError:
             if status != "failed":  # else a full disk may be why, and has been said
                 raise
-        if status == "failed" or module is None or not iterations:
+        if status == "failed" or module is None or not iterations or in_shards(module):  # of other ranks, too
             return
         name, student = next(iter(module.students().items()))
         said = {"weights": name, "teacher": self.teacher}

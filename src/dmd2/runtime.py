@@ -12,7 +12,6 @@ from typing import Any
 import lightning as L
 import torch
 from hydra.utils import get_object, instantiate
-from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
@@ -33,6 +32,7 @@ from dmd2.pretrain import Pretrain
 from dmd2.quiet import quiet
 from dmd2.randomness import seeded
 from dmd2.ranks import by_first, rank
+from dmd2.replicas import Ranks
 from dmd2.sampling import Heun
 from dmd2.scoring import References, Scoring
 from dmd2.weights.architecture import check_architecture
@@ -171,7 +171,7 @@ def build_trainer(config: Config, max_steps: int, callbacks: list[L.Callback], l
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=bool(io),
-        plugins=[*io, LightningEnvironment()],  # named, or Lightning would answer Slurm's signals in its own way
+        plugins=[*io, Ranks()],  # named, or Lightning would answer Slurm's signals in its own way
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
     )

@@ -7,6 +7,7 @@ import lightning as L
 
 from dmd2.module import DMD
 from dmd2.scoring import References, Scoring, best
+from dmd2.sharding import whole
 
 
 class Evaluation(L.Callback):
@@ -46,7 +47,9 @@ class Evaluation(L.Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Score the teacher first: without it no score can be read."""
-        self.references |= self.score_teacher()
+        assert isinstance(pl_module, DMD)
+        with whole(pl_module.models.teacher):
+            self.references |= self.score_teacher()
         if self.owed is not None:
             self.score(trainer, pl_module, **self.owed)
 
@@ -63,11 +66,11 @@ class Evaluation(L.Callback):
         """Score all weights, as of `iteration`, at the first `num_sizes` numbers of samples; owed if told to stop."""
         assert isinstance(pl_module, DMD)
         self.owed = {"iteration": iteration, "num_sizes": num_sizes}
+        scores = {}
         try:
-            scores = {
-                name: self.scoring.student(network, lambda: trainer.should_stop, num_sizes)
-                for name, network in pl_module.students().items()
-            }
+            for name, network in pl_module.students().items():
+                with whole(network):
+                    scores[name] = self.scoring.student(network, lambda: trainer.should_stop, num_sizes)
         except InterruptedError:
             return
         self.owed = None

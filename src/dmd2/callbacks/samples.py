@@ -9,6 +9,7 @@ from lightning.pytorch.loggers import WandbLogger
 from dmd2.module import DMD
 from dmd2.pictures import picture
 from dmd2.scoring import Scoring
+from dmd2.sharding import whole
 
 
 class Samples(L.Callback):
@@ -28,13 +29,16 @@ class Samples(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Draw when it is time, on rank 0 alone."""
-        if trainer.global_step % self.every or not trainer.is_global_zero:
+        """Draw when it is time, on all ranks, which may each hold a part of the weights; rank 0 keeps it."""
+        if trainer.global_step % self.every:
             return
         assert isinstance(pl_module, DMD)
         name, network = next(iter(pl_module.students().items()))
         maker = self.scoring.student_maker(network)
-        x0, _ = self.scoring.numbered(pl_module.device).make(maker, range(self.num_samples))
+        with whole(network):
+            x0, _ = self.scoring.numbered(pl_module.device).make(maker, range(self.num_samples))
+        if not trainer.is_global_zero:
+            return
         path = self.folder / f"{trainer.global_step:08d}.png"
         picture({f"{name}, iteration {trainer.global_step}": self.scoring.data.to_pixels(x0)}, path)
         for logger in trainer.loggers:
