@@ -130,7 +130,7 @@ def test_every_experiment_runs(experiment: str, folder: Path, capsys: pytest.Cap
     overrides = only_its_user_has(full, images(folder / "images"))
     overrides = published(full, folder) if full.teacher.pretrain is None else [*overrides, *TRAINED_HERE]
     if full.pairs is not None:
-        overrides += ["pairs.num_pairs=8", "pairs.batch_size=4", "pairs.num_steps=2"]
+        overrides += ["pairs.num_pairs=8", "pairs.batch_size=4", "pairs.solver.num_steps=2"]
     sys.argv = ["dmd2", "train", f"experiment={experiment}", *SMALL, *overrides]
     cli.main()
     run = folder / "runs" / experiment / "now"

@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[1] / "src" / "dmd2"
 # From the ground up. A name stands for a module or for a whole package; a package may import its own modules.
 FLOORS = (
     {"", "randomness", "quiet", "files", "ranks", "reduction", "launch", "replicas", "slurm"},
-    {"schedules", "sizes", "conditioning", "learning_rate", "ema", "faults", "weights", "jobs"},
-    {"losses.functional", "losses.weighting", "losses.distances", "metrics", "data"},
+    {"schedules", "sizes", "conditioning", "learning_rate", "ema", "faults", "weights", "jobs", "pipelines"},
+    {"losses.functional", "losses.weighting", "losses.distances", "metrics", "data", "autoencoder"},
     {"nets", "text"},
     {"sampling", "losses"},
     {"generation", "guarded", "checkpoints"},
@@ -21,12 +21,13 @@ FLOORS = (
     {"scoring", "pictures", "config"},
     {"callbacks", "report", "errors", "resuming", "hardware", "named_files", "site"},
     {"runtime"},
+    {"derived"},
     {"run", "students", "benchmarks", "comparison"},
     {"sweep"},
     {"commands"},
     {"cli"},
 )
-KNOW_DATA = {"scoring", "callbacks", "report", "runtime", "run", "students", "benchmarks", "commands", "data"}
+KNOW_DATA = {"scoring", "callbacks", "report", "runtime", "derived", "run", "students", "benchmarks", "commands", "data"}
 ROOMS = {
     "hydra": {"runtime", "config", "errors", "sweep", "cli", "commands"},
     "omegaconf": {"runtime", "run", "students", "config", "errors", "site", "sweep", "cli", "commands"},
@@ -44,7 +45,8 @@ ROOMS = {
         "data",
     },
     "wandb": {"callbacks.wandb"},
-    "diffusers": {"nets.unet"},
+    "diffusers": {"nets.unet", "autoencoder"},
+    "huggingface_hub": {"pipelines"},
     "transformers": {"metrics.dino", "text.clip", "text.tiny"},
 }
 OPTIONAL = {
@@ -58,6 +60,7 @@ OPTIONAL = {
     "wandb",
     "diffusers",
     "transformers",
+    "huggingface_hub",
 }
 OPTIONAL |= {"torchmetrics"}  # its LPIPS imports torchvision
 

@@ -87,10 +87,11 @@ SECTIONS: dict[str, set[str]] = {
         "launcher",
     },
     "teacher": {
-        "sigma_data", "weighting", "guidance", "denoiser", "conditioner", "head", "url", "weights", "pretrain",
+        "sigma_data", "weighting", "guidance", "denoiser", "conditioner", "autoencoder", "head", "url", "source",
+        "variant", "dtype", "weights", "pretrain",
     },
     "teacher.pretrain": {"max_iterations", "data", "module"},
-    "pairs": {"num_pairs", "batch_size", "dtype", "num_steps"},
+    "pairs": {"num_pairs", "batch_size", "dtype", "solver", "at_once"},
     "checkpoint": {"every", "keep"},
     "optimizer": {"generator", "critic", "lr_factor"},
     "paths": {"runs", "cache", "run"},

@@ -3,9 +3,7 @@
 import copy
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,6 @@ import torch
 from hydra.utils import get_object, instantiate
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import OmegaConf
-from tqdm import tqdm
 
 from dmd2.callbacks.checkpoint import Checkpoint
 from dmd2.callbacks.interrupt import Interrupt
@@ -22,9 +19,7 @@ from dmd2.callbacks.progress import Progress
 from dmd2.conditioning import Conditioner
 from dmd2.config import Config
 from dmd2.data.base import DataModule
-from dmd2.data.pairs import PairWriter
-from dmd2.files import alone, sha256, write_json
-from dmd2.generation import Numbered, TeacherMaker
+from dmd2.files import alone, sha256
 from dmd2.hardware import one_process, trainer_of
 from dmd2.losses.objective import Objective
 from dmd2.losses.view import Models
@@ -35,9 +30,7 @@ from dmd2.nets.denoiser import Denoiser
 from dmd2.pretrain import Pretrain
 from dmd2.quiet import quiet
 from dmd2.randomness import seeded
-from dmd2.ranks import by_first, rank
-from dmd2.sampling import FewStepSampler, Heun
-from dmd2.scoring import References, Scoring
+from dmd2.sampling import FewStepSampler
 from dmd2.weights.architecture import check_architecture
 from dmd2.weights.store import load_weights, names_in, read_metadata, save_weights
 
@@ -113,7 +106,13 @@ def give_weights(teacher: Teacher, config: Config) -> None:
         with alone(teacher.path):
             if not teacher.path.exists():
                 save_weights(train_teacher(config, teacher), teacher.path)
-    load_weights(teacher.denoiser, teacher.path)
+    load_denoiser(teacher.denoiser, teacher.path)
+
+
+def load_denoiser(denoiser: Denoiser, path: Path) -> None:
+    """Fill a denoiser from a file of ours, or from one of its network alone, as diffusers writes them."""
+    is_ours = any(name.startswith("model.") for name in names_in(path))
+    load_weights(denoiser if is_ours else denoiser.model, path)
 
 
 def load_fitting(denoiser: Denoiser, path: Path, section: Config) -> None:
@@ -121,7 +120,7 @@ def load_fitting(denoiser: Denoiser, path: Path, section: Config) -> None:
     if "model" in section["denoiser"]:
         model = get_object(section["denoiser"]["model"]["_target_"])
         check_architecture(path, read_metadata(path), section, model)
-    load_weights(denoiser, path)
+    load_denoiser(denoiser, path)
 
 
 def check_fit(denoiser: Denoiser, conditioner: Conditioner, data: DataModule) -> None:
@@ -180,28 +179,6 @@ def build_trainer(config: Config, max_steps: int, callbacks: list[L.Callback], l
     )
 
 
-def make_pairs(config: Config, teacher: Teacher, data: DataModule) -> Path:
-    """DMD's noise-image pairs of this teacher, made once; begun again, it goes on where it stopped."""
-    section = config["pairs"]
-    key = key_of(teacher.key, section["num_steps"], section["dtype"], config["teacher"]["guidance"])
-    folder = Path(config["paths"]["cache"]) / "pairs" / f"{key}-{section['num_pairs']}"
-    with alone(folder):
-        writer = PairWriter(folder, section["num_pairs"], data.shape, section["dtype"], key)
-        maker = TeacherMaker(
-            teacher.denoiser, teacher.conditioner, Heun(section["num_steps"]), config["teacher"]["guidance"]
-        )
-        device = device_for(config)
-        teacher.denoiser.to(device)
-        teacher.conditioner.to(device)
-        numbered = Numbered(data.shape, teacher.conditioner.num_classes, 1, device)
-        with tqdm(total=section["num_pairs"], initial=writer.complete, desc="pairs", unit="pair") as bar:
-            while writer.complete < section["num_pairs"]:
-                rows = range(section["num_pairs"])[writer.complete : writer.complete + 500]
-                writer.append(*numbered.pairs(maker, rows))
-                bar.update(len(rows))
-    return folder
-
-
 def check_objective(objective: Objective, config: Config, data: DataModule) -> None:
     """Raise ValueError where a loss term needs what there is not."""
     provided = data.provides() | ({"pairs"} if config["pairs"] is not None else set())
@@ -217,31 +194,6 @@ def check_objective(objective: Objective, config: Config, data: DataModule) -> N
         raise ValueError(f"head_reads={config['head_reads']}, and no loss term has a head; choose a loss with a GAN")
     if "head" in objective.needs and not config["teacher"]["denoiser"].get("taps"):
         raise ValueError("a GAN term needs features; name layers with teacher.denoiser.taps=[LAYER,...]")
-
-
-def real_references(config: Config, scoring: Scoring) -> References:
-    """The scores to compare with that need no teacher; kept under the data's and the metric's key."""
-    key = key_of(config["metric"], scoring.data.fingerprint())
-    return kept(config, key, partial(scoring.real_references, device_for(config)))
-
-
-def teacher_references(config: Config, scoring: Scoring, teacher: Teacher) -> References:
-    """The teacher's scores; kept under its key and the metric's."""
-    guidance = config["teacher"]["guidance"]
-    key = key_of(teacher.key, config["metric"], guidance, scoring.data.fingerprint())
-    return kept(config, key, partial(scoring.teacher_references, teacher.denoiser, guidance))
-
-
-def kept(config: Config, key: str, make: Callable[[], References]) -> References:
-    """References from the cache, or made and kept there: they do not depend on the run."""
-    path = Path(config["paths"]["cache"]) / "references" / f"{key}.json"
-    if not by_first(path.exists):
-        print("scoring what to compare with, once")
-        found = make()
-        if rank() == 0:
-            write_json(path, found)
-        return found
-    return json.loads(path.read_text())
 
 
 def build_module(
@@ -267,6 +219,7 @@ def build_module(
         sampler,
         {player: optimizer[player] for player in ("generator", "critic")},
         optimizer["lr_factor"],
+        data.shape,
         **{key: config[key] for key in MODULE_KEYS},
     )
     try:
@@ -293,6 +246,8 @@ def begin(module: DMD, teacher: Teacher, config: Config) -> None:
     for key, network in (("weights", module.generator), ("critic_weights", module.critic.denoiser)):
         if config[key] is None:  # else `build_module` has read them
             network.load_state_dict(state)
+    if (dtype := config["teacher"].get("dtype")) is not None:  # the students stay in float32
+        teacher.denoiser.model.to(getattr(torch, dtype))
     module.ema.begin(module.generator)
 
 
