@@ -12,6 +12,7 @@ import torch
 from hydra.utils import get_object, instantiate
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import OmegaConf
+from torch import nn
 
 from dmd2.callbacks.checkpoint import Checkpoint
 from dmd2.callbacks.interrupt import Interrupt
@@ -190,6 +191,8 @@ def check_objective(objective: Objective, config: Config, data: DataModule) -> N
         )
     if config["pairs"] is not None and "pairs" not in objective.needs:
         raise ValueError("pairs would be made, and no loss term reads them; type pairs=null, or loss=dmd")
+    if config["pairs"] is not None and config["teacher"].get("autoencoder") and config["pairs"]["dtype"] == "uint8":
+        raise ValueError("latents do not fit into uint8; type pairs.dtype=float16")
     if config["head_reads"] != "critic" and "head" not in objective.needs:
         raise ValueError(f"head_reads={config['head_reads']}, and no loss term has a head; choose a loss with a GAN")
     if "head" in objective.needs and not config["teacher"]["denoiser"].get("taps"):
@@ -247,7 +250,7 @@ def begin(module: DMD, teacher: Teacher, config: Config) -> None:
         if config[key] is None:  # else `build_module` has read them
             network.load_state_dict(state)
     if (dtype := config["teacher"].get("dtype")) is not None:  # the students stay in float32
-        teacher.denoiser.model.to(getattr(torch, dtype))
+        nn.Module.to(teacher.denoiser.model, getattr(torch, dtype))  # diffusers' own warns of what it does not do
     module.ema.begin(module.generator)
 
 

@@ -49,7 +49,8 @@ class Prompts(Captioned):
     def load(self) -> tuple[Split, Split, list[str]]:
         nothing = np.float16(0)  # of the right shape, in no memory, and in no batch
         splits = (
-            Split(np.broadcast_to(nothing, (num, *self.codec.shape)), np.arange(num)) for num in (len(self.captions), 0)
+            Split(np.broadcast_to(nothing, (num, *self.codec.shape)), np.arange(num, dtype=np.int64))
+            for num in (len(self.captions), 0)
         )
         return (*splits, self.captions)  # type: ignore[return-value]
 
