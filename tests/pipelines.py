@@ -1,4 +1,4 @@
-"""A pipeline of diffusers in small, with random weights, saved as the published ones are; and overrides that fit it."""
+"""A pipeline of diffusers in small, with random weights, saved as published ones are; and overrides that fit it."""
 
 from pathlib import Path
 
@@ -18,8 +18,8 @@ UNET = {
     "sample_size": 8,
 }
 XL = {
-    "cross_attention_dim": 32, "addition_embed_type": "text_time", "addition_time_embed_dim": 4,
-    "projection_class_embeddings_input_dim": 24 + 6, "transformer_layers_per_block": [1, 1],
+    "cross_attention_dim": 32, "use_linear_projection": True, "transformer_layers_per_block": [1, 1],
+    "addition_embed_type": "text_time", "addition_time_embed_dim": 4, "projection_class_embeddings_input_dim": 24 + 6,
 }  # fmt: skip
 SHRUNKEN = [
     *(f"+teacher.denoiser.model.{key}={value}".replace(" ", "") for key, value in UNET.items()),

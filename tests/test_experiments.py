@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from dmd2 import cli
-from dmd2.config import check_options, config_folder, resolved
+from dmd2.config import check_options, config_folder, missing_keys, resolved
 from dmd2.data.decode import Decoder
 from dmd2.data.recipes import latents
 from dmd2.nets.critic import Critic
@@ -87,7 +87,7 @@ def only_its_user_has(config: DictConfig, source: Path) -> list[str]:
     values = {
         "data.source": source, "data.resolution": 32, "data.captions.source": source, "teacher.source": source
     }  # fmt: skip
-    return [f"{key}={values[key]}" for key in OmegaConf.missing_keys(config)]
+    return [f"{key}={values[key]}" for key in missing_keys(OmegaConf.to_container(config))]
 
 
 def images(folder: Path) -> Path:
@@ -127,7 +127,7 @@ def captioned(folder: Path) -> Path:
 
 
 def pipeline(full: DictConfig, folder: Path) -> list[str]:
-    """Overrides for an experiment on a pipeline of diffusers: a small one, its latents, and its start if it has any."""
+    """Overrides for an experiment on a pipeline of diffusers: a small one, its latents, and what it starts from."""
     name = full.name.split("_")[0]
     overrides = [*shrunken(name), f"teacher.source={save_pipeline(folder / name, name)}"]
     (folder / "captions.txt").write_text("a dot\na red dot\n")

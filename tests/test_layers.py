@@ -27,7 +27,18 @@ FLOORS = (
     {"commands"},
     {"cli"},
 )
-KNOW_DATA = {"scoring", "callbacks", "report", "runtime", "derived", "run", "students", "benchmarks", "commands", "data"}
+KNOW_DATA = {
+    "scoring",
+    "callbacks",
+    "report",
+    "runtime",
+    "derived",
+    "run",
+    "students",
+    "benchmarks",
+    "commands",
+    "data",
+}
 ROOMS = {
     "hydra": {"runtime", "config", "errors", "sweep", "cli", "commands"},
     "omegaconf": {"runtime", "run", "students", "config", "errors", "site", "sweep", "cli", "commands"},
@@ -61,6 +72,7 @@ OPTIONAL = {
     "diffusers",
     "transformers",
     "huggingface_hub",
+    "pyarrow",
 }
 OPTIONAL |= {"torchmetrics"}  # its LPIPS imports torchvision
 

@@ -19,6 +19,9 @@ class Identity:
     def __init__(self, shape: tuple[int, ...] | list[int]) -> None:
         self.shape = tuple(shape)
 
+    def require(self) -> None:
+        """Nothing is needed."""
+
     def decode(self, latents: Tensor) -> Tensor:
         """The same."""
         return latents
@@ -48,6 +51,10 @@ class VAE:
         self.shape = (channels, resolution // factor, resolution // factor)
         self._network: nn.Module | None = None
 
+    def require(self) -> None:
+        """Raise FileNotFoundError where there is no such VAE; a cheap look, before anything slow."""
+        file_of(self.source, str(Path(self.subfolder) / "config.json"))
+
     @property
     def network(self) -> Any:
         """The network, read when first asked for.
@@ -57,7 +64,7 @@ class VAE:
         if self._network is None:
             import diffusers  # noqa: PLC0415
 
-            file_of(self.source, str(Path(self.subfolder) / "config.json"))
+            self.require()
             loader = getattr(diffusers, self.kind)
             network = loader.from_pretrained(self.source, subfolder=self.subfolder or None, torch_dtype=self.dtype)
             self._check(network.config)
@@ -115,7 +122,9 @@ class TinyVAE(VAE):
 
     def _check(self, config: Any) -> None:
         if config["latent_channels"] != self.shape[0]:
-            raise ValueError(f"{self.source} reads {config['latent_channels']} channels, the latents are {self.shape}")
+            raise ValueError(
+                f"{self.source} reads {config['latent_channels']} channels, the latents are {self.shape}"
+            )
 
     def encode(self, images: Tensor, noise: Tensor) -> Tensor:
         raise ValueError(f"{self.source} has no posterior to draw from; encode with the VAE that it imitates")

@@ -21,8 +21,16 @@ def config_folder() -> Path:
 
 def complete(composed: DictConfig) -> None:
     """Raise ValueError that names a key which must be given and was not."""
-    if missing := sorted(OmegaConf.missing_keys(composed)):
+    if missing := missing_keys(OmegaConf.to_container(composed)):
         raise ValueError(f"no value for {', '.join(missing)}; type {' '.join(f'{key}=VALUE' for key in missing)}")
+
+
+def missing_keys(node: Any, path: str = "") -> list[str]:
+    """The keys of nested containers that have no value yet, in order; what only refers to them is none."""
+    items = sorted(node.items()) if isinstance(node, dict) else []
+    return [key for name, item in items for key in missing_keys(item, f"{path}.{name}")] + [path[1:]] * (
+        node == "???"
+    )
 
 
 def check_options(composed: DictConfig, verb: str) -> None:

@@ -2,8 +2,9 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
-PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
+PREDICTIONS: dict[str, Any] = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 """Our names of what diffusers' schedulers call `prediction_type`."""
 
 
@@ -37,7 +38,8 @@ def weights_of(source: str | Path, variant: str | None) -> Path:
 
 def check_prediction(source: str | Path, prediction: str) -> None:
     """Raise ValueError where a pipeline's scheduler says that its network predicts something else."""
-    said = json.loads(file_of(source, "scheduler/scheduler_config.json").read_text()).get("prediction_type", "epsilon")
+    config = json.loads(file_of(source, "scheduler/scheduler_config.json").read_text())
+    said = config.get("prediction_type", "epsilon")  # older files do not say
     if PREDICTIONS.get(said) != prediction:
         raise ValueError(
             f"{source} predicts {said}, and this configuration has teacher.denoiser.prediction={prediction}; "

@@ -1,4 +1,4 @@
-"""From the names of a source's files to captioned images: text beside each, as webdataset has it, or one metadata.jsonl."""
+"""From the names of a source's files to captioned images: text beside each, as in webdataset, or a metadata.jsonl."""
 
 from pathlib import Path, PurePosixPath
 
@@ -34,8 +34,8 @@ def captioned(source: Path, column: str) -> Layout:
     names = in_order(names, source)
     if bare := [name for name in names if _key(PurePosixPath(name)) not in texts]:
         raise ValueError(
-            f"{len(bare)} of {len(names)} images in {source} have no caption, e.g. {bare[0]}; put a .txt beside each, "
-            f'or {METADATA} with "file_name" and "{column}"'
+            f"{len(bare)} of {len(names)} images in {source} have no caption, e.g. {bare[0]}; put a .txt beside "
+            f'each, or {METADATA} with "file_name" and "{column}"'
         )
     captions = [texts[_key(PurePosixPath(name))] for name in names]
     return Layout(names, [], {name: i for i, name in enumerate(names)}, captions)

@@ -16,6 +16,10 @@ class Codec(Protocol):
 
     shape: tuple[int, ...]
 
+    def require(self) -> None:
+        """Raise FileNotFoundError where its files are not there."""
+        ...
+
     def identity(self) -> dict[str, Any]:
         """What latents must share to be of one kind."""
         ...
@@ -32,7 +36,7 @@ class Codec(Protocol):
 class Encoded:
     """Float16 latents of images, to be kept: a draw from each one's posterior, which depends on its row alone."""
 
-    dtype = np.float16
+    dtype: type = np.float16
 
     def __init__(self, codec: Codec) -> None:
         self.codec, self.shape = codec, codec.shape

@@ -34,6 +34,7 @@ class Latents(Captioned):
                 f"there are no prepared latents at {self.source}; type dmd2 prepare recipe=latents "
                 f"source=IMAGES out={self.source}"
             )
+        super().prepare_data()
         theirs, ours = read_manifest(self.source).get("autoencoder"), self.codec.identity()
         if theirs is None:
             raise ValueError(f"{self.source} holds prepared images, not latents; type data=images")
@@ -48,7 +49,9 @@ class Latents(Captioned):
     def load(self) -> tuple[Split, Split, list[str]]:
         train, test, captions = open_prepared(self.source)
         if captions != self.captions[: len(captions)]:
-            raise ValueError(f"data.captions do not begin with those of {self.source}; name it first in captions.source")
+            raise ValueError(
+                f"data.captions do not begin with those of {self.source}; name it first in captions.source"
+            )
         return train, test, self.captions
 
     def identity(self) -> dict[str, Any]:

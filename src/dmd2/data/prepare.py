@@ -52,7 +52,7 @@ class Kept(Protocol):
 class Pixels:
     """The pixels themselves."""
 
-    dtype = np.uint8
+    dtype: type = np.uint8
 
     def __init__(self, decoder: Decoder) -> None:
         self.shape = (decoder.channels, decoder.resolution, decoder.resolution)
@@ -81,7 +81,8 @@ def prepare(
         raise ValueError(f"broken must be {' or '.join(get_args(Broken))}, got {broken}")
     if folder.exists() and not is_prepared(folder) and any(folder.iterdir()):
         raise ValueError(f"{folder} holds other things; choose another place for what is prepared")
-    unfinished, kept = folder.with_name(f"{folder.name}.partial"), kept or Pixels(decoder)
+    unfinished = folder.with_name(f"{folder.name}.partial")
+    kept = kept or Pixels(decoder)
     with alone(folder):
         unfinished.mkdir(exist_ok=True)
         if is_prepared(folder):

@@ -30,6 +30,10 @@ class Captioned(DataModule):
             raise ValueError("what is said of left and right would be wrong in a mirror; set data.flip=false")
         self.captions, self.codec = list(captions), autoencoder
 
+    def prepare_data(self) -> None:
+        """See that pictures can be made, before hours are spent."""
+        self.codec.require()
+
     def identity(self) -> dict[str, Any]:
         return {"captions": hashlib.sha256(json.dumps(self.captions).encode()).hexdigest()}
 

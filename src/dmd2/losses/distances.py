@@ -12,6 +12,10 @@ from torch.nn.functional import interpolate, mse_loss
 class Decoder(Protocol):
     """What makes images [B, 3, H, W] of latents; gradients flow through."""
 
+    def require(self) -> None:
+        """Raise FileNotFoundError where its files are not there."""
+        ...
+
     def decode(self, latents: Tensor) -> Tensor: ...
 
 
@@ -54,6 +58,7 @@ class Decoded(nn.Module):
 
     def __init__(self, autoencoder: Decoder, distance: Callable[[Tensor, Tensor], Tensor]) -> None:
         super().__init__()
+        autoencoder.require()  # now, and not when pairs were made for it
         self.autoencoder, self.distance = autoencoder, distance
 
     def forward(self, image: Tensor, target: Tensor) -> Tensor:
