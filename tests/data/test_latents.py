@@ -142,10 +142,10 @@ def test_latents_of_another_kind_than_the_teacher_s_are_refused_by_both_values(t
 
 def test_other_captions_may_follow(tmp_path: Path):
     made(beside(tmp_path / "images"), tmp_path / "out")
-    (tmp_path / "more.txt").write_text("another\n\n a third \n")
+    (tmp_path / "more.txt").write_text("another\n\n a\u2028third \n", encoding="utf-8")
     table = captions.read([str(tmp_path / "out"), str(tmp_path / "more.txt")])
     data = opened(tmp_path / "out", captions=table)
-    assert table[5:] == ["another", "a third"] and data.num_classes == 7 and len(data.train) == 5
+    assert table[5:] == ["another", "a\u2028third"] and data.num_classes == 7 and len(data.train) == 5
 
 
 KILLED = """

@@ -42,5 +42,5 @@ def captioned(source: Path, column: str) -> Layout:
 
 
 def _key(path: PurePosixPath) -> str:
-    """What an image and its caption share: the name up to the first dot, as webdataset says."""
-    return str(path.parent / path.name.partition(".")[0])
+    """What an image and its caption share: the name without its last suffix."""
+    return str(path.with_suffix(""))

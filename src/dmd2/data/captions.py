@@ -28,15 +28,15 @@ def read(source: str | Sequence[str], column: str = "caption") -> list[str]:
         return [caption for path in source for caption in read(path, column)]
     path = Path(source)
     if not path.exists():
-        raise FileNotFoundError(f"no captions at {path}; a file of captions is .txt, .jsonl, .csv or .parquet")
+        raise FileNotFoundError(f"no captions at {path}; name a {KINDS}, or what dmd2 prepare recipe=latents made")
     if path.is_dir():
         captions = read_manifest(path)["class_names"] if is_prepared(path) else []
     elif path.suffix == ".txt":
-        captions = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+        captions = [line for _, line in _lines(path)]
     elif path.suffix in ROWS:
         captions = [caption_of(row, column, f"row {i} of {path}") for i, row in enumerate(ROWS[path.suffix](path))]
     else:
-        raise ValueError(f"cannot read captions from {path}; take .txt, .jsonl, .csv or .parquet")
+        raise ValueError(f"cannot read captions from {path}; name a {KINDS}")
     if not captions:
         raise ValueError(f"there are no captions in {path}")
     return captions
@@ -50,10 +50,15 @@ def caption_of(row: Any, column: str, where: str) -> str:
     return str(row[column] or "")
 
 
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a file that are not empty, with their numbers; a file's, not a string's, which have more ends."""
+    with path.open(encoding="utf-8") as file:
+        yield from ((i, line.strip()) for i, line in enumerate(file, 1) if line.strip())
+
+
 def _jsonl(path: Path) -> Iterator[Any]:
-    for i, line in enumerate(path.read_text().splitlines(), 1):
-        if line.strip():
-            yield parsed(line, f"line {i} of {path}")
+    for i, line in _lines(path):
+        yield parsed(line, f"line {i} of {path}")
 
 
 def parsed(text: str | bytes, where: str) -> Any:
@@ -65,7 +70,7 @@ def parsed(text: str | bytes, where: str) -> Any:
 
 
 def _csv(path: Path) -> Iterator[Any]:
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         yield from csv.DictReader(file)
 
 
@@ -80,3 +85,4 @@ def _parquet(path: Path) -> Iterator[Any]:
 
 ROWS = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
 """Readers of tables, row by row, by suffix."""
+KINDS = ".txt, .jsonl, .csv or .parquet"

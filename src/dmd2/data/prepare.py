@@ -55,7 +55,7 @@ class Pixels:
     dtype: type = np.uint8
 
     def __init__(self, decoder: Decoder) -> None:
-        self.shape = (decoder.channels, decoder.resolution, decoder.resolution)
+        self.shape: tuple[int, ...] = (decoder.channels, decoder.resolution, decoder.resolution)
 
     def about(self) -> dict[str, Any]:
         return {}
