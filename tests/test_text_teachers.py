@@ -89,6 +89,7 @@ def test_latents_are_scored_and_shown_as_images(folder: Path):
         "metric=digits",
         "~metric.suite.detectors.classes",
         "~metric.suite.metrics.accuracy",
+        "~metric.suite.metrics.nearest",
         "metric.baselines={}",
     ]
     scored += ["metric.num_samples=12", "metric.teacher_steps=[1]", EVERY]

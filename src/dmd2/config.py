@@ -27,10 +27,9 @@ def complete(composed: DictConfig) -> None:
 
 def missing_keys(node: Any, path: str = "") -> list[str]:
     """The keys of nested containers that have no value yet, in order; what only refers to them is none."""
-    items = sorted(node.items()) if isinstance(node, dict) else []
-    return [key for name, item in items for key in missing_keys(item, f"{path}.{name}")] + [path[1:]] * (
-        node == "???"
-    )
+    if not isinstance(node, dict):
+        return [path[1:]] if node == "???" else []
+    return [key for name in sorted(node) for key in missing_keys(node[name], f"{path}.{name}")]
 
 
 def check_options(composed: DictConfig, verb: str) -> None:
