@@ -20,11 +20,11 @@ from dmd2.scoring import References, Scoring
 def make_pairs(config: Config, teacher: Teacher, data: DataModule) -> Path:
     """DMD's noise-image pairs of this teacher, made once; begun again, it goes on where it stopped."""
     section = config["pairs"]
-    key = key_of(teacher.key, section["solver"], section["dtype"], config["teacher"]["guidance"])
+    guidance, storage = config["teacher"]["guidance"], config["teacher"].get("dtype")
+    key = key_of(teacher.key, section["solver"], section["dtype"], guidance, storage)
     folder = Path(config["paths"]["cache"]) / "pairs" / f"{key}-{section['num_pairs']}"
     with alone(folder):
         writer = PairWriter(folder, section["num_pairs"], data.shape, section["dtype"], key)
-        guidance = config["teacher"]["guidance"]
         maker = TeacherMaker(teacher.denoiser, teacher.conditioner, build(section["solver"]), guidance)
         device = device_for(config)
         teacher.denoiser.to(device)
@@ -46,8 +46,8 @@ def real_references(config: Config, scoring: Scoring) -> References:
 
 def teacher_references(config: Config, scoring: Scoring, teacher: Teacher) -> References:
     """The teacher's scores; kept under its key and the metric's."""
-    guidance = config["teacher"]["guidance"]
-    key = key_of(teacher.key, config["metric"], guidance, scoring.data.fingerprint())
+    guidance, storage = config["teacher"]["guidance"], config["teacher"].get("dtype")
+    key = key_of(teacher.key, config["metric"], guidance, storage, scoring.data.fingerprint())
     return kept(config, key, partial(scoring.teacher_references, teacher.denoiser, guidance))
 
 

@@ -110,6 +110,12 @@ def give_weights(teacher: Teacher, config: Config) -> None:
     load_denoiser(teacher.denoiser, teacher.path)
 
 
+def shrink(teacher: Teacher, config: Config) -> None:
+    """Keep a teacher's weights as `teacher.dtype`, once its students have them in float32."""
+    if (dtype := config["teacher"].get("dtype")) is not None:
+        nn.Module.to(teacher.denoiser.model, getattr(torch, dtype))  # diffusers' own warns of what it does not do
+
+
 def load_denoiser(denoiser: Denoiser, path: Path) -> None:
     """Fill a denoiser from a file of ours, or from one of its network alone, as diffusers writes them."""
     is_ours = any(name.startswith("model.") for name in names_in(path))
@@ -249,8 +255,7 @@ def begin(module: DMD, teacher: Teacher, config: Config) -> None:
     for key, network in (("weights", module.generator), ("critic_weights", module.critic.denoiser)):
         if config[key] is None:  # else `build_module` has read them
             network.load_state_dict(state)
-    if (dtype := config["teacher"].get("dtype")) is not None:  # the students stay in float32
-        nn.Module.to(teacher.denoiser.model, getattr(torch, dtype))  # diffusers' own warns of what it does not do
+    shrink(teacher, config)
     module.ema.begin(module.generator)
 
 

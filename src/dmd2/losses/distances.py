@@ -38,7 +38,7 @@ class LPIPS(nn.Module):
         if not weights.exists():
             raise FileNotFoundError(
                 f"LPIPS needs VGG-16's weights: put https://download.pytorch.org/models/{weights.name} at "
-                f"{weights}, or choose the pixel distance: loss=regression for text teachers, else "
+                f"{weights}, or choose another distance: loss=dmd or loss=regression of latents, of pixels "
                 "loss.generator.regression.distance._target_=dmd2.losses.distances.SquaredError"
             )
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity  # noqa: PLC0415 (torchvision)
