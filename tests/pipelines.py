@@ -22,7 +22,7 @@ XL = {
     "addition_embed_type": "text_time", "addition_time_embed_dim": 4, "projection_class_embeddings_input_dim": 24 + 6,
 }  # fmt: skip
 SHRUNKEN = [
-    *(f"+teacher.denoiser.model.{key}={value}".replace(" ", "") for key, value in UNET.items()),
+    *(f"++teacher.denoiser.model.{key}={value}".replace(" ", "") for key, value in UNET.items()),
     "teacher.autoencoder.resolution=16", "+teacher.autoencoder.factor=2", "+teacher.head.num_groups=4",
 ]  # fmt: skip
 """Stable Diffusion at a size for tests: images of 16x16, latents of 4x8x8."""
@@ -30,9 +30,10 @@ SHRUNKEN = [
 
 def shrunken(name: str) -> list[str]:
     """Overrides of teacher `name`, "sd15" or "sdxl", that make it the saved pipeline's."""
-    added = [f"+teacher.denoiser.model.{key}={value}".replace(" ", "") for key, value in XL.items()]
-    given = [*SHRUNKEN, *added, "teacher.conditioner.encoder.size=16"] if name == "sdxl" else SHRUNKEN
-    return [text.replace("+teacher", "++teacher") for text in given]
+    if name != "sdxl":
+        return SHRUNKEN
+    added = [f"++teacher.denoiser.model.{key}={value}".replace(" ", "") for key, value in XL.items()]
+    return [*SHRUNKEN, *added, "teacher.conditioner.encoder.size=16"]
 
 
 def save_pipeline(folder: Path, name: str = "sd15", prediction: str = "epsilon") -> Path:
