@@ -15,7 +15,7 @@ SHORT = ["teacher.pretrain.max_iterations=1", "teacher.pretrain.data.batch_size=
 def test_the_teacher_is_there_afterwards(verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DMD2_RUN_ID", "now")
-    few = ["pairs.num_pairs=4", "pairs.num_steps=1"] if verb == "pairs" else []
+    few = ["pairs.num_pairs=4", "pairs.solver.num_steps=1"] if verb == "pairs" else []
     monkeypatch.setattr(sys, "argv", ["dmd2", verb, "experiment=digits_dmd", *SHORT, *few])
     cli.main()
     assert len(list((tmp_path / "cache" / "teachers").glob("*.safetensors"))) == 1

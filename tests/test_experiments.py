@@ -12,13 +12,18 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from dmd2 import cli
-from dmd2.config import check_options, config_folder, resolved
+from dmd2.config import check_options, config_folder, missing_keys, resolved
+from dmd2.data.decode import Decoder
+from dmd2.data.recipes import latents
 from dmd2.nets.critic import Critic
 from dmd2.nets.denoiser import Denoiser
 from dmd2.runtime import build
 from dmd2.weights.store import save_weights
+from pipelines import save_pipeline, shrunken
 
-EXPERIMENTS = sorted(path.stem for path in (config_folder() / "experiment").glob("*.yaml"))
+ALL = sorted(path.stem for path in (config_folder() / "experiment").glob("*.yaml"))
+OF_PIPELINES = [name for name in ALL if name.startswith("sd")]
+EXPERIMENTS = [name for name in ALL if name not in OF_PIPELINES]
 GROUPS_OF = {"prepare": "recipe", "benchmark": "part"}
 """Verbs that choose from a group of their own."""
 CHOICES = sorted(
@@ -31,7 +36,9 @@ OTHER_CHOICES = [
 ]
 COMPANIONS = {
     "metric=toy": ["data=ring"],
-    **{f"teacher={name}": ["data=text_digits"] for name in ("text_digits", "sd15", "sdxl")},
+    "teacher=text_digits": ["data=text_digits"],
+    **{f"teacher={name}": ["data=prompts"] for name in ("sd15", "sd21", "sdxl", "pipeline")},
+    **{f"data={name}": ["teacher=sd15"] for name in ("prompts", "latents")},
 }
 """What a choice makes no sense without."""
 SMALL = [
@@ -46,6 +53,8 @@ SMALL = [
     "callbacks.samples.every=1",
     "callbacks.samples.num_samples=20",
 ]
+WATCHED = [text for text in SMALL if not text.startswith("metric")]
+"""For experiments without scores."""
 TRAINED_HERE = ["teacher.pretrain.max_iterations=1", "teacher.pretrain.data.batch_size=4"]
 SHRUNKEN = [
     "teacher.denoiser.model.img_resolution=16",
@@ -75,8 +84,10 @@ def composed(*overrides: str) -> DictConfig:
 
 def only_its_user_has(config: DictConfig, source: Path) -> list[str]:
     """Overrides for what a config leaves open: a path to data, and its size."""
-    values = {"data.source": source, "data.resolution": 32}
-    return [f"{key}={values[key]}" for key in OmegaConf.missing_keys(config)]
+    values = {
+        "data.source": source, "data.resolution": 32, "data.captions.source": source, "teacher.source": source
+    }  # fmt: skip
+    return [f"{key}={values[key]}" for key in missing_keys(OmegaConf.to_container(config))]
 
 
 def images(folder: Path) -> Path:
@@ -105,6 +116,37 @@ def published(full: DictConfig, folder: Path) -> list[str]:
     return [*overrides, f"data.source={folder / 'images'}"]
 
 
+def captioned(folder: Path) -> Path:
+    """Ten 20x16 images with captions beside them."""
+    folder.mkdir()
+    for i in range(10):
+        pixels = np.random.default_rng(i).integers(0, 256, (16, 20, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+        (folder / f"{i}.txt").write_text(f"a red dot {i}")
+    return folder
+
+
+def pipeline(full: DictConfig, folder: Path) -> list[str]:
+    """Overrides for an experiment on a pipeline of diffusers: a small one, its latents, and what it starts from."""
+    name = full.name.split("_")[0]
+    overrides = [*shrunken(name), f"teacher.source={save_pipeline(folder / name, name)}"]
+    (folder / "captions.txt").write_text("a dot\na red dot\n")
+    overrides += ["data.captions.source=captions.txt"]
+    small: Any = OmegaConf.to_container(composed(f"experiment={full.name}", *overrides), resolve=True)["teacher"]
+    if "source" in full.data:
+        codec = build(small["autoencoder"])
+        latents(captioned(folder / "images"), folder / "latents", Decoder(16), codec, "caption", "stop")
+        overrides += ["data.source=latents", "data.captions.source=[latents,captions.txt]"]
+    for key in ("weights", "critic_weights"):
+        if full[key] is not None:
+            denoiser: Denoiser = build(small["denoiser"])
+            save_weights(denoiser if key == "weights" else Critic(denoiser, None), folder / f"{key}.safetensors")
+            overrides += [f"{key}={key}.safetensors"]
+    if full.pairs is not None:  # without VGG-16's weights
+        overrides += ["loss=dmd" if "dm" in full.loss.generator else "loss=regression"]
+    return overrides
+
+
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_composes_and_every_key_is_read(choice: str) -> None:
     group, name = choice.split("=")
@@ -130,7 +172,7 @@ def test_every_experiment_runs(experiment: str, folder: Path, capsys: pytest.Cap
     overrides = only_its_user_has(full, images(folder / "images"))
     overrides = published(full, folder) if full.teacher.pretrain is None else [*overrides, *TRAINED_HERE]
     if full.pairs is not None:
-        overrides += ["pairs.num_pairs=8", "pairs.batch_size=4", "pairs.num_steps=2"]
+        overrides += ["pairs.num_pairs=8", "pairs.batch_size=4", "pairs.solver.num_steps=2"]
     sys.argv = ["dmd2", "train", f"experiment={experiment}", *SMALL, *overrides]
     cli.main()
     run = folder / "runs" / experiment / "now"
@@ -143,3 +185,19 @@ def test_every_experiment_runs(experiment: str, folder: Path, capsys: pytest.Cap
     assert len(list((run / "samples").glob("*.png"))) == 2
     assert (run.parent / "latest").resolve() == run
     assert "completed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("experiment", OF_PIPELINES)
+def test_every_experiment_on_a_pipeline_runs(experiment: str, folder: Path) -> None:
+    full = composed(f"experiment={experiment}")
+    assert full.name == experiment, "the name is the file's"
+    overrides = pipeline(full, folder)
+    if full.pairs is not None:
+        overrides += ["pairs.num_pairs=4", "pairs.batch_size=4", "pairs.solver.num_steps=2"]
+    sys.argv = ["dmd2", "train", f"experiment={experiment}", *WATCHED, *overrides]
+    cli.main()
+    run = folder / "runs" / experiment / "now"
+    summary = json.loads((run / "summary.json").read_text())
+    assert (summary["status"], summary["iterations"]) == ("completed", 2)
+    sheet = np.asarray(Image.open(run / "samples" / "00000002.png").convert("RGB"))
+    assert sheet.std() > 0 and (run / "checkpoints" / "student.safetensors").exists()

@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[1] / "src" / "dmd2"
 # From the ground up. A name stands for a module or for a whole package; a package may import its own modules.
 FLOORS = (
     {"", "randomness", "quiet", "files", "arrays", "ranks", "reduction", "launch", "replicas", "slurm"},
-    {"schedules", "sizes", "conditioning", "learning_rate", "ema", "faults", "weights", "jobs"},
-    {"losses.functional", "losses.weighting", "losses.distances", "metrics", "data"},
+    {"schedules", "sizes", "conditioning", "learning_rate", "ema", "faults", "weights", "jobs", "pipelines"},
+    {"losses.functional", "losses.weighting", "losses.distances", "metrics", "data", "autoencoder"},
     {"nets", "text"},
     {"sampling", "losses"},
     {"generation", "guarded", "checkpoints"},
@@ -21,7 +21,7 @@ FLOORS = (
     {"scoring", "sharding", "pictures", "config"},
     {"callbacks", "report", "errors", "resuming", "hardware", "named_files", "site"},
     {"runtime", "card"},
-    {"players"},
+    {"derived", "players"},
     {"run", "students", "benchmarks", "comparison"},
     {"sweep", "export"},
     {"commands"},
@@ -32,6 +32,7 @@ KNOW_DATA = {
     "callbacks",
     "report",
     "runtime",
+    "derived",
     "run",
     "players",
     "students",
@@ -57,8 +58,9 @@ ROOMS = {
         "data",
     },
     "wandb": {"callbacks.wandb"},
-    "diffusers": {"nets.unet", "export"},
+    "diffusers": {"nets.unet", "export", "autoencoder"},
     "peft": {"nets.lora"},
+    "huggingface_hub": {"pipelines"},
     "transformers": {"metrics.dino", "text.clip", "text.tiny"},
 }
 OPTIONAL = {
@@ -73,6 +75,8 @@ OPTIONAL = {
     "diffusers",
     "transformers",
     "peft",
+    "huggingface_hub",
+    "pyarrow",
 }
 OPTIONAL |= {"torchmetrics"}  # its LPIPS imports torchvision
 

@@ -82,7 +82,7 @@ def module(
         "max_faults": 0,
         "seed": 0,
     } | options
-    return kind(models, generator, loss or objective(), FewStepSampler(times), optimizers, lr_factor, **options)
+    return kind(models, generator, loss or objective(), FewStepSampler(times), optimizers, lr_factor, (2,), **options)
 
 
 def toy(kind: type[Toy2D] = Toy2D, batch_size: int = 16) -> Toy2D:

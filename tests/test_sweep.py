@@ -110,7 +110,7 @@ def test_signals_are_held_until_there_are_handlers() -> None:
 
 @pytest.mark.parametrize("verb", ["pretrain", "pairs"])
 def test_a_teacher_is_trained_by_every_verb_that_needs_one(verb: str) -> None:
-    small = ["teacher.pretrain.max_iterations=1", "pairs.num_pairs=4", "pairs.num_steps=2"]
+    small = ["teacher.pretrain.max_iterations=1", "pairs.num_pairs=4", "pairs.solver.num_steps=2"]
     sys.argv = ["dmd2", verb, "experiment=digits_dmd", *small]
     cli.main()
     assert len(list(Path("cache/teachers").glob("*.safetensors"))) == 1

@@ -12,6 +12,9 @@ from dmd2 import cli
 TINY = ["max_iterations=2", "teacher.pretrain.max_iterations=1", "metric.num_samples=20", "callbacks.samples=null"]
 
 
+TEXT = ["experiment=sd15_dmd2", "trainer=cpu", "global_batch=4"]
+
+
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """The line on stderr that `dmd2` ends with."""
     sys.argv = ["dmd2", *arguments]
@@ -104,6 +107,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ),
         (["train", "weights=gone.safetensors"], ["gone.safetensors", "type weights=FILE"]),
         (["train", "critic_weights=gone.safetensors"], ["gone.safetensors", "type critic_weights=FILE"]),
+        (["train", "teacher=pipeline", "data=prompts", "data.captions.source=x"], ["type teacher.source=VALUE"]),
+        (["train", *TEXT, "teacher.source=gone/no/where"], ["no pipeline at gone/no/where", "teacher.source=DIR"]),
+        (["train", *TEXT, "teacher.source=."], [". has no scheduler/scheduler_config.json"]),
+        (["train", "teacher=sd15", "data=latents"], ["type data.source=VALUE"]),
     ],
     ids=lambda value: " ".join(value),
 )

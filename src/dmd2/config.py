@@ -21,8 +21,15 @@ def config_folder() -> Path:
 
 def complete(composed: DictConfig) -> None:
     """Raise ValueError that names a key which must be given and was not."""
-    if missing := sorted(OmegaConf.missing_keys(composed)):
+    if missing := missing_keys(OmegaConf.to_container(composed)):
         raise ValueError(f"no value for {', '.join(missing)}; type {' '.join(f'{key}=VALUE' for key in missing)}")
+
+
+def missing_keys(node: Any, path: str = "") -> list[str]:
+    """The keys of nested containers that have no value yet, in order; what only refers to them is none."""
+    if not isinstance(node, dict):
+        return [path[1:]] if node == "???" else []
+    return [key for name in sorted(node) for key in missing_keys(node[name], f"{path}.{name}")]
 
 
 def check_options(composed: DictConfig, verb: str) -> None:
@@ -87,11 +94,11 @@ SECTIONS: dict[str, set[str]] = {
         "trainer", "paths", "launcher",
     },
     "teacher": {
-        "sigma_data", "weighting", "guidance", "denoiser", "conditioner", "head", "url", "license", "weights",
-        "pretrain",
+        "sigma_data", "weighting", "guidance", "denoiser", "conditioner", "autoencoder", "head", "url", "license",
+        "source", "variant", "dtype", "weights", "pretrain",
     },
     "teacher.pretrain": {"max_iterations", "data", "module"},
-    "pairs": {"num_pairs", "batch_size", "dtype", "num_steps"},
+    "pairs": {"num_pairs", "batch_size", "dtype", "solver", "at_once"},
     "checkpoint": {"every", "keep"},
     "lora": {"generator", "critic"},
     "optimizer": {"generator", "critic", "lr_factor"},

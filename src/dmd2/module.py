@@ -26,22 +26,23 @@ from dmd2.sampling import FewStepSampler
 
 @dataclass(frozen=True)
 class Round:
-    """One share of a batch: what the generator starts from, and the real samples beside it.
+    """One share of a batch: what the generator starts from, and the real samples beside it, where a term reads them.
 
     Pairs, where there are any, ride in the same generator pass: the last rows of `x_t` are stored noises.
     """
 
     draws: Draws
+    num: int
     x_t: Tensor
     t: Tensor
     cond: Cond
-    real: Tensor
+    real: Tensor | None
     real_cond: Cond
     pair_image: Tensor | None
 
     def sampled(self, generated: Tensor) -> Tensor:
-        """The samples among the generator's outputs: as many as there are real ones."""
-        return generated[: len(self.real)]
+        """The samples among the generator's outputs: as many as the batch has rows."""
+        return generated[: self.num]
 
 
 class DMD(GuardedModule):
@@ -55,6 +56,7 @@ class DMD(GuardedModule):
         sampler: FewStepSampler,
         optimizers: dict[str, Callable[..., Optimizer]],
         lr_factor: Callable[[int], float],
+        shape: tuple[int, ...],
         *,
         critic_updates: int,
         max_grad_norm: float,
@@ -69,7 +71,7 @@ class DMD(GuardedModule):
         self.ema = EMA(generator, ema)
         # In a tuple Lightning's registry does not see the teacher: not saved, not broadcast, not optimized.
         self._models = (models,)
-        self.objective, self.sampler = objective, sampler
+        self.objective, self.sampler, self.shape = objective, sampler, shape
         self.make_optimizer, self.lr_factor = optimizers, lr_factor
         self.critic_updates, self.accumulate = critic_updates, accumulate
         self.seed = seed
@@ -116,18 +118,19 @@ class DMD(GuardedModule):
         """Draw labels and noise, and walk to the generator's input (backward simulation)."""
         shard = self.global_rank * self.accumulate + index
         draws = Draws(self.seed, self.iteration, shard, self.trainer.world_size * self.accumulate, self.device)
-        conditioner, real = self.models.conditioner, batch["real"]
-        labels = draws.integers("label", 0, max(conditioner.num_classes, 1), len(real))
-        cond = conditioner(labels)
+        conditioner, num = self.models.conditioner, len(batch["label"])
+        cond = conditioner(draws.integers("label", 0, max(conditioner.num_classes, 1), num))
         rung = draws.rung(len(self.sampler.times))
-        noise = [draws.normal(f"noise{i}", tuple(real.shape)) for i in range(rung + 1)]
+        noise = [draws.normal(f"noise{i}", (num, *self.shape)) for i in range(rung + 1)]
         x_t, t = self.sampler.training_input(self.generator, noise, cond, rung)
-        real_cond, pair_image = conditioner(batch["label"]), None
+        real, real_cond, pair_image = None, Cond(), None
+        if "real" in self.objective.needs:
+            real, real_cond = batch["real"], conditioner(batch["label"])
         if "pairs" in self.objective.needs and self.is_generator_turn:
             stored, first = self.sampler.training_input(self.generator, [batch["pair_noise"]], {}, 0)
             x_t, t = torch.cat([x_t, stored]), torch.cat([t, first])
             cond, pair_image = join(cond, conditioner(batch["pair_label"])), batch["pair_image"]
-        return Round(draws, x_t, t, cond, real, real_cond, pair_image)
+        return Round(draws, num, x_t, t, cond, real, real_cond, pair_image)
 
     def generator_turns(self, rounds: Iterable[Round], samples: list[Tensor]) -> Iterator[Turn]:
         """Generate with a graph, round by round; the samples are added to `samples`, detached."""
@@ -196,6 +199,6 @@ PLAYERS = ("critic", "generator")
 def shares(batch: dict[str, Tensor], num: int) -> Iterator[dict[str, Tensor]]:
     """Cut a batch into `num` equal shares, for accumulation; raises ValueError where it does not divide."""
     if any(len(value) % num for value in batch.values() if isinstance(value, Tensor)):
-        raise ValueError(f"accumulate={num} does not divide a batch of {len(batch['real'])}; set data.batch_size")
+        raise ValueError(f"accumulate={num} does not divide a batch of {len(batch['label'])}; set data.batch_size")
     for i in range(num):
         yield {key: value.chunk(num)[i] for key, value in batch.items() if isinstance(value, Tensor)}

@@ -3,14 +3,21 @@
 from pathlib import Path
 
 from dmd2.config import Config
+from dmd2.pipelines import check_prediction, weights_of
 
 
 def teacher_file(config: Config) -> Path | None:
-    """The file that `teacher.weights` names, None where the teacher is trained here.
+    """The file that `teacher.weights` names, or that of the pipeline `teacher.source`; None where it is trained here.
 
-    Raises FileNotFoundError that says where a published teacher comes from, ValueError where there is none to have.
+    Raises FileNotFoundError that says where a published teacher comes from, ValueError where there is none to have,
+    or the pipeline's network predicts something else.
     """
     section = config["teacher"]
+    if (source := section.get("source")) is not None:
+        if "prediction" in section["denoiser"]:
+            check_prediction(source, section["denoiser"]["prediction"])
+        if section["weights"] is None:
+            return weights_of(source, section["variant"])
     if section["weights"] is None:
         if section["pretrain"] is None:
             raise ValueError("this teacher is not trained here; name its file: teacher.weights=FILE.safetensors")

@@ -14,7 +14,7 @@ from dmd2.module import DMD
 from dmd2.nets.critic import Critic, head_on
 from dmd2.nets.denoiser import Denoiser
 from dmd2.randomness import seeded
-from dmd2.runtime import Teacher, build, give_weights, load_fitting
+from dmd2.runtime import Teacher, build, give_weights, load_fitting, shrink
 from dmd2.sampling import FewStepSampler
 from dmd2.weights.store import load_weights, names_in
 
@@ -57,6 +57,7 @@ def build_module(
         sampler,
         {player: optimizer[player] for player in ("generator", "critic")},
         optimizer["lr_factor"],
+        data.shape,
         **{key: config[key] for key in MODULE_KEYS},
     )
     try:
@@ -84,6 +85,7 @@ def begin(module: DMD, teacher: Teacher, config: Config) -> None:
         # A file was read by `build_module`, and LoRA lies on the teacher's own weights.
         if config[key] is None and lora_of(config, player) is None:
             network.load_state_dict(teacher.denoiser.state_dict())
+    shrink(teacher, config)
     module.ema.begin(module.generator)
 
 

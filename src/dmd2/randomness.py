@@ -5,7 +5,7 @@ what one rank at batch 2B draws: each draws the whole batch and keeps its own ro
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ def generator(*key: int | str, device: torch.device | str = "cpu") -> torch.Gene
     return torch.Generator(device).manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
-def normal_rows(rows: range, shape: tuple[int, ...], *key: int | str) -> Tensor:
+def normal_rows(rows: Sequence[int], shape: tuple[int, ...], *key: int | str) -> Tensor:
     """N(0, I) noise [len(rows), *shape] where row i depends on `key` and i alone: for evaluation."""
     return torch.stack([torch.randn(shape, generator=generator(*key, i)) for i in rows])
 

@@ -74,7 +74,7 @@ def _real(scoring: Scoring, labels: torch.Tensor) -> torch.Tensor:
         mine = (train.labels == label).nonzero()[0] if scoring.conditioner.num_classes else range(len(train))
         rows.append(mine[taken[label] % len(mine)] if len(mine) else 0)
         taken[label] += 1
-    return torch.as_tensor(train.x[rows])
+    return torch.as_tensor(scoring.data.shown(train.x[rows]))
 
 
 def results(history: Sequence[Mapping[str, Any]], references: References, primary: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from dmd2.callbacks.speed import Speed, peak_memory_bytes
 from dmd2.checkpoints import check, forget_after
 from dmd2.config import Config
 from dmd2.data.base import DataModule
+from dmd2.derived import make_pairs, real_references, teacher_references
 from dmd2.files import claim, point, sha256, write_bytes, write_json
 from dmd2.hardware import processes
 from dmd2.module import DMD
@@ -36,9 +37,6 @@ from dmd2.runtime import (
     build_trainer,
     check_objective,
     device_for,
-    make_pairs,
-    real_references,
-    teacher_references,
 )
 from dmd2.sharding import in_shards
 from dmd2.slurm import Requeue
@@ -103,7 +101,7 @@ class Run:
         earlier = check(checkpoint) if checkpoint else None
         now = meaning(config, data.fingerprint(), world_size())
         check_same(earlier or now, now, config["resume_allow"])
-        real = real_references(config, self.scoring)
+        real = real_references(config, self.scoring) if self.find(Evaluation) else {}
         with first_alone():
             begin(module, teacher, config)
             if config["pairs"] is not None:

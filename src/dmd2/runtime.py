@@ -3,9 +3,7 @@
 import copy
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import lightning as L
 import torch
 from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
-from tqdm import tqdm
+from torch import nn
 
 from dmd2.callbacks.checkpoint import Checkpoint
 from dmd2.callbacks.interrupt import Interrupt
@@ -21,9 +19,7 @@ from dmd2.callbacks.progress import Progress
 from dmd2.conditioning import Conditioner
 from dmd2.config import Config
 from dmd2.data.base import DataModule
-from dmd2.data.pairs import PairWriter
-from dmd2.files import alone, read_json, sha256, write_json
-from dmd2.generation import Numbered, TeacherMaker
+from dmd2.files import alone, sha256
 from dmd2.hardware import one_process, trainer_of
 from dmd2.losses.objective import Objective
 from dmd2.named_files import teacher_file
@@ -31,12 +27,9 @@ from dmd2.nets.denoiser import Denoiser
 from dmd2.pretrain import Pretrain
 from dmd2.quiet import quiet
 from dmd2.randomness import seeded
-from dmd2.ranks import by_first, rank
 from dmd2.replicas import Ranks
-from dmd2.sampling import Heun
-from dmd2.scoring import References, Scoring
 from dmd2.weights.architecture import check_architecture
-from dmd2.weights.store import load_weights, read_metadata, save_weights
+from dmd2.weights.store import load_weights, names_in, read_metadata, save_weights
 
 
 @dataclass(frozen=True)
@@ -110,7 +103,19 @@ def give_weights(teacher: Teacher, config: Config) -> None:
         with alone(teacher.path):
             if not teacher.path.exists():
                 save_weights(train_teacher(config, teacher), teacher.path)
-    load_weights(teacher.denoiser, teacher.path)
+    load_denoiser(teacher.denoiser, teacher.path)
+
+
+def shrink(teacher: Teacher, config: Config) -> None:
+    """Keep a teacher's weights as `teacher.dtype`, once its students have them in float32."""
+    if (dtype := config["teacher"].get("dtype")) is not None:
+        nn.Module.to(teacher.denoiser.model, getattr(torch, dtype))  # diffusers' own warns of what it does not do
+
+
+def load_denoiser(denoiser: Denoiser, path: Path) -> None:
+    """Fill a denoiser from a file of ours, or from one of its network alone, as diffusers writes them."""
+    is_ours = any(name.startswith("model.") for name in names_in(path))
+    load_weights(denoiser if is_ours else denoiser.model, path)
 
 
 def load_fitting(denoiser: Denoiser, path: Path, section: Config) -> None:
@@ -118,7 +123,7 @@ def load_fitting(denoiser: Denoiser, path: Path, section: Config) -> None:
     if "model" in section["denoiser"]:
         model = get_object(section["denoiser"]["model"]["_target_"])
         check_architecture(path, read_metadata(path), section, model)
-    load_weights(denoiser, path)
+    load_denoiser(denoiser, path)
 
 
 def check_fit(denoiser: Denoiser, conditioner: Conditioner, data: DataModule) -> None:
@@ -177,28 +182,6 @@ def build_trainer(config: Config, max_steps: int, callbacks: list[L.Callback], l
     )
 
 
-def make_pairs(config: Config, teacher: Teacher, data: DataModule) -> Path:
-    """DMD's noise-image pairs of this teacher, made once; begun again, it goes on where it stopped."""
-    section = config["pairs"]
-    key = key_of(teacher.key, section["num_steps"], section["dtype"], config["teacher"]["guidance"])
-    folder = Path(config["paths"]["cache"]) / "pairs" / f"{key}-{section['num_pairs']}"
-    with alone(folder):
-        writer = PairWriter(folder, section["num_pairs"], data.shape, section["dtype"], key)
-        maker = TeacherMaker(
-            teacher.denoiser, teacher.conditioner, Heun(section["num_steps"]), config["teacher"]["guidance"]
-        )
-        device = device_for(config)
-        teacher.denoiser.to(device)
-        teacher.conditioner.to(device)
-        numbered = Numbered(data.shape, teacher.conditioner.num_classes, 1, device)
-        with tqdm(total=section["num_pairs"], initial=writer.complete, desc="pairs", unit="pair") as bar:
-            while writer.complete < section["num_pairs"]:
-                rows = range(section["num_pairs"])[writer.complete : writer.complete + 500]
-                writer.append(*numbered.pairs(maker, rows))
-                bar.update(len(rows))
-    return folder
-
-
 def check_objective(objective: Objective, config: Config, data: DataModule) -> None:
     """Raise ValueError where a loss term needs what there is not."""
     provided = data.provides() | ({"pairs"} if config["pairs"] is not None else set())
@@ -210,32 +193,9 @@ def check_objective(objective: Objective, config: Config, data: DataModule) -> N
         )
     if config["pairs"] is not None and "pairs" not in objective.needs:
         raise ValueError("pairs would be made, and no loss term reads them; type pairs=null, or loss=dmd")
+    if config["pairs"] is not None and config["teacher"].get("autoencoder") and config["pairs"]["dtype"] == "uint8":
+        raise ValueError("latents do not fit into uint8; type pairs.dtype=float16")
     if config["head_reads"] != "critic" and "head" not in objective.needs:
         raise ValueError(f"head_reads={config['head_reads']}, and no loss term has a head; choose a loss with a GAN")
     if "head" in objective.needs and not config["teacher"]["denoiser"].get("taps"):
         raise ValueError("a GAN term needs features; name layers with teacher.denoiser.taps=[LAYER,...]")
-
-
-def real_references(config: Config, scoring: Scoring) -> References:
-    """The scores to compare with that need no teacher; kept under the data's and the metric's key."""
-    key = key_of(config["metric"], scoring.data.fingerprint())
-    return kept(config, key, partial(scoring.real_references, device_for(config)))
-
-
-def teacher_references(config: Config, scoring: Scoring, teacher: Teacher) -> References:
-    """The teacher's scores; kept under its key and the metric's."""
-    guidance = config["teacher"]["guidance"]
-    key = key_of(teacher.key, config["metric"], guidance, scoring.data.fingerprint())
-    return kept(config, key, partial(scoring.teacher_references, teacher.denoiser, guidance))
-
-
-def kept(config: Config, key: str, make: Callable[[], References]) -> References:
-    """References from the cache, or made and kept there: they do not depend on the run."""
-    path = Path(config["paths"]["cache"]) / "references" / f"{key}.json"
-    if not by_first(path.exists):
-        print("scoring what to compare with, once")
-        found = make()
-        if rank() == 0:
-            write_json(path, found)
-        return found
-    return read_json(path)

@@ -87,11 +87,12 @@ class Scoring:
         """
         self._fit(device)
         real, num, num_held_out = self.data.train, self.sizes.numbers[-1], len(self.suite.test[1])
+        labels = torch.tensor(real.labels)
         floor = self.suite.floor() if num_held_out else {}
         if floor and self.metric not in floor:
             raise ValueError(f"metric.primary is {self.metric}, but the metrics are {', '.join(sorted(floor))}")
         baselines = {
-            name: self._of_set(*baseline(torch.tensor(real.x), self.data.class_of(torch.tensor(real.labels)), num))
+            name: self._of_set(*baseline(torch.tensor(self.data.shown(real.x)), self.data.class_of(labels), num))
             for name, baseline in self.baselines.items()
         }
         return {"floor": {"real": self._named(floor, num_held_out)} if floor else {}, "baselines": baselines}
@@ -159,6 +160,8 @@ class Scoring:
         return {self.sizes.name(metric, num_samples): value for metric, value in scores.items()}
 
     def _fit(self, device: torch.device) -> None:
+        if "real" not in self.data.provides():
+            raise ValueError("captions alone show no images to score against; type callbacks.evaluation=null")
         if self.fitted_on != device:
             train, test = self._reference(self.data.train), self._reference(self.data.test)
             self.suite.fit(*train, *test, device, f"{self.data.fingerprint()} {self.num_reference}")
@@ -168,7 +171,7 @@ class Scoring:
         """Evenly spaced rows of a split: files come class by class."""
         num = min(len(split), self.num_reference or len(split))
         rows = np.linspace(0, len(split) - 1, num).astype(int)
-        x = split.x if num == len(split) else split.x[rows]  # a memory map stays one
+        x = self.data.shown(split.x if num == len(split) else split.x[rows])  # a memory map stays one
         return x, self.data.class_of(torch.from_numpy(split.labels[rows]))
 
 

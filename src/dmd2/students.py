@@ -13,7 +13,7 @@ from dmd2.files import sha256
 from dmd2.generation import StudentMaker
 from dmd2.nets.denoiser import Denoiser
 from dmd2.players import lora_of, player_on
-from dmd2.runtime import build, build_data, build_teacher, device_for, load_fitting
+from dmd2.runtime import build, build_data, build_teacher, device_for, load_denoiser, load_fitting, shrink
 from dmd2.sampling import FewStepSampler
 from dmd2.scoring import Scoring
 from dmd2.weights.store import load_weights, read_metadata
@@ -88,7 +88,8 @@ def lora_on_teacher(run: Path, config: Config, data: DataModule) -> Denoiser | N
     if lora_of(config, "generator") is None:
         return None
     teacher = build_teacher(config, data)
-    load_weights(teacher.denoiser, teacher.path)
+    load_denoiser(teacher.denoiser, teacher.path)
+    shrink(teacher, config)
     said = read_metadata(run / "checkpoints" / "student.safetensors").get("teacher")
     if said not in (None, sha256(teacher.path)):
         raise ValueError(f"{teacher.path} is not the teacher that the LoRA of {run} was trained on; bring that back")

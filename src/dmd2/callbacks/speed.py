@@ -38,7 +38,7 @@ class Speed(L.Callback):
         """Stop it; this callback must stand before those that score and draw."""
         assert isinstance(pl_module, GuardedModule)
         self.seconds += time.perf_counter() - self.started
-        self.num_images += len(batch["real"]) * trainer.world_size
+        self.num_images += len(batch["label"]) * trainer.world_size
         self.num_iterations += 1
         if trainer.global_step % pl_module.log_every == 0:
             pl_module.log_metrics(
@@ -46,7 +46,7 @@ class Speed(L.Callback):
                     "speed/images_per_second": self.images_per_second,
                     "speed/seconds_per_iteration": self.seconds / self.num_iterations,
                     "speed/peak_memory_bytes": float(peak_memory_bytes()),
-                    "speed/images_seen": float(trainer.global_step * len(batch["real"]) * trainer.world_size),
+                    "speed/images_seen": float(trainer.global_step * len(batch["label"]) * trainer.world_size),
                 }
             )
 

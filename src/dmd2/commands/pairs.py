@@ -7,9 +7,10 @@ import hydra
 from omegaconf import DictConfig
 
 from dmd2.config import Config, config_folder
+from dmd2.derived import make_pairs
 from dmd2.errors import answered
 from dmd2.hardware import processes
-from dmd2.runtime import build_data, build_teacher, give_weights, make_pairs
+from dmd2.runtime import build_data, build_teacher, give_weights, shrink
 from dmd2.slurm import rank
 from dmd2.sweep import each
 
@@ -33,4 +34,5 @@ def work(config: Config) -> None:
     data = build_data(config["data"])
     teacher = build_teacher(config, data)
     give_weights(teacher, config)
+    shrink(teacher, config)
     print(f"pairs are in {make_pairs(config, teacher, data)}")

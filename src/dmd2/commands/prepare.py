@@ -8,9 +8,10 @@ usage: dmd2 prepare recipe=NAME source=PATH out=DIR [recipe.KEY=VALUE ...]
 """
 
 from pathlib import Path
+from typing import Any
 
 import hydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from dmd2.config import check_options, config_folder
 from dmd2.errors import answered
@@ -22,4 +23,5 @@ from dmd2.runtime import build
 def main(options: DictConfig) -> None:
     """Follow the recipe, and print its report."""
     check_options(options, "prepare")
-    print("\n".join(build(options.recipe)(Path(options.source), Path(options.out))))
+    recipe: Any = OmegaConf.to_container(options, resolve=True)
+    print("\n".join(build(recipe["recipe"])(Path(options.source), Path(options.out))))

@@ -1,4 +1,4 @@
-"""Readers of what data sets come in: a folder, a zip, a tar, an LMDB; one stream of named files for all.
+"""Readers of what data sets come in: a folder, a zip, a tar or many, an LMDB; one stream of named files for all.
 
 Nothing is ever unpacked to disk, and a tar is read front to back, since xz and zstd cannot seek. The LMDB
 of raw pixels that DMD2's authors publish is read as if it were EDM's zip: PPM images and a dataset.json.
@@ -10,7 +10,7 @@ import os
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PureWindowsPath
@@ -42,6 +42,8 @@ def members(source: Path) -> Iterator[Member]:
     _require(source)
     if (source / "data.mdb").exists():
         return _lmdb(source)
+    if shards := sorted(source.glob("*.tar")):
+        return _shards(shards)
     if source.is_dir():
         return _folder(source)
     if source.name.endswith(".zip"):
@@ -78,6 +80,13 @@ def _walk(folder: Path) -> Iterator[Path]:
 def _folder(source: Path) -> Iterator[Member]:
     for path in _walk(source):
         yield Member(path.relative_to(source).as_posix(), path.read_bytes, lasting=True)
+
+
+def _shards(shards: Sequence[Path]) -> Iterator[Member]:
+    """The files of a folder's tars, one after the other, each tar a folder of its own: webdataset's layout."""
+    for shard in shards:
+        for member in _tar(shard, TAR_MODES["tar"]):
+            yield member._replace(name=f"{shard.stem}/{member.name}")
 
 
 def _zip(source: Path) -> Iterator[Member]:

@@ -1,7 +1,8 @@
 """The base class of all data: endless training batches in a stateless order, and two splits to look at.
 
 A batch on the device is {"real": float32 [B, ...] in model space, "label": int64 [B], "index": int}, and
-with pairs also {"pair_noise": float32, "pair_image": float32 in model space, "pair_label": int64}.
+with pairs also {"pair_noise": float32, "pair_image": float32 in model space, "pair_label": int64}. Data of
+captions alone (`dmd2.data.prompts`) have no "real".
 """
 
 import hashlib
@@ -9,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning import LightningDataModule
 from torch import Tensor
@@ -88,6 +90,10 @@ class DataModule(LightningDataModule):
         """Stored samples (uint8, rounded and clamped) of x in model space; undoes `to_model` exactly."""
         return pixels.to_pixels(x)
 
+    def shown(self, x: np.ndarray) -> np.ndarray:
+        """Some stored samples as `to_pixels` shows a model's; only of data with "real"."""
+        return x
+
     def class_of(self, labels: Tensor) -> Tensor:
         """The classes that scores read, of labels [B]: the labels themselves, unless these number captions."""
         return labels
@@ -96,6 +102,10 @@ class DataModule(LightningDataModule):
         """What batches hold that means something, of "real", "label" and "pairs"; known after `setup()`."""
         label = {"label"} if self.num_classes else set()
         return {"real"} | label | ({"pairs"} if self.pairs is not None else set())
+
+    def stored(self) -> dict[str, np.ndarray]:
+        """What training batches are cut from, by the name that a batch has it under."""
+        return {"real": self.train.x, "label": self.train.labels}
 
     @property
     def rank(self) -> int:
@@ -128,7 +138,7 @@ class DataModule(LightningDataModule):
         """Endless batches from number `consumed` on; uint8 until they are on the device."""
         order = self._sampler(len(self.train), self.batch_size, "order")
         return DataLoader(
-            Batches(self.train, self.pairs, self._pair_order()),
+            Batches(self.stored(), self.pairs, self._pair_order()),
             batch_sampler=order,  # type: ignore[arg-type]  # a Draw, which __getitems__ takes
             num_workers=self.num_workers,
             pin_memory=self.on_gpu,
@@ -139,11 +149,12 @@ class DataModule(LightningDataModule):
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int = 0) -> dict[str, Any]:
         """Model space and flips, on the batch's device."""
-        real = self.to_model(batch["real"])
-        if self.flip:
-            mirrored = self._mirrored(batch["index"], len(real)).to(real.device, non_blocking=True)
-            real = torch.where(mirrored.view(-1, *[1] * (real.ndim - 1)), real.flip(-1), real)
-        batch = batch | {"real": real}
+        if "real" in batch:
+            real = self.to_model(batch["real"])
+            if self.flip:
+                mirrored = self._mirrored(batch["index"], len(real)).to(real.device, non_blocking=True)
+                real = torch.where(mirrored.view(-1, *[1] * (real.ndim - 1)), real.flip(-1), real)
+            batch = batch | {"real": real}
         if self.pairs is not None:
             image = batch["pair_image"]
             image = self.to_model(image) if image.dtype == torch.uint8 else image.float()

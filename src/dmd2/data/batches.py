@@ -1,5 +1,6 @@
 """Whole batches gathered by one indexing of the memmap, instead of sample by sample."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,17 +10,18 @@ from torch.utils.data import Dataset
 
 from dmd2.data.order import BatchSampler, Draw
 from dmd2.data.pairs import PairStore
-from dmd2.data.split import Split
 
 
 class Batches(Dataset[dict[str, Any]]):
-    """Batches of a split as stored, uint8 for images, and of pairs where there are any."""
+    """Batches of arrays by name as stored, uint8 for images, and of pairs where there are any."""
 
-    def __init__(self, split: Split, pairs: PairStore | None, pair_order: BatchSampler | None) -> None:
-        self.split, self.pairs, self.pair_order = split, pairs, pair_order
+    def __init__(
+        self, stored: Mapping[str, np.ndarray], pairs: PairStore | None, pair_order: BatchSampler | None
+    ) -> None:
+        self.stored, self.pairs, self.pair_order = stored, pairs, pair_order
 
     def __getitems__(self, draw: Draw) -> dict[str, Any]:
-        batch = {"real": _take(self.split.x, draw.rows), "label": _take(self.split.labels, draw.rows)}
+        batch = {name: _take(array, draw.rows) for name, array in self.stored.items()}
         if self.pairs is not None and self.pair_order is not None:
             rows = self.pair_order.rows(draw.k)
             batch["pair_noise"] = _take(self.pairs.noise, rows)

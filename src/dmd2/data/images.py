@@ -91,7 +91,10 @@ class Images(DataModule):
 
     def _as_prepared(self, asked: dict[str, Any]) -> Decoder:
         """What was done to the prepared source; raises ValueError where something else is asked for."""
-        done = read_manifest(self.source)["decoder"]
+        manifest = read_manifest(self.source)
+        if "autoencoder" in manifest:
+            raise ValueError(f"{self.source} holds latents, not images; type data=latents")
+        done = manifest["decoder"]
         for name, value in asked.items():
             if value != done[name]:
                 raise ValueError(

@@ -7,6 +7,7 @@ two ways are the same data.
 import json
 from collections import Counter
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -66,22 +67,36 @@ def lay_out(source: Path, test_fraction: float) -> Layout:
 
 def _scan(source: Path) -> tuple[list[str], bytes | None]:
     """Sorted names of the images, and the text of dataset.json."""
-    Image.init()
-    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     names, listed = [], None
     for member in members(source):
-        path = PurePosixPath(member.name)
-        hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
         if member.name == "dataset.json":
             listed = member.read()
-        elif path.suffix.lower() in suffixes and not hidden:
+        elif is_image(member.name):
             names.append(member.name)
+    return in_order(names, source), listed
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's name says that it is an image, and not a hidden one."""
+    path = PurePosixPath(name)
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+    return path.suffix.lower() in _suffixes() and not hidden
+
+
+@cache
+def _suffixes() -> frozenset[str]:
+    Image.init()
+    return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN)
+
+
+def in_order(names: list[str], source: Path) -> list[str]:
+    """The images' names sorted; raises ValueError where there are none, or one comes twice."""
     if not names:
         raise ValueError(f"no images in {source}; expected <class>/<image> or train/<class>/<image>")
     name, times = Counter(names).most_common(1)[0]
     if times > 1:
         raise ValueError(f"{source} holds {name} {times} times; pack it again with every image once")
-    return sorted(names), listed
+    return sorted(names)
 
 
 def _has_splits(paths: dict[str, PurePosixPath]) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.lib.format import open_memmap
@@ -35,13 +35,45 @@ BLOCK = 256  # Files in memory at once, and the most that a kill loses.
 Broken = Literal["stop", "skip"]
 
 
+class Kept(Protocol):
+    """What is kept of decoded images: an array [N, *shape] of a dtype, and what a manifest says of it."""
+
+    dtype: type
+    shape: tuple[int, ...]
+
+    def about(self) -> dict[str, Any]:
+        """What makes it what it is, as JSON values, beside the decoder."""
+        ...
+
+    def __call__(self, images: np.ndarray, rows: Sequence[int]) -> np.ndarray:
+        """What is kept of pixels uint8 [B, C, H, W] at these rows."""
+        ...
+
+
+class Pixels:
+    """The pixels themselves."""
+
+    dtype: type = np.uint8
+
+    def __init__(self, decoder: Decoder) -> None:
+        self.shape: tuple[int, ...] = (decoder.channels, decoder.resolution, decoder.resolution)
+
+    def about(self) -> dict[str, Any]:
+        return {}
+
+    def __call__(self, images: np.ndarray, rows: Sequence[int]) -> np.ndarray:
+        return images
+
+
 def plan_of(*about: Any) -> str:
     """A short hash of plain values: of what is prepared, and how."""
     return hashlib.sha256(json.dumps([FORMAT, *about], sort_keys=True).encode()).hexdigest()[:16]
 
 
-def prepare(source: Path, layout: Layout, decoder: Decoder, folder: Path, broken: Broken = "stop") -> None:
-    """Decode the images of `layout` into `folder`, unless that is prepared already.
+def prepare(
+    source: Path, layout: Layout, decoder: Decoder, folder: Path, broken: Broken = "stop", kept: Kept | None = None
+) -> None:
+    """Decode the images of `layout` into `folder`, unless that is prepared already, and keep their pixels or `kept`.
 
     A file that is no image ends it (`broken="stop"`), or loses its row and is named in the manifest
     ("skip"). Of several processes that prepare one folder, one works and the others wait for it.
@@ -51,33 +83,35 @@ def prepare(source: Path, layout: Layout, decoder: Decoder, folder: Path, broken
     if folder.exists() and not is_prepared(folder) and any(folder.iterdir()):
         raise ValueError(f"{folder} holds other things; choose another place for what is prepared")
     unfinished = folder.with_name(f"{folder.name}.partial")
+    kept = kept or Pixels(decoder)
     with alone(folder):
         unfinished.mkdir(exist_ok=True)
         if is_prepared(folder):
             shutil.rmtree(unfinished, ignore_errors=True)
             return
-        about = {"source": identity(source), "decoder": asdict(decoder)}
+        about = {"source": identity(source), "decoder": asdict(decoder), **kept.about()}
         plan = plan_of(about, asdict(layout))
-        progress = Progress.read(unfinished, plan) or _begun(unfinished, layout, decoder, Progress(plan))
-        _decode(source, decoder, layout, unfinished, progress, broken)
+        progress = Progress.read(unfinished, plan) or _begun(unfinished, layout, kept, Progress(plan))
+        _decode(source, decoder, layout, unfinished, progress, broken, kept)
         _finish(layout, unfinished, progress, about)
         os.rename(unfinished, folder)
         (folder / PROGRESS).unlink()
 
 
-def _begun(folder: Path, layout: Layout, decoder: Decoder, progress: Progress) -> Progress:
+def _begun(folder: Path, layout: Layout, kept: Kept, progress: Progress) -> Progress:
     """Arrays of zeros, and the progress that says so."""
     for split, names in layout.splits.items():
-        shape = (len(names), decoder.channels, decoder.resolution, decoder.resolution)
-        open_memmap(folder / f"{split}.npy", "w+", np.uint8, shape)
+        open_memmap(folder / f"{split}.npy", "w+", kept.dtype, (len(names), *kept.shape))
     progress.write(folder)
     return progress
 
 
-def _decode(source: Path, decoder: Decoder, layout: Layout, folder: Path, progress: Progress, broken: Broken) -> None:
+def _decode(
+    source: Path, decoder: Decoder, layout: Layout, folder: Path, progress: Progress, broken: Broken, kept: Kept
+) -> None:
     """One pass through the rest of the source, each image to its own row."""
     arrays = {split: open_array(folder / f"{split}.npy", "r+") for split in layout.splits}
-    place = {name: (arrays[split], row) for split, names in layout.splits.items() for row, name in enumerate(names)}
+    place = {name: (split, row) for split, names in layout.splits.items() for row, name in enumerate(names)}
     stream = islice((member for member in members(source) if member.name in place), progress.num_read, None)
     about = {"desc": f"decoding {source.name}", "unit": " images", "delay": 2, "mininterval": 1}
     with (
@@ -85,16 +119,19 @@ def _decode(source: Path, decoder: Decoder, layout: Layout, folder: Path, progre
         tqdm(total=len(place), initial=progress.num_read, **about) as bar,
     ):
         while block := [_lasting(member) for member in islice(stream, BLOCK)]:
+            images: dict[str, dict[int, np.ndarray]] = {split: {} for split in arrays}
             for member, found in zip(block, pool.map(partial(_read, decoder), block), strict=True):
                 if not isinstance(found, ValueError):
-                    x, row = place[member.name]
-                    x[row], what = found
+                    split, row = place[member.name]
+                    images[split][row], what = found
                     progress.kinds[what] = progress.kinds.get(what, 0) + 1
                 elif broken == "skip":
                     progress.broken.append(member.name)
                 else:
                     raise ValueError(f"{found}; dmd2 prepare leaves such files out with recipe.broken=skip")
-            for x in arrays.values():
+            for split, x in arrays.items():
+                if rows := list(images[split]):
+                    x[rows] = kept(np.stack(list(images[split].values())), rows)
                 x.flush()
             progress.num_read += len(block)
             progress.write(folder)

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from dmd2.data.captioned import captioned
+from dmd2.data.codec import Codec, Encoded
 from dmd2.data.decode import Decoder
 from dmd2.data.layout import Layout, lay_out
 from dmd2.data.prepare import Broken, prepare
@@ -39,14 +41,36 @@ def images(
     return report(out)
 
 
+def latents(source: Path, out: Path, decoder: Decoder, autoencoder: Codec, caption: str, broken: Broken) -> list[str]:
+    """Latents of captioned images at one size, for `data=latents`; lines of a report.
+
+    decoder      What is done to every image.
+    autoencoder  What makes latents of it, on the GPU where there is one.
+    caption      The name of an image's caption in JSON.
+    broken       As of `images`.
+
+    Where `out` is finished, its hashes are checked instead.
+    """
+    kept = Encoded(autoencoder)
+    if is_prepared(out):
+        asked = {"decoder": vars(decoder), **kept.about()}
+        if any(read_manifest(out).get(key) != value for key, value in asked.items()):
+            raise ValueError(f"{out} was prepared in another way than {asked}; remove it, or choose another out")
+        check(out)
+        return [f"{out} is finished, and what it holds is what its manifest says", *report(out)]
+    prepare(source, captioned(source, caption), decoder, out, broken, kept)
+    return report(out)
+
+
 def report(folder: Path) -> list[str]:
     """What a prepared folder holds, what its files were, and which were left out."""
     train, test, class_names = open_prepared(folder)
     manifest = read_manifest(folder)
     size = " x ".join(map(str, train.x.shape[1:]))
+    what, labels = ("latents", "captions") if "autoencoder" in manifest else ("images", "classes")
     kinds = sorted(manifest["kinds"].items(), key=lambda item: -item[1])
     lines = [
-        f"{len(train)} images to train on, {len(test)} to test, {size}, {len(class_names)} classes: {folder}",
+        f"{len(train)} {what} to train on, {len(test)} to test, {size}, {len(class_names)} {labels}: {folder}",
         "the files were " + ", ".join(f"{num} {kind}" for kind, num in kinds),
     ]
     if broken := manifest["broken"]:

@@ -1,10 +1,22 @@
 """Distances between images in [-1, 1] for DMD's regression; the loss file names the one in use."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, mse_loss
+
+
+class Decoder(Protocol):
+    """What makes images [B, 3, H, W] of latents; gradients flow through."""
+
+    def require(self) -> None:
+        """Raise FileNotFoundError where its files are not there."""
+        ...
+
+    def decode(self, latents: Tensor) -> Tensor: ...
 
 
 class SquaredError(nn.Module):
@@ -15,18 +27,18 @@ class SquaredError(nn.Module):
 
 
 class LPIPS(nn.Module):
-    """Perceptual distance on VGG-16 features, both images resized to 224x224 first (DMD section 4.1).
+    """Perceptual distance on VGG-16 features, both images resized to `size` squared first (DMD section 4.1: 224).
 
     Needs torchvision and its file vgg16-397923af.pth in torch's hub folder; nothing is fetched.
     """
 
-    def __init__(self, size: int = 224) -> None:
+    def __init__(self, size: int | None = 224) -> None:
         super().__init__()
         weights = Path(torch.hub.get_dir()) / "checkpoints" / "vgg16-397923af.pth"
         if not weights.exists():
             raise FileNotFoundError(
                 f"LPIPS needs VGG-16's weights: put https://download.pytorch.org/models/{weights.name} at "
-                f"{weights}, or choose the pixel distance: "
+                f"{weights}, or choose another distance: loss=dmd or loss=regression of latents, of pixels "
                 "loss.generator.regression.distance._target_=dmd2.losses.distances.SquaredError"
             )
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity  # noqa: PLC0415 (torchvision)
@@ -36,5 +48,20 @@ class LPIPS(nn.Module):
 
     def forward(self, image: Tensor, target: Tensor) -> Tensor:
         rgb = [x.expand(-1, 3, -1, -1) for x in (image, target)]
-        resized = [interpolate(x, (self.size, self.size), mode="bilinear") for x in rgb]
-        return self.network(*resized).mean()
+        if self.size is not None:
+            rgb = [interpolate(x, (self.size, self.size), mode="bilinear") for x in rgb]
+        return self.network(*rgb).mean()
+
+
+class Decoded(nn.Module):
+    """A distance of what an autoencoder makes of latents (DMD section 4.1: LPIPS of Stable Diffusion's images)."""
+
+    def __init__(self, autoencoder: Decoder, distance: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        autoencoder.require()  # now, and not when pairs were made for it
+        self.autoencoder, self.distance = autoencoder, distance
+
+    def forward(self, image: Tensor, target: Tensor) -> Tensor:
+        with torch.no_grad():
+            seen = self.autoencoder.decode(target)
+        return self.distance(self.autoencoder.decode(image), seen)

@@ -92,7 +92,7 @@ class GANCritic:
         self.weight, self.view = weight, view
 
     def __call__(self, turn: CriticTurn) -> tuple[Tensor, Logs]:
-        real, fake = turn.logits(self.view).tensor_split([len(turn.real)])
+        real, fake = turn.logits(self.view).tensor_split([-len(turn.x)])
         accuracy_real, accuracy_fake = F.accuracy(real, fake)
         logs = {"accuracy_real": accuracy_real, "accuracy_fake": accuracy_fake}
         return F.gan_critic(real, fake), logs

@@ -145,7 +145,7 @@ class GeneratorTurn(Turn):
 class CriticTurn(Turn):
     """Trains critic and head on the generator turn's own samples, detached; real rows come first where judged."""
 
-    real: Tensor
+    real: Tensor | None
     real_cond: Cond
 
     def backward(self, terms: Mapping[str, Term], scale: float) -> Logs:
@@ -159,8 +159,10 @@ class CriticTurn(Turn):
         return logs
 
     def samples(self, name: str) -> dict[str, tuple[Tensor, Cond]]:
-        real = {"real": (self.real, self.real_cond)} if name in self.judged else {}
-        return real | super().samples(name)
+        if name not in self.judged:
+            return super().samples(name)
+        assert self.real is not None
+        return {"real": (self.real, self.real_cond)} | super().samples(name)
 
     def seen(self, who: str, name: str) -> View:
         # With the head on the teacher, nobody reads what the critic makes of real samples.

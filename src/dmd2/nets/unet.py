@@ -11,10 +11,8 @@ from torch import Tensor
 
 from dmd2.conditioning import Cond
 from dmd2.nets.denoiser import Denoiser, Encoding, Prediction
+from dmd2.pipelines import PREDICTIONS, file_of
 from dmd2.schedules import VP, NoiseSchedule
-
-PREDICTIONS: dict[str, Prediction] = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
-"""Our names of what diffusers' schedulers call `prediction_type`."""
 
 
 class UNet(Denoiser):
@@ -36,12 +34,12 @@ class UNet(Denoiser):
 
     def arguments(self, cond: Cond) -> dict[str, Any]:
         """The network's own names for a condition."""
-        return {"encoder_hidden_states": cond["text"]}
+        return {"encoder_hidden_states": cond["text"].to(self.model.dtype)}
 
     def encode(self, x_t: Tensor, t: Tensor, cond: Cond) -> Encoding:
         row = self.schedule.row_of_time(t)
         with self.catch() as features:
-            (output,) = self.model(x_t, row, **self.arguments(cond), return_dict=False)
+            (output,) = self.model(x_t.to(self.model.dtype), row, **self.arguments(cond), return_dict=False)
         return Encoding(x_t, t, [output], features)
 
     def finish(self, encoding: Encoding) -> Tensor:
@@ -52,7 +50,7 @@ class UNetXL(UNet):
     """SDXL's: it also reads pooled text, cond["pooled"] [B, P], and sizes and crops, cond["time_ids"] [B, 6]."""
 
     def arguments(self, cond: Cond) -> dict[str, Any]:
-        added = {"text_embeds": cond["pooled"], "time_ids": cond["time_ids"]}
+        added = {"text_embeds": cond["pooled"].to(self.model.dtype), "time_ids": cond["time_ids"]}
         return super().arguments(cond) | {"added_cond_kwargs": added}
 
 
@@ -61,10 +59,12 @@ def from_configs(
 ) -> UNet:
     """A pipeline's denoiser as its `unet/config.json` and `scheduler/scheduler_config.json` describe it, untrained.
 
-    `source` is a folder or a name on the hub. Raises ValueError where the scheduler predicts something unknown here.
+    `source` is a folder or a name on the hub. Raises FileNotFoundError where there is none, ValueError where the
+    scheduler predicts something unknown here.
     """
     from diffusers import DDIMScheduler, UNet2DConditionModel  # noqa: PLC0415
 
+    file_of(source, "unet/config.json")
     scheduler = DDIMScheduler.from_pretrained(source, subfolder="scheduler")
     if (said := scheduler.config.prediction_type) not in PREDICTIONS:
         raise ValueError(f"{source} predicts {said}; choose one that predicts {', '.join(PREDICTIONS)}")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dmd2.conditioning import Cond
+from dmd2.pipelines import file_of
 
 
 class CLIP(nn.Module):
@@ -58,6 +59,7 @@ def clip(source: str) -> CLIP:
     """That of a pipeline, a folder or a name on the hub; weights from safetensors files only."""
     from transformers import CLIPTextModel, CLIPTokenizer  # noqa: PLC0415
 
+    file_of(source, "text_encoder/config.json")
     model = CLIPTextModel.from_pretrained(source, subfolder="text_encoder", use_safetensors=True)
     return CLIP(CLIPTokenizer.from_pretrained(source, subfolder="tokenizer"), model)
 
@@ -66,6 +68,7 @@ def clip_pair(source: str, size: int) -> CLIPPair:
     """Those of a pipeline, a folder or a name on the hub; weights from safetensors files only."""
     from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer  # noqa: PLC0415
 
+    file_of(source, "text_encoder_2/config.json")
     folders = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
     models = [kind.from_pretrained(source, subfolder=name, use_safetensors=True) for name, kind in folders.items()]
     tokenizers = [CLIPTokenizer.from_pretrained(source, subfolder=name) for name in ("tokenizer", "tokenizer_2")]

@@ -1,0 +1,62 @@
+"""What is derived from a teacher and data once, and kept in the cache: noise-image pairs, scores to compare with."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from tqdm import tqdm
+
+from dmd2.config import Config
+from dmd2.data.base import DataModule
+from dmd2.data.pairs import PairWriter
+from dmd2.files import alone, read_json, write_json
+from dmd2.generation import Numbered, TeacherMaker
+from dmd2.ranks import by_first, rank
+from dmd2.runtime import Teacher, build, device_for, key_of
+from dmd2.scoring import References, Scoring
+
+
+def make_pairs(config: Config, teacher: Teacher, data: DataModule) -> Path:
+    """DMD's noise-image pairs of this teacher, made once; begun again, it goes on where it stopped."""
+    section = config["pairs"]
+    guidance, storage = config["teacher"]["guidance"], config["teacher"].get("dtype")
+    key = key_of(teacher.key, section["solver"], section["dtype"], guidance, storage)
+    folder = Path(config["paths"]["cache"]) / "pairs" / f"{key}-{section['num_pairs']}"
+    with alone(folder):
+        writer = PairWriter(folder, section["num_pairs"], data.shape, section["dtype"], key)
+        maker = TeacherMaker(teacher.denoiser, teacher.conditioner, build(section["solver"]), guidance)
+        device = device_for(config)
+        teacher.denoiser.to(device)
+        teacher.conditioner.to(device)
+        numbered = Numbered(data.shape, teacher.conditioner.num_classes, 1, device)
+        with tqdm(total=section["num_pairs"], initial=writer.complete, desc="pairs", unit="pair") as bar:
+            while writer.complete < section["num_pairs"]:
+                rows = range(section["num_pairs"])[writer.complete : writer.complete + section["at_once"]]
+                writer.append(*numbered.pairs(maker, rows))
+                bar.update(len(rows))
+    return folder
+
+
+def real_references(config: Config, scoring: Scoring) -> References:
+    """The scores to compare with that need no teacher; kept under the data's and the metric's key."""
+    key = key_of(config["metric"], scoring.data.fingerprint())
+    return kept(config, key, partial(scoring.real_references, device_for(config)))
+
+
+def teacher_references(config: Config, scoring: Scoring, teacher: Teacher) -> References:
+    """The teacher's scores; kept under its key and the metric's."""
+    guidance, storage = config["teacher"]["guidance"], config["teacher"].get("dtype")
+    key = key_of(teacher.key, config["metric"], guidance, storage, scoring.data.fingerprint())
+    return kept(config, key, partial(scoring.teacher_references, teacher.denoiser, guidance))
+
+
+def kept(config: Config, key: str, make: Callable[[], References]) -> References:
+    """References from the cache, or made and kept there: they do not depend on the run."""
+    path = Path(config["paths"]["cache"]) / "references" / f"{key}.json"
+    if not by_first(path.exists):
+        print("scoring what to compare with, once")
+        found = make()
+        if rank() == 0:
+            write_json(path, found)
+        return found
+    return read_json(path)

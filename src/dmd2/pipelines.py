@@ -1,0 +1,47 @@
+"""The files of a published pipeline in diffusers' layout: of a folder, or of a name on the hub."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+PREDICTIONS: dict[str, Any] = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
+"""Our names of what diffusers' schedulers call `prediction_type`."""
+
+
+def file_of(source: str | Path, name: str) -> Path:
+    """A file of a pipeline, e.g. "unet/config.json"; one on the hub is fetched once, into the hub's own cache.
+
+    Raises FileNotFoundError where the folder lacks it, or the hub cannot give it, ImportError without dmd2[text].
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} has no {name}, so it is no pipeline as diffusers saves them")
+        return folder / name
+    try:
+        from huggingface_hub import hf_hub_download  # noqa: PLC0415
+    except ImportError as error:
+        raise ImportError("published pipelines need diffusers; type: pip install 'dmd2[text]'") from error
+    try:
+        return Path(hf_hub_download(str(source), name))
+    except Exception as error:  # offline, unknown, refused or no name at all: each has a class of its own there
+        raise FileNotFoundError(
+            f"there is no pipeline at {source}: no such folder, and the hub did not give {name} "
+            f"({type(error).__name__}); name a folder: teacher.source=DIR"
+        ) from error
+
+
+def weights_of(source: str | Path, variant: str | None) -> Path:
+    """The file of a pipeline's U-Net; `variant` names another storage of it, e.g. "fp16"."""
+    return file_of(source, f"unet/diffusion_pytorch_model.{f'{variant}.' if variant else ''}safetensors")
+
+
+def check_prediction(source: str | Path, prediction: str) -> None:
+    """Raise ValueError where a pipeline's scheduler says that its network predicts something else."""
+    config = json.loads(file_of(source, "scheduler/scheduler_config.json").read_text())
+    said = config.get("prediction_type", "epsilon")  # older files do not say
+    if PREDICTIONS.get(said) != prediction:
+        raise ValueError(
+            f"{source} predicts {said}, and this configuration has teacher.denoiser.prediction={prediction}; "
+            "choose the teacher that it is of, or teacher=pipeline, which asks it"
+        )

@@ -1,0 +1,70 @@
+"""A pipeline of diffusers in small, with random weights, saved as published ones are; and overrides that fit it."""
+
+from pathlib import Path
+
+import torch
+
+from dmd2.text.tiny import tiny_clip
+
+TOKENS = 8
+UNET = {
+    "block_out_channels": [8, 16],
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
+    "cross_attention_dim": 16,
+    "attention_head_dim": 4,
+    "norm_num_groups": 4,
+    "layers_per_block": 1,
+    "sample_size": 8,
+}
+XL = {
+    "cross_attention_dim": 32, "use_linear_projection": True, "transformer_layers_per_block": [1, 1],
+    "addition_embed_type": "text_time", "addition_time_embed_dim": 4, "projection_class_embeddings_input_dim": 24 + 6,
+}  # fmt: skip
+SHRUNKEN = [
+    *(f"++teacher.denoiser.model.{key}={value}".replace(" ", "") for key, value in UNET.items()),
+    "teacher.autoencoder.resolution=16", "+teacher.autoencoder.factor=2", "+teacher.head.num_groups=4",
+]  # fmt: skip
+"""Stable Diffusion at a size for tests: images of 16x16, latents of 4x8x8."""
+
+
+def shrunken(name: str) -> list[str]:
+    """Overrides of teacher `name`, "sd15" or "sdxl", that make it the saved pipeline's."""
+    if name != "sdxl":
+        return SHRUNKEN
+    added = [f"++teacher.denoiser.model.{key}={value}".replace(" ", "") for key, value in XL.items()]
+    return [*SHRUNKEN, *added, "teacher.conditioner.encoder.size=16"]
+
+
+def save_pipeline(folder: Path, name: str = "sd15", prediction: str = "epsilon") -> Path:
+    """Write a pipeline of the kind of "sd15" or "sdxl" to `folder`."""
+    from diffusers import DDIMScheduler, UNet2DConditionModel  # noqa: PLC0415
+    from transformers import CLIPTextModelWithProjection  # noqa: PLC0415
+
+    is_xl = name == "sdxl"
+    torch.manual_seed(0)
+    UNet2DConditionModel(**UNET | (XL if is_xl else {})).save_pretrained(folder / "unet")
+    DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type=prediction
+    ).save_pretrained(folder / "scheduler")
+    save_vae(folder / "vae", 0.13025 if is_xl else 0.18215)
+    text = tiny_clip(["a", "red", "dot"], hidden_size=16, num_layers=2, max_length=TOKENS)
+    text.models[0].save_pretrained(folder / "text_encoder")
+    text.tokenizers[0].save_pretrained(folder / "tokenizer")
+    if is_xl:
+        config = text.models[0].config
+        config.projection_dim = 6
+        CLIPTextModelWithProjection(config).save_pretrained(folder / "text_encoder_2")
+        text.tokenizers[0].save_pretrained(folder / "tokenizer_2")
+    return folder
+
+
+def save_vae(folder: Path, scaling_factor: float) -> Path:
+    """Write a VAE of two levels, of images twice as large as its latents."""
+    from diffusers import AutoencoderKL  # noqa: PLC0415
+
+    blocks = {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
+    AutoencoderKL(
+        block_out_channels=[8, 8], norm_num_groups=4, scaling_factor=scaling_factor, latent_channels=4, **blocks
+    ).save_pretrained(folder)
+    return folder

@@ -1,0 +1,128 @@
+"""Text teachers from a folder of diffusers', end to end and small: what they speak, what is refused, what is seen."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from PIL import Image
+
+from dmd2 import cli
+from dmd2.config import config_folder, resolved
+from dmd2.data.pairs import PairStore
+from dmd2.runtime import build_data, build_teacher, give_weights
+from pipelines import save_pipeline, shrunken
+
+diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed: pip install dmd2[text]")
+pytest.importorskip("transformers", reason="transformers is not installed: pip install dmd2[text]")
+
+SMALL = ["trainer=cpu", "max_iterations=2", "log_every=1", "callbacks.samples.every=2"]
+PROMPTS = ["experiment=sd15_dmd2", "data.captions.source=captions.txt", "global_batch=2", *SMALL]
+VAE = ["resolution=16", "factor=2"]
+EVERY = "callbacks.evaluation={_target_:dmd2.callbacks.evaluation.Evaluation,every:2}"
+SIZED = [*(f"++teacher.autoencoder.{text}" for text in VAE), "++teacher.head.num_groups=4"]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with ten captions."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setenv("DMD2_RUN_ID", "now")
+    (tmp_path / "captions.txt").write_text("\n".join(f"a red dot {i}" for i in range(10)))
+    return tmp_path
+
+
+def dmd2(*arguments: str) -> None:
+    sys.argv = ["dmd2", *arguments]
+    cli.main()
+
+
+def teacher(*overrides: str):
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        config = resolved(compose("train", overrides=[*PROMPTS, *overrides]))
+    found = build_teacher(config, build_data(config["data"]))
+    give_weights(found, config)
+    return found
+
+
+def test_a_pipeline_that_predicts_v_is_distilled_from_its_folder_and_sampled(folder: Path):
+    save_pipeline(folder / "v", prediction="v_prediction")
+    asked = ["teacher=pipeline", "teacher.source=v", *SIZED, "teacher.weighting._target_=dmd2.losses.weighting.flow"]
+    assert teacher(*asked).denoiser.prediction == "v"
+    dmd2("train", *PROMPTS, *asked)
+    run = folder / "runs/sd15_dmd2/now"
+    dmd2("sample", f"run={run}", "num_images=3", "out=samples")
+    images = [np.asarray(Image.open(path)) for path in sorted(Path("samples").glob("0*.png"))]
+    assert [image.shape for image in images] == [(16, 16, 3)] * 3 and np.std(images) > 0
+
+
+def test_the_weights_are_the_folder_s_own_in_any_storage(folder: Path):
+    theirs = diffusers.UNet2DConditionModel.from_pretrained(save_pipeline(folder / "sd") / "unet")
+    theirs.half().save_pretrained(folder / "sd" / "unet", variant="fp16")
+    ours = [teacher(*shrunken("sd15"), "teacher.source=sd", *more) for more in ([], ["teacher.variant=fp16"])]
+    for found, atol in zip(ours, (1e-3, 0), strict=True):
+        assert found.denoiser.model.conv_in.weight.dtype == torch.float32
+        for name, value in theirs.state_dict().items():
+            torch.testing.assert_close(found.denoiser.model.state_dict()[name], value.float(), rtol=0, atol=atol)
+    assert ours[0].key != ours[1].key
+
+
+def test_a_teacher_is_refused_that_predicts_something_else(folder: Path):
+    save_pipeline(folder / "v", prediction="v_prediction")
+    with pytest.raises(ValueError, match=r"v predicts v_prediction.*teacher\.denoiser\.prediction=eps"):
+        teacher(*shrunken("sd15"), "teacher.source=v")
+
+
+def test_latents_are_scored_and_shown_as_images(folder: Path):
+    save_pipeline(folder / "sd")
+    (folder / "images").mkdir()
+    for i in range(12):
+        pixels = np.random.default_rng(i).integers(0, 256, (16, 16, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / "images" / f"{i:02}.png")
+        (folder / "images" / f"{i:02}.txt").write_text(f"a red dot {i}")
+    sized = ["recipe.autoencoder.source=sd", *(f"++recipe.autoencoder.{text}" for text in VAE)]
+    dmd2("prepare", "recipe=latents", "source=images", "out=latents", *sized)
+    scored = [
+        "metric=digits",
+        "~metric.suite.detectors.classes",
+        "~metric.suite.metrics.accuracy",
+        "~metric.suite.metrics.nearest",
+        "metric.baselines={}",
+    ]
+    scored += ["metric.num_samples=12", "metric.teacher_steps=[1]", EVERY]
+    given = [
+        "experiment=sd15_dmd2",
+        "data=latents",
+        "data.source=latents",
+        "data.captions.source=latents",
+        "loss=dmd2",
+    ]
+    dmd2("train", *given, "global_batch=4", *SMALL, *scored, *shrunken("sd15"), "teacher.source=sd")
+    run = folder / "runs/sd15_dmd2/now"
+    assert (run / "comparison.png").exists() and (run / "report.html").exists()
+    mismatch = ["teacher.autoencoder.scaling_factor=0.5"]
+    with pytest.raises(SystemExit):
+        dmd2("train", *given, "global_batch=4", *SMALL, *shrunken("sd15"), "teacher.source=sd", *mismatch)
+
+
+def test_pairs_are_those_of_diffusers_ddim_under_guidance(folder: Path):
+    save_pipeline(folder / "sd")
+    few = ["pairs.num_pairs=3", "pairs.solver.num_steps=4", "pairs.at_once=2", "loss=dmd"]
+    given = ["experiment=sd15_dmd", "data.captions.source=captions.txt", "global_batch=2", *SMALL]
+    dmd2("pairs", *given, *few, *shrunken("sd15"), "teacher.source=sd", "teacher.dtype=null")
+    store = PairStore(next(path.parent for path in Path("cache/pairs").glob("*/manifest.json")))
+    found = teacher(*shrunken("sd15"), "teacher.source=sd")
+    cond = found.conditioner(torch.from_numpy(np.array(store.labels)))
+    null = found.conditioner.null(cond)["text"]
+    settings = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False}
+    theirs = diffusers.DDIMScheduler(**settings, timestep_spacing="trailing", set_alpha_to_one=True)
+    theirs.set_timesteps(4)
+    x, model = torch.from_numpy(np.array(store.noise)).float(), found.denoiser.model
+    with torch.no_grad():
+        for row in theirs.timesteps:
+            plain, free = (model(x, row, text).sample for text in (cond["text"], null))
+            x = theirs.step(free + 3.0 * (plain - free), row, x).prev_sample
+    torch.testing.assert_close(torch.from_numpy(np.array(store.images)).float(), x, rtol=1e-2, atol=1e-2)
