@@ -84,11 +84,6 @@ class DMD(GuardedModule):
         return self._models[0]
 
     @property
-    def generator_updates(self) -> int:
-        """Completed generator updates."""
-        return -(-self.iteration // self.critic_updates)
-
-    @property
     def is_generator_turn(self) -> bool:
         """Whether this iteration updates the generator first: every `critic_updates`-th, from the first on."""
         return self.iteration % self.critic_updates == 0

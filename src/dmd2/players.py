@@ -19,6 +19,25 @@ from dmd2.sampling import FewStepSampler
 from dmd2.weights.store import load_weights, names_in
 
 
+def check_objective(objective: Objective, config: Config, data: DataModule) -> None:
+    """Raise ValueError where a loss term needs what there is not."""
+    provided = data.provides() | ({"pairs"} if config["pairs"] is not None else set())
+    if missing := objective.needs - provided - {"head"}:
+        name = min(missing)
+        raise ValueError(
+            f"a loss term needs {name}, and the data gives only {', '.join(sorted(provided))}; type "
+            + ("experiment=digits_dmd, whose file shows how" if name == "pairs" else "loss=no_gan")
+        )
+    if config["pairs"] is not None and "pairs" not in objective.needs:
+        raise ValueError("pairs would be made, and no loss term reads them; type pairs=null, or loss=dmd")
+    if config["pairs"] is not None and config["teacher"].get("autoencoder") and config["pairs"]["dtype"] == "uint8":
+        raise ValueError("latents do not fit into uint8; type pairs.dtype=float16")
+    if config["head_reads"] != "critic" and "head" not in objective.needs:
+        raise ValueError(f"head_reads={config['head_reads']}, and no loss term has a head; choose a loss with a GAN")
+    if "head" in objective.needs and not config["teacher"]["denoiser"].get("taps"):
+        raise ValueError("a GAN term needs features; name layers with teacher.denoiser.taps=[LAYER,...]")
+
+
 def lora_of(config: Config, player: str) -> Any:
     """The LoRA that a config has for "generator" or "critic"; None where all its weights are trained."""
     return config.get("lora", {}).get(player)  # a run of an earlier version has no such section
@@ -31,6 +50,8 @@ def player_on(teacher: Denoiser, config: Config, player: str) -> Denoiser:
     """
     if (node := lora_of(config, player)) is None:
         return copy.deepcopy(teacher).requires_grad_(True)
+    if config["trainer"].get("strategy", {}).get("_target_", "").endswith("Shards"):
+        raise ValueError("LoRA's players share the teacher's weights, which shards would cut apart; type trainer=ddp")
     with seeded(config["seed"], f"{player} LoRA"):
         return build(node)(teacher)
 

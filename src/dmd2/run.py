@@ -25,7 +25,7 @@ from dmd2.hardware import processes
 from dmd2.module import DMD
 from dmd2.named_files import starting_files, teacher_file
 from dmd2.pictures import score_plot
-from dmd2.players import begin, build_module
+from dmd2.players import begin, build_module, check_objective
 from dmd2.ranks import by_first, first_alone, rank, world_size
 from dmd2.report import commit, comparison, print_table, results, versions, write_page
 from dmd2.resuming import check_same, checkpoint_of, meaning
@@ -35,7 +35,6 @@ from dmd2.runtime import (
     build_data,
     build_teacher,
     build_trainer,
-    check_objective,
     device_for,
 )
 from dmd2.sharding import in_shards
@@ -63,9 +62,8 @@ class Run:
         try:
             lock = claim(self.folder / "run")
         except BlockingIOError as error:
-            raise ValueError(
-                f"a run is at work in {self.folder}; wait for it, or name another: paths.run=DIR"
-            ) from error
+            said = f"a run is at work in {self.folder}; wait for it, or name another: paths.run=DIR"
+            raise ValueError(said) from error
         if checkpoint is None:  # else the directory is another life's until that has agreed
             self.take()
         if self.folder.parent == Path(self.config["paths"]["runs"]) / self.config["name"]:

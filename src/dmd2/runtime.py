@@ -21,7 +21,6 @@ from dmd2.config import Config
 from dmd2.data.base import DataModule
 from dmd2.files import alone, sha256
 from dmd2.hardware import one_process, trainer_of
-from dmd2.losses.objective import Objective
 from dmd2.named_files import teacher_file
 from dmd2.nets.denoiser import Denoiser
 from dmd2.pretrain import Pretrain
@@ -180,22 +179,3 @@ def build_trainer(config: Config, max_steps: int, callbacks: list[L.Callback], l
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
     )
-
-
-def check_objective(objective: Objective, config: Config, data: DataModule) -> None:
-    """Raise ValueError where a loss term needs what there is not."""
-    provided = data.provides() | ({"pairs"} if config["pairs"] is not None else set())
-    if missing := objective.needs - provided - {"head"}:
-        name = min(missing)
-        raise ValueError(
-            f"a loss term needs {name}, and the data gives only {', '.join(sorted(provided))}; type "
-            + ("experiment=digits_dmd, whose file shows how" if name == "pairs" else "loss=no_gan")
-        )
-    if config["pairs"] is not None and "pairs" not in objective.needs:
-        raise ValueError("pairs would be made, and no loss term reads them; type pairs=null, or loss=dmd")
-    if config["pairs"] is not None and config["teacher"].get("autoencoder") and config["pairs"]["dtype"] == "uint8":
-        raise ValueError("latents do not fit into uint8; type pairs.dtype=float16")
-    if config["head_reads"] != "critic" and "head" not in objective.needs:
-        raise ValueError(f"head_reads={config['head_reads']}, and no loss term has a head; choose a loss with a GAN")
-    if "head" in objective.needs and not config["teacher"]["denoiser"].get("taps"):
-        raise ValueError("a GAN term needs features; name layers with teacher.denoiser.taps=[LAYER,...]")

@@ -7,10 +7,11 @@ from omegaconf import OmegaConf
 
 from dmd2.checkpoints import load, newest
 from dmd2.conditioning import Conditioner
-from dmd2.config import Config, share_batch
+from dmd2.config import Config
 from dmd2.data.base import DataModule
 from dmd2.files import sha256
 from dmd2.generation import StudentMaker
+from dmd2.global_batch import share_batch
 from dmd2.nets.denoiser import Denoiser
 from dmd2.players import lora_of, player_on
 from dmd2.runtime import build, build_data, build_teacher, device_for, load_denoiser, load_fitting, shrink
