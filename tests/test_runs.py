@@ -78,6 +78,8 @@ def test_the_summary_says_what_happened() -> None:
     assert set(summary["metrics"]) == set(summary["floor"]) == set(summary["teacher"]["1"])
     assert set(summary["students"]) == {"ema_0.97716", "raw"}
     assert summary["baselines"]["class_gaussian"]["rfd"] > summary["floor"]["rfd"]
+    # One step of the ODE from noise to data is what an untrained one-step student makes.
+    assert summary["baselines"]["untrained_student"] == pytest.approx(summary["teacher"]["1"], rel=1e-4)
     assert torch.__version__.startswith(summary["versions"]["torch"].split("+")[0])
 
 

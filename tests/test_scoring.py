@@ -92,7 +92,7 @@ def test_references_are_named_by_their_own_number():
     sizes = scoring([20, held_out], num_reference=None)
     found = sizes.real_references(torch.device("cpu"))["floor"]["real"]
     assert set(found) <= set(scoring([20, held_out]).student(student()))
-    assert f"rfd_{held_out}" in found and sizes.teacher_references(student(), 1.0) == {"teacher": {}}
+    assert f"rfd_{held_out}" in found and sizes.teacher_references(student(), 1.0) == {"teacher": {}, "start": {}}
 
 
 def test_classes_come_in_turn_or_at_random():

@@ -44,9 +44,9 @@ def real_references(config: Config, scoring: Scoring) -> References:
 
 
 def teacher_references(config: Config, scoring: Scoring, teacher: Teacher) -> References:
-    """The teacher's scores; kept under its key and the metric's."""
+    """The teacher's scores, also as the student samples; kept under its key, the metric's and the sampler's."""
     guidance, storage = config["teacher"]["guidance"], config["teacher"].get("dtype")
-    key = key_of(teacher.key, config["metric"], guidance, storage, scoring.data.fingerprint())
+    key = key_of(teacher.key, config["metric"], config["sampler"], guidance, storage, scoring.data.fingerprint())
     return kept(config, key, partial(scoring.teacher_references, teacher.denoiser, guidance))
 
 

@@ -75,7 +75,7 @@ def score_plot(
         axis.axhline(scores[primary], color=TEACHER, lw=0.9, ls="--")
         axis.annotate(f"teacher, {evaluations} NFE", (1, scores[primary]), xycoords=("axes fraction", "data"),
                       ha="right", va="bottom", fontsize=7, color=TEACHER)  # fmt: skip
-    for group in ("floor", "baselines"):
+    for group in ("floor", "baselines", "start"):
         for name, scores in references.get(group, {}).items():
             if primary not in scores:  # scored on another number of samples, and named by it
                 continue

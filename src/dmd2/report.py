@@ -88,7 +88,7 @@ def results(history: Sequence[Mapping[str, Any]], references: References, primar
         "students": students,
         "teacher": references.get("teacher", {}),
         "floor": references.get("floor", {}).get("real", {}),
-        "baselines": references.get("baselines", {}),
+        "baselines": references.get("baselines", {}) | references.get("start", {}),
     }
 
 

@@ -98,9 +98,14 @@ class Scoring:
         return {"floor": {"real": self._named(floor, num_held_out)} if floor else {}, "baselines": baselines}
 
     def teacher_references(self, teacher: Denoiser, guidance: float) -> References:
-        """Scores of the teacher, by network evaluations."""
+        """Scores of the teacher, by network evaluations, and `start`: what it makes where the student stands.
+
+        None where no teacher is asked for.
+        """
         makers = self.teacher_makers(teacher, guidance)
-        return {"teacher": {str(maker.num_evaluations): self._score(maker, teacher) for maker in makers}}
+        found = {str(maker.num_evaluations): self._score(maker, teacher) for maker in makers}
+        start = {"untrained_student": self._score(self.student_maker(teacher), teacher)} if makers else {}
+        return {"teacher": found, "start": start}
 
     def student_maker(self, generator: Denoiser) -> StudentMaker:
         """What makes samples of a generator as the run's sampler does."""
