@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dmd2.autoencoder import VAE, Identity, TinyVAE
+from dmd2.autoencoder import VAE, TinyVAE
 from dmd2.losses.distances import Decoded, SquaredError
 from pipelines import save_vae
 
@@ -85,8 +85,3 @@ def test_a_tiny_vae_decodes_scaled_latents_and_lets_gradients_through(tmp_path: 
     assert leaf.grad is not None and leaf.grad.abs().sum() > 0
     with pytest.raises(ValueError, match="no posterior"):
         tiny.encode(images(1), x)
-
-
-def test_the_identity_of_pixels_changes_nothing():
-    x = images()
-    assert Identity([3, 16, 16]).decode(x) is x and Identity([3, 16, 16]).shape == (3, 16, 16)

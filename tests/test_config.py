@@ -32,8 +32,16 @@ def test_as_many_pairs_as_samples_where_none_are_said() -> None:
     assert composed("experiment=imagenet64_dmd", "pairs.batch_size=8")["pairs"]["batch_size"] == 8
 
 
-def test_sharing_a_shared_batch_changes_nothing() -> None:
-    config = composed("experiment=imagenet64_dmd", "trainer.devices=4")
+def test_devices_share_a_global_batch_of_pairs() -> None:
+    pairs = composed("experiment=sd15_dmd", "trainer.devices=72")["pairs"]
+    assert pairs["batch_size"] == 16
+    with pytest.raises(ValueError, match=r"pairs\.global_batch=1152 does not divide by 256 devices"):
+        composed("experiment=sd15_dmd", "trainer.devices=256")
+
+
+@pytest.mark.parametrize("experiment", ["imagenet64_dmd", "sd15_dmd"])
+def test_sharing_a_shared_batch_changes_nothing(experiment: str) -> None:
+    config = composed(f"experiment={experiment}", "trainer.devices=4")
     before = str(config)
     share_batch(config)
     assert str(config) == before

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from dmd2 import cli
 from dmd2.checkpoints import load
 from dmd2.config import config_folder, resolved
 from dmd2.export import scheduler
+from dmd2.nets.lora import is_own
 from dmd2.runtime import build
 from dmd2.schedules import VP
 from dmd2.students import load_student
@@ -190,6 +192,15 @@ def test_a_run_with_lora_saves_its_own_weights_and_goes_on_bit_by_bit():
         weight.abs().max() > 0 for name, weight in state.items() if "critic.denoiser" in name and "_B." in name
     )
     assert all(".lora_" in name for name in names_in(Path("runs/lora/checkpoints/student.safetensors")))
+
+
+def test_lora_stays_float32_on_a_teacher_of_half_its_width():
+    config = OmegaConf.load("runs/lora/config.yaml")
+    config.teacher.dtype = "bfloat16"
+    shutil.copytree("runs/lora", "runs/narrow")
+    OmegaConf.save(config, "runs/narrow/config.yaml")
+    weights = load_student(Path("runs/narrow")).generator.model.named_parameters()
+    assert {is_own(name): weight.dtype for name, weight in weights} == {True: torch.float32, False: torch.bfloat16}
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -1,4 +1,4 @@
-"""Pixels to latents and back: the identity, and a pipeline's VAE, which is read when somebody first asks for pixels.
+"""Pixels to latents and back: a pipeline's VAE, which is read when somebody first asks for its work.
 
 latents = (z - shift) scaling_factor, with z as the VAE makes and reads it; images are [B, 3, H, W] in [-1, 1].
 """
@@ -11,20 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from dmd2.pipelines import file_of
-
-
-class Identity:
-    """For teachers of pixels: what they make is the image."""
-
-    def __init__(self, shape: tuple[int, ...] | list[int]) -> None:
-        self.shape = tuple(shape)
-
-    def require(self) -> None:
-        """Nothing is needed."""
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """The same."""
-        return latents
 
 
 class VAE:

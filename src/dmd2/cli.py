@@ -12,7 +12,7 @@ VERBS = {
     "train": "distil a teacher into a few-step generator, score it, show it",
     "pretrain": "only train the teacher of an experiment, if it is not there yet",
     "pairs": "only make an experiment's noise-image pairs (DMD's data set)",
-    "prepare": "make a data set ready for training: ImageNet at 64x64",
+    "prepare": "make data ready for training: ImageNet at 64x64, latents of captioned images",
     "sample": "draw samples from a run's student",
     "evaluate": "score a run's student again",
     "export": "write a text-to-image student as a pipeline of diffusers",

@@ -28,6 +28,9 @@ def gather(folder: Path) -> Summaries:
         if summary["status"] != "completed":
             print(f"left out: {path.parent} {summary['status']}")
             continue
+        if not summary["metrics"]:
+            print(f"left out: {path.parent} has no scores")
+            continue
         label = " ".join([summary["experiment"], *varied.get(path.parent, [])])
         found.setdefault(label, []).append(summary)
     return found

@@ -70,7 +70,7 @@ SECTIONS: dict[str, set[str]] = {
         "source", "variant", "dtype", "weights", "pretrain",
     },
     "teacher.pretrain": {"max_iterations", "data", "module"},
-    "pairs": {"num_pairs", "batch_size", "dtype", "solver", "at_once"},
+    "pairs": {"num_pairs", "global_batch", "batch_size", "dtype", "solver", "at_once"},
     "checkpoint": {"every", "keep"},
     "lora": {"generator", "critic"},
     "optimizer": {"generator", "critic", "lr_factor"},
@@ -97,11 +97,15 @@ def check(config: Config) -> None:
         raise ValueError(f"resume_allow is a list of keys, got {config['resume_allow']}; e.g. resume_allow=[seed]")
     if config["head_reads"] not in ("critic", "teacher"):
         raise ValueError(f"head_reads must be critic or teacher, got {config['head_reads']}")
-    if config["pairs"] is not None and (lacking := SECTIONS["pairs"] - set(config["pairs"])):
+    if config["pairs"] is not None and (lacking := SECTIONS["pairs"] - {"global_batch", *config["pairs"]}):
         raise ValueError(f"no value for pairs.{min(lacking)}; experiment=digits_dmd shows a complete section")
     if config["data"]["batch_size"] % config["accumulate"]:
         raise ValueError(
             f"accumulate={config['accumulate']} does not divide data.batch_size={config['data']['batch_size']}"
+        )
+    if config["pairs"] is not None and config["pairs"]["batch_size"] % config["accumulate"]:
+        raise ValueError(
+            f"accumulate={config['accumulate']} does not divide pairs.batch_size={config['pairs']['batch_size']}"
         )
     merged = {**config["data"], **((config["teacher"]["pretrain"] or {}).get("data") or {})}
     for player in ("generator", "critic"):

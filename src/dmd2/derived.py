@@ -20,7 +20,9 @@ def make_pairs(config: Config, teacher: Teacher, data: DataModule) -> Path:
     """DMD's noise-image pairs of this teacher, made once; begun again, it goes on where it stopped."""
     section = config["pairs"]
     guidance, storage = config["teacher"]["guidance"], config["teacher"].get("dtype")
-    key = key_of(teacher.key, section["solver"], section["dtype"], guidance, storage)
+    captions = data.identity().get("captions")  # which labels number
+    about = (teacher.key, config["teacher"]["conditioner"], captions, guidance, storage)
+    key = key_of(*about, section["solver"], section["dtype"])
     folder = Path(config["paths"]["cache"]) / "pairs" / f"{key}-{section['num_pairs']}"
     with alone(folder):
         writer = PairWriter(folder, section["num_pairs"], data.shape, section["dtype"], key)
@@ -46,7 +48,8 @@ def real_references(config: Config, scoring: Scoring) -> References:
 def teacher_references(config: Config, scoring: Scoring, teacher: Teacher) -> References:
     """The teacher's scores, also as the student samples; kept under its key, the metric's and the sampler's."""
     guidance, storage = config["teacher"]["guidance"], config["teacher"].get("dtype")
-    key = key_of(teacher.key, config["metric"], config["sampler"], guidance, storage, scoring.data.fingerprint())
+    about = (teacher.key, config["teacher"]["conditioner"], guidance, storage, scoring.data.fingerprint())
+    key = key_of(*about, config["metric"], config["sampler"])
     return kept(config, key, partial(scoring.teacher_references, teacher.denoiser, guidance))
 
 

@@ -27,7 +27,7 @@ def file_of(source: str | Path, name: str) -> Path:
     except Exception as error:  # offline, unknown, refused or no name at all: each has a class of its own there
         raise FileNotFoundError(
             f"there is no pipeline at {source}: no such folder, and the hub did not give {name} "
-            f"({type(error).__name__}); name a folder: teacher.source=DIR"
+            f"({type(error).__name__}); name the folder that holds it, e.g. teacher.source=DIR"
         ) from error
 
 

@@ -194,6 +194,6 @@ class Run:
                 network.to(device_for(config))
             comparison(self.scoring, teacher, guidance, student, self.folder / "comparison.png")
             score_plot(history, references, primary, self.folder / "scores.png")
-            write_page(self.folder, summary, primary)
             print_table(summary, primary)
-        print(f"{status}: {self.folder}/report.html" if history else f"{status}: {self.folder}")
+        write_page(self.folder, summary, primary)
+        print(f"{status}: {self.folder}/report.html")

@@ -165,6 +165,8 @@ class Scoring:
         return {self.sizes.name(metric, num_samples): value for metric, value in scores.items()}
 
     def _fit(self, device: torch.device) -> None:
+        if not self.suite.metrics:
+            raise ValueError("this experiment has no metrics; choose some with metric=NAME, of those in conf/metric")
         if "real" not in self.data.provides():
             raise ValueError("captions alone show no images to score against; type callbacks.evaluation=null")
         if self.fitted_on != device:

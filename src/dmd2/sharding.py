@@ -144,7 +144,7 @@ def parts(network: nn.Module) -> list[tuple[nn.Module, str, Any]]:
 
 
 def gathered(part: Any, device: torch.device) -> nn.Module:
-    """A whole copy of what `shard` has cut, with all weights in float32 on `device`; all ranks must ask for it."""
+    """A whole copy of what `shard` has cut, on `device`; all ranks must ask for it."""
     copied = copy.deepcopy(part.outline[0])
     state = {name: whole_tensor(tensor).to(device) for name, tensor in part.state_dict().items()}
     copied.load_state_dict(state, assign=True)

@@ -90,8 +90,9 @@ def lora_on_teacher(run: Path, config: Config, data: DataModule) -> Denoiser | N
         return None
     teacher = build_teacher(config, data)
     load_denoiser(teacher.denoiser, teacher.path)
-    shrink(teacher, config)
     said = read_metadata(run / "checkpoints" / "student.safetensors").get("teacher")
     if said not in (None, sha256(teacher.path)):
         raise ValueError(f"{teacher.path} is not the teacher that the LoRA of {run} was trained on; bring that back")
-    return player_on(teacher.denoiser, config, "generator")
+    player = player_on(teacher.denoiser, config, "generator")
+    shrink(teacher, config)  # and so what the player lies on, while its own stays float32
+    return player

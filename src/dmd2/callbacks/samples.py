@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.loggers import WandbLogger
 
 from dmd2.module import DMD
@@ -36,7 +37,8 @@ class Samples(L.Callback):
         name, network = next(iter(pl_module.students().items()))
         maker = self.scoring.student_maker(network)
         with whole(network):
-            x0, _ = self.scoring.numbered(pl_module.device).make(maker, range(self.num_samples))
+            numbered, rows = self.scoring.numbered(pl_module.device), range(self.num_samples)
+            x0 = torch.cat([x0 for x0, _ in numbered.batches(maker, rows, self.scoring.batch_size)])
         if not trainer.is_global_zero:
             return
         path = self.folder / f"{trainer.global_step:08d}.png"

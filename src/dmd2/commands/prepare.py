@@ -2,7 +2,7 @@
 
 usage: dmd2 prepare recipe=NAME source=PATH out=DIR [recipe.KEY=VALUE ...]
 
-  recipe   What to make, e.g. imagenet64; conf/recipe/NAME.yaml has its options.
+  recipe   What to make, imagenet64 or latents; conf/recipe/NAME.yaml has its options.
   source   What to make it of, e.g. the folder of ILSVRC's train images.
   out      Folder for what is made; a finished one is checked, byte for byte.
 """

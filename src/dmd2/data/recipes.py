@@ -51,6 +51,7 @@ def latents(source: Path, out: Path, decoder: Decoder, autoencoder: Codec, capti
 
     Where `out` is finished, its hashes are checked instead.
     """
+    autoencoder.require()
     kept = Encoded(autoencoder)
     if is_prepared(out):
         asked = {"decoder": vars(decoder), **kept.about()}

@@ -42,7 +42,8 @@ class Prompts(Conditioner):
 
     @torch.no_grad()
     def forward(self, labels: Tensor) -> Cond:
-        return self.encoder(self.get_buffer("tokens")[labels])
+        with torch.autocast(labels.device.type, enabled=False):
+            return self.encoder(self.get_buffer("tokens")[labels])
 
     def null(self, cond: Cond) -> Cond:
         return {key: self.get_buffer(f"null_{key}").expand_as(value) for key, value in cond.items()}
