@@ -16,10 +16,10 @@ FLOORS = (
     {"losses.functional", "losses.weighting", "losses.distances", "metrics", "data", "autoencoder"},
     {"nets", "text"},
     {"sampling", "losses"},
-    {"generation", "guarded", "checkpoints"},
+    {"generation", "guarded", "checkpoints", "sums", "real_images"},
     {"module", "pretrain"},
     {"scoring", "pictures", "config"},
-    {"callbacks", "report", "errors", "resuming", "hardware", "named_files", "site"},
+    {"callbacks", "report", "errors", "resuming", "hardware", "named_files", "site", "text_scoring"},
     {"runtime"},
     {"derived"},
     {"run", "students", "benchmarks", "comparison"},
@@ -29,6 +29,8 @@ FLOORS = (
 )
 KNOW_DATA = {
     "scoring",
+    "real_images",
+    "text_scoring",
     "callbacks",
     "report",
     "runtime",
@@ -58,7 +60,7 @@ ROOMS = {
     "wandb": {"callbacks.wandb"},
     "diffusers": {"nets.unet", "autoencoder"},
     "huggingface_hub": {"pipelines"},
-    "transformers": {"metrics.dino", "text.clip", "text.tiny"},
+    "transformers": {"metrics.dino", "metrics.clip_score", "text.clip", "text.tiny"},
 }
 OPTIONAL = {
     "zstandard",

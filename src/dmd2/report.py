@@ -52,9 +52,11 @@ def commit() -> str:
 
 def comparison(scoring: Scoring, teacher: Denoiser, guidance: float, student: Denoiser, path: Path) -> None:
     """One picture: real samples, the teacher at each of its step counts, the student; the same noise for all."""
-    num = 100 if len(scoring.data.shape) == 3 else 2000  # images in a grid, points in a cloud
+    num = (
+        min(100, scoring.batch_size) if len(scoring.data.shape) == 3 else 2000
+    )  # images in a grid, points in a cloud
     numbered = scoring.numbered(device_of(student))
-    shown = {"real": _real(scoring, numbered.labels(range(num)).cpu())}
+    shown = {"real": _real(scoring, numbered.labels(range(num)).cpu())} if scoring.real_by_label else {}
     makers: dict[str, Maker] = {
         f"teacher, {maker.solver.num_steps} step{'s' * (maker.solver.num_steps > 1)}": maker
         for maker in scoring.teacher_makers(teacher, guidance)

@@ -15,6 +15,7 @@ from dmd2.metrics.suite import Batches, Suite, blocks
 from dmd2.nets.denoiser import Denoiser
 from dmd2.sampling import FewStepSampler, Heun, Solver
 from dmd2.sizes import Sizes
+from dmd2.sums import Sums
 
 Scores = dict[str, float]
 References = dict[str, dict[str, Scores]]
@@ -59,6 +60,10 @@ class Scoring:
         self.teacher_steps, self.metric, self.seed = tuple(teacher_steps), primary, seed
         self.solver = solver
         self.baselines, self.num_reference, self.classes = dict(baselines or {}), num_reference, classes
+        self.sums: Sums | None = None  # where a score is kept that may be cut off
+
+    real_by_label = True
+    """Whether the train split shows what labels ask for."""
 
     @property
     def primary(self) -> str:
@@ -149,7 +154,10 @@ class Scoring:
         found: Scores = {}
         num = 0
         for size in sizes:
-            self.suite.update(batches(range(num, size)))
+            if self.sums is None:
+                self.suite.update(batches(range(num, size)))
+            else:
+                self.sums.add(self.suite, batches, range(num, size), self.batch_size)
             found |= self._named(self.suite.compute(), size)
             num = size
         self.suite.reset()

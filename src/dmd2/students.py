@@ -11,9 +11,11 @@ from dmd2.config import Config, share_batch
 from dmd2.data.base import DataModule
 from dmd2.generation import StudentMaker
 from dmd2.nets.denoiser import Denoiser
-from dmd2.runtime import build, build_data, device_for, load_fitting
+from dmd2.ranks import digest
+from dmd2.runtime import build, build_data, device_for, key_of, load_fitting
 from dmd2.sampling import FewStepSampler
 from dmd2.scoring import Scoring
+from dmd2.sums import Sums
 from dmd2.weights.store import load_weights
 
 
@@ -56,21 +58,38 @@ class Student:
         return StudentMaker(self.generator, self.conditioner, self.sampler)
 
     def scoring(self) -> Scoring:
-        """What scores the run's samples."""
+        """What scores samples by the config's metric."""
         scoring: Scoring = build(self.config["metric"])
         scoring.attach(self.data, self.conditioner, self.sampler)
         return scoring
 
+    def sums(self, scoring: Scoring) -> Sums:
+        """Where the score of what the generator is filled with is kept while it is made."""
+        parts = ("metric", "sampler", "teacher", "data")  # whose every difference counts as one
+        numbers = [scoring.batch_size, *scoring.sizes.numbers, digest(self.generator.state_dict())]
+        return Sums(self.run / "scoring", key_of(*(self.config[part] for part in parts), *numbers))
 
-def load_student(run: Path) -> Student:
-    """Read a run directory; its generator has no weights until `Student.read`.
 
-    Raises FileNotFoundError where there is no run.
-    """
+def config_of(run: Path) -> Config:
+    """The configuration in a run directory; raises FileNotFoundError where there is no run."""
     if not (run / "config.yaml").exists():
         raise FileNotFoundError(f"there is no run at {run}; name a run's directory: run=runs/digits_dmd2/latest")
     config: Config = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))  # type: ignore[assignment]
     share_batch(config)  # done already, but in a file that `--cfg job` wrote
+    return config
+
+
+def load_student(run: Path, metric: Config | None = None) -> Student:
+    """Read a run directory; its generator has no weights until `Student.read`.
+
+    metric  Another metric than the run's own, a section that may refer to the run's config.
+
+    Raises FileNotFoundError where there is no run.
+    """
+    config = config_of(run)
+    if metric is not None:
+        composed = OmegaConf.create(config | {"metric": metric})
+        config = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
     generator: Denoiser = build(config["teacher"]["denoiser"]).requires_grad_(False).eval()
     conditioner = build(config["teacher"]["conditioner"]).to(device_for(config))
     data, sampler = build_data(config["data"]), build(config["sampler"])
