@@ -26,17 +26,16 @@ class ClipImages(Detector):
 
     def __init__(self, source: str, view: View) -> None:
         super().__init__()
-        from transformers import CLIPVisionModelWithProjection  # noqa: PLC0415
-
-        self.net = _half(CLIPVisionModelWithProjection, source)
-        self.view, self.square = view, Square(self.net.config.image_size, "bicubic")
+        model = _clip(source)
+        self.net, self.projection = model.vision_model, model.visual_projection
+        self.view, self.square = view, Square(model.config.vision_config.image_size, "bicubic")
         for name, values in (("mean", MEAN), ("std", STD)):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
     def features(self, samples: Tensor) -> Tensor:
         x = torch.stack([pixels(self.square(self.view(picture(sample)))) for sample in samples])
         x = (x.to(self.mean.device) / 255 - self.mean) / self.std
-        return F.normalize(self.net(pixel_values=x).image_embeds, dim=1)
+        return F.normalize(self.projection(self.net(pixel_values=x).pooler_output), dim=1)
 
 
 class ClipScore(FeatureMetric):
@@ -53,10 +52,11 @@ class ClipScore(FeatureMetric):
 
     def __init__(self, detector: str, source: str, captions: Sequence[str], before: str, prefix: str = "") -> None:
         super().__init__(detector, prefix)
-        from transformers import CLIPTextModelWithProjection, CLIPTokenizer  # noqa: PLC0415
+        from transformers import CLIPTokenizer  # noqa: PLC0415
 
-        self.net = _half(CLIPTextModelWithProjection, source)
-        tokenizer, length = CLIPTokenizer.from_pretrained(source), self.net.config.max_position_embeddings
+        model = _clip(source)
+        self.net, self.projection = model.text_model, model.text_projection
+        tokenizer, length = CLIPTokenizer.from_pretrained(source), model.config.text_config.max_position_embeddings
         fixed = {"padding": "max_length", "truncation": True, "max_length": length, "return_tensors": "pt"}
         texts = tokenizer([before + caption for caption in captions], **fixed)
         self.register_buffer("tokens", texts.input_ids, persistent=False)
@@ -64,7 +64,7 @@ class ClipScore(FeatureMetric):
             self.add_state(state, default=torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, features: Tensor, labels: Tensor) -> None:
-        texts = F.normalize(self.net(input_ids=self.tokens[labels]).text_embeds, dim=1)
+        texts = F.normalize(self.projection(self.net(input_ids=self.tokens[labels]).pooler_output), dim=1)
         cosines = (features.double() * texts.double()).sum(1)
         self.total += (cosines * STEPS).round().long().sum()
         self.num_samples += len(features)
@@ -73,10 +73,15 @@ class ClipScore(FeatureMetric):
         return {"clip": self.total.double() / STEPS / self.num_samples}
 
 
-def _half(kind: Any, source: str) -> Any:
-    """Half of a CLIPModel, frozen; raises FileNotFoundError where there is no such model."""
+def _clip(source: str) -> Any:
+    """A whole CLIPModel, frozen; its halves' own classes do not know how wide its projection is.
+
+    Raises FileNotFoundError where there is none.
+    """
+    from transformers import CLIPModel  # noqa: PLC0415
+
     try:
-        return kind.from_pretrained(source, use_safetensors=True).requires_grad_(False).eval()
+        return CLIPModel.from_pretrained(source, use_safetensors=True).requires_grad_(False).eval()
     except OSError as error:  # of transformers, in several lines
         raise FileNotFoundError(
             f"there is no CLIP at {source}: no folder with model.safetensors, and the hub did not give "
