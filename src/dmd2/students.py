@@ -63,11 +63,10 @@ class Student:
         scoring.attach(self.data, self.conditioner, self.sampler)
         return scoring
 
-    def sums(self, scoring: Scoring) -> Sums:
+    def sums(self) -> Sums:
         """Where the score of what the generator is filled with is kept while it is made."""
-        parts = ("metric", "sampler", "teacher", "data")  # whose every difference counts as one
-        numbers = [scoring.batch_size, *scoring.sizes.numbers, digest(self.generator.state_dict())]
-        return Sums(self.run / "scoring", key_of(*(self.config[part] for part in parts), *numbers))
+        parts = [self.config[name] for name in ("metric", "sampler", "teacher", "data")]
+        return Sums(self.run / "scoring", key_of(*parts, digest(self.generator.state_dict())))
 
 
 def config_of(run: Path) -> Config:

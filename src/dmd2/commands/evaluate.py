@@ -20,6 +20,7 @@ import shutil
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
@@ -53,14 +54,15 @@ def main(options: DictConfig) -> None:
 def score(options: DictConfig) -> None:
     """Score, beside the references that the run had; rank 0 says what came out."""
     run = Path(options.run)
-    student = load_student(run, OmegaConf.to_container(options, resolve=False)["metric"])  # type: ignore
-    changes = {key: options[key] for key in ("num_samples", "batch_size") if options[key] is not None}
+    asked: dict[str, Any] = OmegaConf.to_container(options)  # type: ignore[assignment]
+    student = load_student(run, asked["metric"])
+    changes = {key: asked[key] for key in ("num_samples", "batch_size") if asked[key] is not None}
     student.config["metric"].update(changes)
     scoring = student.scoring()
     students: dict[str, Scores] = {}
     for name in [options.weights] if options.weights else student.names:
         student.read(name)
-        scoring.sums = student.sums(scoring)
+        scoring.sums = student.sums()
         students[name] = scoring.student(student.generator)
     if ranks.rank() > 0:
         return
@@ -74,6 +76,6 @@ def score(options: DictConfig) -> None:
     }
     write_json(run / "evaluation.json", {"num_samples": scoring.sizes.numbers[-1], **found})
     shutil.rmtree(run / "scoring")
-    if "num_samples" in changes or options.metric is not None:
+    if "num_samples" in changes or asked["metric"]:
         summary |= {"floor": {}, "baselines": {}, "teacher": {}}  # those are other scores
     print_table(summary | found, scoring.primary)
