@@ -55,7 +55,7 @@ def score(options: DictConfig) -> None:
     """Score, beside the references that the run had; rank 0 says what came out."""
     run = Path(options.run)
     asked: dict[str, Any] = OmegaConf.to_container(options)  # type: ignore[assignment]
-    student = load_student(run, asked["metric"])
+    student = load_student(run, asked.get("metric"))
     changes = {key: asked[key] for key in ("num_samples", "batch_size") if asked[key] is not None}
     student.config["metric"].update(changes)
     scoring = student.scoring()
@@ -76,6 +76,6 @@ def score(options: DictConfig) -> None:
     }
     write_json(run / "evaluation.json", {"num_samples": scoring.sizes.numbers[-1], **found})
     shutil.rmtree(run / "scoring")
-    if "num_samples" in changes or asked["metric"]:
+    if "num_samples" in changes or "metric" in asked:
         summary |= {"floor": {}, "baselines": {}, "teacher": {}}  # those are other scores
     print_table(summary | found, scoring.primary)
