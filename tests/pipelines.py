@@ -68,3 +68,20 @@ def save_vae(folder: Path, scaling_factor: float) -> Path:
         block_out_channels=[8, 8], norm_num_groups=4, scaling_factor=scaling_factor, latent_channels=4, **blocks
     ).save_pretrained(folder)
     return folder
+
+
+def save_clip(folder: Path) -> Path:
+    """Write a `CLIPModel` for images of 8x8, and its tokenizer."""
+    from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig  # noqa: PLC0415
+
+    text = tiny_clip(["a", "red", "dot"], hidden_size=16, num_layers=2, max_length=16)
+    vision = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4, image_size=8, patch_size=4
+    )
+    torch.manual_seed(0)
+    config = CLIPConfig(
+        text_config=text.models[0].config.to_dict(), vision_config=vision.to_dict(), projection_dim=12
+    )
+    CLIPModel(config).save_pretrained(folder)
+    text.tokenizers[0].save_pretrained(folder)
+    return folder

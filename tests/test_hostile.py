@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from dmd2 import runtime
+from dmd2 import derived
 from dmd2.checkpoints import load, write
 from dmd2.data.pairs import PairStore, PairWriter
 from dmd2.data.prepared import open_prepared, write_manifest
@@ -100,7 +100,7 @@ def features(path: Path) -> None:
 def references(path: Path) -> None:
     (path.parent / "references").mkdir()
     (path.parent / "references" / path.name).write_bytes(pickle.dumps(Code()))
-    runtime.kept({"paths": {"cache": str(path.parent)}}, path.stem, dict)
+    derived.kept({"paths": {"cache": str(path.parent)}}, path.stem, dict)
 
 
 READERS: dict[str, tuple[str, Callable[[Path], None]]] = {

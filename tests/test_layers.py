@@ -15,6 +15,7 @@ FLOORS = (
     {
         "schedules",
         "sizes",
+        "best",
         "global_batch",
         "conditioning",
         "learning_rate",
@@ -27,19 +28,22 @@ FLOORS = (
     {"losses.functional", "losses.weighting", "losses.distances", "metrics", "data", "autoencoder"},
     {"nets", "text"},
     {"sampling", "losses"},
-    {"generation", "guarded", "checkpoints"},
+    {"generation", "guarded", "checkpoints", "sums", "real_images"},
     {"module", "pretrain"},
     {"scoring", "sharding", "pictures", "config"},
-    {"callbacks", "report", "errors", "resuming", "hardware", "named_files", "site"},
+    {"callbacks", "report", "errors", "resuming", "hardware", "named_files", "site", "text_scoring"},
     {"runtime", "card"},
     {"derived", "players"},
-    {"run", "students", "benchmarks", "comparison"},
+    {"students"},
+    {"run", "benchmarks", "comparison"},
     {"sweep", "export"},
     {"commands"},
     {"cli"},
 )
 KNOW_DATA = {
     "scoring",
+    "real_images",
+    "text_scoring",
     "callbacks",
     "report",
     "runtime",
@@ -72,7 +76,7 @@ ROOMS = {
     "diffusers": {"nets.unet", "export", "autoencoder"},
     "peft": {"nets.lora"},
     "huggingface_hub": {"pipelines"},
-    "transformers": {"metrics.dino", "text.clip", "text.tiny"},
+    "transformers": {"metrics.dino", "metrics.clip_score", "text.clip", "text.tiny"},
 }
 OPTIONAL = {
     "zstandard",

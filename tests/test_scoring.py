@@ -2,6 +2,7 @@
 
 import json
 import socket
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
@@ -22,6 +23,7 @@ from dmd2.nets.denoiser import EDM
 from dmd2.sampling import FewStepSampler
 from dmd2.schedules import Karras
 from dmd2.scoring import Scoring
+from dmd2.sums import Sums
 
 
 def scoring(num_samples, **settings):
@@ -52,12 +54,25 @@ def student():
     return EDM(net, Karras(), sigma_data=0.5).requires_grad_(False).eval()
 
 
+def cut_off_and_resumed(folder, after, num_samples):
+    """Scores of a life whose earlier one ended after some batches."""
+    calls = iter(range(100))
+    for stop in (lambda: next(calls) >= after, lambda: False):
+        begun = scoring(num_samples)
+        begun.sums = Sums(folder / "scoring", "of this network", every=1)
+        with suppress(InterruptedError):
+            found = begun.student(student(), stop)
+    return found
+
+
 def score_on_rank(rank, ports, path):
     torch.set_num_threads(1)
     for world_size, port in ports.items():
         if rank < world_size:
             distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size)
             (path / f"{rank}-{world_size}.json").write_text(json.dumps(scoring([32, 70]).student(student())))
+            if world_size == 2:  # and all end in the middle: of five blocks they have three and two
+                (path / f"{rank}.resumed").write_text(json.dumps(cut_off_and_resumed(path, 1, num_samples=70)))
             distributed.destroy_process_group()
 
 
@@ -71,6 +86,19 @@ def test_any_number_of_ranks_gives_the_same_bits(tmp_path):
     alone = scoring([32, 70]).student(student())
     found = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
     assert found == [alone] * 5
+    resumed = [json.loads(path.read_text()) for path in tmp_path.glob("*.resumed")]
+    assert resumed == [scoring(70).student(student())] * 2
+
+
+def test_a_score_that_was_cut_off_goes_on_to_the_same_bits(tmp_path):
+    whole = scoring([32, 70]).student(student())
+    for after in (1, 4):
+        assert cut_off_and_resumed(tmp_path / str(after), after, [32, 70]) == whole
+    again, made = scoring([32, 70]), []
+    again.sums = Sums(tmp_path / "4" / "scoring", "of this network", every=1)
+    assert again.student(student(), lambda: made.append(1)) == whole and not made
+    again.sums = Sums(tmp_path / "4" / "scoring", "of another network", every=1)
+    assert again.student(student(), lambda: made.append(1)) == whole and len(made) == 5
 
 
 def test_another_batch_size_changes_the_rounding_of_networks_alone():

@@ -90,6 +90,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["sample"], ["run"]),
         (["sample", "run=gone"], ["gone", "run="]),
         (["evaluate", "run=gone"], ["gone"]),
+        (
+            ["train", "metric=coco30k"],
+            ["data/coco/captions30k.txt; put 30,000 captions", "metric.captions.source=FILE"],
+        ),
         (["compare", "runs=gone", "out=null"], ["gone"]),
         (["pairs"], ["pairs", "digits_dmd"]),
         (["prepare", "source=x", "out=y"], ["recipe", "imagenet64"]),

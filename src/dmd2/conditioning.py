@@ -4,6 +4,8 @@ A `Cond` is opaque to everyone but the denoiser that came with its conditioner: 
 [B, ...], empty for unconditional models. Everyone else may only join, repeat and slice its rows.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -26,6 +28,10 @@ class Conditioner(nn.Module):
     def null(self, cond: Cond) -> Cond:
         """The unconditional twin of a condition's rows."""
         raise NotImplementedError
+
+    def of(self, captions: Sequence[str]) -> "Conditioner":
+        """The same on another table of captions; raises ValueError where captions are not encoded as they come."""
+        raise ValueError(f"{type(self).__name__} reads no captions of a metric's own; choose another metric")
 
 
 class Unconditional(Conditioner):

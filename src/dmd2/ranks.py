@@ -84,7 +84,7 @@ def check_alike(tensors: Mapping[str, Tensor]) -> None:
     if world_size() == 1:
         return
     digests: list[Any] = [None] * world_size()
-    distributed.all_gather_object(digests, _digest(tensors), group=_host())
+    distributed.all_gather_object(digests, digest(tensors), group=_host())
     if others := [i for i, digest in enumerate(digests) if digest != digests[0]]:
         raise ValueError(
             f"rank {', '.join(map(str, others))} of {world_size()} starts with other weights than rank 0; "
@@ -92,7 +92,8 @@ def check_alike(tensors: Mapping[str, Tensor]) -> None:
         )
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """A hash of tensors and their names."""
     found = hashlib.sha256()
     for name, tensor in tensors.items():
         found.update(name.encode())

@@ -12,10 +12,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from dmd2.best import best
 from dmd2.generation import Maker
 from dmd2.nets.denoiser import Denoiser
 from dmd2.pictures import picture
-from dmd2.scoring import References, Scores, Scoring, best, device_of
+from dmd2.scoring import References, Scores, Scoring, device_of
 
 PACKAGES = ("dmd2", "torch", "lightning", "hydra-core", "torchmetrics", "numpy")
 
@@ -52,9 +53,11 @@ def commit() -> str:
 
 def comparison(scoring: Scoring, teacher: Denoiser, guidance: float, student: Denoiser, path: Path) -> None:
     """One picture: real samples, the teacher at each of its step counts, the student; the same noise for all."""
-    num = 100 if len(scoring.data.shape) == 3 else 2000  # images in a grid, points in a cloud
+    num = (
+        min(100, scoring.batch_size) if len(scoring.data.shape) == 3 else 2000
+    )  # images in a grid, points in a cloud
     numbered = scoring.numbered(device_of(student))
-    shown = {"real": _real(scoring, numbered.labels(range(num)).cpu())}
+    shown = {"real": _real(scoring, numbered.labels(range(num)).cpu())} if scoring.real_by_label else {}
     makers: dict[str, Maker] = {
         f"teacher, {maker.solver.num_steps} step{'s' * (maker.solver.num_steps > 1)}": maker
         for maker in scoring.teacher_makers(teacher, guidance)

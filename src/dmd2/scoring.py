@@ -1,8 +1,7 @@
 """Scores of a generator, and what they are to be read against: the teacher, real data, a simple baseline."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from math import isnan
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from dmd2.metrics.suite import Batches, Suite, blocks
 from dmd2.nets.denoiser import Denoiser
 from dmd2.sampling import FewStepSampler, Heun, Solver
 from dmd2.sizes import Sizes
+from dmd2.sums import Sums
 
 Scores = dict[str, float]
 References = dict[str, dict[str, Scores]]
@@ -60,6 +60,10 @@ class Scoring:
         self.teacher_steps, self.metric, self.seed = tuple(teacher_steps), primary, seed
         self.solver = solver
         self.baselines, self.num_reference, self.classes = dict(baselines or {}), num_reference, classes
+        self.sums: Sums | None = None  # where a score is kept that may be cut off
+
+    real_by_label = True
+    """Whether the train split shows what labels ask for."""
 
     @property
     def primary(self) -> str:
@@ -155,7 +159,10 @@ class Scoring:
         found: Scores = {}
         num = 0
         for size in sizes:
-            self.suite.update(batches(range(num, size)))
+            if self.sums is None:
+                self.suite.update(batches(range(num, size)))
+            else:
+                self.sums.add(self.suite, batches, range(num, size), self.batch_size)
             found |= self._named(self.suite.compute(), size)
             num = size
         self.suite.reset()
@@ -180,16 +187,6 @@ class Scoring:
         rows = np.linspace(0, len(split) - 1, num).astype(int)
         x = self.data.shown(split.x if num == len(split) else split.x[rows])  # a memory map stays one
         return x, self.data.class_of(torch.from_numpy(split.labels[rows]))
-
-
-def best(history: Sequence[Mapping[str, Any]], primary: str) -> dict[str, Any]:
-    """The best score by the primary metric: of which weights, at which iteration, the best of how many."""
-    found = [
-        {"iteration": row["iteration"], "weights": name, primary: scores[primary]}
-        for row in history
-        for name, scores in row["scores"].items()
-    ]
-    return min(found, key=lambda row: (isnan(row[primary]), row[primary])) | {"of": len(found)} if found else {}
 
 
 def device_of(network: nn.Module) -> torch.device:

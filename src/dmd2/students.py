@@ -14,9 +14,11 @@ from dmd2.generation import StudentMaker
 from dmd2.global_batch import share_batch
 from dmd2.nets.denoiser import Denoiser
 from dmd2.players import lora_of, player_on
-from dmd2.runtime import build, build_data, build_teacher, device_for, load_denoiser, load_fitting, shrink
+from dmd2.ranks import digest
+from dmd2.runtime import build, build_data, build_teacher, device_for, key_of, load_denoiser, load_fitting, shrink
 from dmd2.sampling import FewStepSampler
 from dmd2.scoring import Scoring
+from dmd2.sums import Sums
 from dmd2.weights.store import load_weights, read_metadata
 
 
@@ -59,21 +61,37 @@ class Student:
         return StudentMaker(self.generator, self.conditioner, self.sampler)
 
     def scoring(self) -> Scoring:
-        """What scores the run's samples."""
+        """What scores samples by the config's metric."""
         scoring: Scoring = build(self.config["metric"])
         scoring.attach(self.data, self.conditioner, self.sampler)
         return scoring
 
+    def sums(self) -> Sums:
+        """Where the score of what the generator is filled with is kept while it is made."""
+        parts = [self.config[name] for name in ("metric", "sampler", "teacher", "data")]
+        return Sums(self.run / "scoring", key_of(*parts, digest(self.generator.state_dict())))
 
-def load_student(run: Path) -> Student:
-    """Read a run directory; its generator has no weights until `Student.read`.
 
-    Raises FileNotFoundError where there is no run.
-    """
+def config_of(run: Path) -> Config:
+    """The configuration in a run directory; raises FileNotFoundError where there is no run."""
     if not (run / "config.yaml").exists():
         raise FileNotFoundError(f"there is no run at {run}; name a run's directory: run=runs/digits_dmd2/latest")
     config: Config = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))  # type: ignore[assignment]
     share_batch(config)  # done already, but in a file that `--cfg job` wrote
+    return config
+
+
+def load_student(run: Path, metric: Config | None = None) -> Student:
+    """Read a run directory; its generator has no weights until `Student.read`.
+
+    metric  Another metric than the run's own, a section that may refer to the run's config.
+
+    Raises FileNotFoundError where there is no run.
+    """
+    config = config_of(run)
+    if metric is not None:
+        composed = OmegaConf.create(config | {"metric": metric})
+        config = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
     data, sampler = build_data(config["data"]), build(config["sampler"])
     generator: Denoiser = lora_on_teacher(run, config, data) or build(config["teacher"]["denoiser"])
     generator.requires_grad_(False).eval().to(device_for(config))

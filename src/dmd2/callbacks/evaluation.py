@@ -5,8 +5,9 @@ from typing import Any
 
 import lightning as L
 
+from dmd2.best import best
 from dmd2.module import DMD
-from dmd2.scoring import References, Scoring, best
+from dmd2.scoring import References, Scoring
 from dmd2.sharding import whole
 
 

@@ -16,19 +16,21 @@ def filled(phrasings: Sequence[str], words: Sequence[str]) -> list[str]:
     return [phrasing.format(word) for phrasing in phrasings for word in words]
 
 
-def read(source: str | Sequence[str], column: str = "caption") -> list[str]:
+def read(source: str | Sequence[str], column: str = "caption", hint: str | None = None) -> list[str]:
     """The captions of a file, or of several, one after the other.
 
     source  .txt, one a line (empty lines are none); .jsonl, .csv or .parquet; or a folder of prepared latents.
     column  Where a row of a table has its caption; one that is missing there is the empty caption.
+    hint    What to tell somebody who has no such file.
 
     Raises FileNotFoundError, ValueError for a file without captions, ImportError for .parquet without `pyarrow`.
     """
     if not isinstance(source, str):
-        return [caption for path in source for caption in read(path, column)]
+        return [caption for path in source for caption in read(path, column, hint)]
     path = Path(source)
     if not path.exists():
-        raise FileNotFoundError(f"no captions at {path}; name a {KINDS}, or what dmd2 prepare recipe=latents made")
+        otherwise = f"name a {KINDS}, or what dmd2 prepare recipe=latents made"
+        raise FileNotFoundError(f"no captions at {path}; {hint or otherwise}")
     if path.is_dir():
         captions = read_manifest(path)["class_names"] if is_prepared(path) else []
     elif path.suffix == ".txt":

@@ -22,6 +22,15 @@ def frechet_distance(mu1: Tensor, sigma1: Tensor, mu2: Tensor, sigma2: Tensor) -
     return _distance(mu1, sigma1, root(sigma1), mu2, sigma2)
 
 
+def moments(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean [D] and covariance [D, D] of features [N, D], in float64."""
+    mu = features.mean(0, dtype=torch.float64)
+    outer = torch.zeros(len(mu), len(mu), dtype=mu.dtype, device=mu.device)
+    for rows in features.split(CHUNK):
+        outer += (rows - mu).T @ (rows - mu)
+    return mu, outer / (len(features) - 1)
+
+
 def root(sigma: Tensor) -> Tensor:
     """The symmetric root of a covariance [D, D]."""
     values, vectors = torch.linalg.eigh(sigma)
@@ -57,11 +66,7 @@ class FrechetDistance(FeatureMetric):
 
     def set_reference(self, train: Tensor, test: Tensor) -> None:
         """Take mean and covariance of the train split's features [N, D]."""
-        mu = train.mean(0, dtype=torch.float64)
-        outer = torch.zeros(len(mu), len(mu), dtype=mu.dtype, device=mu.device)
-        for rows in train.split(CHUNK):
-            outer += (rows - mu).T @ (rows - mu)
-        self.set_moments(mu, outer / (len(train) - 1))
+        self.set_moments(*moments(train))
 
     def set_moments(self, mu: Tensor, sigma: Tensor) -> None:
         """Take the reference's mean [D] and covariance [D, D]; make the states, whose width is now known."""

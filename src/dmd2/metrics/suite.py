@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchmetrics.utilities.data import dim_zero_cat
 
 from dmd2.files import alone
 from dmd2.metrics.base import FeatureMetric
 from dmd2.metrics.detectors import Detector
+from dmd2.metrics.frechet import FrechetDistance
 from dmd2.ranks import rank, world_size
 from dmd2.weights.store import read_tensors, save_tensors
 
@@ -71,14 +73,11 @@ class Suite:
         Samples are arrays or tensors, images uint8 [N, C, H, W] or toys float32 [N, 2], labels [N]. `key` says
         what data this is: features are kept under it.
         """
-        self.device = torch.device(device)
+        self.to(device)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*not writable")  # a memory map, which nothing here writes to
             samples, labels = torch.as_tensor(train), torch.as_tensor(train_labels).long()
             self.test = torch.as_tensor(test), torch.as_tensor(test_labels).long()
-        modules: list[nn.Module] = [*self.detectors.values(), *self.metrics.values()]
-        for module in modules:
-            module.to(self.device)
         for name, detector in self.detectors.items():
             detector.fit(samples, labels)
             splits = {"train": samples, "test": self.test[0]}
@@ -87,6 +86,23 @@ class Suite:
             for metric in self.metrics.values():
                 if metric.detector == name:
                     metric.set_reference(train_features, features.get("test", train_features[:0]))
+
+    def to(self, device: torch.device | str) -> None:
+        """Work on `device`."""
+        self.device = torch.device(device)
+        modules: list[nn.Module] = [*self.detectors.values(), *self.metrics.values()]
+        for module in modules:
+            module.to(self.device)
+
+    def set_moments(self, detector: str, mu: Tensor, sigma: Tensor) -> None:
+        """Take mean [D] and covariance [D, D] of a detector's features in place of real samples."""
+        for name, metric in self.metrics.items():
+            if metric.detector == detector:
+                if not isinstance(metric, FrechetDistance):
+                    raise ValueError(
+                        f"metric {name} needs real features, and there are their mean and covariance only"
+                    )
+                metric.set_moments(mu.to(self.device), sigma.to(self.device))
 
     def evaluate(self, batches: Batches) -> dict[str, float]:
         """The metrics of `batches`, by name in alphabetical order; raises what `compute` raises."""
@@ -110,6 +126,25 @@ class Suite:
             features = {name: detector(samples.to(self.device)) for name, detector in self.detectors.items()}
             for metric in self.metrics.values():
                 metric.update(features[metric.detector], labels.to(self.device))
+
+    def sums(self) -> dict[str, Tensor]:
+        """What this rank has added up, by metric and state."""
+        states = {
+            f"{name}.{key}": dim_zero_cat(value)
+            for name, metric in self.metrics.items()
+            for key, value in metric.metric_state.items()
+            if isinstance(value, Tensor) or value
+        }
+        return states | {"num_batches": torch.tensor(self.num_batches)}
+
+    def load_sums(self, sums: Mapping[str, Tensor]) -> None:
+        """Go on behind `sums()` of another life."""
+        self.num_batches = int(sums["num_batches"])
+        for name, metric in self.metrics.items():
+            for key, value in metric.metric_state.items():
+                if (found := sums.get(f"{name}.{key}")) is not None:
+                    found = found.to(self.device)
+                    setattr(metric, key, [found] if isinstance(value, list) else found)
 
     def compute(self) -> dict[str, float]:
         """The metrics of all samples of all ranks so far; more may follow.

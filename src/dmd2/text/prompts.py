@@ -28,11 +28,11 @@ class Prompts(Conditioner):
         super().__init__()
         if not captions or twin not in ("empty", "zeros"):
             raise ValueError(f"prompts need captions and twin=empty or zeros, got {len(captions)} and {twin!r}")
-        self.num_classes = len(captions)
+        self.num_classes, self.twin = len(captions), twin
         self.encoder = encoder.requires_grad_(False).eval()
         self.keep("tokens", encoder.tokens(captions))
         with torch.no_grad():
-            null = encoder(encoder.tokens([""]))
+            null = encoder(encoder.tokens([""]).to(next(encoder.parameters()).device))
         for key, value in null.items():
             self.keep(f"null_{key}", torch.zeros_like(value) if twin == "zeros" and key in EMBEDDINGS else value)
 
@@ -47,6 +47,9 @@ class Prompts(Conditioner):
 
     def null(self, cond: Cond) -> Cond:
         return {key: self.get_buffer(f"null_{key}").expand_as(value) for key, value in cond.items()}
+
+    def of(self, captions: Sequence[str]) -> Conditioner:
+        return Prompts(captions, self.encoder, self.twin)
 
 
 class CachedPrompts(Prompts):
@@ -80,3 +83,6 @@ class CachedPrompts(Prompts):
 
     def forward(self, labels: Tensor) -> Cond:
         return {key: self.get_buffer(f"table_{key}")[labels] for key in self.parts}
+
+    def of(self, captions: Sequence[str]) -> Conditioner:
+        return Conditioner.of(self, captions)  # the encoder is gone

@@ -1,0 +1,52 @@
+"""Seconds an image takes the teacher, guided and in many steps, and a run's student, on this machine in one go."""
+
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from dmd2.benchmarks.iteration import now
+from dmd2.generation import Maker, Numbered, TeacherMaker
+from dmd2.sampling import DDIM
+from dmd2.scoring import device_of
+from dmd2.students import load_student
+
+
+@torch.no_grad()
+def generation(
+    source: Path | None, num_steps: int, batch_size: int, dtype: str, num_cold: int, num_repeats: int
+) -> list[str]:
+    """A table of seconds an image and images a second, from labels or captions to pixels.
+
+    source       A run's directory; its config.yaml is enough, since weights do not change how long an image takes.
+    num_steps    Of the teacher's, by DDIM, at the run's guidance.
+    batch_size   Images at once.
+    dtype        What networks compute in under autocast, e.g. bfloat16; float32 is without.
+    num_cold     Batches of each before those that are timed.
+    num_repeats  The median of so many counts; teacher and student take turns.
+    """
+    if source is None:
+        raise ValueError("this part times a run's student; type source=runs/EXPERIMENT/latest")
+    student = load_student(source)
+    network, conditioner, data = student.generator, student.conditioner, student.data  # the teacher's network, too
+    device, guidance = device_of(network), student.config["teacher"]["guidance"]
+    numbered = Numbered(data.shape, conditioner.num_classes, 0, device)
+    makers: dict[str, Maker] = {
+        f"teacher, guidance {guidance:g}": TeacherMaker(network, conditioner, DDIM(num_steps), guidance),
+        "student": student.maker(),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in makers}
+    with torch.autocast(device.type, getattr(torch, dtype), enabled=dtype != "float32"):
+        for _ in range(num_cold + num_repeats):
+            for name, maker in makers.items():
+                start = now()
+                data.to_pixels(numbered.make(maker, range(batch_size))[0])
+                seconds[name].append((now() - start) / batch_size)
+    found = {name: median(times[num_cold:]) for name, times in seconds.items()}
+    teacher, ours = found.values()
+    lines = [
+        f"| {name} | {maker.num_evaluations} | {found[name]:.3g} | {1 / found[name]:.3g} |"
+        for name, maker in makers.items()
+    ]
+    times = f"{batch_size} at once, {dtype}; the student is {teacher / ours:.3g} times as fast"
+    return ["| samples | NFE | s an image | images/s |", "|---|---|---|---|", *lines, times]

@@ -1,0 +1,148 @@
+"""COCO's protocol in small: a run of a small pipeline is scored on captions of its own against images in a folder."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from dmd2 import cli
+from dmd2.metrics.clean import CleanInception
+from dmd2.metrics.clip_score import ClipImages, ClipScore
+from dmd2.metrics.views import Patch, Square
+from dmd2.real_images import RealImages
+from dmd2.students import load_student
+from pipelines import save_clip, save_pipeline, shrunken
+
+pytest.importorskip("diffusers", reason="diffusers is not installed: pip install dmd2[text]")
+pytest.importorskip("transformers", reason="transformers is not installed: pip install dmd2[text]")
+
+ASKED = [f"a {'red ' * (i % 3)}dot {i}" for i in range(11)]
+COCO = [
+    "metric=coco10k", "metric.captions.source=asked.jsonl", "metric.real.whole.source=real", "metric.num_samples=10",
+    *(f"metric.suite.detectors.{name}.folder=inception" for name in ("whole", "patch")),
+    *(f"+metric.suite.detectors.{name}.sha256=null" for name in ("whole", "patch")),
+    "metric.suite.detectors.whole.view.size=8", "metric.suite.detectors.patch.view.size=6",
+    "metric.suite.detectors.clip.source=clip", "metric.suite.detectors.clip.view.size=8",
+]  # fmt: skip
+EVERY = "callbacks.evaluation={_target_:dmd2.callbacks.evaluation.Evaluation,every:2}"
+TRAIN = [
+    "experiment=sd15_dmd2", "data.captions.source=trained_on.txt", "global_batch=2", "trainer=cpu",
+    "max_iterations=2", "callbacks.samples.num_samples=3", "callbacks.samples.every=2", "teacher.source=sd",
+    *shrunken("sd15"),
+]  # fmt: skip
+
+
+class Tiny(nn.Module):
+    """The parts of inception-2015-12-05.pt that are read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 5, 9, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+
+    def forward(self, img: Tensor) -> Tensor:
+        return self.layers(img)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All files that a user has, in small."""
+    folder = tmp_path_factory.mktemp("coco")
+    save_pipeline(folder / "sd")
+    save_clip(folder / "clip")
+    torch.manual_seed(0)
+    (folder / "inception").mkdir()
+    torch.jit.script(Tiny().eval()).save(str(folder / "inception/inception-2015-12-05.pt"))
+    (folder / "trained_on.txt").write_text("a dot\na red dot\n")
+    (folder / "asked.jsonl").write_text("\n".join(json.dumps({"caption": text}) for text in ASKED))
+    (folder / "real").mkdir()
+    for i in range(12):
+        draw = np.random.default_rng(i)
+        pixels = draw.integers(0, 256, (draw.integers(5, 20), draw.integers(5, 20), 3), np.uint8)
+        Image.fromarray(pixels).save(folder / "real" / f"{i:02}.png")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def inside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setenv("DMD2_RUN_ID", "now")
+
+
+def dmd2(*arguments: str) -> None:
+    sys.argv = ["dmd2", *arguments]
+    cli.main()
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path) -> Path:
+    """A run that was scored while it trained."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("DMD2_RUN_ID", "now")
+        patch.setattr(sys, "argv", sys.argv)
+        dmd2("train", *TRAIN, *COCO, EVERY)
+    return folder / "runs/sd15_dmd2/now"
+
+
+def distance(real: Tensor, fake: Tensor) -> float:
+    """Fréchet distance by numpy, with the eigenvalues of the covariances' product."""
+    (mu1, cov1), (mu2, cov2) = ((x.mean(0), np.cov(x.T)) for x in (real.double().numpy(), fake.double().numpy()))
+    roots = np.sqrt(np.clip(np.linalg.eigvals(cov1 @ cov2).real, 0, None))
+    return float(((mu1 - mu2) ** 2).sum() + np.trace(cov1 + cov2) - 2 * roots.sum())
+
+
+def test_scores_are_those_of_the_images_and_captions(run: Path) -> None:
+    student = load_student(run)
+    student.read(None)
+    scoring = student.scoring()
+    images = scoring.numbered("cpu").make(scoring.student_maker(student.generator), range(10))[0]
+    images = student.data.to_pixels(images)
+    real = [Image.open(path).convert("RGB") for path in sorted(Path("real").iterdir())]
+    expected = {}
+    for name, view in (("fid", Square(8)), ("patch_fid", Patch(6))):
+        detector = CleanInception("inception", view, sha256=None)
+        expected[name] = distance(detector.of(real), detector(images))
+    clip = ClipScore("clip", "clip", ASKED, "A photo depicts ")
+    clip.update(ClipImages("clip", Square(8))(images), torch.arange(10))
+    expected["clip"] = float(clip.compute()["clip"])
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["metrics"] == pytest.approx(expected, rel=1e-3)
+    assert (run / "comparison.png").exists() and (run / "samples/00000002.png").exists()
+
+
+def test_evaluate_takes_another_metric_and_leaves_nothing_else(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dmd2("evaluate", f"run={run}", *COCO, "num_samples=[4,10]")
+    found = json.loads((run / "evaluation.json").read_text())
+    once = json.loads((run / "summary.json").read_text())["metrics"]
+    assert {f"{name}_10": value for name, value in once.items()}.items() <= found["metrics"].items()
+    assert set(found["metrics"]) == {f"{name}_{num}" for name in once for num in (4, 10)}
+    assert not (run / "scoring").exists()
+    with pytest.raises(SystemExit):
+        dmd2("evaluate", f"run={run}", "num_samples=12")
+    assert "metric.num_samples=12, and metric.captions are 11" in capsys.readouterr().err
+
+
+def test_real_images_are_read_from_their_statistics_too(folder: Path) -> None:
+    detector = CleanInception("inception", Square(8), sha256=None)
+    mu, sigma = RealImages("real", "cache", "").moments(detector)
+    np.savez("real.npz", mu=mu, sigma=sigma)
+    assert all(map(torch.equal, RealImages("real.npz", "cache", "").moments(detector), (mu, sigma)))
+    np.savez("half.npz", mu=mu)
+    with pytest.raises(ValueError, match=r"is refused, and nothing in it was run: .*sigma"):
+        RealImages("half.npz", "cache", "").moments(detector)
+    with pytest.raises(FileNotFoundError, match="no real images at gone; download them"):
+        RealImages("gone", "cache", "download them")
+
+
+def test_statistics_are_kept_by_source_and_view(folder: Path, tmp_path: Path) -> None:
+    for view in (Square(8), Patch(6), Square(8)):
+        detector = CleanInception("inception", view, sha256=None)
+        detector.sha256 = "of a checked file"
+        RealImages("real", tmp_path, "").moments(detector)
+    assert len(list(tmp_path.glob("*.npz"))) == 2
