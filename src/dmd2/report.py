@@ -53,9 +53,8 @@ def commit() -> str:
 
 def comparison(scoring: Scoring, teacher: Denoiser, guidance: float, student: Denoiser, path: Path) -> None:
     """One picture: real samples, the teacher at each of its step counts, the student; the same noise for all."""
-    num = (
-        min(100, scoring.batch_size) if len(scoring.data.shape) == 3 else 2000
-    )  # images in a grid, points in a cloud
+    is_grid = len(scoring.data.shape) == 3  # else points in a cloud
+    num = min(100, scoring.batch_size) if is_grid else 2000
     numbered = scoring.numbered(device_of(student))
     shown = {"real": _real(scoring, numbered.labels(range(num)).cpu())} if scoring.real_by_label else {}
     makers: dict[str, Maker] = {

@@ -60,7 +60,7 @@ class Scoring:
         self.teacher_steps, self.metric, self.seed = tuple(teacher_steps), primary, seed
         self.solver = solver
         self.baselines, self.num_reference, self.classes = dict(baselines or {}), num_reference, classes
-        self.sums: Sums | None = None  # where a score is kept that may be cut off
+        self.sums = Sums()  # kept nowhere
 
     real_by_label = True
     """Whether the train split shows what labels ask for."""
@@ -159,10 +159,7 @@ class Scoring:
         found: Scores = {}
         num = 0
         for size in sizes:
-            if self.sums is None:
-                self.suite.update(batches(range(num, size)))
-            else:
-                self.sums.add(self.suite, batches, range(num, size), self.batch_size)
+            self.sums.add(self.suite, batches, range(num, size), self.batch_size)
             found |= self._named(self.suite.compute(), size)
             num = size
         self.suite.reset()

@@ -9,16 +9,19 @@ from dmd2.weights.store import read_metadata, read_tensors, save_tensors
 
 
 class Sums:
-    """Keeps them in `folder`, after `every` blocks of each rank, under `key`: all that the score is a function of.
+    """Keeps them in `folder` (None: nowhere), after `every` blocks of each rank.
 
-    Ranks go on each for itself, from where it was; another number of ranks begins again.
+    `key` names all that the score is a function of. Ranks go on each for itself, from where it was; another number of
+    ranks begins again.
     """
 
-    def __init__(self, folder: Path, key: str, every: int = 50) -> None:
+    def __init__(self, folder: Path | None = None, key: str = "", every: int = 50) -> None:
         self.folder, self.key, self.every = folder, key, every
 
     def add(self, suite: Suite, batches: Callable[[range], Batches], rows: range, batch_size: int) -> None:
         """Add the samples `rows` to a suite that has those before them, or find that some were added already."""
+        if self.folder is None:
+            return suite.update(batches(rows))
         path = self.folder / f"{self.key}-{rows.stop}-{rank()}-of-{world_size()}.safetensors"
         at_once = self.every * batch_size * world_size()
         start = int(read_metadata(path).get("next_row", rows.start))
