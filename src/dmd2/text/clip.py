@@ -10,9 +10,6 @@ from torch import Tensor, nn
 from dmd2.conditioning import Cond
 from dmd2.pipelines import file_of
 
-FLOAT32: dict[str, Any] = {"use_safetensors": True, "dtype": torch.float32}
-"""Published embeddings are float32, whatever the files hold."""
-
 
 class CLIP(nn.Module):
     """One tokenizer and its `CLIPTextModel`: {"text": its last hidden state [B, L, D]}, as Stable Diffusion 1.5."""
@@ -59,20 +56,25 @@ class CLIPPair(CLIP):
 
 
 def clip(source: str) -> CLIP:
-    """That of a pipeline, a folder or a name on the hub; weights from safetensors files only."""
+    """That of a pipeline, a folder or a name on the hub; weights from safetensors files only, in float32 whatever they hold."""
     from transformers import CLIPTextModel, CLIPTokenizer  # noqa: PLC0415
 
     file_of(source, "text_encoder/config.json")
-    model = CLIPTextModel.from_pretrained(source, subfolder="text_encoder", **FLOAT32)
+    model = CLIPTextModel.from_pretrained(
+        source, subfolder="text_encoder", use_safetensors=True, dtype=torch.float32
+    )  # fmt: skip
     return CLIP(CLIPTokenizer.from_pretrained(source, subfolder="tokenizer"), model)
 
 
 def clip_pair(source: str, size: int) -> CLIPPair:
-    """Those of a pipeline, a folder or a name on the hub; weights from safetensors files only."""
+    """Those of a pipeline, a folder or a name on the hub; weights from safetensors files only, in float32 whatever they hold."""
     from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer  # noqa: PLC0415
 
     file_of(source, "text_encoder_2/config.json")
     folders = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
-    models = [kind.from_pretrained(source, subfolder=name, **FLOAT32) for name, kind in folders.items()]
+    models = [
+        kind.from_pretrained(source, subfolder=name, use_safetensors=True, dtype=torch.float32)
+        for name, kind in folders.items()
+    ]
     tokenizers = [CLIPTokenizer.from_pretrained(source, subfolder=name) for name in ("tokenizer", "tokenizer_2")]
     return CLIPPair(tokenizers, models, size)
