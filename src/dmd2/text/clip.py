@@ -56,7 +56,7 @@ class CLIPPair(CLIP):
 
 
 def clip(source: str) -> CLIP:
-    """That of a pipeline, a folder or a name on the hub; weights from safetensors files only, in float32 whatever they hold."""
+    """That of a pipeline, a folder or a name on the hub; weights from safetensors files, in float32."""
     from transformers import CLIPTextModel, CLIPTokenizer  # noqa: PLC0415
 
     file_of(source, "text_encoder/config.json")
@@ -67,7 +67,7 @@ def clip(source: str) -> CLIP:
 
 
 def clip_pair(source: str, size: int) -> CLIPPair:
-    """Those of a pipeline, a folder or a name on the hub; weights from safetensors files only, in float32 whatever they hold."""
+    """Those of a pipeline, a folder or a name on the hub; weights from safetensors files, in float32."""
     from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer  # noqa: PLC0415
 
     file_of(source, "text_encoder_2/config.json")
