@@ -1,5 +1,6 @@
 """`dmd2 VERB key=value ...`: the one console command; `dmd2 --help` lists its verbs."""
 
+import difflib
 import importlib
 import os
 import sys
@@ -40,7 +41,9 @@ def main() -> None:
         print(HELP.format(verbs="\n".join(f"  {name:10s} {what}" for name, what in VERBS.items())))
         return
     if verb not in VERBS:
-        print(f"dmd2: there is no verb {verb!r}; choose from {', '.join(VERBS)}", file=sys.stderr)
+        close = difflib.get_close_matches(verb, VERBS, 1)
+        hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(VERBS)}"
+        print(f"dmd2: there is no verb {verb!r}; {hint}", file=sys.stderr)
         sys.exit(2)
     if {"-h", "--help"} & set(rest):
         print(verb_help(verb))
