@@ -193,7 +193,7 @@ def test_every_experiment_on_a_pipeline_runs(experiment: str, folder: Path) -> N
     assert full.name == experiment, "the name is the file's"
     overrides = pipeline(full, folder)
     if full.pairs is not None:
-        overrides += ["pairs.num_pairs=4", "pairs.batch_size=4", "pairs.solver.num_steps=2"]
+        overrides += ["pairs.num_pairs=4", "pairs.global_batch=4", "pairs.solver.num_steps=2"]
     sys.argv = ["dmd2", "train", f"experiment={experiment}", *WATCHED, *overrides]
     cli.main()
     run = folder / "runs" / experiment / "now"
