@@ -314,7 +314,7 @@ def test_a_killed_rank_is_named_and_takes_the_others_along() -> None:
 @needs_proc
 @pytest.mark.usefixtures("inside")
 def test_a_run_whose_ranks_are_all_killed_goes_on_by_itself_bit_by_bit() -> None:
-    own = ["paths.run=lost", "resume=auto", "data.num_workers=1", *TWO]
+    own = ["paths.run=lost", "resume=auto", "+data.num_workers=1", *TWO]
     process = started(*own)
     for number in rank_ids(process, Path("lost/checkpoints/00000020.ckpt").exists):
         os.kill(number, signal.SIGKILL)
