@@ -115,6 +115,24 @@ def test_samples_do_not_depend_on_how_many_and_how_they_are_batched() -> None:
         assert np.abs(one.astype(int) - two.astype(int)).max() <= 1  # a matrix product may round by its batch
 
 
+@pytest.mark.slow
+def test_two_ranks_draw_and_score_as_one_does() -> None:
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "--no-python", sys.executable]
+    for verb, *options in (("sample", "num_images=12", "out=of_two"), ("evaluate", "num_samples=20", "weights=raw")):
+        words = [verb, f"run={RUN}", "batch_size=5", *options]
+        start = [sys.executable, *launcher, "-c", "from dmd2.cli import main; main()", *words]
+        done = subprocess.run(start, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    found = json.loads((RUN / "evaluation.json").read_text())
+    dmd2("sample", f"run={RUN}", "batch_size=5", "num_images=12", "out=of_one")
+    dmd2("evaluate", f"run={RUN}", "batch_size=5", "num_samples=20", "weights=raw")
+    assert found == json.loads((RUN / "evaluation.json").read_text())
+    names = [f"{i:06d}.png" for i in range(12)]
+    for name in names:
+        assert (Path("of_two") / name).read_bytes() == (Path("of_one") / name).read_bytes()
+    assert sorted(path.name for path in Path("of_two").iterdir()) == [*names, "sheet.png"]
+
+
 def test_evaluate_repeats_the_score_of_the_run_at_any_batch_size(capsys: pytest.CaptureFixture[str]) -> None:
     dmd2("evaluate", f"run={RUN}", "batch_size=11")
     found, summary = (json.loads((RUN / f"{name}.json").read_text()) for name in ("evaluation", "summary"))

@@ -1,10 +1,15 @@
 """From a run directory to a generator that samples and is scored."""
 
+import os
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from dmd2 import ranks
 from dmd2.checkpoints import load, newest
 from dmd2.conditioning import Conditioner
 from dmd2.config import Config
@@ -70,6 +75,16 @@ class Student:
         """Where the score of what the generator is filled with is kept while it is made."""
         parts = [self.config[name] for name in ("metric", "sampler", "teacher", "data")]
         return Sums(self.run / "scoring", key_of(*parts, digest(self.generator.state_dict())))
+
+
+def on_ranks(run: Path, work: Callable[[], None]) -> None:
+    """Do work on a run's student, alone or as one of the ranks that torchrun started, of whom rank 0 alone prints."""
+    if not ranks.started():
+        return work()
+    ranks.join(device_for(config_of(run)).type == "cuda")
+    with open(os.devnull, "w") as silence, redirect_stdout(silence if ranks.rank() else sys.stdout):
+        work()
+    ranks.leave()
 
 
 def config_of(run: Path) -> Config:

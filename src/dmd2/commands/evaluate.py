@@ -14,25 +14,21 @@ usage: dmd2 evaluate run=DIR [weights=raw] [metric=coco30k] [num_samples=10000] 
 A score that was cut off goes on where it was, by the same command.
 """
 
-import os
 import shutil
-import sys
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from dmd2 import ranks
 from dmd2.best import best
 from dmd2.config import check_options, config_folder
 from dmd2.errors import answered
 from dmd2.files import read_json, write_json
+from dmd2.ranks import rank
 from dmd2.report import print_table
-from dmd2.runtime import device_for
 from dmd2.scoring import Scores
-from dmd2.students import config_of, load_student
+from dmd2.students import load_student, on_ranks
 
 NOT_RUN = {"status": "not trained here", "iterations": 0, "floor": {}, "baselines": {}, "teacher": {}}
 """The summary of a directory that holds a config.yaml only."""
@@ -43,12 +39,7 @@ NOT_RUN = {"status": "not trained here", "iterations": 0, "floor": {}, "baseline
 def main(options: DictConfig) -> None:
     """Score, alone or as one of several ranks."""
     check_options(options, "evaluate")
-    if not ranks.started():
-        return score(options)
-    ranks.join(device_for(config_of(Path(options.run))).type == "cuda")
-    with open(os.devnull, "w") as silence, redirect_stdout(silence if ranks.rank() else sys.stdout):
-        score(options)
-    ranks.leave()
+    on_ranks(Path(options.run), lambda: score(options))
 
 
 def score(options: DictConfig) -> None:
@@ -64,7 +55,7 @@ def score(options: DictConfig) -> None:
         student.read(name)
         scoring.sums = student.sums()
         students[name] = scoring.student(student.generator)
-    if ranks.rank() > 0:
+    if rank() > 0:
         return
     path, first = run / "summary.json", next(iter(students))
     summary = read_json(path) if path.exists() else NOT_RUN | {"experiment": student.config["name"]}
