@@ -59,6 +59,8 @@ def main() -> None:
 
     try:
         importlib.import_module(f"dmd2.commands.{MODULES.get(verb, verb)}").main()
+    except KeyboardInterrupt:  # before there is anything to save
+        sys.exit(130)
     except Exception as error:
         fail_for_users(error)
         raise

@@ -66,8 +66,6 @@ class Run:
             raise ValueError(said) from error
         if checkpoint is None:  # else the directory is another life's until that has agreed
             self.take()
-        if self.folder.parent == Path(self.config["paths"]["runs"]) / self.config["name"]:
-            point(self.folder.parent / "latest", self.folder.name)
         try:
             self.fit(checkpoint)
             status = "completed"
@@ -105,6 +103,8 @@ class Run:
             if config["pairs"] is not None:
                 folder, batch_size = make_pairs(config, teacher, data), config["pairs"]["batch_size"]
                 data = build_data(config["data"] | {"pairs": str(folder), "pairs_batch_size": batch_size})
+        if rank() == 0 and self.folder.parent == Path(config["paths"]["runs"]) / config["name"]:
+            point(self.folder.parent / "latest", self.folder.name)  # all that could be wrong would have shown
         self.teacher = sha256(teacher.path)
         now |= {"teacher": self.teacher}
         check_same(earlier or now, now, config["resume_allow"])
