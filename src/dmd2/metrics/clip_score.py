@@ -74,16 +74,17 @@ class ClipScore(FeatureMetric):
 
 
 def _clip(source: str) -> Any:
-    """A whole CLIPModel, frozen; its halves' own classes do not know how wide its projection is.
+    """A whole CLIPModel, frozen, in float32; its halves' own classes do not know how wide its projection is.
 
     Raises FileNotFoundError where there is none.
     """
     from transformers import CLIPModel  # noqa: PLC0415
 
     try:
-        return CLIPModel.from_pretrained(source, use_safetensors=True).requires_grad_(False).eval()
+        model = CLIPModel.from_pretrained(source, use_safetensors=True, dtype=torch.float32)
     except OSError as error:  # of transformers, in several lines
         raise FileNotFoundError(
             f"there is no CLIP at {source}: no folder with model.safetensors, and the hub did not give "
             "it; type metric.suite.detectors.clip.source=DIR"
         ) from error
+    return model.requires_grad_(False).eval()
