@@ -165,6 +165,16 @@ def test_every_choice_of_another_verb_composes_and_every_key_is_read(verb: str, 
     assert path.read_text().startswith("# "), "a file opens with what it is"
 
 
+def trained(folder: Path, experiment: str, *overrides: str) -> tuple[Path, dict[str, Any]]:
+    """The directory and the summary of a run that completed its two iterations."""
+    sys.argv = ["dmd2", "train", f"experiment={experiment}", *overrides]
+    cli.main()
+    run = folder / "runs" / experiment / "now"
+    summary = json.loads((run / "summary.json").read_text())
+    assert (summary["status"], summary["iterations"]) == ("completed", 2)
+    return run, summary
+
+
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_runs(experiment: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     full = composed(f"experiment={experiment}")
@@ -173,11 +183,7 @@ def test_every_experiment_runs(experiment: str, folder: Path, capsys: pytest.Cap
     overrides = published(full, folder) if full.teacher.pretrain is None else [*overrides, *TRAINED_HERE]
     if full.pairs is not None:
         overrides += ["pairs.num_pairs=8", "pairs.batch_size=4", "pairs.solver.num_steps=2"]
-    sys.argv = ["dmd2", "train", f"experiment={experiment}", *SMALL, *overrides]
-    cli.main()
-    run = folder / "runs" / experiment / "now"
-    summary = json.loads((run / "summary.json").read_text())
-    assert (summary["status"], summary["iterations"]) == ("completed", 2)
+    run, summary = trained(folder, experiment, *SMALL, *overrides)
     assert set(summary["teacher"]) and set(summary["metrics"]) == set(summary["floor"])
     assert np.isfinite(list(summary["metrics"].values())).all()
     for name in ("config.yaml", "metrics.csv", "comparison.png", "scores.png", "report.html"):
@@ -194,10 +200,6 @@ def test_every_experiment_on_a_pipeline_runs(experiment: str, folder: Path) -> N
     overrides = pipeline(full, folder)
     if full.pairs is not None:
         overrides += ["pairs.num_pairs=4", "pairs.global_batch=4", "pairs.solver.num_steps=2"]
-    sys.argv = ["dmd2", "train", f"experiment={experiment}", *WATCHED, *overrides]
-    cli.main()
-    run = folder / "runs" / experiment / "now"
-    summary = json.loads((run / "summary.json").read_text())
-    assert (summary["status"], summary["iterations"]) == ("completed", 2)
+    run, _ = trained(folder, experiment, *WATCHED, *overrides)
     sheet = np.asarray(Image.open(run / "samples" / "00000002.png").convert("RGB"))
     assert sheet.std() > 0 and (run / "checkpoints" / "student.safetensors").exists()

@@ -39,7 +39,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["trian"], ["trian", "train, pretrain"]),
+        (["trian"], ["no verb 'trian'", "did you mean train?"]),
         (["train", "experiment=nope"], ["nope", "digits_dmd2", "toy2d_dmd2"]),
         (["train", "loss=nope"], ["nope", "dmd2", "no_gan"]),
         (["train", "sed=1"], ["sed", "seed"]),

@@ -9,10 +9,10 @@ from tqdm import tqdm
 from dmd2.config import Config
 from dmd2.data.base import DataModule
 from dmd2.data.pairs import PairWriter
-from dmd2.files import alone, read_json, write_json
+from dmd2.files import alone, key_of, read_json, write_json
 from dmd2.generation import Numbered, TeacherMaker
 from dmd2.ranks import by_first, rank
-from dmd2.runtime import Teacher, build, device_for, key_of
+from dmd2.runtime import Teacher, build, device_for
 from dmd2.scoring import References, Scoring
 
 

@@ -3,13 +3,13 @@
 diffusers' LCM scheduler samples it at the trained rows: denoise, re-noise with fresh noise, denoise; no guidance.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from dmd2.card import card
+from dmd2.files import read_json
 from dmd2.nets.denoiser import Prediction
 from dmd2.nets.lora import layers, merged, products
 from dmd2.nets.unet import PREDICTIONS, UNet
@@ -35,7 +35,7 @@ def export(student: Student, weights: str | None, source: str | None, out: Path)
         )
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty; name another folder: out=DIR")
-    summary = json.loads((student.run / "summary.json").read_text())
+    summary = read_json(student.run / "summary.json")
     student.read(weights)
     rows = generator.schedule.row_of_time(torch.tensor(student.sampler.times)).tolist()
     encoder = student.config["teacher"]["conditioner"]["encoder"]

@@ -59,6 +59,11 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path} is damaged, it is no JSON: {error}") from error
 
 
+def key_of(*parts: Any) -> str:
+    """A short hash of plain values: the name of something cached."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def point(link: Path, target: str) -> None:
     """Let a symbolic link point to `target`, from now on."""
     partial = link.with_name(f".{link.name}{os.getpid()}")

@@ -1,8 +1,9 @@
 """The files of a published pipeline in diffusers' layout: of a folder, or of a name on the hub."""
 
-import json
 from pathlib import Path
 from typing import Any
+
+from dmd2.files import read_json
 
 PREDICTIONS: dict[str, Any] = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 """Our names of what diffusers' schedulers call `prediction_type`."""
@@ -38,7 +39,7 @@ def weights_of(source: str | Path, variant: str | None) -> Path:
 
 def check_prediction(source: str | Path, prediction: str) -> None:
     """Raise ValueError where a pipeline's scheduler says that its network predicts something else."""
-    config = json.loads(file_of(source, "scheduler/scheduler_config.json").read_text())
+    config = read_json(file_of(source, "scheduler/scheduler_config.json"))
     said = config.get("prediction_type", "epsilon")  # older files do not say
     if PREDICTIONS.get(said) != prediction:
         raise ValueError(

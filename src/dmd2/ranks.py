@@ -5,8 +5,9 @@ The environment says who it is, in torchrun's words: RANK, LOCAL_RANK, WORLD_SIZ
 
 import hashlib
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from datetime import timedelta
 from functools import cache
 from itertools import count
@@ -39,6 +40,15 @@ def leave() -> None:
     """Part from the others, who are leaving too."""
     _host.cache_clear()
     distributed.destroy_process_group()
+
+
+@contextmanager
+def together(on_gpu: bool) -> Iterator[None]:
+    """A block among the other ranks, of whom rank 0 alone prints; one that fails leaves without parting from them."""
+    join(on_gpu)
+    with open(os.devnull, "w") as silence, redirect_stdout(silence if rank() else sys.stdout):
+        yield
+    leave()
 
 
 def rank() -> int:

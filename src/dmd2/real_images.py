@@ -1,8 +1,6 @@
 """Real images that samples are scored against and nobody trains on: statistics of a folder's features, made once."""
 
-import hashlib
 import io
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from torch import Tensor
 from dmd2.arrays import read_arrays
 from dmd2.data.archives import identity, members
 from dmd2.data.layout import is_image
-from dmd2.files import alone, write_bytes
+from dmd2.files import alone, key_of, write_bytes
 from dmd2.metrics.clean import CleanInception
 from dmd2.metrics.frechet import moments
 
@@ -39,8 +37,7 @@ class RealImages:
             return _read(self.source)
         if (own := detector.key()) is None:  # nothing to keep them under
             return moments(self._features(detector))
-        key = hashlib.sha256(json.dumps([identity(self.source), own]).encode()).hexdigest()[:16]
-        path = self.cache / f"{key}.npz"
+        path = self.cache / f"{key_of(identity(self.source), own)}.npz"
         with alone(path):
             if not path.exists():
                 mu, sigma = moments(self._features(detector))

@@ -1,8 +1,6 @@
 """From a config to objects, and from a run directory to objects: the only place that instantiates."""
 
 import copy
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from dmd2.callbacks.progress import Progress
 from dmd2.conditioning import Conditioner
 from dmd2.config import Config
 from dmd2.data.base import DataModule
-from dmd2.files import alone, sha256
+from dmd2.files import alone, key_of, sha256
 from dmd2.hardware import one_process, trainer_of
 from dmd2.named_files import teacher_file
 from dmd2.nets.denoiser import Denoiser
@@ -48,11 +46,6 @@ class Teacher:
 def build(node: Any, **extra: Any) -> Any:
     """Instantiate a config node with plain containers."""
     return instantiate(OmegaConf.create(node), _convert_="all", **extra)
-
-
-def key_of(*parts: Any) -> str:
-    """A short hash of plain values: the name of something cached."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def device_for(config: Config) -> torch.device:

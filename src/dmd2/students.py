@@ -1,9 +1,6 @@
 """From a run directory to a generator that samples and is scored."""
 
-import os
-import sys
 from collections.abc import Callable
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +11,12 @@ from dmd2.checkpoints import load, newest
 from dmd2.conditioning import Conditioner
 from dmd2.config import Config
 from dmd2.data.base import DataModule
-from dmd2.files import sha256
+from dmd2.files import key_of, sha256
 from dmd2.generation import StudentMaker
 from dmd2.global_batch import share_batch
 from dmd2.nets.denoiser import Denoiser
 from dmd2.players import lora_of, player_on
-from dmd2.ranks import digest
-from dmd2.runtime import build, build_data, build_teacher, device_for, key_of, load_denoiser, load_fitting, shrink
+from dmd2.runtime import build, build_data, build_teacher, device_for, load_denoiser, load_fitting, shrink
 from dmd2.sampling import FewStepSampler
 from dmd2.scoring import Scoring
 from dmd2.sums import Sums
@@ -74,17 +70,15 @@ class Student:
     def sums(self) -> Sums:
         """Where the score of what the generator is filled with is kept while it is made."""
         parts = [self.config[name] for name in ("metric", "sampler", "teacher", "data")]
-        return Sums(self.run / "scoring", key_of(*parts, digest(self.generator.state_dict())))
+        return Sums(self.run / "scoring", key_of(*parts, ranks.digest(self.generator.state_dict())))
 
 
 def on_ranks(run: Path, work: Callable[[], None]) -> None:
     """Do work on a run's student, alone or as one of the ranks that torchrun started, of whom rank 0 alone prints."""
     if not ranks.started():
         return work()
-    ranks.join(device_for(config_of(run)).type == "cuda")
-    with open(os.devnull, "w") as silence, redirect_stdout(silence if ranks.rank() else sys.stdout):
+    with ranks.together(device_for(config_of(run)).type == "cuda"):
         work()
-    ranks.leave()
 
 
 def config_of(run: Path) -> Config:

@@ -10,10 +10,6 @@ The run's directory is runs/EXPERIMENT/TIME, and runs/EXPERIMENT/latest points t
 where its last checkpoint is: the same command with paths.run=DIR resume=auto (or resume=DIR/checkpoints/N.ckpt).
 """
 
-import os
-import sys
-from contextlib import redirect_stdout
-
 import hydra
 from omegaconf import DictConfig
 
@@ -47,7 +43,5 @@ def work(config: Config) -> None:
 
 def as_rank(config: Config) -> None:
     """One of the processes of a run; rank 0 speaks for all, and its config, with the run's name, is everybody's."""
-    ranks.join(config["trainer"]["accelerator"] == "gpu")
-    with open(os.devnull, "w") as silence, redirect_stdout(silence if ranks.rank() else sys.stdout):
+    with ranks.together(config["trainer"]["accelerator"] == "gpu"):
         Run(ranks.by_first(lambda: config)).start()
-    ranks.leave()

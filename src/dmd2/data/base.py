@@ -5,8 +5,6 @@ with pairs also {"pair_noise": float32, "pair_image": float32 in model space, "p
 captions alone (`dmd2.data.prompts`) have no "real".
 """
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from dmd2.data.order import BatchSampler
 from dmd2.data.pairs import PairStore
 from dmd2.data.split import Split
 from dmd2.data.workers import obey_the_parent
+from dmd2.files import key_of
 from dmd2.randomness import generator
 
 
@@ -79,8 +78,7 @@ class DataModule(LightningDataModule):
 
     def fingerprint(self) -> str:
         """Hash of what `train` and `test` hold: a cache key. Batch size, seed and flips do not enter."""
-        text = json.dumps([type(self).__name__, self.identity()], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return key_of(type(self).__name__, self.identity())
 
     def to_model(self, x: Tensor) -> Tensor:
         """Model space, float32 in [-1, 1], of stored samples."""

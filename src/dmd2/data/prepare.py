@@ -4,8 +4,6 @@ Meanwhile PATH.partial holds the arrays and progress.json, which counts the file
 It is renamed when whole, so PATH is never half done.
 """
 
-import hashlib
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -27,7 +25,7 @@ from dmd2.data.layout import Layout
 from dmd2.data.prepared import is_prepared, write_manifest
 from dmd2.data.progress import FILE as PROGRESS
 from dmd2.data.progress import Progress
-from dmd2.files import alone
+from dmd2.files import alone, key_of
 
 FORMAT = 2  # Raise it when decoding changes: every old cache is then another key.
 BLOCK = 256  # Files in memory at once, and the most that a kill loses.
@@ -67,7 +65,7 @@ class Pixels:
 
 def plan_of(*about: Any) -> str:
     """A short hash of plain values: of what is prepared, and how."""
-    return hashlib.sha256(json.dumps([FORMAT, *about], sort_keys=True).encode()).hexdigest()[:16]
+    return key_of(FORMAT, *about)
 
 
 def prepare(

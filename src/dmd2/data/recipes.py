@@ -1,6 +1,8 @@
 """What `dmd2 prepare` can make: each recipe is a function of a source and a place, and says what it did."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from dmd2.data.captioned import captioned
 from dmd2.data.codec import Codec, Encoded
@@ -30,10 +32,7 @@ def images(
     Where `out` is finished, its hashes are checked instead.
     """
     if is_prepared(out):
-        if read_manifest(out)["decoder"] != (asked := vars(decoder)):
-            raise ValueError(f"{out} was prepared in another way than {asked}; remove it, or choose another out")
-        check(out)
-        return [f"{out} is finished, and what it holds is what its manifest says", *report(out)]
+        return _checked(out, {"decoder": vars(decoder)})
     layout = lay_out(source, test_fraction)
     if num_classes is not None:
         _require(layout, num_classes, source)
@@ -54,11 +53,7 @@ def latents(source: Path, out: Path, decoder: Decoder, autoencoder: Codec, capti
     autoencoder.require()
     kept = Encoded(autoencoder)
     if is_prepared(out):
-        asked = {"decoder": vars(decoder), **kept.about()}
-        if any(read_manifest(out).get(key) != value for key, value in asked.items()):
-            raise ValueError(f"{out} was prepared in another way than {asked}; remove it, or choose another out")
-        check(out)
-        return [f"{out} is finished, and what it holds is what its manifest says", *report(out)]
+        return _checked(out, {"decoder": vars(decoder), **kept.about()})
     prepare(source, captioned(source, caption), decoder, out, broken, kept)
     return report(out)
 
@@ -78,6 +73,15 @@ def report(folder: Path) -> list[str]:
         rest = f" and {len(broken) - NUM_NAMED} more, all in {folder / MANIFEST}" if broken[NUM_NAMED:] else ""
         lines.append(f"{len(broken)} broken, left out: {', '.join(broken[:NUM_NAMED])}{rest}")
     return lines
+
+
+def _checked(out: Path, asked: Mapping[str, Any]) -> list[str]:
+    """Lines on a finished folder; raises ValueError where it was made otherwise than `asked`, or was altered."""
+    manifest = read_manifest(out)
+    if any(manifest.get(key) != value for key, value in asked.items()):
+        raise ValueError(f"{out} was prepared in another way than {asked}; remove it, or choose another out")
+    check(out)
+    return [f"{out} is finished, and what it holds is what its manifest says", *report(out)]
 
 
 def _require(layout: Layout, num_classes: int, source: Path) -> None:
