@@ -9,45 +9,51 @@ from dmd2.metrics.base import FeatureMetric, StoredFeatures
 from dmd2.randomness import generator
 
 
-def quantiles(values: Tensor, num: int) -> Tensor:
-    """Quantiles [num, ...] of `values` [N, ...] along the first axis at (i + 1/2) / num, interpolated.
+def quantiles(ordered: Tensor, num: int) -> Tensor:
+    """Quantiles [..., num] at (i + 1/2) / num, interpolated, of values [..., N] that rise along the last axis.
 
-    With num = N these are the values in order.
+    With num = N these are the values.
     """
-    ordered = values.sort(0).values
-    last = len(ordered) - 1
-    places = (torch.arange(num, device=values.device, dtype=values.dtype) + 0.5) / num * len(ordered) - 0.5
+    last = ordered.shape[-1] - 1
+    places = (torch.arange(num, device=ordered.device, dtype=torch.float64) + 0.5) / num * (last + 1) - 0.5
     below = places.clamp(0, last).floor().long()
-    weight = (places - below).clamp(0, 1).view(-1, *[1] * (values.ndim - 1))
-    return ordered[below].lerp(ordered[(below + 1).clamp_max(last)], weight)
-
-
-def sliced_wasserstein(x: Tensor, y: Tensor, directions: Tensor) -> Tensor:
-    """Sliced Wasserstein-2 distance of x [N, D] and y [M, D] over unit `directions` [P, D].
-
-    In the data's units: root of the mean over directions of the squared W2 distance in one dimension, where
-    it pairs quantiles.
-    """
-    num = min(len(x), len(y))
-    return (quantiles(x @ directions.T, num) - quantiles(y @ directions.T, num)).square().mean().sqrt()
+    weight = (places - below).clamp(0, 1).to(ordered.dtype)
+    return ordered[..., below].lerp(ordered[..., (below + 1).clamp_max(last)], weight)
 
 
 class SlicedWasserstein(StoredFeatures):
     """Sliced Wasserstein-2 distance of the samples to the train split, along fixed random directions.
 
-    Two finite sets of the same distribution are not at 0: `Suite.floor` says what the test split reaches.
+    In the data's units: root of the mean over directions of the squared W2 distance in one dimension, where it
+    pairs quantiles. Two finite sets of the same distribution are not at 0: `Suite.floor` says what the test split
+    reaches.
     """
+
+    directions: Tensor
+    ordered: Tensor
 
     def __init__(self, detector: str, num_directions: int = 256, seed: int = 0, prefix: str = "") -> None:
         super().__init__(detector, prefix)
         self.num_directions, self.seed = num_directions, seed
+        self.register_buffer("directions", torch.empty(0), persistent=False)
+        self.register_buffer("ordered", torch.empty(0), persistent=False)
+
+    def set_reference(self, train: Tensor, test: Tensor) -> None:
+        """Put the train split's features [N, D] in order along each direction, once for all scores."""
+        super().set_reference(train, test)
+        draws = generator(self.seed, "sliced wasserstein")
+        directions = torch.randn(self.num_directions, train.shape[1], generator=draws, dtype=torch.float64)
+        self.directions = (directions / directions.norm(dim=1, keepdim=True)).to(train)
+        self.ordered = self._along(train)
 
     def compute(self) -> dict[str, Tensor]:
-        real, fake = self.reference.double(), self.stored().double()
-        draws = generator(self.seed, "sliced wasserstein")
-        directions = torch.randn(self.num_directions, real.shape[1], generator=draws, dtype=real.dtype)
-        directions = directions / directions.norm(dim=1, keepdim=True)
-        return {"sliced_wasserstein": sliced_wasserstein(real, fake, directions.to(real.device))}
+        real, fake = self.ordered, self._along(self.stored())
+        num = min(real.shape[1], fake.shape[1])
+        return {"sliced_wasserstein": (quantiles(real, num) - quantiles(fake, num)).double().square().mean().sqrt()}
+
+    def _along(self, x: Tensor) -> Tensor:
+        """The features [N, D] along each of P directions, in order: [P, N]."""
+        return (self.directions @ x.T).sort(1).values
 
 
 class ModesFound(FeatureMetric):
