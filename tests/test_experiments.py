@@ -36,7 +36,7 @@ OTHER_CHOICES = [
 ]
 COMPANIONS = {
     "metric=toy": ["data=ring"],
-    "teacher=text_digits": ["data=text_digits"],
+    **{f"teacher=text_digits{name}": ["data=text_digits"] for name in ("", "_v", "_flow")},
     **{f"teacher={name}": ["data=prompts"] for name in ("sd15", "sd21", "sdxl", "pipeline")},
     **{f"data={name}": ["teacher=sd15"] for name in ("prompts", "latents")},
 }

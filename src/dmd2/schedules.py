@@ -92,7 +92,7 @@ class VP(NoiseSchedule):
         self.register_buffer("alphas_cumprod", table, persistent=False)
 
     @classmethod
-    def scaled_linear(cls, beta_start: float, beta_end: float, num_rows: int = 1000) -> "VP":
+    def scaled_linear(cls, beta_start: float = 0.00085, beta_end: float = 0.012, num_rows: int = 1000) -> "VP":
         """Stable Diffusion's table: sqrt(beta) linear from sqrt(beta_start) to sqrt(beta_end)."""
         beta = torch.linspace(beta_start**0.5, beta_end**0.5, num_rows, dtype=torch.float64) ** 2
         return cls((1 - beta).cumprod(0))
