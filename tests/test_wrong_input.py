@@ -71,6 +71,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ),
         (["train", "trainer.devices=2"], ["trainer.devices=2", "trainer=ddp"]),
         (["train", "head_reads=techer"], ["head_reads", "techer"]),
+        (["train", "rung_layer=model"], ["there is one", "rung_layer=null"]),
+        (["train", "experiment=digits_4step", "rung_layer=time"], ["'time'", "map_layer0"]),
         (["train", "ema=0.9"], ["ema=[0.999]"]),
         (["train", "max_iterations=1k"], ["max_iterations", "1k"]),
         (["train", "accumulate=5"], ["accumulate=5", "batch_size=64"]),

@@ -61,9 +61,9 @@ def of_train(overrides: list[str]) -> Config:
 SECTIONS: dict[str, set[str]] = {
     "": {
         "name", "seed", "max_iterations", "critic_updates", "global_batch", "accumulate", "max_grad_norm", "ema",
-        "max_faults", "log_every", "head_reads", "weights", "critic_weights", "resume", "resume_allow", "checkpoint",
-        "pairs", "teacher", "data", "loss", "lora", "sampler", "optimizer", "metric", "callbacks", "logger",
-        "trainer", "paths", "launcher",
+        "max_faults", "log_every", "head_reads", "rung_layer", "weights", "critic_weights", "resume", "resume_allow",
+        "checkpoint", "pairs", "teacher", "data", "loss", "lora", "sampler", "optimizer", "metric", "callbacks",
+        "logger", "trainer", "paths", "launcher",
     },
     "teacher": {
         "sigma_data", "weighting", "guidance", "denoiser", "conditioner", "autoencoder", "head", "url", "license",

@@ -33,6 +33,7 @@ class Round:
 
     draws: Draws
     num: int
+    rung: int
     x_t: Tensor
     t: Tensor
     cond: Cond
@@ -73,8 +74,7 @@ class DMD(GuardedModule):
         self._models = (models,)
         self.objective, self.sampler, self.shape = objective, sampler, shape
         self.make_optimizer, self.lr_factor = optimizers, lr_factor
-        self.critic_updates, self.accumulate = critic_updates, accumulate
-        self.seed = seed
+        self.critic_updates, self.accumulate, self.seed = critic_updates, accumulate, seed
         self.logs: Logs = {}
         """The latest of everything to log, on the device."""
 
@@ -125,7 +125,7 @@ class DMD(GuardedModule):
             stored, first = self.sampler.training_input(self.generator, [batch["pair_noise"]], {}, 0)
             x_t, t = torch.cat([x_t, stored]), torch.cat([t, first])
             cond, pair_image = join(cond, conditioner(batch["pair_label"])), batch["pair_image"]
-        return Round(draws, num, x_t, t, cond, real, real_cond, pair_image)
+        return Round(draws, num, rung, x_t, t, cond, real, real_cond, pair_image)
 
     def generator_turns(self, rounds: Iterable[Round], samples: list[Tensor]) -> Iterator[Turn]:
         """Generate with a graph, round by round; the samples are added to `samples`, detached."""
@@ -143,6 +143,7 @@ class DMD(GuardedModule):
         return {
             "models": self.models,
             "draws": round.draws,
+            "rung": round.rung,
             "times": self.objective.views,
             "judged": self.objective.judged,
             "x": x,

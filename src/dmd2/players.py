@@ -11,7 +11,7 @@ from dmd2.data.base import DataModule
 from dmd2.losses.objective import Objective
 from dmd2.losses.view import Models
 from dmd2.module import DMD
-from dmd2.nets.critic import Critic, head_on
+from dmd2.nets.critic import Critic, head_on, rung_vectors_on
 from dmd2.nets.denoiser import Denoiser
 from dmd2.randomness import seeded
 from dmd2.runtime import Teacher, build, give_weights, load_fitting, shrink
@@ -34,6 +34,10 @@ def check_objective(objective: Objective, config: Config, data: DataModule) -> N
         raise ValueError("latents do not fit into uint8; type pairs.dtype=float16")
     if config["head_reads"] != "critic" and "head" not in objective.needs:
         raise ValueError(f"head_reads={config['head_reads']}, and no loss term has a head; choose a loss with a GAN")
+    if config["rung_layer"] is not None and len(config["sampler"]["times"]) == 1:
+        raise ValueError(
+            "rung_layer tells the critic which step made its samples, and there is one; type rung_layer=null"
+        )
     if "head" in objective.needs and not config["teacher"]["denoiser"].get("taps"):
         raise ValueError("a GAN term needs features; name layers with teacher.denoiser.taps=[LAYER,...]")
 
@@ -64,15 +68,16 @@ def build_module(
     All that can be wrong with a config shows here, before the teacher has its weights; `begin` hands them on.
     """
     generator, fake = (player_on(teacher.denoiser, config, player) for player in ("generator", "critic"))
-    head = None
+    head = rung_vectors = None
+    cond = teacher.conditioner(torch.zeros(1, dtype=torch.long))
     if "head" in objective.needs:
         with seeded(config["seed"], "head"):
-            level = build(config["teacher"]["head"])
-            cond = teacher.conditioner(torch.zeros(1, dtype=torch.long))
-            head = head_on(teacher.denoiser, level, data.shape, cond)
+            head = head_on(teacher.denoiser, build(config["teacher"]["head"]), data.shape, cond)
+    if config["rung_layer"] is not None:
+        rung_vectors = rung_vectors_on(fake, config["rung_layer"], len(sampler.times), data.shape, cond)
     optimizer = build(config["optimizer"])
     module = DMD(
-        Models(teacher.denoiser, Critic(fake, head, config["head_reads"]), teacher.conditioner),
+        Models(teacher.denoiser, Critic(fake, head, config["head_reads"], rung_vectors), teacher.conditioner),
         generator,
         objective,
         sampler,

@@ -7,7 +7,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 
 from dmd2.conditioning import ClassLabels, Unconditional
 from dmd2.nets.adm import DhariwalUNet
-from dmd2.nets.critic import ConvHead, Critic, Head, VectorHead, head_on
+from dmd2.nets.critic import ConvHead, Critic, Head, VectorHead, head_on, rung_vectors_on
 from dmd2.nets.denoiser import EDM, Denoiser, Direct, Prediction, guided
 from dmd2.nets.song import SongUNet
 from dmd2.nets.toy import MLP, GaussianMixture
@@ -171,7 +171,7 @@ def test_taps_leave_no_hook_behind(case):
 
 
 def test_an_unknown_tap_is_refused_with_the_names_there_are():
-    with pytest.raises(ValueError, match=r"no layer named 'enc\.7' to tap; this network has .*enc\.0, enc\.1"):
+    with pytest.raises(ValueError, match=r"no layer is named 'enc\.7'; this network has .*enc\.0, enc\.1"):
         mlp(taps=("enc.7",))
 
 
@@ -306,3 +306,25 @@ def test_logits_are_finite_at_both_ends_of_the_noise():
     x_t = denoiser.schedule.add_noise(torch.rand(2, 1, 8, 8), torch.randn(2, 1, 8, 8), t)
     features = critic.denoiser.features(x_t, t, ClassLabels(10)(torch.tensor([3, 4])))
     assert critic.head is not None and critic.head(features).isfinite().all()
+
+
+def test_a_critic_that_is_told_the_rung_starts_as_it_was_and_learns_each_by_itself():
+    denoiser = EDM(awake(MLP(2, 16, 2)), Karras())
+    x, t = torch.randn(64, 2), torch.full((64,), 0.5)
+    before = denoiser(x, t, {})
+    critic = Critic(denoiser, None, rung_vectors=rung_vectors_on(denoiser, "embed", 3, (2,), {}))
+
+    def x0(rung):
+        return denoiser.decode(critic.encode(x, t, {}, rung))
+
+    assert torch.equal(x0(0), before) and torch.equal(x0(2), before)
+    x0(1).square().mean().backward()
+    assert critic.rung_vectors is not None
+    moved = critic.rung_vectors.vectors.grad.abs().sum(1)
+    assert moved[1] > 0 and moved[0] == moved[2] == 0
+    optimizer = torch.optim.Adam(critic.parameters(), 1e-2)
+    for _ in range(200):  # two rungs with samples of their own: one point each
+        optimizer.zero_grad()
+        sum((x0(rung) - target).square().mean() for rung, target in ((0, 1.0), (1, -1.0))).backward()
+        optimizer.step()
+    assert (x0(0).mean() - 1).abs() < 0.2 and (x0(1).mean() + 1).abs() < 0.2

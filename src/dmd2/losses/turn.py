@@ -42,6 +42,8 @@ class Turn:
     x: Tensor
     """The generated samples [B, ...]."""
     cond: Cond
+    rung: int = 0
+    """The sampler's step that made the samples."""
     _views: dict[str, View] = field(default_factory=dict, init=False)
     _encodings: dict[tuple[str, str], Encoding] = field(default_factory=dict, init=False)
 
@@ -71,8 +73,11 @@ class Turn:
         """The encoder's pass of "teacher" or "critic" over a view."""
         if (who, name) not in self._encodings:
             view = self.seen(who, name)
-            denoiser = self.models.teacher if who == "teacher" else self.models.critic.denoiser
-            self._encodings[who, name] = denoiser.encode(view.x_t, view.t, view.cond)
+            seen = view.x_t, view.t, view.cond
+            models = self.models
+            self._encodings[who, name] = (
+                models.teacher.encode(*seen) if who == "teacher" else models.critic.encode(*seen, self.rung)
+            )
         return self._encodings[who, name]
 
     def backward(self, terms: Mapping[str, Term], scale: float) -> Logs:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dmd2.conditioning import Cond
-from dmd2.nets.denoiser import Denoiser
+from dmd2.nets.denoiser import Denoiser, Encoding
 
 
 class ConvHead(nn.Module):
@@ -67,14 +67,52 @@ def head_on(denoiser: Denoiser, level: "type[nn.Module]", shape: tuple[int, ...]
     return Head([level(feature.shape) for feature in features])
 
 
+class RungVectors(nn.Module):
+    """A learned vector for each of the sampler's steps, zero at first, added to a layer's output [B, E].
+
+    So a critic tells the samples of several steps apart, which are one mixture to the paper's. `rung` is the one at
+    hand, of a whole batch.
+    """
+
+    def __init__(self, layer: nn.Module, num_rungs: int, width: int) -> None:
+        super().__init__()
+        self.rung = 0
+        self.vectors = nn.Parameter(torch.zeros(num_rungs, width))
+        layer.register_forward_hook(lambda _module, _args, output: output + self.vectors[self.rung])
+
+
+def rung_vectors_on(
+    denoiser: Denoiser, layer: str, num_rungs: int, shape: tuple[int, ...], cond: Cond
+) -> RungVectors:
+    """Vectors on the layer of this name, their width from a dry run of `denoiser` on one sample of `shape`."""
+    widths: list[int] = []
+    target = denoiser.layer(layer)
+    hook = target.register_forward_hook(lambda _module, _args, output: widths.append(output.shape[-1]))
+    with torch.no_grad():
+        denoiser(torch.zeros(1, *shape), torch.ones(1), cond)
+    hook.remove()
+    return RungVectors(target, num_rungs, widths[0])
+
+
 class Critic(nn.Module):
     """The fake score with its GAN head; `head` is None where no term is a GAN.
 
     `head_reads` says whose features the head is on: the trainable critic's own (DMD2) or the frozen teacher's.
+    `rung_vectors` tell the fake score which step made its samples; None: it is not told.
     """
 
     def __init__(
-        self, denoiser: Denoiser, head: Head | None, head_reads: Literal["critic", "teacher"] = "critic"
+        self,
+        denoiser: Denoiser,
+        head: Head | None,
+        head_reads: Literal["critic", "teacher"] = "critic",
+        rung_vectors: RungVectors | None = None,
     ) -> None:
         super().__init__()
-        self.denoiser, self.head, self.head_reads = denoiser, head, head_reads
+        self.denoiser, self.head, self.head_reads, self.rung_vectors = denoiser, head, head_reads, rung_vectors
+
+    def encode(self, x_t: Tensor, t: Tensor, cond: Cond, rung: int) -> Encoding:
+        """The fake score's pass up to the features, over samples of one of the sampler's steps."""
+        if self.rung_vectors is not None:
+            self.rung_vectors.rung = rung
+        return self.denoiser.encode(x_t, t, cond)

@@ -69,11 +69,8 @@ class Denoiser(nn.Module):
     def __init__(self, model: nn.Module, schedule: NoiseSchedule, taps: Sequence[str] = ()) -> None:
         super().__init__()
         self.model, self.schedule, self.taps = model, schedule, tuple(taps)
-        modules = dict(model.named_modules())
         for tap in self.taps:
-            if tap not in modules:
-                likely = [name for name in modules if name.count(".") == tap.count(".")]
-                raise ValueError(f"no layer named {tap!r} to tap; this network has {', '.join(likely)}")
+            self.layer(tap)
 
     def encode(self, x_t: Tensor, t: Tensor, cond: Cond) -> Encoding:
         """The pass up to where the last feature is known."""
@@ -99,6 +96,14 @@ class Denoiser(nn.Module):
         """The tapped activations, one tensor a tap."""
         return self.encode(x_t, t, cond).features
 
+    def layer(self, name: str) -> nn.Module:
+        """A submodule of the network; raises ValueError where there is none of this name."""
+        modules = dict(self.model.named_modules())
+        if name not in modules:
+            likely = [other for other in modules if other.count(".") == name.count(".")]
+            raise ValueError(f"no layer is named {name!r}; this network has {', '.join(likely)}")
+        return modules[name]
+
     @contextmanager
     def catch(self) -> Iterator[list[Tensor]]:
         """Catch the outputs of the taps during one pass, in the order of `taps`."""
@@ -107,7 +112,7 @@ class Denoiser(nn.Module):
         hooks: list[RemovableHandle] = []
         for tap in self.taps:
             keep = lambda _module, _args, output, tap=tap: caught.__setitem__(tap, output)  # noqa: E731
-            hooks.append(self.model.get_submodule(tap).register_forward_hook(keep))
+            hooks.append(self.layer(tap).register_forward_hook(keep))
         try:
             yield features
             if beyond := [tap for tap in self.taps if tap not in caught]:
