@@ -17,6 +17,7 @@ from dmd2.data.prepared import ARRAYS
 from dmd2.data.progress import Progress
 from dmd2.data.recipes import latents
 from dmd2.errors import one_line
+from dmd2.files import discard
 from dmd2.launch import launch
 from test_latents import Halved, beside
 
@@ -38,7 +39,7 @@ def test_what_is_done_is_not_done_again_and_a_block_may_have_another_size(tmp_pa
         again.record(rows, {"start": rows.start})
     assert done == [range(4, 7), range(7, 10)]
     assert [found["start"] for found in again.found()] == [0, 4, 7] and again.num_done() == 10
-    again.end()
+    discard(again.folder)
     assert not list(tmp_path.iterdir()) and again.num_done() == 10 and not list(again.free())
 
 

@@ -10,14 +10,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from dmd2.files import discard, read_json, write_json
+from dmd2.files import read_json, write_json
 
 
 class Progress:
-    """Of `num_rows` rows, `at_once` in a block, kept in `folder`; made by one process alone (`dmd2.files.alone`).
+    """Of `num_rows` rows, `at_once` in a block, kept in `folder`.
 
     `plan` is a hash of what is done: two plans never share a folder, and ValueError is raised where it is of another.
-    `begin` makes the room for the rows, where nobody has begun.
+    `begin` makes the room for the rows, where nobody has begun: construct it inside `dmd2.files.alone`. Who sees that
+    all is done may `discard` the folder; the others see it by that.
     """
 
     def __init__(self, folder: Path, plan: str, num_rows: int, at_once: int, begin: Callable[[], None]) -> None:
@@ -59,10 +60,6 @@ class Progress:
         with suppress(FileNotFoundError):
             return sum(map(len, self._done()))
         return self.num_rows
-
-    def end(self) -> None:
-        """Forget it."""
-        discard(self.folder)
 
     def _missing(self) -> list[range]:
         """The blocks of what is not done, by whoever may be at work on it."""
