@@ -95,7 +95,7 @@ class Run:
             data, teacher, module = self.assemble(config)
         self.module = module
         earlier = check(checkpoint) if checkpoint else None
-        now = meaning(config, data.fingerprint(), world_size())
+        now = meaning(config, data.meaning(), world_size())
         check_same(earlier or now, now, config["resume_allow"])
         real = real_references(config, self.scoring) if self.find(Evaluation) else {}
         with first_alone():

@@ -46,7 +46,7 @@ def test_processes_that_decode_at_once_agree(packed, tmp_path):
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
         several = list(pool.map(images, [source] * 2, [tmp_path] * 2))
     assert len({data.fingerprint() for data in several}) == 1
-    assert [path.name for path in (tmp_path / "cache").glob("[!.]*")] == [several[0]._key]
+    assert [path.name for path in (tmp_path / "cache").glob("[!.]*")] == [several[0].folder.name]
 
 
 def test_the_key_knows_options_and_source(packed, tmp_path):

@@ -63,11 +63,6 @@ class Pixels:
         return images
 
 
-def plan_of(*about: Any) -> str:
-    """A short hash of plain values: of what is prepared, and how."""
-    return key_of(FORMAT, *about)
-
-
 def prepare(
     source: Path, layout: Layout, decoder: Decoder, folder: Path, broken: Broken = "stop", kept: Kept | None = None
 ) -> None:
@@ -83,7 +78,7 @@ def prepare(
     unfinished = folder.with_name(f"{folder.name}.partial")
     arrays, kept = unfinished / "arrays", kept or Pixels(decoder)
     about = {"source": identity(source), "decoder": asdict(decoder), **kept.about()}
-    plan, num_files = plan_of(about, asdict(layout)), len(layout.train) + len(layout.test)
+    plan, num_files = key_of(FORMAT, about, asdict(layout)), len(layout.train) + len(layout.test)
     with alone(folder):
         if is_prepared(folder):
             return discard(unfinished)
