@@ -17,7 +17,7 @@ from dmd2.scoring import References, Scoring
 
 
 def make_pairs(config: Config, teacher: Teacher, data: DataModule) -> Path:
-    """DMD's noise-image pairs of this teacher, made once, by all who ask for them; after a kill it goes on where it was."""
+    """DMD's noise-image pairs of this teacher, made once by all who ask; after a kill it goes on where it was."""
     section = config["pairs"]
     guidance, storage = config["teacher"]["guidance"], config["teacher"].get("dtype")
     captions = data.identity().get("captions")  # which labels number
@@ -30,8 +30,8 @@ def make_pairs(config: Config, teacher: Teacher, data: DataModule) -> Path:
     teacher.denoiser.to(device)
     teacher.conditioner.to(device)
     numbered = Numbered(data.shape, teacher.conditioner.num_classes, 1, device)
-    about = {"desc": "pairs", "unit": "pair", "disable": rank() > 0}
-    with tqdm(total=section["num_pairs"], initial=writer.num_written(), **about) as bar:
+    start, silent = writer.num_written(), rank() > 0
+    with tqdm(total=section["num_pairs"], initial=start, desc="pairs", unit="pair", disable=silent) as bar:
         for rows in writer.free():
             writer.write(rows, *numbered.pairs(maker, rows))
             bar.update(writer.num_written() - bar.n)

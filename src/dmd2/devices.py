@@ -1,4 +1,4 @@
-"""Does a command's task in as many processes as a config's trainer takes, one a device: here, or where they are started."""
+"""A command's task in as many processes as a config's trainer takes, one a device."""
 
 from collections.abc import Callable
 from functools import partial

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from test_latents import Halved, beside
 from torch import Tensor
 
 from dmd2 import ranks
@@ -19,7 +20,6 @@ from dmd2.data.recipes import latents
 from dmd2.errors import one_line
 from dmd2.files import discard
 from dmd2.launch import launch
-from test_latents import Halved, beside
 
 
 def progress(folder: Path, plan: str = "a", num_rows: int = 10, at_once: int = 4) -> Progress:

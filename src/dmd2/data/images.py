@@ -59,8 +59,8 @@ class Images(DataModule):
 
     @cached_property
     def _plan(self) -> dict[str, Any]:
-        about = {"source": identity(self.source), "decoder": asdict(self.decoder), "test_fraction": self.test_fraction}
-        return {"format": FORMAT, **about}
+        made = {"format": FORMAT, "decoder": asdict(self.decoder), "test_fraction": self.test_fraction}
+        return {"source": identity(self.source), **made}
 
     @cached_property
     def folder(self) -> Path:

@@ -6,7 +6,7 @@ The arrays get the name PATH when they are whole, so that is never half done.
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
@@ -102,37 +102,44 @@ def _decode(
     source: Path, decoder: Decoder, layout: Layout, folder: Path, progress: Progress, broken: Broken, kept: Kept
 ) -> None:
     """Go through the source as often as it takes for all blocks to be done: once, unless another process dies."""
-    place = {name: (split, row) for split, names in layout.splits.items() for row, name in enumerate(names)}
+    places = {split: {name: row for row, name in enumerate(names)} for split, names in layout.splits.items()}
     stream: Iterator[Member] = iter(())
-    at = len(place)  # as if read to its end: the first block begins it
+    at = progress.num_rows  # as if read to its end: the first block begins it
     about = {"desc": f"decoding {source.name}", "unit": " images", "delay": 2, "mininterval": 1}
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm(total=len(place), initial=progress.num_done(), disable=rank() > 0, **about) as bar,
+        tqdm(total=progress.num_rows, initial=progress.num_done(), disable=rank() > 0, **about) as bar,
     ):
         for block in progress.free():
             if block.start < at:
-                stream, at = (member for member in members(source) if member.name in place), 0
+                stream, at = (member for member in members(source) if member.name in layout.labels), 0
             files = [_lasting(member) for member in islice(stream, block.start - at, block.stop - at)]
             at = block.stop
             if len(files) < len(block):
                 raise ValueError(f"{source} lost files while it was read; leave it alone and start again")
-            found: dict[str, Any] = {"kinds": Counter(), "broken": []}
-            images: dict[str, dict[int, np.ndarray]] = {split: {} for split in layout.splits}
-            for member, read in zip(files, pool.map(partial(_read, decoder), files), strict=True):
-                if not isinstance(read, ValueError):
-                    split, row = place[member.name]
-                    images[split][row], kind_of = read
-                    found["kinds"][kind_of] += 1
-                elif broken == "skip":
-                    found["broken"].append(member.name)
-                else:
-                    raise ValueError(f"{read}; dmd2 prepare leaves such files out with recipe.broken=skip")
-            for split, x in images.items():
-                if x:
-                    write_rows(folder / f"{split}.npy", list(x), kept(np.stack(list(x.values())), list(x)))
+            images, found = _images(files, pool.map(partial(_read, decoder), files), broken)
+            for split, place in places.items():
+                if rows := {place[name]: x for name, x in images.items() if name in place}:
+                    x = kept(np.stack(list(rows.values())), list(rows))
+                    write_rows(folder / f"{split}.npy", list(rows), x)
             progress.record(block, found)
             bar.update(progress.num_done() - bar.n)
+
+
+def _images(
+    files: Sequence[Member], reads: Iterable[tuple[np.ndarray, str] | ValueError], broken: Broken
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The pixels of those of a block's files that are images, by name, and what is to be remembered of all."""
+    images, kinds, left_out = dict[str, np.ndarray](), Counter[str](), list[str]()
+    for member, read in zip(files, reads, strict=True):
+        if not isinstance(read, ValueError):
+            images[member.name], what = read
+            kinds[what] += 1
+        elif broken == "skip":
+            left_out.append(member.name)
+        else:
+            raise ValueError(f"{read}; dmd2 prepare leaves such files out with recipe.broken=skip")
+    return images, {"kinds": kinds, "broken": left_out}
 
 
 def _lasting(member: Member) -> Member:

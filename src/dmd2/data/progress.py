@@ -1,4 +1,4 @@
-"""How far work on numbered rows is, which any processes share, of one life or many: a file for each block that is done.
+"""How far work on numbered rows is, which any processes share, also one after the other: a file for each block done.
 
 Who takes a block locks its bytes in the file `taken`, one for each row, and the system frees them when that process
 ends, however it does. So ranks need no word to each other, and the block of one that died is another's.
@@ -28,7 +28,7 @@ class Progress:
             write_json(folder / "plan.json", {"plan": plan})
         elif read_json(folder / "plan.json")["plan"] != plan:
             raise ValueError(
-                f"{folder.parent} was begun from other files or with other options; remove it, or choose another place"
+                f"{folder.parent} was begun from other files or with other options; remove it, or take another place"
             )
 
     def free(self) -> Iterator[range]:
