@@ -2,7 +2,7 @@
 
 usage: dmd2 pairs experiment=digits_dmd [pairs.num_pairs=10000] [KEY=VALUE ...]
 
-All devices of the experiment's trainer share the work, as in `dmd2 train`, by torchrun on many machines.
+All devices of the experiment's trainer share the work, as in `dmd2 train`; torchrun joins machines.
 """
 
 import hydra
@@ -13,6 +13,7 @@ from dmd2.derived import make_pairs
 from dmd2.devices import on_devices
 from dmd2.errors import answered
 from dmd2.hardware import processes
+from dmd2.ranks import first_alone
 from dmd2.runtime import build_data, build_teacher, give_weights, shrink
 from dmd2.sweep import each
 
@@ -31,8 +32,9 @@ def work(config: Config) -> None:
         raise ValueError(
             f"the experiment {config['name']} uses no pairs; choose one that does: experiment=digits_dmd"
         )
-    data = build_data(config["data"])
-    teacher = build_teacher(config, data)
-    give_weights(teacher, config)
+    with first_alone():  # who trains a teacher, if there is none
+        data = build_data(config["data"])
+        teacher = build_teacher(config, data)
+        give_weights(teacher, config)
     shrink(teacher, config)
     print(f"pairs are in {make_pairs(config, teacher, data)}")

@@ -58,7 +58,7 @@ class Progress:
     def num_done(self) -> int:
         """How many rows are done; all of them, where another process has ended it."""
         with suppress(FileNotFoundError):
-            return sum(map(len, self._done()))
+            return self.num_rows - sum(map(len, self._missing()))
         return self.num_rows
 
     def _missing(self) -> list[range]:
@@ -67,7 +67,7 @@ class Progress:
         for done in [*self._done(), range(self.num_rows, self.num_rows)]:
             gap = range(start, done.start)
             found += [gap[i : i + self.at_once] for i in range(0, len(gap), self.at_once)]
-            start = done.stop
+            start = max(start, done.stop)
         return found
 
     def _done(self) -> list[range]:
