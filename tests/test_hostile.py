@@ -70,8 +70,9 @@ def prepared(path: Path) -> None:
 
 
 def pairs(path: Path) -> None:
-    writer = PairWriter(path.parent, 2, (2,), "float16", "a")
-    writer.append(torch.zeros(2, 2), torch.zeros(2, 2), torch.zeros(2))
+    writer = PairWriter(path.parent, 2, (2,), "float16", "a", at_once=2)
+    writer.write(next(writer.free()), torch.zeros(2, 2), torch.zeros(2, 2), torch.zeros(2))
+    writer.finish()
     np.save(path, objects(2), allow_pickle=True)
     PairStore(path.parent)
 

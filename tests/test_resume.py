@@ -220,7 +220,7 @@ def test_data_that_changed_or_is_gone_is_refused(capsys: pytest.CaptureFixture[s
     train(*data, *short)
     Image.new("L", (8, 8), 255).save("pictures/3/13.png")
     line = refused(capsys, *data, *short, "resume=auto")
-    assert "another run: data_fingerprint was" in line
+    assert "another run: dataset.source.n" in line and "newest was" in line and "is 3/13.png of" in line
     Path("pictures").rename("elsewhere")
     assert "pictures" in refused(capsys, *data, *short, "resume=auto")
 

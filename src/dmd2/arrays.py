@@ -1,6 +1,8 @@
 """NumPy's files, read without running anything: a file that is none, or that asks for code, is refused by name."""
 
+import os
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +15,20 @@ def open_array(path: Path, mode: Literal["r", "r+"] = "r") -> np.memmap:
         return np.load(path, mmap_mode=mode, allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise _refused(path, error) from error
+
+
+def write_rows(path: Path, rows: Sequence[int], x: np.ndarray) -> None:
+    """Fill rows of the array in a .npy file with x [len(rows), ...]; they are on the disk when this returns.
+
+    Exactly their bytes are written. A memory map writes whole pages, and over a network file system would undo what
+    another machine wrote to the rows beside them.
+    """
+    array = open_array(path)
+    assert x.dtype == array.dtype and x.shape == (len(rows), *array.shape[1:])
+    with path.open("r+b") as file:
+        for row, value in zip(rows, x, strict=True):
+            os.pwrite(file.fileno(), value.tobytes(), array.offset + row * value.nbytes)
+        os.fsync(file.fileno())
 
 
 def read_arrays(path: Path, *names: str) -> list[np.ndarray]:

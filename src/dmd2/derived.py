@@ -9,7 +9,7 @@ from tqdm import tqdm
 from dmd2.config import Config
 from dmd2.data.base import DataModule
 from dmd2.data.pairs import PairWriter
-from dmd2.files import alone, key_of, read_json, write_json
+from dmd2.files import key_of, read_json, write_json
 from dmd2.generation import Numbered, TeacherMaker
 from dmd2.ranks import by_first, rank
 from dmd2.runtime import Teacher, build, device_for
@@ -17,25 +17,25 @@ from dmd2.scoring import References, Scoring
 
 
 def make_pairs(config: Config, teacher: Teacher, data: DataModule) -> Path:
-    """DMD's noise-image pairs of this teacher, made once; begun again, it goes on where it stopped."""
+    """DMD's noise-image pairs of this teacher, made once by all who ask; after a kill it goes on where it was."""
     section = config["pairs"]
     guidance, storage = config["teacher"]["guidance"], config["teacher"].get("dtype")
     captions = data.identity().get("captions")  # which labels number
     about = (teacher.key, config["teacher"]["conditioner"], captions, guidance, storage)
     key = key_of(*about, section["solver"], section["dtype"])
     folder = Path(config["paths"]["cache"]) / "pairs" / f"{key}-{section['num_pairs']}"
-    with alone(folder):
-        writer = PairWriter(folder, section["num_pairs"], data.shape, section["dtype"], key)
-        maker = TeacherMaker(teacher.denoiser, teacher.conditioner, build(section["solver"]), guidance)
-        device = device_for(config)
-        teacher.denoiser.to(device)
-        teacher.conditioner.to(device)
-        numbered = Numbered(data.shape, teacher.conditioner.num_classes, 1, device)
-        with tqdm(total=section["num_pairs"], initial=writer.complete, desc="pairs", unit="pair") as bar:
-            while writer.complete < section["num_pairs"]:
-                rows = range(section["num_pairs"])[writer.complete : writer.complete + section["at_once"]]
-                writer.append(*numbered.pairs(maker, rows))
-                bar.update(len(rows))
+    writer = PairWriter(folder, section["num_pairs"], data.shape, section["dtype"], key, section["at_once"])
+    maker = TeacherMaker(teacher.denoiser, teacher.conditioner, build(section["solver"]), guidance)
+    device = device_for(config)
+    teacher.denoiser.to(device)
+    teacher.conditioner.to(device)
+    numbered = Numbered(data.shape, teacher.conditioner.num_classes, 1, device)
+    start, silent = writer.num_written(), rank() > 0
+    with tqdm(total=section["num_pairs"], initial=start, desc="pairs", unit="pair", disable=silent) as bar:
+        for rows in writer.free():
+            writer.write(rows, *numbered.pairs(maker, rows))
+            bar.update(writer.num_written() - bar.n)
+    writer.finish()
     return folder
 
 

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -75,6 +76,14 @@ def sha256(path: Path) -> str:
     """Hash of a file's bytes, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def discard(folder: Path) -> None:
+    """Remove a folder, of which nobody sees a part meanwhile; one that is not there is removed already."""
+    gone = folder.with_name(f".{folder.name}.gone{os.getpid()}")
+    with suppress(FileNotFoundError):
+        folder.rename(gone)
+        shutil.rmtree(gone)
 
 
 @contextmanager

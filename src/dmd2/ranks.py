@@ -44,7 +44,13 @@ def leave() -> None:
 
 @contextmanager
 def together(on_gpu: bool) -> Iterator[None]:
-    """A block among the other ranks, of whom rank 0 alone prints; one that fails leaves without parting from them."""
+    """A block among the other ranks, if this process was started as one of several; rank 0 alone prints.
+
+    One that fails leaves without parting from them.
+    """
+    if not started():
+        yield
+        return
     join(on_gpu)
     with open(os.devnull, "w") as silence, redirect_stdout(silence if rank() else sys.stdout):
         yield

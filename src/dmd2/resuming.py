@@ -33,10 +33,10 @@ def checkpoint_of(config: Config) -> Path | None:
     return None
 
 
-def meaning(config: Config, data: str, world_size: int) -> Manifest:
+def meaning(config: Config, data: dict[str, Any], world_size: int) -> Manifest:
     """What must not change between a run's lives: the configuration of what it computes, data and processes."""
     computed = {key: value for key, value in config.items() if key not in FREE}
-    return {"config": computed, "data_fingerprint": data, "world_size": world_size}
+    return {"config": computed, "dataset": data, "world_size": world_size}
 
 
 def check_same(before: Manifest, now: Manifest, allowed: list[str]) -> None:

@@ -95,14 +95,14 @@ class Run:
             data, teacher, module = self.assemble(config)
         self.module = module
         earlier = check(checkpoint) if checkpoint else None
-        now = meaning(config, data.fingerprint(), world_size())
+        now = meaning(config, data.meaning(), world_size())
         check_same(earlier or now, now, config["resume_allow"])
         real = real_references(config, self.scoring) if self.find(Evaluation) else {}
         with first_alone():
             begin(module, teacher, config)
-            if config["pairs"] is not None:
-                folder, batch_size = make_pairs(config, teacher, data), config["pairs"]["batch_size"]
-                data = build_data(config["data"] | {"pairs": str(folder), "pairs_batch_size": batch_size})
+        if config["pairs"] is not None:
+            folder, batch_size = make_pairs(config, teacher, data), config["pairs"]["batch_size"]
+            data = build_data(config["data"] | {"pairs": str(folder), "pairs_batch_size": batch_size})
         if rank() == 0 and self.folder.parent == Path(config["paths"]["runs"]) / config["name"]:
             point(self.folder.parent / "latest", self.folder.name)  # all that could be wrong would have shown
         self.teacher = sha256(teacher.path)

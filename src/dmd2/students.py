@@ -75,8 +75,6 @@ class Student:
 
 def on_ranks(run: Path, work: Callable[[], None]) -> None:
     """Do work on a run's student, alone or as one of the ranks that torchrun started, of whom rank 0 alone prints."""
-    if not ranks.started():
-        return work()
     with ranks.together(device_for(config_of(run)).type == "cuda"):
         work()
 

@@ -49,9 +49,10 @@ def assert_same(some, others):
 
 @pytest.fixture
 def pairs(tmp_path):
-    writer = PairWriter(tmp_path / "pairs", 7, (1, 2, 2), "uint8", "test")
+    writer = PairWriter(tmp_path / "pairs", 7, (1, 2, 2), "uint8", "test", at_once=7)
     images = torch.arange(7.0).view(-1, 1, 1, 1).expand(7, 1, 2, 2)
-    writer.append(images, images / 127.5 - 1, torch.arange(7))
+    writer.write(next(writer.free()), images, images / 127.5 - 1, torch.arange(7))
+    writer.finish()
     return {"pairs": tmp_path / "pairs", "pairs_batch_size": 3}
 
 
@@ -141,7 +142,9 @@ def test_provides_names_what_is_there(pairs):
 
 
 def test_pairs_of_another_shape_are_refused(tmp_path):
-    PairWriter(tmp_path, 1, (3,), "float16", "").append(torch.zeros(1, 3), torch.zeros(1, 3), torch.zeros(1))
+    writer = PairWriter(tmp_path, 1, (3,), "float16", "", at_once=1)
+    writer.write(next(writer.free()), torch.zeros(1, 3), torch.zeros(1, 3), torch.zeros(1))
+    writer.finish()
     with pytest.raises(ValueError, match=r"shape \(3,\), the data \(1, 2, 2\)"):
         Numbers(batch_size=2, seed=0, pairs=tmp_path, pairs_batch_size=1).setup()
 

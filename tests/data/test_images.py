@@ -1,6 +1,7 @@
 import io
 import json
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
@@ -42,10 +43,10 @@ def test_a_source_is_decoded_once(packed, tmp_path, monkeypatch):
 
 def test_processes_that_decode_at_once_agree(packed, tmp_path):
     source = packed("zip")
-    with ThreadPoolExecutor(4) as pool:
-        several = list(pool.map(lambda _: images(source, tmp_path), range(4)))
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        several = list(pool.map(images, [source] * 2, [tmp_path] * 2))
     assert len({data.fingerprint() for data in several}) == 1
-    assert [path.name for path in (tmp_path / "cache").glob("[!.]*")] == [several[0]._key]
+    assert [path.name for path in (tmp_path / "cache").glob("[!.]*")] == [several[0].folder.name]
 
 
 def test_the_key_knows_options_and_source(packed, tmp_path):

@@ -47,7 +47,7 @@ class Halved:
 
 def png(i: int) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(np.full((8, 12, 3), 20 * i, np.uint8)).save(file, "png")
+    Image.fromarray(np.full((8, 12, 3), 20 * i % 256, np.uint8)).save(file, "png")
     return file.getvalue()
 
 
@@ -174,10 +174,8 @@ def test_a_preparation_that_is_killed_goes_on_and_ends_with_the_same_bytes(tmp_p
     beside(tmp_path / "images")
     paths = [str(Path(__file__).parent), *sys.path]
     ended = subprocess.run([sys.executable, "-c", KILLED.format(paths=paths)], env=os.environ, timeout=100)
-    assert (
-        ended.returncode == -signal.SIGKILL
-        and json.loads(Path("out.partial/progress.json").read_text())["num_read"] == 2
-    )
+    assert ended.returncode == -signal.SIGKILL
+    assert len(list(Path("out.partial/progress").glob("*-*.json"))) == 1
     made(Path("images"), Path("out"))
     made(Path("images"), Path("whole"))
     assert Path("out/train.npy").read_bytes() == Path("whole/train.npy").read_bytes()

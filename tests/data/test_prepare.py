@@ -1,7 +1,6 @@
 """Preparing: broken files and kills on the way, and what a prepared folder refuses."""
 
 import io
-import json
 import os
 import signal
 import subprocess
@@ -156,21 +155,21 @@ def many(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("name", "calls", "num_read"),
-    [("kind", BLOCK + 20, BLOCK), ("_keep", 1, None), ("write_manifest", 0, None)],
+    ("name", "calls", "num_blocks"),
+    [("kind", BLOCK + 20, 1), ("_keep", 1, 3), ("write_manifest", 0, 3), ("discard", 0, 3)],
 )
-def test_killed_and_begun_again_it_is_byte_for_byte_the_same(many, tmp_path, name, calls, num_read):
+def test_killed_and_begun_again_it_is_byte_for_byte_the_same(many, tmp_path, name, calls, num_blocks):
     def run(out, name, calls):
         command = [sys.executable, "-c", DEADLY, name, str(calls), str(many), str(out)]
         return subprocess.run(command, timeout=120, capture_output=True).returncode
 
     assert run(tmp_path / "killed", name, calls) == -signal.SIGKILL
-    assert not (tmp_path / "killed").exists()
-    if num_read is not None:
-        assert json.loads((tmp_path / "killed.partial" / "progress.json").read_text())["num_read"] == num_read
+    assert (tmp_path / "killed").exists() == (name == "discard")
+    assert len(list(tmp_path.glob("killed.partial/progress/*-*.json"))) == num_blocks
     for out in ("killed", "whole"):
         prepare(many, lay_out(many, 0.0), Decoder(4), tmp_path / out, "skip")
     whole, killed = ({p.name: p.read_bytes() for p in (tmp_path / out).iterdir()} for out in ("whole", "killed"))
+    assert not (tmp_path / "killed.partial").exists()
     assert whole == killed and set(whole) == {*ARRAYS, "manifest.json"}
     assert len(np.load(tmp_path / "killed" / "train.npy")) == 2 * BLOCK + 7
 

@@ -1,6 +1,8 @@
 """Make the noise-image pairs of an experiment's teacher (DMD's data set); goes on where it stopped.
 
 usage: dmd2 pairs experiment=digits_dmd [pairs.num_pairs=10000] [KEY=VALUE ...]
+
+All devices of the experiment's trainer share the work, as in `dmd2 train`; torchrun joins machines.
 """
 
 import hydra
@@ -8,10 +10,11 @@ from omegaconf import DictConfig
 
 from dmd2.config import Config, config_folder
 from dmd2.derived import make_pairs
+from dmd2.devices import on_devices
 from dmd2.errors import answered
 from dmd2.hardware import processes
+from dmd2.ranks import first_alone
 from dmd2.runtime import build_data, build_teacher, give_weights, shrink
-from dmd2.slurm import rank
 from dmd2.sweep import each
 
 
@@ -19,20 +22,19 @@ from dmd2.sweep import each
 @answered
 def main(composed: DictConfig) -> None:
     """Make sure that the pairs exist."""
-    each(composed, work)
+    each(composed, lambda config: on_devices(config, work))
 
 
 def work(config: Config) -> None:
-    """Make those that are not there yet; one process does."""
+    """Make those that are not there yet, alone or as one of the ranks."""
     processes(config)
-    if rank() > 0:
-        return
     if config["pairs"] is None:
         raise ValueError(
             f"the experiment {config['name']} uses no pairs; choose one that does: experiment=digits_dmd"
         )
-    data = build_data(config["data"])
-    teacher = build_teacher(config, data)
-    give_weights(teacher, config)
+    with first_alone():  # who trains a teacher, if there is none
+        data = build_data(config["data"])
+        teacher = build_teacher(config, data)
+        give_weights(teacher, config)
     shrink(teacher, config)
     print(f"pairs are in {make_pairs(config, teacher, data)}")

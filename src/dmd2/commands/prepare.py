@@ -1,6 +1,7 @@
 """Prepare data for training, by a recipe; begun again after a kill, it goes on where it was.
 
 usage: dmd2 prepare recipe=NAME source=PATH out=DIR [recipe.KEY=VALUE ...]
+       torchrun --no-python --nproc-per-node=8 dmd2 prepare recipe=NAME ...   the same on eight GPUs
 
   recipe   What to make, imagenet64 or latents; conf/recipe/NAME.yaml has its options.
   source   What to make it of, e.g. the folder of ILSVRC's train images.
@@ -11,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from dmd2.config import check_options, config_folder
 from dmd2.errors import answered
+from dmd2.ranks import together
 from dmd2.runtime import build
 
 
@@ -24,4 +27,5 @@ def main(options: DictConfig) -> None:
     """Follow the recipe, and print its report."""
     check_options(options, "prepare")
     recipe: Any = OmegaConf.to_container(options, resolve=True)
-    print("\n".join(build(recipe["recipe"])(Path(options.source), Path(options.out))))
+    with together(torch.cuda.is_available()):
+        print("\n".join(build(recipe["recipe"])(Path(options.source), Path(options.out))))

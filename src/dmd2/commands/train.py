@@ -13,11 +13,9 @@ where its last checkpoint is: the same command with paths.run=DIR resume=auto (o
 import hydra
 from omegaconf import DictConfig
 
-from dmd2 import ranks, slurm
 from dmd2.config import Config, config_folder
-from dmd2.errors import answered, one_line
-from dmd2.hardware import processes
-from dmd2.launch import launch
+from dmd2.devices import on_devices
+from dmd2.errors import answered
 from dmd2.run import Run
 from dmd2.sweep import each
 
@@ -25,23 +23,10 @@ from dmd2.sweep import each
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="train")
 @answered
 def main(composed: DictConfig) -> None:
-    """One run of a composed config; Hydra calls this once a job."""
-    each(composed, work)
+    """One run of a composed config, by all devices of its trainer; Hydra calls this once a job."""
+    each(composed, lambda config: on_devices(config, work))
 
 
 def work(config: Config) -> None:
-    """Train, in as many processes as the trainer takes."""
-    if ranks.started():
-        as_rank(config)
-    elif (num := processes(config)) == 1:
-        Run(config).start()
-    elif slurm.active():
-        raise ValueError(f"a Slurm job has a task for each device; type --ntasks-per-node={num}")
-    else:
-        launch(as_rank, config, num, one_line)
-
-
-def as_rank(config: Config) -> None:
-    """One of the processes of a run; rank 0 speaks for all, and its config, with the run's name, is everybody's."""
-    with ranks.together(config["trainer"]["accelerator"] == "gpu"):
-        Run(ranks.by_first(lambda: config)).start()
+    """Train, alone or as one of the ranks."""
+    Run(config).start()

@@ -1,7 +1,8 @@
 """Readers of what data sets come in: a folder, a zip, a tar or many, an LMDB; one stream of named files for all.
 
-Nothing is ever unpacked to disk, and a tar is read front to back, since xz and zstd cannot seek. The LMDB
-of raw pixels that DMD2's authors publish is read as if it were EDM's zip: PPM images and a dataset.json.
+Nothing is ever unpacked to disk. A compressed tar is read front to back, since xz and zstd cannot seek; of another
+one what nobody asks for is passed over. The LMDB of raw pixels that DMD2's authors publish is read as if it were
+EDM's zip: PPM images and a dataset.json.
 """
 
 import json
@@ -12,13 +13,16 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path, PureWindowsPath
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-TAR_MODES = {"tar": "r|", "tar.gz": "r|gz", "tgz": "r|gz", "tar.xz": "r|xz", "txz": "r|xz", "tar.zst": "r|"}
+from dmd2.files import key_of
+
+TAR_MODES = {"tar": "r:", "tar.gz": "r|gz", "tgz": "r|gz", "tar.xz": "r|xz", "txz": "r|xz", "tar.zst": "r|"}
 
 
 class Member(NamedTuple):
@@ -55,15 +59,22 @@ def members(source: Path) -> Iterator[Member]:
 
 
 def identity(source: Path) -> dict[str, Any]:
-    """What changes when the source does: its place, size and time of change (ns); files are not opened."""
+    """What changes when the source does: its place, and names, sizes and times of its files, which are not opened."""
     _require(source)
-    stats = [path.stat() for path in _walk(source)] if source.is_dir() else [source.stat()]
+    files = [(str(path.relative_to(source)), path.stat()) for path in _walk(source)] if source.is_dir() else []
+    files = files or [(source.name, source.stat())]
+    newest, stat = max(files, key=lambda file: (file[1].st_mtime_ns, file[0]))
     return {
         "path": str(source.resolve()),
-        "num_files": len(stats),
-        "num_bytes": sum(stat.st_size for stat in stats),
-        "newest_ns": max((stat.st_mtime_ns for stat in stats), default=0),
+        "num_files": len(files),
+        "num_bytes": sum(stat.st_size for _, stat in files),
+        "newest": f"{newest} of {_when(stat.st_mtime_ns)}",
+        "names_sizes_times": key_of([[name, stat.st_size, stat.st_mtime_ns] for name, stat in files]),
     }
+
+
+def _when(ns: int) -> str:
+    return f"{datetime.fromtimestamp(ns // 10**9, UTC):%Y-%m-%d %H:%M:%S}.{ns % 10**9:09d} UTC"
 
 
 def _require(source: Path) -> None:

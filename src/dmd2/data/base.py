@@ -76,9 +76,13 @@ class DataModule(LightningDataModule):
         """What makes this data what it is, as JSON values; not how it is drawn."""
         raise NotImplementedError
 
+    def meaning(self) -> dict[str, Any]:
+        """What `train` and `test` hold, as JSON values. Batch size, seed and flips do not enter."""
+        return {"kind": type(self).__name__, **self.identity()}
+
     def fingerprint(self) -> str:
-        """Hash of what `train` and `test` hold: a cache key. Batch size, seed and flips do not enter."""
-        return key_of(type(self).__name__, self.identity())
+        """Its hash: a cache key."""
+        return key_of(self.meaning())
 
     def to_model(self, x: Tensor) -> Tensor:
         """Model space, float32 in [-1, 1], of stored samples."""

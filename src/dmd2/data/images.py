@@ -9,9 +9,10 @@ from dmd2.data.archives import identity
 from dmd2.data.base import DataModule
 from dmd2.data.decode import Decoder
 from dmd2.data.layout import lay_out
-from dmd2.data.prepare import plan_of, prepare
+from dmd2.data.prepare import FORMAT, prepare
 from dmd2.data.prepared import check_if_changed, is_prepared, open_prepared, read_manifest
 from dmd2.data.split import Split
+from dmd2.files import key_of
 
 
 class Images(DataModule):
@@ -57,13 +58,14 @@ class Images(DataModule):
         self.decoder = self._as_prepared(asked) if is_prepared(self.source) else _decoder(asked)
 
     @cached_property
-    def _key(self) -> str:
-        return plan_of(identity(self.source), asdict(self.decoder), self.test_fraction)
+    def _plan(self) -> dict[str, Any]:
+        made = {"format": FORMAT, "decoder": asdict(self.decoder), "test_fraction": self.test_fraction}
+        return {"source": identity(self.source), **made}
 
     @cached_property
     def folder(self) -> Path:
         """Where the arrays are: at the source, or in the cache."""
-        return self.source if is_prepared(self.source) else self.cache / self._key
+        return self.source if is_prepared(self.source) else self.cache / key_of(self._plan)
 
     def prepare_data(self) -> None:
         """Decode the source, if nobody has yet, and see that nobody altered what was decoded.
@@ -87,7 +89,7 @@ class Images(DataModule):
     def identity(self) -> dict[str, Any]:
         if is_prepared(self.source):  # Wherever it lies, it is the same data.
             return {"content": read_manifest(self.source)["content"], "num_classes": self.least_classes}
-        return {"cache": self._key, "num_classes": self.least_classes}
+        return {**self._plan, "num_classes": self.least_classes}
 
     def _as_prepared(self, asked: dict[str, Any]) -> Decoder:
         """What was done to the prepared source; raises ValueError where something else is asked for."""

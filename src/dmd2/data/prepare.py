@@ -1,12 +1,12 @@
-"""Decode a source once into a prepared folder; begun again after a kill, it goes on where it was.
+"""Decode a source once into a prepared folder, by any number of processes; after a kill it goes on where it was.
 
-Meanwhile PATH.partial holds the arrays and progress.json, which counts the files whose rows are written.
-It is renamed when whole, so PATH is never half done.
+Meanwhile PATH.partial holds the arrays, and which blocks of files have their rows there (`dmd2.data.progress`).
+The arrays get the name PATH when they are whole, so that is never half done.
 """
 
 import os
-import shutil
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
@@ -18,17 +18,17 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from tqdm import tqdm
 
-from dmd2.arrays import open_array
+from dmd2.arrays import open_array, write_rows
 from dmd2.data.archives import Member, identity, members
 from dmd2.data.decode import Decoder, kind
 from dmd2.data.layout import Layout
 from dmd2.data.prepared import is_prepared, write_manifest
-from dmd2.data.progress import FILE as PROGRESS
 from dmd2.data.progress import Progress
-from dmd2.files import alone, key_of
+from dmd2.files import alone, discard, key_of
+from dmd2.ranks import rank
 
 FORMAT = 2  # Raise it when decoding changes: every old cache is then another key.
-BLOCK = 256  # Files in memory at once, and the most that a kill loses.
+BLOCK = 256  # Files in memory at once, and the most of a process's work that a kill loses.
 
 Broken = Literal["stop", "skip"]
 
@@ -63,79 +63,83 @@ class Pixels:
         return images
 
 
-def plan_of(*about: Any) -> str:
-    """A short hash of plain values: of what is prepared, and how."""
-    return key_of(FORMAT, *about)
-
-
 def prepare(
     source: Path, layout: Layout, decoder: Decoder, folder: Path, broken: Broken = "stop", kept: Kept | None = None
 ) -> None:
     """Decode the images of `layout` into `folder`, unless that is prepared already, and keep their pixels or `kept`.
 
     A file that is no image ends it (`broken="stop"`), or loses its row and is named in the manifest
-    ("skip"). Of several processes that prepare one folder, one works and the others wait for it.
+    ("skip"). Processes that prepare one folder share its blocks, and one of them finishes it.
     """
     if broken not in get_args(Broken):
         raise ValueError(f"broken must be {' or '.join(get_args(Broken))}, got {broken}")
     if folder.exists() and not is_prepared(folder) and any(folder.iterdir()):
         raise ValueError(f"{folder} holds other things; choose another place for what is prepared")
     unfinished = folder.with_name(f"{folder.name}.partial")
-    kept = kept or Pixels(decoder)
+    arrays, kept = unfinished / "arrays", kept or Pixels(decoder)
+    about = {"source": identity(source), "decoder": asdict(decoder), **kept.about()}
+    plan, num_files = key_of(FORMAT, about, asdict(layout)), len(layout.train) + len(layout.test)
     with alone(folder):
-        unfinished.mkdir(exist_ok=True)
         if is_prepared(folder):
-            shutil.rmtree(unfinished, ignore_errors=True)
-            return
-        about = {"source": identity(source), "decoder": asdict(decoder), **kept.about()}
-        plan = plan_of(about, asdict(layout))
-        progress = Progress.read(unfinished, plan) or _begun(unfinished, layout, kept, Progress(plan))
-        _decode(source, decoder, layout, unfinished, progress, broken, kept)
-        _finish(layout, unfinished, progress, about)
-        os.rename(unfinished, folder)
-        (folder / PROGRESS).unlink()
+            return discard(unfinished)
+        progress = Progress(unfinished / "progress", plan, num_files, BLOCK, partial(_begin, layout, arrays, kept))
+    _decode(source, decoder, layout, arrays, progress, broken, kept)
+    with alone(folder):
+        if not is_prepared(folder):
+            _finish(layout, arrays, progress, about)
+            os.rename(arrays, folder)
+            discard(unfinished)
 
 
-def _begun(folder: Path, layout: Layout, kept: Kept, progress: Progress) -> Progress:
-    """Arrays of zeros, and the progress that says so."""
+def _begin(layout: Layout, folder: Path, kept: Kept) -> None:
+    """Arrays of zeros."""
+    folder.mkdir(parents=True, exist_ok=True)
     for split, names in layout.splits.items():
         open_memmap(folder / f"{split}.npy", "w+", kept.dtype, (len(names), *kept.shape))
-    progress.write(folder)
-    return progress
 
 
 def _decode(
     source: Path, decoder: Decoder, layout: Layout, folder: Path, progress: Progress, broken: Broken, kept: Kept
 ) -> None:
-    """One pass through the rest of the source, each image to its own row."""
-    arrays = {split: open_array(folder / f"{split}.npy", "r+") for split in layout.splits}
-    place = {name: (split, row) for split, names in layout.splits.items() for row, name in enumerate(names)}
-    stream = islice((member for member in members(source) if member.name in place), progress.num_read, None)
+    """Go through the source as often as it takes for all blocks to be done: once, unless another process dies."""
+    places = {split: {name: row for row, name in enumerate(names)} for split, names in layout.splits.items()}
+    stream: Iterator[Member] = iter(())
+    at = progress.num_rows  # as if read to its end: the first block begins it
     about = {"desc": f"decoding {source.name}", "unit": " images", "delay": 2, "mininterval": 1}
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm(total=len(place), initial=progress.num_read, **about) as bar,
+        tqdm(total=progress.num_rows, initial=progress.num_done(), disable=rank() > 0, **about) as bar,
     ):
-        while block := [_lasting(member) for member in islice(stream, BLOCK)]:
-            images: dict[str, dict[int, np.ndarray]] = {split: {} for split in arrays}
-            for member, found in zip(block, pool.map(partial(_read, decoder), block), strict=True):
-                if not isinstance(found, ValueError):
-                    split, row = place[member.name]
-                    images[split][row], what = found
-                    progress.kinds[what] = progress.kinds.get(what, 0) + 1
-                elif broken == "skip":
-                    progress.broken.append(member.name)
-                else:
-                    raise ValueError(f"{found}; dmd2 prepare leaves such files out with recipe.broken=skip")
-            for split, x in arrays.items():
-                if rows := list(images[split]):
-                    x[rows] = kept(np.stack(list(images[split].values())), rows)
-                x.flush()
-            progress.num_read += len(block)
-            progress.write(folder)
-            bar.update(len(block))
-    if progress.num_read != len(place):
-        raise ValueError(f"{source} lost files while it was read; leave it alone and start again")
+        for block in progress.free():
+            if block.start < at:
+                stream, at = (member for member in members(source) if member.name in layout.labels), 0
+            files = [_lasting(member) for member in islice(stream, block.start - at, block.stop - at)]
+            at = block.stop
+            if len(files) < len(block):
+                raise ValueError(f"{source} lost files while it was read; leave it alone and start again")
+            images, found = _images(files, pool.map(partial(_read, decoder), files), broken)
+            for split, place in places.items():
+                if rows := {place[name]: x for name, x in images.items() if name in place}:
+                    x = kept(np.stack(list(rows.values())), list(rows))
+                    write_rows(folder / f"{split}.npy", list(rows), x)
+            progress.record(block, found)
+            bar.update(progress.num_done() - bar.n)
+
+
+def _images(
+    files: Sequence[Member], reads: Iterable[tuple[np.ndarray, str] | ValueError], broken: Broken
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The pixels of those of a block's files that are images, by name, and what is to be remembered of all."""
+    images, kinds, left_out = dict[str, np.ndarray](), Counter[str](), list[str]()
+    for member, read in zip(files, reads, strict=True):
+        if not isinstance(read, ValueError):
+            images[member.name], what = read
+            kinds[what] += 1
+        elif broken == "skip":
+            left_out.append(member.name)
+        else:
+            raise ValueError(f"{read}; dmd2 prepare leaves such files out with recipe.broken=skip")
+    return images, {"kinds": kinds, "broken": left_out}
 
 
 def _lasting(member: Member) -> Member:
@@ -157,14 +161,18 @@ def _read(decoder: Decoder, member: Member) -> tuple[np.ndarray, str] | ValueErr
 
 def _finish(layout: Layout, folder: Path, progress: Progress, about: dict[str, Any]) -> None:
     """Labels, no rows of broken files, and the manifest; done again it changes nothing."""
-    dropped = set(progress.broken)
+    kinds, broken = Counter[str](), list[str]()
+    for found in progress.found():
+        kinds.update(found["kinds"])
+        broken += found["broken"]
+    dropped = set(broken)
     for split, names in layout.splits.items():
         kept = [row for row, name in enumerate(names) if name not in dropped]
         _keep(folder / f"{split}.npy", kept, len(names))
         np.save(folder / f"{split}_labels.npy", np.array([layout.labels[names[row]] for row in kept], np.int64))
     if dropped >= set(layout.train):
         raise ValueError(f"all {len(layout.train)} images to train on are broken, e.g. {layout.train[0]}")
-    report = {"kinds": dict(sorted(progress.kinds.items())), "broken": progress.broken}
+    report = {"kinds": dict(sorted(kinds.items())), "broken": broken}
     write_manifest(folder, layout.class_names, {"format": FORMAT, **about, **report})
 
 

@@ -1,0 +1,28 @@
+"""A command's task in as many processes as a config's trainer takes, one a device."""
+
+from collections.abc import Callable
+from functools import partial
+
+from dmd2 import ranks, slurm
+from dmd2.config import Config
+from dmd2.errors import one_line
+from dmd2.hardware import processes
+from dmd2.launch import launch
+
+
+def on_devices(config: Config, task: Callable[[Config], None]) -> None:
+    """Do the task, a function of a module; several processes are ranks (`dmd2.ranks`), who share its work."""
+    if ranks.started():
+        as_rank(task, config)
+    elif (num := processes(config)) == 1:
+        task(config)
+    elif slurm.active():
+        raise ValueError(f"a Slurm job has a task for each device; type --ntasks-per-node={num}")
+    else:
+        launch(partial(as_rank, task), config, num, one_line)
+
+
+def as_rank(task: Callable[[Config], None], config: Config) -> None:
+    """Do one rank's part; rank 0 speaks for all, and its config, with the run's name, is everybody's."""
+    with ranks.together(config["trainer"]["accelerator"] == "gpu"):
+        task(ranks.by_first(lambda: config))

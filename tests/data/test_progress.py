@@ -1,0 +1,128 @@
+"""Work that many processes share: whoever does it, whoever dies, however many there are, it is the same bytes."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from test_latents import Halved, beside
+from torch import Tensor
+
+from dmd2 import ranks
+from dmd2.data import prepare
+from dmd2.data.decode import Decoder
+from dmd2.data.prepared import ARRAYS
+from dmd2.data.progress import Progress
+from dmd2.data.recipes import latents
+from dmd2.errors import one_line
+from dmd2.files import discard
+from dmd2.launch import launch
+
+
+def progress(folder: Path, plan: str = "a", num_rows: int = 10, at_once: int = 4) -> Progress:
+    return Progress(folder / "progress", plan, num_rows, at_once, begin=lambda: None)
+
+
+def test_what_is_done_is_not_done_again_and_a_block_may_have_another_size(tmp_path: Path) -> None:
+    first = progress(tmp_path)
+    for rows in first.free():
+        if rows.start:
+            break  # and so was never done
+        first.record(rows, {"start": rows.start})
+    again, done = progress(tmp_path, at_once=3), []
+    assert again.num_done() == 4
+    for rows in again.free():
+        done.append(rows)
+        again.record(rows, {"start": rows.start})
+    assert done == [range(4, 7), range(7, 10)]
+    assert [found["start"] for found in again.found()] == [0, 4, 7] and again.num_done() == 10
+    discard(again.folder)
+    assert not list(tmp_path.iterdir()) and again.num_done() == 10 and not list(again.free())
+
+
+def test_another_plan_does_not_go_on_where_one_stopped(tmp_path: Path) -> None:
+    progress(tmp_path)
+    with pytest.raises(ValueError, match="begun from other files or with other options"):
+        progress(tmp_path, "b")
+
+
+class Job(NamedTuple):
+    """A preparation, and after how many blocks which of its ranks are killed."""
+
+    out: Path
+    num: int
+    killed_after: dict[int, int]
+
+
+class Met(Halved):
+    """Encodes when every rank has a block, so that all have a share; kills its process in time."""
+
+    job: Job
+    num_encoded = 0
+
+    def encode(self, images: Tensor, noise: Tensor) -> Tensor:
+        here = self.job.out.with_name(f"{self.job.out.name}-{self.job.num}")
+        here.mkdir(exist_ok=True)
+        (here / str(ranks.rank())).touch()
+        while len(list(here.iterdir())) < self.job.num:
+            time.sleep(0.01)
+        if self.num_encoded == self.job.killed_after.get(ranks.rank()):
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.num_encoded += 1
+        return super().encode(images, noise)
+
+
+def as_rank(job: Job) -> None:
+    torch.set_num_threads(1)
+    prepare.BLOCK = 4
+    codec = Met()
+    codec.job = job
+    with ranks.together(on_gpu=False):
+        print("\n".join(latents(job.out.parent / "images", job.out, Decoder(8), codec, "caption", "skip")))
+
+
+def on_ranks(out: Path, num: int, **killed_after: int) -> None:
+    launch(as_rank, Job(out, num, {int(name[-1]): after for name, after in killed_after.items()}), num, one_line)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with captioned images, two of them broken, and what one process makes of them, in blocks of four."""
+    folder = tmp_path_factory.mktemp("shared")
+    beside(folder / "images", 43)
+    for i in (0, 17):
+        (folder / "images" / f"{i}.png").write_bytes(b"")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepare, "BLOCK", 4)
+        latents(folder / "images", folder / "one", Decoder(8), Halved(), "caption", "skip")
+    assert set(files(folder / "one")) == {*ARRAYS, "manifest.json"}
+    return folder
+
+
+def test_ranks_share_the_work_and_one_speaks(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    on_ranks(place / "two", 2)
+    assert files(place / "two") == files(place / "one")
+    said = capfd.readouterr().out
+    assert said.count("41 latents to train on") == 1 and said.count("2 broken, left out: 0.png, 17.png") == 1
+
+
+def test_a_block_whose_rank_died_is_another_s(place: Path) -> None:
+    with pytest.raises(ChildProcessError, match="rank 1 of 2 was killed by SIGKILL"):
+        on_ranks(place / "survived", 2, rank1=1)
+    assert files(place / "survived") == files(place / "one")
+
+
+def test_killed_on_three_ranks_it_goes_on_where_it_was_on_two(place: Path) -> None:
+    with pytest.raises(ChildProcessError, match="killed by SIGKILL"):
+        on_ranks(place / "killed", 3, rank0=2, rank1=1, rank2=2)
+    assert not (place / "killed").exists()
+    assert len(list(place.glob("killed.partial/progress/*-*.json"))) == 5
+    on_ranks(place / "killed", 2)
+    assert files(place / "killed") == files(place / "one") and not (place / "killed.partial").exists()

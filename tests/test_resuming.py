@@ -1,0 +1,110 @@
+"""What is said of a run that goes on with something else: in words, with what was and what is."""
+
+import json
+import os
+import zipfile
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from dmd2.data import digits
+from dmd2.data.base import DataModule
+from dmd2.data.digits import Digits
+from dmd2.data.images import Images
+from dmd2.resuming import check_same, meaning
+
+SECOND = 10**9
+YEARS = 7305 * 86_400 * SECOND  # until 1990: a zip knows no time before 1980
+
+
+def images(source: Path) -> Images:
+    data = Images(source, 8, source.parent / "cache", batch_size=1, seed=0)
+    data.prepare_data()
+    return data
+
+
+def kept(data: DataModule) -> dict:
+    """What a checkpoint's manifest keeps of this data."""
+    return json.loads(json.dumps(meaning({}, data.meaning(), 1)))
+
+
+def refusal(before: dict, data: DataModule) -> str:
+    now = meaning({}, data.meaning(), 1)
+    check_same(before, now, ["dataset"])
+    with pytest.raises(ValueError, match="of another run") as refused:
+        check_same(before, now, [])
+    return str(refused.value)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for i in range(4):
+        (tmp_path / "pictures" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        path = tmp_path / "pictures" / "ab"[i % 2] / f"{i}.png"
+        Image.new("RGB", (8, 8), (60 * i, 0, 0)).save(path)
+        os.utime(path, ns=(0, YEARS + i * SECOND))
+    return tmp_path / "pictures"
+
+
+def test_the_same_data_goes_on(folder: Path) -> None:
+    for data in (images(folder), Digits(batch_size=1, seed=0)):
+        check_same(kept(data), meaning({}, data.meaning(), 1), [])
+
+
+def test_a_changed_file_is_named_with_its_time(folder: Path) -> None:
+    before = kept(images(folder))
+    Image.new("RGB", (8, 8)).save(folder / "a" / "2.png")
+    os.utime(folder / "a" / "2.png", ns=(0, YEARS + 90 * SECOND + 5))
+    said = refusal(before, images(folder))
+    assert "newest was b/3.png of 1990-01-01 00:00:03.000000000 UTC and is a/2.png of 1990-01-01 00:01:30.00" in said
+    assert "num_files" not in said and "path" not in said
+
+
+def test_a_removed_file_is_counted(folder: Path) -> None:
+    before = kept(images(folder))
+    (folder / "a" / "0.png").unlink()
+    said = refusal(before, images(folder))
+    assert "dataset.source.num_files was 4 and is 3" in said and "newest" not in said
+
+
+def test_a_file_in_another_folder_is_another_class(folder: Path) -> None:
+    before = kept(images(folder))
+    (folder / "a" / "0.png").rename(folder / "b" / "0.png")
+    assert "dataset.source.names_sizes_times was" in refusal(before, images(folder))
+
+
+def test_a_replaced_zip_is_named_with_its_size(folder: Path) -> None:
+    def pack(names: str) -> None:
+        with zipfile.ZipFile(archive, "w") as file:
+            for name in names:
+                file.write(folder / "ab"[int(name) % 2] / f"{name}.png", f"{name}.png")
+
+    archive = folder.parent / "pictures.zip"
+    pack("0123")
+    before, size = kept(images(archive)), archive.stat().st_size
+    pack("012")
+    said = refusal(before, images(archive))
+    assert f"dataset.source.num_bytes was {size} and is {archive.stat().st_size}" in said
+    assert "newest was pictures.zip of" in said
+
+
+def test_a_source_that_is_gone_is_named(folder: Path) -> None:
+    folder.rename(folder.with_name("elsewhere"))
+    with pytest.raises(FileNotFoundError, match=f"no data at {folder}"):
+        images(folder).meaning()
+
+
+def test_a_prepared_folder_is_known_by_its_hash(folder: Path) -> None:
+    prepared = images(folder).folder
+    before = kept(images(prepared))
+    Image.new("RGB", (8, 8)).save(folder / "a" / "2.png")
+    other = images(folder).folder
+    assert "dataset.content was" in refusal(before, images(other))
+
+
+def test_data_without_files_is_known_by_what_it_is_made_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = Digits(batch_size=1, seed=0)
+    before = kept(data)
+    monkeypatch.setattr(digits, "NUM_TEST", 400)
+    assert "dataset.num_test was 450 and is 400" in refusal(before, data)
