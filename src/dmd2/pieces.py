@@ -49,15 +49,16 @@ def outline(network: Any) -> Any:
 def shard(part: Any, blocks: list[nn.Module], **options: Any) -> None:
     """Cut a network in place with FSDP2's `options`: its blocks, then the rest of it.
 
-    Its weights are rank 0's: on the other ranks it may be an outline.
+    Its weights are rank 0's, sent one at a time and then let go: on the other ranks it may be an outline.
     """
     weights = {name: parameter.detach() for name, parameter in part.named_parameters()}
     bare = outline(part)
+    part.load_state_dict(bare.state_dict(), assign=True)  # or FSDP2 would keep pieces of its own until the first pass
     for block in blocks:
         fully_shard(block, **options)
     fully_shard(part, **options)
     part.outline = (bare,)  # For `gathered`. In a tuple the registry does not see it.
-    cut = {name: piece_of(weights[name], like) for name, like in part.named_parameters()}
+    cut = {name: piece_of(weights.pop(name), like) for name, like in part.named_parameters()}
     part.load_state_dict(cut, strict=False, assign=True)
     for method in ("encode", "decode"):
         if hasattr(part, method):
