@@ -23,6 +23,7 @@ FLOORS = (
         "faults",
         "weights",
         "jobs",
+        "pieces",
         "pipelines",
     },
     {"losses.functional", "losses.weighting", "losses.distances", "metrics", "data", "autoencoder"},

@@ -6,39 +6,24 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import pytest
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from dmd2 import cli, ranks
 from dmd2.callbacks.metrics_file import read_rows
 from dmd2.checkpoints import load, newest
-from dmd2.errors import one_line
-from dmd2.launch import launch
 from dmd2.losses.turn import Logs, Turn
 from dmd2.module import DMD
 from dmd2.reduction import buckets
-from dmd2.replicas import Ranks, Replicas
+from dmd2.replicas import Replicas
+from processes import FLOAT, PLAYERS, counted, found_by, together
 from test_module import Record, fit, module, objective, toy, weights
-
-COLLECTIVES = ("all_reduce", "broadcast", "all_gather", "all_gather_object", "broadcast_object_list", "barrier")
-FLOAT = 4
-
-
-def together(dmd: DMD, max_steps: int, *callbacks: L.Callback) -> DMD:
-    """Train as one of the ranks, at 8 samples a rank."""
-    L.Trainer(
-        accelerator="cpu", devices=2, strategy=Replicas(), plugins=[Ranks()], max_steps=max_steps,
-        callbacks=list(callbacks), logger=False, enable_progress_bar=False, enable_model_summary=False,
-        enable_checkpointing=False, use_distributed_sampler=False,
-    ).fit(dmd, datamodule=toy(batch_size=8))  # fmt: skip
-    return dmd
 
 
 def state(dmd: DMD) -> dict[str, Any]:
@@ -48,26 +33,6 @@ def state(dmd: DMD) -> dict[str, Any]:
         "logs": dict(dmd.logs),
         "gradient": [p.grad for p in dmd.critic.parameters()],
     }
-
-
-@contextmanager
-def counted() -> Iterator[list[tuple[str, int]]]:
-    """The collectives that this process takes part in, each with its bytes."""
-    calls: list[tuple[str, int]] = []
-    originals = {name: getattr(distributed, name) for name in COLLECTIVES}
-
-    def wrap(name: str) -> Callable[..., Any]:
-        def call(*arguments: Any, **options: Any) -> Any:
-            sent = arguments[0].nbytes if arguments and isinstance(arguments[0], Tensor) else 0
-            calls.append((name, sent))
-            return originals[name](*arguments, **options)
-
-        return call
-
-    with pytest.MonkeyPatch.context() as patch:
-        for name in COLLECTIVES:
-            patch.setattr(distributed, name, wrap(name))
-        yield calls
 
 
 class BadOnRank1:
@@ -82,44 +47,39 @@ class BadOnRank1:
         return (loss + torch.tensor(float("inf")) if bad else loss), logs
 
 
-def as_rank(folder: Path) -> None:
+def as_rank() -> dict[str, Any]:
     """All that two ranks do here, in one pair of processes."""
-    torch.set_num_threads(1)
-    ranks.join(on_gpu=False)
     found: dict[str, Any] = {}
     for accumulate in (1, 2):
         with counted() as calls:
             sent = Record(lambda m, calls=calls: len(calls))
-            dmd = together(module(accumulate=accumulate, critic_updates=5), 10, sent)
+            dmd = together(module(accumulate=accumulate, critic_updates=5), 10, Replicas(), sent)
         found[f"accumulate{accumulate}"] = state(dmd) | {"calls": calls, "sent": sent.values}
     loss = objective()
     loss.critic["denoising"] = BadOnRank1(loss.critic["denoising"])
     before = Record(lambda m: weights(m.critic))
     bad = module(loss, log_every=1)
     with pytest.raises(FloatingPointError) as fault:
-        together(bad, 5, before)
+        together(bad, 5, Replicas(), before)
     found["fault"] = str(fault.value), before.values[-1], weights(bad.critic)
     other = module()
     if ranks.rank() == 1:
         nn.init.ones_(next(other.critic.parameters()))
     with pytest.raises(ValueError) as differs:
-        together(other, 1)
+        together(other, 1, Replicas())
     found["differs"] = str(differs.value)
     found["said"] = ranks.by_first(lambda: ranks.rank()), ranks.highest(ranks.rank() * 15)
     ranks.leave()
     found["started"] = ranks.started()
     ranks.join(on_gpu=False)
-    found["again"] = state(together(module(accumulate=1, critic_updates=5), 10))
-    torch.save(found, folder / f"{ranks.rank()}.pt")
-    ranks.leave()
+    found["again"] = state(together(module(accumulate=1, critic_updates=5), 10, Replicas()))
+    return found
 
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What either rank found."""
-    folder = tmp_path_factory.mktemp("pair")
-    launch(as_rank, folder, 2, one_line)
-    return [torch.load(folder / f"{i}.pt", weights_only=True) for i in range(2)]
+    return found_by(as_rank, tmp_path_factory.mktemp("pair"))
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -150,9 +110,6 @@ def test_only_the_updated_networks_gradients_are_sent_once_an_update(
         expected = [("all_reduce", size[player] + FLOAT * logs[player]) for player in turns]
         at_start = [] if i else [("all_gather_object", 0)]  # hashes of the weights
         assert found["calls"][start:end] == at_start + expected, i
-
-
-PLAYERS = ("generator", "critic")
 
 
 def test_what_is_not_finite_on_one_rank_is_skipped_and_named_by_all(pair: list[dict[str, Any]]) -> None:

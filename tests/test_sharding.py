@@ -3,38 +3,46 @@
 import json
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import lightning as L
 import pytest
 import torch
+from hydra import initialize_config_dir
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from dmd2 import ranks
 from dmd2.checkpoints import load
-from dmd2.errors import one_line
-from dmd2.launch import launch
+from dmd2.config import config_folder, of_train
+from dmd2.data.base import DataModule
 from dmd2.module import DMD
-from dmd2.replicas import Ranks, Replicas
-from dmd2.sharding import Shards, whole
+from dmd2.pieces import blocks_of, whole
+from dmd2.players import build_module
+from dmd2.runtime import build, build_data, build_teacher
+from dmd2.sharding import Shards
+from processes import FLOAT, PLAYERS, counted, found_by, together
 from test_module import Record, fit, module, objective, toy, weights
-from test_ranks import PLAYERS, TWO, BadOnRank1, ended, started, train
+from test_ranks import TWO, BadOnRank1, ended, started, train
 
+DIFFUSERS = find_spec("diffusers") is not None and find_spec("transformers") is not None
 ACCUMULATED = {"accumulate": 2, "critic_updates": 5, "ema": [0.9]}
 PLAIN = {"teacher": False, "recompute": False, "block": 1100}
 
 
-def together(dmd: DMD, max_steps: int, strategy: Replicas, *callbacks: L.Callback, num_nodes: int = 1) -> DMD:
-    """Train as one of two ranks, at 8 samples a rank."""
-    L.Trainer(
-        accelerator="cpu", devices=2 // num_nodes, num_nodes=num_nodes, strategy=strategy, plugins=[Ranks()],
-        max_steps=max_steps, callbacks=list(callbacks), logger=False, enable_progress_bar=False,
-        enable_model_summary=False, enable_checkpointing=False, use_distributed_sampler=False,
-    ).fit(dmd, datamodule=toy(batch_size=8))  # fmt: skip
-    return dmd
+def captioned(folder: Path, batch_size: int) -> tuple[DMD, DataModule]:
+    """A U-Net of diffusers as `trainer=fsdp` builds it, with weights that nobody trained; and captioned digits."""
+    own = [f"paths.cache={folder}", f"paths.run={folder}", f"data.batch_size={batch_size}", "critic_updates=2"]
+    own += [f"+optimizer.{player}.eps=1e-4" for player in PLAYERS]  # a gradient that is a rounded zero moves nothing
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        config = of_train(["experiment=text2digits_dmd2", "trainer=fsdp", *own])
+    data = build_data(config["data"])
+    teacher = build_teacher(config, data)
+    return build_module(config, build(config["loss"]), build(config["sampler"]), teacher, data), data
 
 
 def held(network: nn.Module) -> int:
@@ -45,6 +53,16 @@ def held(network: nn.Module) -> int:
 def local(network: nn.Module) -> Tensor:
     """This rank's shards of a network, copied."""
     return torch.cat([p.detach().to_local().flatten() for p in network.parameters()])
+
+
+def players(dmd: DMD) -> dict[str, Tensor]:
+    """Both players' weights, which rank 0 has whole at the end."""
+    return {player: weights(getattr(dmd, player)) for player in PLAYERS} if ranks.rank() == 0 else {}
+
+
+def moments(optimizer: Any) -> list[Tensor]:
+    """An optimizer's averages of gradients."""
+    return [state["exp_avg"] for state in optimizer.state.values()]
 
 
 class Held(L.Callback):
@@ -67,17 +85,14 @@ class Held(L.Callback):
             "teacher": pl_module.models.teacher,
         }
         self.elements = {name: held(network) for name, network in networks.items()}
-        moments = [s["exp_avg"] for o in trainer.optimizers for s in o.state.values()]
-        self.elements["optimizers"] = sum(m.to_local().numel() for m in moments)
+        self.elements["optimizers"] = sum(m.to_local().numel() for o in trainer.optimizers for m in moments(o))
         (average,) = pl_module.ema.models
         with whole(average):
             self.average = weights(average)
 
 
-def as_rank(folder: Path) -> None:
+def as_rank() -> dict[str, Any]:
     """All that two ranks do here, in one pair of processes."""
-    torch.set_num_threads(1)
-    ranks.join(on_gpu=False)
     found: dict[str, Any] = {}
     for name, options, chosen in (
         ("plain", {"critic_updates": 5, "ema": [0.9]}, PLAIN),
@@ -85,11 +100,12 @@ def as_rank(folder: Path) -> None:
         ("all", ACCUMULATED, {"teacher": True, "recompute": True, "block": 1100}),
     ):
         watch = Held()
-        dmd = together(module(**options), 10, Shards(**chosen), watch)
+        with counted() as calls:
+            sent = Record(lambda m, calls=calls: len(calls))
+            dmd = together(module(**options), 10, Shards(**chosen), watch, sent)
         found[name] = {"elements": watch.elements, "average": watch.average, "logs": dict(dmd.logs)}
-        found[name]["passes"] = watch.num_passes
+        found[name] |= {"passes": watch.num_passes, "calls": calls, "sent": sent.values} | players(dmd)
         if ranks.rank() == 0:
-            found[name] |= {player: weights(getattr(dmd, player)) for player in PLAYERS}
             found[name]["concluded"] = weights(dmd.ema.models[0]), weights(dmd.models.teacher)
     loss = objective()
     loss.critic["denoising"] = BadOnRank1(loss.critic["denoising"])
@@ -99,26 +115,53 @@ def as_rank(folder: Path) -> None:
     found["fault"] = str(fault.value), *before.values[-2:], local(bad.critic)
     other = module()
     if ranks.rank() == 1:
-        nn.init.ones_(next(other.critic.parameters()))
+        nn.init.ones_(next(other.models.teacher.parameters()))
     with pytest.raises(ValueError) as differs:
         together(other, 1, Shards(**PLAIN))
     found["differs"] = str(differs.value)
-    os.environ |= {"NODE_RANK": str(ranks.rank()), "LOCAL_RANK": "0"}  # two nodes of one device
+    found["bf16"] = in_bf16()
+    if DIFFUSERS:
+        found["captioned"] = in_text()
+    found["nodes"] = on_two_nodes()
+    return found
+
+
+def in_text() -> dict[str, Any]:
+    """Five iterations of a network of diffusers: whether this rank had its weights before, and where they end."""
+    with TemporaryDirectory() as folder:
+        dmd, data = captioned(Path(folder), 8)
+        without = {p.is_meta for x in (dmd.generator, dmd.critic.denoiser, dmd.ema) for p in x.parameters()}
+        together(dmd, 5, Shards(**PLAIN | {"recompute": True, "block": 50_000}), data=data)
+    return {"without": [*without], "logs": dict(dmd.logs)} | players(dmd)
+
+
+def in_bf16() -> dict[str, Any]:
+    """Ten iterations in bf16: what a layer computes with, what is kept, and where the generator ends."""
+    dtypes: set[torch.dtype] = set()
+
+    def see(layer: Any, *_: Any) -> None:
+        dtypes.add(layer.weight.dtype)
+
+    dmd = module(critic_updates=5, ema=[0.9])
+    dmd.generator.model.dec[0].up.register_forward_hook(see)
+    kept = Record(lambda m: {p.dtype for p in m.parameters()} | {x.dtype for o in m.optimizers() for x in moments(o)})
+    together(dmd, 10, Shards(**PLAIN), kept, precision="bf16-mixed")
+    return {"computed": [*dtypes], "kept": [*kept.values[-1]], "logs": dict(dmd.logs)} | players(dmd)
+
+
+def on_two_nodes() -> dict[str, Any]:
+    """What half of the ranks being another node ends with."""
+    per_node = ranks.world_size() // 2
+    os.environ |= {"NODE_RANK": str(ranks.rank() // per_node), "LOCAL_RANK": str(ranks.rank() % per_node)}
     watch = Held()
     dmd = together(module(**ACCUMULATED), 10, Shards(**PLAIN | {"block": 0}), watch, num_nodes=2)
-    found["nodes"] = {"elements": watch.elements}
-    if ranks.rank() == 0:
-        found["nodes"] |= {player: weights(getattr(dmd, player)) for player in PLAYERS}
-    torch.save(found, folder / f"{ranks.rank()}.pt")
-    ranks.leave()
+    return {"elements": watch.elements} | players(dmd)
 
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What either rank found."""
-    folder = tmp_path_factory.mktemp("pair")
-    launch(as_rank, folder, 2, one_line)
-    return [torch.load(folder / f"{i}.pt", weights_only=True) for i in range(2)]
+    return found_by(as_rank, tmp_path_factory.mktemp("pair"))
 
 
 @pytest.mark.parametrize("name, accumulate", [("plain", 1), ("accumulated", 2)])
@@ -163,6 +206,64 @@ def test_what_is_cut_and_what_is_computed_again_changes_nothing(pair: list[dict[
 def test_replicas_on_nodes_compute_the_same(pair: list[dict[str, Any]]) -> None:
     for player in PLAYERS:
         torch.testing.assert_close(pair[0]["nodes"][player], pair[0]["accumulated"][player], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_two_nodes_of_two_halves_are_one_whole_with_four_times_the_batch(tmp_path: Path) -> None:
+    four = found_by(on_two_nodes, tmp_path, 4)
+    alone = fit(module(**ACCUMULATED), 10, data=toy(batch_size=32))
+    for player in PLAYERS:
+        torch.testing.assert_close(four[0][player], weights(getattr(alone, player)), rtol=1e-4, atol=1e-5)
+        size = held(getattr(alone, player))
+        assert sum(found["elements"][player] for found in four) == 2 * size
+        assert max(found["elements"][player] for found in four) < 0.52 * size
+
+
+def test_bf16_computes_in_shards_of_float32(pair: list[dict[str, Any]]) -> None:
+    for found in (found["bf16"] for found in pair):
+        assert found["computed"] == [torch.bfloat16] and found["kept"] == [torch.float32]
+        assert all(x.isfinite() for name, x in found["logs"].items() if "/loss_" in name or "gradient_norm" in name)
+    begun = module()
+    for player in PLAYERS:
+        start, exact, found = weights(getattr(begun, player)), pair[0]["plain"][player], pair[0]["bf16"][player]
+        assert 0 < (found - exact).norm() < 0.1 * (exact - start).norm()
+
+
+@pytest.mark.skipif(not DIFFUSERS, reason="diffusers or transformers is not installed: pip install dmd2[text]")
+def test_a_network_of_diffusers_that_one_rank_has_built_is_one_whole_with_twice_the_batch(
+    pair: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    alone, data = captioned(tmp_path, 16)
+    fit(alone, 5, data=data)
+    first, second = (found["captioned"] for found in pair)
+    assert first["without"] == [False] and second["without"] == [True]
+    for player in PLAYERS:
+        torch.testing.assert_close(first[player], weights(getattr(alone, player)), rtol=1e-4, atol=1e-5)
+    for key, value in second["logs"].items():
+        if "/loss_" in key or "accuracy" in key or "gradient_norm" in key:
+            torch.testing.assert_close(value, alone.logs[key], rtol=1e-3, atol=1e-5, msg=key)
+
+
+@pytest.mark.parametrize("name, num_shares, is_teacher_cut", [("plain", 1, 0), ("accumulated", 2, 0), ("all", 2, 1)])
+def test_gradients_are_scattered_of_the_updated_network_and_weights_gathered_of_those_that_run(
+    pair: list[dict[str, Any]], name: str, num_shares: int, is_teacher_cut: int
+) -> None:
+    model, taps = module().generator.model, module().generator.taps
+    size, blocks = FLOAT * held(model), list(blocks_of(model, PLAIN["block"], taps))
+    inner, encoder = (FLOAT * sum(map(held, x)) for x in (blocks, [x for x in blocks if x in [*model.enc]]))
+    rest, head = size - inner, 1352  # a head of 1284 bytes, one of whose rows has no other rank to go to
+    in_vain = FLOAT * held(blocks[-1])  # FSDP2 fetches what ran last, and the decoder has no part in this graph
+    # What lies in no block is gathered for `encode` and for `decode`, in the network that the head reads for both.
+    sampled, judged, trained = size + rest, size + head + encoder + in_vain, 2 * size + head
+    for i in range(10):
+        calls = pair[0][name]["calls"][slice(*pair[0][name]["sent"][i : i + 2])]
+        sums = {kind: sum(sent for what, sent in calls if what == kind) for kind in ("all_gather", "reduce_scatter")}
+        gathered, scattered = sampled + trained, size + head
+        if i % 5 == 0:
+            gathered, scattered = gathered + sampled + judged + is_teacher_cut * sampled, scattered + size
+        assert sums == {"all_gather": num_shares * gathered, "reduce_scatter": num_shares * scattered}, i
+        numbers = [sent for what, sent in calls if what == "all_reduce"]
+        assert len(numbers) == (1 if i % 5 else 2) and max(numbers) < 100
 
 
 def test_what_is_not_finite_on_one_rank_is_skipped_and_named_by_all(pair: list[dict[str, Any]]) -> None:

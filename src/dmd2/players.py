@@ -13,7 +13,9 @@ from dmd2.losses.view import Models
 from dmd2.module import DMD
 from dmd2.nets.critic import Critic, head_on, rung_vectors_on
 from dmd2.nets.denoiser import Denoiser
+from dmd2.pieces import outline
 from dmd2.randomness import seeded
+from dmd2.ranks import rank
 from dmd2.runtime import Teacher, build, give_weights, load_fitting, shrink
 from dmd2.sampling import FewStepSampler
 from dmd2.weights.store import load_weights, names_in
@@ -34,6 +36,8 @@ def check_objective(objective: Objective, config: Config, data: DataModule) -> N
         raise ValueError("latents do not fit into uint8; type pairs.dtype=float16")
     if config["head_reads"] != "critic" and "head" not in objective.needs:
         raise ValueError(f"head_reads={config['head_reads']}, and no loss term has a head; choose a loss with a GAN")
+    if config["rung_layer"] is not None and is_cut(config):
+        raise ValueError("shards have no vectors of rungs; type rung_layer=null, or trainer=ddp")
     if config["rung_layer"] is not None and len(config["sampler"]["times"]) == 1:
         raise ValueError(
             "rung_layer tells the critic which step made its samples, and there is one; type rung_layer=null"
@@ -47,6 +51,16 @@ def lora_of(config: Config, player: str) -> Any:
     return config.get("lora", {}).get(player)  # a run of an earlier version has no such section
 
 
+def is_cut(config: Config) -> bool:
+    """Whether a config's ranks share the players' weights."""
+    return config["trainer"].get("strategy", {}).get("_target_", "").endswith("Shards")
+
+
+def is_sent(config: Config) -> bool:
+    """Whether this rank's players have no weights yet: it gets its part of rank 0's when they are cut."""
+    return is_cut(config) and rank() > 0
+
+
 def player_on(teacher: Denoiser, config: Config, player: str) -> Denoiser:
     """A trainable copy of the teacher for "generator" or "critic"; with LoRA, small weights on the teacher's own.
 
@@ -54,7 +68,7 @@ def player_on(teacher: Denoiser, config: Config, player: str) -> Denoiser:
     """
     if (node := lora_of(config, player)) is None:
         return copy.deepcopy(teacher).requires_grad_(True)
-    if config["trainer"].get("strategy", {}).get("_target_", "").endswith("Shards"):
+    if is_cut(config):
         raise ValueError("LoRA's players share the teacher's weights, which shards would cut apart; type trainer=ddp")
     with seeded(config["seed"], f"{player} LoRA"):
         return build(node)(teacher)
@@ -67,7 +81,11 @@ def build_module(
 
     All that can be wrong with a config shows here, before the teacher has its weights; `begin` hands them on.
     """
-    generator, fake = (player_on(teacher.denoiser, config, player) for player in ("generator", "critic"))
+    players = ("generator", "critic")
+    if is_sent(config):
+        generator, fake = (outline(teacher.denoiser).requires_grad_(True) for _ in players)
+    else:
+        generator, fake = (player_on(teacher.denoiser, config, player) for player in players)
     head = rung_vectors = None
     cond = teacher.conditioner(torch.zeros(1, dtype=torch.long))
     if "head" in objective.needs:
@@ -81,7 +99,7 @@ def build_module(
         generator,
         objective,
         sampler,
-        {player: optimizer[player] for player in ("generator", "critic")},
+        {player: optimizer[player] for player in players},
         optimizer["lr_factor"],
         data.shape,
         **{key: config[key] for key in MODULE_KEYS},
@@ -90,6 +108,8 @@ def build_module(
         module.configure_optimizers()
     except TypeError as error:
         raise ValueError(f"an option of an optimizer.* is of a wrong type: {error}") from error
+    if is_sent(config):
+        return module
     if config["weights"] is not None:
         load_fitting(module.generator, Path(config["weights"]), config["teacher"])
     if config["critic_weights"] is not None:
@@ -109,10 +129,11 @@ def begin(module: DMD, teacher: Teacher, config: Config) -> None:
     networks = {"generator": module.generator, "critic": module.critic.denoiser}
     for key, (player, network) in zip(("weights", "critic_weights"), networks.items(), strict=True):
         # A file was read by `build_module`, and LoRA lies on the teacher's own weights.
-        if config[key] is None and lora_of(config, player) is None:
+        if config[key] is None and lora_of(config, player) is None and not is_sent(config):
             network.load_state_dict(teacher.denoiser.state_dict())
     shrink(teacher, config)
-    module.ema.begin(module.generator)
+    if not is_sent(config):
+        module.ema.begin(module.generator)
 
 
 MODULE_KEYS = ("critic_updates", "max_grad_norm", "accumulate", "ema", "log_every", "max_faults", "seed")

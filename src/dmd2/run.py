@@ -25,6 +25,7 @@ from dmd2.hardware import processes
 from dmd2.module import DMD
 from dmd2.named_files import starting_files, teacher_file
 from dmd2.pictures import score_plot
+from dmd2.pieces import in_shards
 from dmd2.players import begin, build_module, check_objective
 from dmd2.ranks import by_first, first_alone, rank, world_size
 from dmd2.report import commit, comparison, print_table, results, versions, write_page
@@ -37,7 +38,6 @@ from dmd2.runtime import (
     build_trainer,
     device_for,
 )
-from dmd2.sharding import in_shards
 from dmd2.slurm import Requeue
 from dmd2.weights.store import save_weights
 

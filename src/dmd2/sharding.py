@@ -1,31 +1,21 @@
-"""Lightning's strategy for ranks that each hold a part of all weights: FSDP2 around every network (`trainer=fsdp`).
+"""Lightning's strategy for ranks that each hold a part of all weights (`trainer=fsdp`): FSDP2 in every network."""
 
-A network is cut inside its `Denoiser`, at `model`, whose `encode` and `decode` gather weights as `forward` does.
-"""
-
-import copy
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.distributed import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import (
-    FSDPModule,
-    MixedPrecisionPolicy,
-    fully_shard,
-    register_fsdp_forward_method,
-)
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch import Tensor
+from torch.distributed.fsdp import MixedPrecisionPolicy
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map_only
 from torch.utils.checkpoint import checkpoint
 
 from dmd2.module import DMD
 from dmd2.nets.denoiser import Denoiser
-from dmd2.ranks import check_alike, world_size
+from dmd2.pieces import blocks_of, cut_like, gathered, mesh_of, parts, shard
+from dmd2.ranks import check_alike
 from dmd2.replicas import Replicas
 
 
@@ -44,10 +34,10 @@ class Shards(Replicas):
         self.teacher, self.recompute, self.block = teacher, recompute, block
 
     def model_to_device(self) -> None:
-        """Cut the networks, which every rank has whole in host memory, a block at a time on its way to the device."""
+        """Cut the networks, which rank 0 has whole in host memory, a block at a time on their way to the device."""
         module = self.lightning_module
         assert isinstance(module, DMD)
-        check_alike(module.state_dict())
+        check_alike(module.models.teacher.state_dict())  # it is every rank's own; what is cut is rank 0's
         mesh = mesh_of(self.root_device.type, self.num_nodes)
         bf16 = self.precision_plugin.precision == "bf16-mixed"
         narrow = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
@@ -65,6 +55,11 @@ class Shards(Replicas):
             shard(module.critic.head, [], mesh=mesh)
         module.to(self.root_device)
 
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        """Read the weights on rank 0, whose they are until they are cut."""
+        if self.is_global_zero:
+            super().load_model_state_dict(checkpoint, strict)
+
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """All weights as whole tensors, on rank 0."""
         return self._first_has_whole(super().lightning_module_state_dict())
@@ -74,7 +69,7 @@ class Shards(Replicas):
         return self._first_has_whole(super().optimizer_state(optimizer))
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        """Take this rank's part of the whole tensors in a checkpoint; its weights were read before they were cut."""
+        """Take this rank's part of the whole tensors in a checkpoint."""
         states = [
             cut_like(o, state) for o, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True)
         ]
@@ -99,90 +94,3 @@ class Shards(Replicas):
             return full.cpu() if self.is_global_zero else tensor
 
         return tree_map_only(DTensor, of, state)
-
-
-def mesh_of(device: str, num_nodes: int) -> DeviceMesh:
-    """All ranks: shards lie within a node, and several nodes are replicas of each other."""
-    if num_nodes == 1:
-        return init_device_mesh(device, (world_size(),))
-    return init_device_mesh(device, (num_nodes, world_size() // num_nodes), mesh_dim_names=("replicate", "shard"))
-
-
-def blocks_of(network: nn.Module, most: int, taps: tuple[str, ...], path: str = "") -> Iterator[nn.Module]:
-    """The largest members of lists of layers with at most `most` parameters, and no tapped layer inside.
-
-    A gradient may enter at a tapped layer's output, and must find the weights behind it gathered.
-    """
-    for name, child in network.named_children():
-        inner = f"{path}{name}."
-        size = sum(parameter.numel() for parameter in child.parameters())
-        listed = isinstance(network, nn.ModuleList | nn.ModuleDict)
-        if listed and 0 < size <= most and not any(tap.startswith(inner) for tap in taps):
-            yield child
-        else:
-            yield from blocks_of(child, most, taps, inner)
-
-
-def shard(part: Any, blocks: list[nn.Module], **options: Any) -> None:
-    """Cut a network in place with FSDP2's `options`: its blocks, then the rest of it."""
-    # Without weights, for `gathered`. In a tuple the registry does not see it.
-    bare = {id(p): nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad) for p in part.parameters()}
-    outline = (copy.deepcopy(part, bare),)
-    for block in blocks:
-        fully_shard(block, **options)
-    fully_shard(part, **options)
-    part.outline = outline
-    for method in ("encode", "decode"):
-        if hasattr(part, method):
-            register_fsdp_forward_method(part, method)
-
-
-def parts(network: nn.Module) -> list[tuple[nn.Module, str, Any]]:
-    """What `shard` has cut in a network: each with its parent, and its name there."""
-    children = [(parent, *named) for parent in network.modules() for named in parent.named_children()]
-    return [child for child in children if isinstance(child[2], FSDPModule) and hasattr(child[2], "outline")]
-
-
-def gathered(part: Any, device: torch.device) -> nn.Module:
-    """A whole copy of what `shard` has cut, on `device`; all ranks must ask for it."""
-    copied = copy.deepcopy(part.outline[0])
-    state = {name: whole_tensor(tensor).to(device) for name, tensor in part.state_dict().items()}
-    copied.load_state_dict(state, assign=True)
-    return copied.to(device)
-
-
-def whole_tensor(tensor: Tensor) -> Tensor:
-    """A tensor with all its shards."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-@contextmanager
-def whole(network: nn.Module) -> Iterator[None]:
-    """A block in which a network is whole on every rank's device, as it is without shards; all ranks must enter."""
-    found = parts(network)
-    for parent, name, part in found:
-        setattr(parent, name, gathered(part, next(part.parameters()).device))
-    try:
-        yield
-    finally:
-        for parent, name, part in found:
-            setattr(parent, name, part)
-
-
-def in_shards(network: nn.Module) -> bool:
-    """Whether a network's weights are cut."""
-    return bool(parts(network))
-
-
-def cut_like(optimizer: Optimizer, state: Mapping[str, Any]) -> dict[str, Any]:
-    """An optimizer's whole state, of which every rank has a copy, cut as its parameters are."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-    def cut(tensor: Tensor, like: Any) -> Tensor:
-        return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)
-
-    cut_state = {
-        i: {name: cut(value, parameters[i]) if value.ndim else value for name, value in entry.items()}
-        for i, entry in state["state"].items()
-    }
-    return {**state, "state": cut_state}

@@ -7,8 +7,8 @@ import lightning as L
 
 from dmd2.best import best
 from dmd2.module import DMD
+from dmd2.pieces import whole
 from dmd2.scoring import References, Scoring
-from dmd2.sharding import whole
 
 
 class Evaluation(L.Callback):

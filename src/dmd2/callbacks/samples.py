@@ -9,8 +9,8 @@ from lightning.pytorch.loggers import WandbLogger
 
 from dmd2.module import DMD
 from dmd2.pictures import picture
+from dmd2.pieces import whole
 from dmd2.scoring import Scoring
-from dmd2.sharding import whole
 
 
 class Samples(L.Callback):

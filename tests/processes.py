@@ -1,0 +1,75 @@
+"""Starts processes on gloo that each write down what they found, trains in them, and counts what they send."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from torch import Tensor, distributed
+
+from dmd2 import ranks
+from dmd2.data.base import DataModule
+from dmd2.errors import one_line
+from dmd2.launch import launch
+from dmd2.module import DMD
+from dmd2.replicas import Ranks, Replicas
+from test_module import toy
+
+COLLECTIVES = {name: name for name in (
+    "all_reduce", "broadcast", "all_gather", "all_gather_object", "broadcast_object_list", "barrier",
+)} | {
+    "all_gather_into_tensor": "all_gather", "all_gather_single": "all_gather",  # torch's name of old, and since 2.13
+    "reduce_scatter_tensor": "reduce_scatter", "reduce_scatter_single": "reduce_scatter",
+}  # fmt: skip
+FLOAT = 4
+PLAYERS = ("generator", "critic")
+
+
+def found_by(task: Callable[[], dict[str, Any]], folder: Path, num: int = 2) -> list[dict[str, Any]]:
+    """What `task` returns in each of `num` ranks."""
+    launch(partial(_as_rank, task), folder, num, one_line)
+    return [torch.load(folder / f"{i}.pt", weights_only=True) for i in range(num)]
+
+
+def _as_rank(task: Callable[[], dict[str, Any]], folder: Path) -> None:
+    torch.set_num_threads(1)
+    ranks.join(on_gpu=False)
+    torch.save(task(), folder / f"{ranks.rank()}.pt")
+    ranks.leave()
+
+
+def together(
+    dmd: DMD, max_steps: int, strategy: Replicas, *callbacks: L.Callback,
+    data: DataModule | None = None, num_nodes: int = 1, **options: Any,
+) -> DMD:  # fmt: skip
+    """Train as one of the ranks, at 8 samples a rank."""
+    L.Trainer(
+        accelerator="cpu", devices=ranks.world_size() // num_nodes, num_nodes=num_nodes, strategy=strategy,
+        plugins=[Ranks()], max_steps=max_steps, callbacks=list(callbacks), logger=False, enable_progress_bar=False,
+        enable_model_summary=False, enable_checkpointing=False, use_distributed_sampler=False, **options,
+    ).fit(dmd, datamodule=data or toy(batch_size=8))  # fmt: skip
+    return dmd
+
+
+@contextmanager
+def counted() -> Iterator[list[tuple[str, int]]]:
+    """The collectives that this process takes part in, each with its bytes."""
+    calls: list[tuple[str, int]] = []
+    originals = {name: getattr(distributed, name) for name in COLLECTIVES if hasattr(distributed, name)}
+
+    def wrap(name: str) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            sent = [x.nbytes for x in (*arguments, *options.values()) if isinstance(x, Tensor)]
+            calls.append((COLLECTIVES[name], max(sent, default=0)))
+            return originals[name](*arguments, **options)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in originals:
+            patch.setattr(distributed, name, wrap(name))
+        yield calls
