@@ -108,15 +108,24 @@ def test_latents_are_scored_and_shown_as_images(folder: Path):
         dmd2("train", *given, "global_batch=4", *SMALL, *shrunken("sd15"), "teacher.source=sd", *mismatch)
 
 
-def test_pairs_are_those_of_diffusers_ddim_under_guidance(folder: Path):
+@pytest.mark.parametrize("negative", ["null", "red a"])
+def test_pairs_are_those_of_diffusers_ddim_under_guidance(negative: str, folder: Path):
     save_pipeline(folder / "sd")
-    few = ["pairs.num_pairs=3", "pairs.solver.num_steps=4", "pairs.at_once=2", "loss=dmd"]
+    few = [
+        f"teacher.negative={negative}",
+        "pairs.num_pairs=3",
+        "pairs.solver.num_steps=4",
+        "pairs.at_once=2",
+        "loss=dmd",
+    ]
     given = ["experiment=sd15_dmd", "data.captions.source=captions.txt", "global_batch=2", *SMALL]
     dmd2("pairs", *given, *few, *shrunken("sd15"), "teacher.source=sd", "teacher.dtype=null")
     store = PairStore(next(path.parent for path in Path("cache/pairs").glob("*/manifest.json")))
     found = teacher(*shrunken("sd15"), "teacher.source=sd")
     cond = found.conditioner(torch.from_numpy(np.array(store.labels)))
-    null = found.conditioner.null(cond)["text"]
+    encoder = found.conditioner.encoder
+    with torch.no_grad():
+        null = encoder(encoder.tokens([negative.replace("null", "")] * 3))["text"]
     settings = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False}
     theirs = diffusers.DDIMScheduler(**settings, timestep_spacing="trailing", set_alpha_to_one=True)
     theirs.set_timesteps(4)

@@ -71,7 +71,7 @@ def build_teacher(config: Config, data: DataModule) -> Teacher:
     with seeded(0, "teacher"):
         denoiser: Denoiser = build(section["denoiser"])
     denoiser.requires_grad_(False).eval()
-    conditioner = build(section["conditioner"])
+    conditioner = build(conditioner_of(section))
     check_fit(denoiser, conditioner, data)
     if path is not None:
         load_fitting(denoiser, path, section)
@@ -87,6 +87,12 @@ def build_teacher(config: Config, data: DataModule) -> Teacher:
     key = key_of(section["denoiser"], section["conditioner"], section["pretrain"], drawn, own_data.fingerprint())
     path = Path(config["paths"]["cache"]) / "teachers" / f"{key}.safetensors"
     return Teacher(denoiser, conditioner, key, path, own_data)
+
+
+def conditioner_of(section: Config) -> Config:
+    """The node of a teacher's conditioner, with the text that guidance leads away from where one is named."""
+    named = {"negative": section["negative"]} if section.get("negative") is not None else {}
+    return section["conditioner"] | named
 
 
 def give_weights(teacher: Teacher, config: Config) -> None:
@@ -144,7 +150,8 @@ def train_teacher(config: Config, teacher: Teacher) -> Denoiser:
     """The same network, trained from data by `teacher.pretrain`."""
     section = config["teacher"]["pretrain"]
     network = copy.deepcopy(teacher.denoiser).requires_grad_(True)
-    module: Pretrain = build(section["module"], denoiser=network, conditioner=teacher.conditioner)
+    conditioner = build(config["teacher"]["conditioner"])  # which drops to its twin: guidance alone has a negative
+    module: Pretrain = build(section["module"], denoiser=network, conditioner=conditioner)
     bar = Progress("teacher", section["max_iterations"], {"pretrain/loss": "loss"})
     interrupt = Interrupt()
     alone = config | {"trainer": one_process(config["trainer"])}  # a teacher does not depend on the number of ranks
