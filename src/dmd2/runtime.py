@@ -21,6 +21,7 @@ from dmd2.files import alone, key_of, sha256
 from dmd2.hardware import one_process, trainer_of
 from dmd2.named_files import teacher_file
 from dmd2.nets.denoiser import Denoiser
+from dmd2.pipelines import dtype_of
 from dmd2.pretrain import Pretrain
 from dmd2.quiet import quiet
 from dmd2.randomness import seeded
@@ -107,7 +108,7 @@ def give_weights(teacher: Teacher, config: Config) -> None:
 def shrink(teacher: Teacher, config: Config) -> None:
     """Keep a teacher's weights as `teacher.dtype`, once its students have them in float32."""
     if (dtype := config["teacher"].get("dtype")) is not None:
-        nn.Module.to(teacher.denoiser.model, getattr(torch, dtype))  # diffusers' own warns of what it does not do
+        nn.Module.to(teacher.denoiser.model, dtype_of(dtype))  # diffusers' own warns of what it does not do
 
 
 def load_denoiser(denoiser: Denoiser, path: Path) -> None:
