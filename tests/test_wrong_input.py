@@ -41,7 +41,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("arguments", "words"),
     [
         (["trian"], ["no verb 'trian'", "did you mean train?"]),
-        (["train", "experiment=nope"], ["no experiment=nope", "digits_dmd2,\n  ", "toy2d_dmd2"]),
+        (["train", "experiment=nope"], ["no experiment=nope", "digits_dmd2,", ",\n  ", "toy2d_dmd2"]),
         (
             ["train", "experiment=toy2d_dmd2", "data=images", "data.source=x"],
             [".modes.name reads data.name", "data=NAME"],
@@ -105,7 +105,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             ["train", "metric=coco30k"],
             ["data/coco/captions30k.txt; put 30,000 captions", "metric.captions.source=FILE"],
         ),
-        (["train", *TEXT[:1]], ["data/coco/captions30k.txt; put 30,000", "metric=none"]),
+        (["train", TEXT[0], *TEXT[2:]], ["data/coco/captions30k.txt; put 30,000", "metric=none"]),
         (["compare", "runs=gone", "out=null"], ["gone"]),
         (["pairs"], ["pairs", "digits_dmd"]),
         (["prepare", "source=x", "out=y"], ["recipe", "imagenet64"]),

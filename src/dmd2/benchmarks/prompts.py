@@ -17,7 +17,7 @@ class MadeUpPrompts(Conditioner):
 
     def __init__(self, config: Any, num_tokens: int) -> None:
         super().__init__()
-        shapes = {"text": (num_tokens, config.cross_attention_dim)}
+        shapes: dict[str, tuple[int, ...]] = {"text": (num_tokens, config.cross_attention_dim)}
         if (width := config.addition_time_embed_dim) is not None:  # SDXL's
             pooled = config.projection_class_embeddings_input_dim - NUM_SIZES * width
             shapes |= {"pooled": (pooled,), "time_ids": (NUM_SIZES,)}
