@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from dmd2.text.tiny import tiny_clip
 
@@ -59,6 +60,18 @@ def save_pipeline(folder: Path, name: str = "sd15", prediction: str = "epsilon")
     return folder
 
 
+def save_variant(folder: Path, *parts: str, variant: str = "fp16") -> None:
+    """Write the weights of a saved pipeline's parts again, rounded to float16, each beside its plain file."""
+    from safetensors.torch import load_file, save_file  # noqa: PLC0415
+
+    for part in parts:
+        (plain,) = (folder / part).glob("*.safetensors")
+        half = {
+            name: weight.half() if weight.is_floating_point() else weight for name, weight in load_file(plain).items()
+        }
+        save_file(half, plain.with_suffix(f".{variant}.safetensors"), {"format": "pt"})
+
+
 def save_vae(folder: Path, scaling_factor: float) -> Path:
     """Write a VAE of two levels, of images twice as large as its latents."""
     from diffusers import AutoencoderKL  # noqa: PLC0415
@@ -67,6 +80,25 @@ def save_vae(folder: Path, scaling_factor: float) -> Path:
     AutoencoderKL(
         block_out_channels=[8, 8], norm_num_groups=4, scaling_factor=scaling_factor, latent_channels=4, **blocks
     ).save_pretrained(folder)
+    return folder
+
+
+class TinyInception(nn.Module):
+    """The parts of inception-2015-12-05.pt that are read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 5, 9, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+
+    def forward(self, img: torch.Tensor) -> torch.Tensor:
+        return self.layers(img)
+
+
+def save_inception(folder: Path) -> Path:
+    """Write it with random weights, under its own name."""
+    folder.mkdir()
+    torch.manual_seed(0)
+    torch.jit.script(TinyInception().eval()).save(str(folder / "inception-2015-12-05.pt"))
     return folder
 
 

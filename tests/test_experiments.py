@@ -19,7 +19,7 @@ from dmd2.nets.critic import Critic
 from dmd2.nets.denoiser import Denoiser
 from dmd2.runtime import build
 from dmd2.weights.store import save_weights
-from pipelines import save_pipeline, shrunken
+from pipelines import save_clip, save_inception, save_pipeline, shrunken
 
 ALL = sorted(path.stem for path in (config_folder() / "experiment").glob("*.yaml"))
 OF_PIPELINES = [name for name in ALL if name.startswith("sd")]
@@ -126,12 +126,25 @@ def captioned(folder: Path) -> Path:
     return folder
 
 
+def of_coco(folder: Path) -> list[str]:
+    """Overrides for a score on files as coco_small wants them, in small."""
+    (folder / "asked.txt").write_text("\n".join(f"a red dot {i}" for i in range(4)))
+    save_inception(folder / "inception")
+    return [
+        "metric.num_samples=4", "metric.captions.source=asked.txt",
+        f"metric.real.whole.source={captioned(folder / 'real')}",
+        f"metric.suite.detectors.clip.source={save_clip(folder / 'clip')}", "metric.suite.detectors.clip.view.size=8",
+        "metric.suite.detectors.whole.folder=inception", "+metric.suite.detectors.whole.sha256=null",
+        "metric.suite.detectors.whole.view.size=8",
+    ]  # fmt: skip
+
+
 def pipeline(full: DictConfig, folder: Path) -> list[str]:
     """Overrides for an experiment on a pipeline of diffusers: a small one, its latents, and what it starts from."""
     name = full.name.split("_")[0]
     overrides = [*shrunken(name), f"teacher.source={save_pipeline(folder / name, name)}"]
     (folder / "captions.txt").write_text("a dot\na red dot\n")
-    overrides += ["data.captions.source=captions.txt"]
+    overrides += ["data.captions.source=captions.txt", *of_coco(folder)]
     small: Any = OmegaConf.to_container(composed(f"experiment={full.name}", *overrides), resolve=True)["teacher"]
     if "source" in full.data:
         codec = build(small["autoencoder"])
@@ -200,6 +213,7 @@ def test_every_experiment_on_a_pipeline_runs(experiment: str, folder: Path) -> N
     overrides = pipeline(full, folder)
     if full.pairs is not None:
         overrides += ["pairs.num_pairs=4", "pairs.global_batch=4", "pairs.solver.num_steps=2"]
-    run, _ = trained(folder, experiment, *WATCHED, *overrides)
+    run, summary = trained(folder, experiment, *WATCHED, *overrides)
+    assert summary["metrics"].keys() == {"fid", "clip"} and np.isfinite(list(summary["metrics"].values())).all()
     sheet = np.asarray(Image.open(run / "samples" / "00000002.png").convert("RGB"))
     assert sheet.std() > 0 and (run / "checkpoints" / "student.safetensors").exists()

@@ -78,7 +78,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         experiments = {
             "four": ["text2digits_dmd2_4step", *teacher],
             "lora": ["text2digits_dmd2_4step_lora", *teacher, "lora=both"],
-            "one": ["text2digits_dmd2", "teacher.pretrain.max_iterations=1"],
+            "one": ["text2digits_dmd2", "teacher.pretrain.max_iterations=1", "teacher.negative=no digit"],
         }
         for name, (experiment, *more) in experiments.items():
             dmd2("train", f"experiment={experiment}", *SMALL, *more, f"paths.run=runs/{name}")
@@ -173,6 +173,7 @@ def test_the_card_says_where_it_comes_from_and_its_code_runs(name: str):
     summary = json.loads(Path("runs", name, "summary.json").read_text())
     assert head.dmd2.timesteps == (ONE if name == "one" else FOUR) and head.dmd2.commit == summary["commit"]
     assert head.dmd2.metrics == summary["metrics"] and "| student, raw |" in text
+    assert ('Guidance (1.5, away from "no digit")' if name == "one" else "Guidance (1.5)") in text
     first, *others = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     assert len(others) == (name == "lora")
     for block in (first, *others):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from dmd2 import cli
 from dmd2.metrics.clean import CleanInception
@@ -16,7 +16,7 @@ from dmd2.metrics.clip_score import ClipImages, ClipScore
 from dmd2.metrics.views import Patch, Square
 from dmd2.real_images import RealImages
 from dmd2.students import load_student
-from pipelines import save_clip, save_pipeline, shrunken
+from pipelines import save_clip, save_inception, save_pipeline, shrunken
 
 pytest.importorskip("diffusers", reason="diffusers is not installed: pip install dmd2[text]")
 pytest.importorskip("transformers", reason="transformers is not installed: pip install dmd2[text]")
@@ -37,26 +37,13 @@ TRAIN = [
 ]  # fmt: skip
 
 
-class Tiny(nn.Module):
-    """The parts of inception-2015-12-05.pt that are read."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.Conv2d(3, 5, 9, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
-
-    def forward(self, img: Tensor) -> Tensor:
-        return self.layers(img)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All files that a user has, in small."""
     folder = tmp_path_factory.mktemp("coco")
     save_pipeline(folder / "sd")
     save_clip(folder / "clip")
-    torch.manual_seed(0)
-    (folder / "inception").mkdir()
-    torch.jit.script(Tiny().eval()).save(str(folder / "inception/inception-2015-12-05.pt"))
+    save_inception(folder / "inception")
     (folder / "trained_on.txt").write_text("a dot\na red dot\n")
     (folder / "asked.jsonl").write_text("\n".join(json.dumps({"caption": text}) for text in ASKED))
     (folder / "real").mkdir()

@@ -12,14 +12,15 @@ from PIL import Image
 from dmd2 import cli
 from dmd2.config import config_folder, resolved
 from dmd2.data.pairs import PairStore
-from dmd2.runtime import build_data, build_teacher, give_weights
-from pipelines import save_pipeline, shrunken
+from dmd2.pipelines import dtype_of
+from dmd2.runtime import build, build_data, build_teacher, give_weights
+from pipelines import save_pipeline, save_variant, shrunken
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed: pip install dmd2[text]")
 pytest.importorskip("transformers", reason="transformers is not installed: pip install dmd2[text]")
 
 SMALL = ["trainer=cpu", "max_iterations=2", "log_every=1", "callbacks.samples.every=2"]
-PROMPTS = ["experiment=sd15_dmd2", "data.captions.source=captions.txt", "global_batch=2", *SMALL]
+PROMPTS = ["experiment=sd15_dmd2", "metric=none", "data.captions.source=captions.txt", "global_batch=2", *SMALL]
 VAE = ["resolution=16", "factor=2"]
 EVERY = "callbacks.evaluation={_target_:dmd2.callbacks.evaluation.Evaluation,every:2}"
 SIZED = [*(f"++teacher.autoencoder.{text}" for text in VAE), "++teacher.head.num_groups=4"]
@@ -40,9 +41,13 @@ def dmd2(*arguments: str) -> None:
     cli.main()
 
 
-def teacher(*overrides: str):
+def composed(*overrides: str):
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        config = resolved(compose("train", overrides=[*PROMPTS, *overrides]))
+        return resolved(compose("train", overrides=[*PROMPTS, *overrides]))
+
+
+def teacher(*overrides: str):
+    config = composed(*overrides)
     found = build_teacher(config, build_data(config["data"]))
     give_weights(found, config)
     return found
@@ -68,6 +73,56 @@ def test_the_weights_are_the_folder_s_own_in_any_storage(folder: Path):
         for name, value in theirs.state_dict().items():
             torch.testing.assert_close(found.denoiser.model.state_dict()[name], value.float(), rtol=0, atol=atol)
     assert ours[0].key != ours[1].key
+
+
+FROZEN = ["unet", "vae", "text_encoder", "text_encoder_2"]
+
+
+@pytest.mark.parametrize("lacking", [None, "vae", "text_encoder_2"])
+def test_the_variant_is_of_all_frozen_parts_and_what_lacks_it_is_named(lacking: str | None, folder: Path, recwarn):
+    """Weights of the variant are rounded to float16; a part's are the plain ones where it has none such."""
+    saved = save_pipeline(folder / "sdxl", "sdxl")
+    save_variant(saved, *(part for part in FROZEN if part != lacking))
+    config = composed(
+        "experiment=sdxl_ode_warmstart", *shrunken("sdxl"), "teacher.source=sdxl", "teacher.variant=fp16"
+    )
+    encoder, codec = (build(config["teacher"][name]) for name in ("conditioner", "autoencoder"))
+    first, second = encoder.encoder.models
+    found = {"vae": codec.network, "text_encoder": first, "text_encoder_2": second}
+    for part, network in found.items():
+        assert all(weight.dtype == torch.float32 for weight in network.parameters())
+        is_rounded = all(torch.equal(weight, weight.half().float()) for weight in network.parameters())
+        assert is_rounded == (part != lacking), part
+    named = [str(warning.message) for warning in recwarn if "the plain file is read" in str(warning.message)]
+    assert len(named) == (lacking is not None) and all(f"sdxl has no {lacking}/" in text for text in named)
+
+
+def test_a_folder_without_the_u_net_s_variant_is_refused(folder: Path):
+    save_variant(save_pipeline(folder / "sd"), "vae", "text_encoder")
+    with pytest.raises(FileNotFoundError, match=r"sd has no unet/diffusion_pytorch_model\.fp16\.safetensors"):
+        teacher(*shrunken("sd15"), "teacher.source=sd", "teacher.variant=fp16")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_frozen_parts_are_held_as_they_are_asked_for_and_speak_float32(dtype: str, folder: Path):
+    save_variant(save_pipeline(folder / "sdxl", "sdxl"), *FROZEN)
+    asked = [f"+teacher.conditioner.encoder.dtype={dtype}", f"+teacher.autoencoder.dtype={dtype}"]
+    given = ["experiment=sdxl_ode_warmstart", *shrunken("sdxl"), "teacher.source=sdxl", "teacher.variant=fp16"]
+    full, narrow = (composed(*given, *more)["teacher"] for more in ([], asked))
+    (plain, cond), (theirs, ours) = ((build(s["autoencoder"]), build(s["conditioner"])) for s in (full, narrow))
+    assert {weight.dtype for weight in (*theirs.network.parameters(), *ours.parameters())} == {getattr(torch, dtype)}
+    x, labels = torch.randn(2, *plain.shape, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 3])
+    for narrow_one, full_one in [
+        (theirs.decode(x), plain.decode(x)),
+        *zip(ours(labels).values(), cond(labels).values(), strict=True),
+    ]:
+        assert narrow_one.dtype == torch.float32
+        torch.testing.assert_close(narrow_one, full_one, rtol=0.1, atol=0.05)
+
+
+def test_a_dtype_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="float32, bfloat16, float16, got half"):
+        dtype_of("half")
 
 
 def test_a_teacher_is_refused_that_predicts_something_else(folder: Path):
@@ -103,20 +158,29 @@ def test_latents_are_scored_and_shown_as_images(folder: Path):
     dmd2("train", *given, "global_batch=4", *SMALL, *scored, *shrunken("sd15"), "teacher.source=sd")
     run = folder / "runs/sd15_dmd2/now"
     assert (run / "comparison.png").exists() and (run / "report.html").exists()
-    mismatch = ["teacher.autoencoder.scaling_factor=0.5"]
+    mismatch = ["teacher.autoencoder.scaling_factor=0.5", "metric=none"]
     with pytest.raises(SystemExit):
         dmd2("train", *given, "global_batch=4", *SMALL, *shrunken("sd15"), "teacher.source=sd", *mismatch)
 
 
-def test_pairs_are_those_of_diffusers_ddim_under_guidance(folder: Path):
+@pytest.mark.parametrize("negative", ["null", "red a"])
+def test_pairs_are_those_of_diffusers_ddim_under_guidance(negative: str, folder: Path):
     save_pipeline(folder / "sd")
-    few = ["pairs.num_pairs=3", "pairs.solver.num_steps=4", "pairs.at_once=2", "loss=dmd"]
-    given = ["experiment=sd15_dmd", "data.captions.source=captions.txt", "global_batch=2", *SMALL]
+    few = [
+        f"teacher.negative={negative}",
+        "pairs.num_pairs=3",
+        "pairs.solver.num_steps=4",
+        "pairs.at_once=2",
+        "loss=dmd",
+    ]
+    given = ["experiment=sd15_dmd", "metric=none", "data.captions.source=captions.txt", "global_batch=2", *SMALL]
     dmd2("pairs", *given, *few, *shrunken("sd15"), "teacher.source=sd", "teacher.dtype=null")
     store = PairStore(next(path.parent for path in Path("cache/pairs").glob("*/manifest.json")))
     found = teacher(*shrunken("sd15"), "teacher.source=sd")
     cond = found.conditioner(torch.from_numpy(np.array(store.labels)))
-    null = found.conditioner.null(cond)["text"]
+    encoder = found.conditioner.encoder
+    with torch.no_grad():
+        null = encoder(encoder.tokens([negative.replace("null", "")] * 3))["text"]
     settings = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False}
     theirs = diffusers.DDIMScheduler(**settings, timestep_spacing="trailing", set_alpha_to_one=True)
     theirs.set_timesteps(4)

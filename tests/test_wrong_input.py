@@ -1,6 +1,7 @@
 """Wrong input gets one line that says what, what was got and what to type, a non-zero exit, and no training."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from dmd2 import cli
 TINY = ["max_iterations=2", "teacher.pretrain.max_iterations=1", "metric.num_samples=20", "callbacks.samples=null"]
 
 
-TEXT = ["experiment=sd15_dmd2", "trainer=cpu", "global_batch=4"]
+TEXT = ["experiment=sd15_dmd2", "metric=none", "trainer=cpu", "global_batch=4"]
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -22,9 +23,9 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         cli.main()
     assert stop.value.code not in (0, None)
     os.environ.pop("DMD2_RUN_ID", None)
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("dmd2:")]
-    assert len(lines) == 1, lines
-    return lines[0]
+    said = re.findall(r"^dmd2:.*(?:\n  .*)*", capsys.readouterr().err, re.MULTILINE)  # a long list goes on, indented
+    assert len(said) == 1, said
+    return said[0]
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +41,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("arguments", "words"),
     [
         (["trian"], ["no verb 'trian'", "did you mean train?"]),
-        (["train", "experiment=nope"], ["nope", "digits_dmd2", "toy2d_dmd2"]),
+        (["train", "experiment=nope"], ["no experiment=nope", "digits_dmd2,", ",\n  ", "toy2d_dmd2"]),
+        (
+            ["train", "experiment=toy2d_dmd2", "data=images", "data.source=x"],
+            [".modes.name reads data.name", "data=NAME"],
+        ),
         (["train", "loss=nope"], ["nope", "dmd2", "no_gan"]),
         (["train", "sed=1"], ["sed", "seed"]),
         (["train", "+sed=1"], ["sed", "did you mean seed?"]),
@@ -82,6 +87,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["train", "callbacks.samples.every=0"], ["callbacks.samples", "0"]),
         (["train", "teacher.guidance=2"], ["guidance", "condition_dropout"]),
         (["train", "trainer.devices=2"], ["trainer.devices=2"]),
+        (["train", "teacher.negative=blurry"], ["teacher.negative", "leave teacher.negative out"]),
+        (["train", "+teacher.negative=blurry"], ["'blurry'", "reads no text", "type teacher.negative=null"]),
+        (["train", *TEXT, "teacher.negative=5"], ["teacher.negative=5", "no text"]),
+        (["train", *TEXT, "teacher.negative=blurry", "teacher.guidance=1"], ["'blurry'", "teacher.guidance=W"]),
+        (["train", "data.batch_size=0"], ["data.batch_size=0", "at least 1"]),
+        (["train", "data.batch_size=few"], ["data.batch_size=few", "whole number"]),
         (["sample", "run=gone", "num_image=3"], ["num_image", "did you mean num_images?"]),
         (["evaluate", "run=gone", "+num_sample=3"], ["num_sample", "did you mean num_samples?"]),
         (["train", "teacher.weights=gone.safetensors"], ["gone.safetensors"]),
@@ -96,6 +107,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             ["train", "metric=coco30k"],
             ["data/coco/captions30k.txt; put 30,000 captions", "metric.captions.source=FILE"],
         ),
+        (["train", TEXT[0], *TEXT[2:]], ["data/coco/captions30k.txt; put 30,000", "metric=none"]),
         (["compare", "runs=gone", "out=null"], ["gone"]),
         (["pairs"], ["pairs", "digits_dmd"]),
         (["prepare", "source=x", "out=y"], ["recipe", "imagenet64"]),

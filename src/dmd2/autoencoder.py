@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dmd2.pipelines import file_of
+from dmd2.pipelines import dtype_of, file_of, variant_of
 
 
 class VAE:
@@ -22,17 +22,19 @@ class VAE:
     channels        Of its latents.
     factor          Pixels a latent pixel, along one side.
     at_once         Images that go through it together.
+    variant         Of its file, e.g. fp16; the plain one where there is none such.
     """
 
     kind = "AutoencoderKL"
 
     def __init__(
         self, source: str, resolution: int, scaling_factor: float, channels: int = 4, factor: int = 8,
-        subfolder: str = "vae", dtype: str = "float32", at_once: int = 4,
+        subfolder: str = "vae", dtype: str = "float32", at_once: int = 4, variant: str | None = None,
     ) -> None:  # fmt: skip
         if resolution % factor:
             raise ValueError(f"resolution must be a multiple of the VAE's {factor}, got {resolution}")
-        self.source, self.subfolder, self.dtype, self.at_once = source, subfolder, getattr(torch, dtype), at_once
+        self.source, self.subfolder, self.dtype, self.at_once = source, subfolder, dtype_of(dtype), at_once
+        self.variant = variant
         self.resolution, self.scaling_factor, self.shift = resolution, scaling_factor, 0.0
         self.shape = (channels, resolution // factor, resolution // factor)
         self._network: nn.Module | None = None
@@ -52,7 +54,11 @@ class VAE:
 
             self.require()
             loader = getattr(diffusers, self.kind)
-            network = loader.from_pretrained(self.source, subfolder=self.subfolder or None, torch_dtype=self.dtype)
+            variant = variant_of(self.source, str(Path(self.subfolder) / "diffusion_pytorch_model"), self.variant)
+            network = loader.from_pretrained(
+                self.source, subfolder=self.subfolder or None, torch_dtype=self.dtype, variant=variant,
+                use_safetensors=True,
+            )  # fmt: skip
             self._check(network.config)
             self._network = network.requires_grad_(False).eval()
         return self._network

@@ -1,5 +1,6 @@
 """The card of an exported student: README.md with a YAML head, where it comes from, how it is sampled, its scores."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ def card(
         summary=summary,
         **provenance,
         license=section.get("license"),
+        guidance=guidance_of(section),
         origin=source or "a U-Net that was trained for this run",
         source=source,
         has_lora=has_lora,
@@ -43,6 +45,12 @@ def card(
         cell=cell,
         rows=rows(summary),
     )
+
+
+def guidance_of(section: Config) -> str:
+    """How the teacher was guided, in words."""
+    negative = section.get("negative")
+    return f"{section['guidance']:g}" + (f", away from {json.dumps(negative)}" if negative is not None else "")
 
 
 CARD = """---
@@ -62,7 +70,7 @@ images = pipe(
 ```
 
 The timesteps are those it was trained at{{ "" if source else "; its latents are the images, in [-1, 1]" }}.
-Guidance is in the weights, so it is switched off.
+Guidance ({{ guidance }}) is in the weights, so it is switched off.
 {% if has_lora %}
 
 `unet/` has the LoRA's weights in it. `lora/` has them alone, for the teacher's own U-Net:

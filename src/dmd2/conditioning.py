@@ -26,7 +26,7 @@ class Conditioner(nn.Module):
         raise NotImplementedError
 
     def null(self, cond: Cond) -> Cond:
-        """The unconditional twin of a condition's rows."""
+        """The unconditional twin of a condition's rows, or what a negative text puts in its place."""
         raise NotImplementedError
 
     def of(self, captions: Sequence[str]) -> "Conditioner":

@@ -67,7 +67,7 @@ SECTIONS: dict[str, set[str]] = {
     },
     "teacher": {
         "sigma_data", "weighting", "guidance", "denoiser", "conditioner", "autoencoder", "head", "url", "license",
-        "source", "variant", "dtype", "weights", "pretrain",
+        "negative", "source", "variant", "dtype", "weights", "pretrain",
     },
     "teacher.pretrain": {"max_iterations", "data", "module"},
     "pairs": {"num_pairs", "global_batch", "batch_size", "dtype", "solver", "at_once"},
@@ -99,14 +99,14 @@ def check(config: Config) -> None:
         raise ValueError(f"head_reads must be critic or teacher, got {config['head_reads']}")
     if config["pairs"] is not None and (lacking := SECTIONS["pairs"] - {"global_batch", *config["pairs"]}):
         raise ValueError(f"no value for pairs.{min(lacking)}; experiment=digits_dmd shows a complete section")
-    if config["data"]["batch_size"] % config["accumulate"]:
-        raise ValueError(
-            f"accumulate={config['accumulate']} does not divide data.batch_size={config['data']['batch_size']}"
-        )
-    if config["pairs"] is not None and config["pairs"]["batch_size"] % config["accumulate"]:
-        raise ValueError(
-            f"accumulate={config['accumulate']} does not divide pairs.batch_size={config['pairs']['batch_size']}"
-        )
+    for name in ("data", "pairs") if config["pairs"] is not None else ("data",):
+        size, num_shares = config[name]["batch_size"], config["accumulate"]
+        if not isinstance(size, int) or size < 1 or size % num_shares:
+            raise ValueError(
+                f"{name}.batch_size={size} must be a whole number of at least 1 that accumulate={num_shares} divides"
+            )
+    if config["teacher"].get("negative") is not None:
+        _check_negative(config["teacher"])
     merged = {**config["data"], **((config["teacher"]["pretrain"] or {}).get("data") or {})}
     for player in ("generator", "critic"):
         for name, term in config["loss"][player].items():
@@ -116,6 +116,17 @@ def check(config: Config) -> None:
         _check_call(path, node)
 
 
+def _check_negative(teacher: Config) -> None:
+    """Raise ValueError where the text that guidance is to lead away from is none, or nothing would read it."""
+    said = f"teacher.negative={teacher['negative']!r}"
+    if not isinstance(teacher["negative"], str):
+        raise ValueError(f"{said} is no text; type e.g. teacher.negative=blurry")
+    if "negative" not in _parameters(get_object(teacher["conditioner"]["_target_"])):
+        raise ValueError(f"{said}, and this teacher reads no text; type teacher.negative=null")
+    if teacher["guidance"] == 1.0:
+        raise ValueError(f"{said}, and guidance is none; type teacher.guidance=W, or teacher.negative=null")
+
+
 def unknown_override(text: str, verb: str) -> str | None:
     """Our own line for Hydra's complaint about a key that is not there; None for any other text."""
     found = re.match(r"Could not override '([^']+)'", text)
@@ -123,6 +134,8 @@ def unknown_override(text: str, verb: str) -> str | None:
         return None
     section, _, key = found[1].rpartition(".")
     sections = SECTIONS if verb in ("train", "pretrain", "pairs") else {"": options_of(verb)}
+    if key in sections.get(section, ()):  # known, and not to this choice
+        return f"this {section} has no key {key}; leave {found[1]} out, or choose another {section}"
     if section in sections:
         return _unknown(found[1], key, sections[section])
     return f"the config has no key {found[1]}; where its class takes it all the same, type +{found[1]}=VALUE"

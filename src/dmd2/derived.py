@@ -12,7 +12,7 @@ from dmd2.data.pairs import PairWriter
 from dmd2.files import key_of, read_json, write_json
 from dmd2.generation import Numbered, TeacherMaker
 from dmd2.ranks import by_first, rank
-from dmd2.runtime import Teacher, build, device_for
+from dmd2.runtime import Teacher, build, conditioner_of, device_for
 from dmd2.scoring import References, Scoring
 
 
@@ -21,7 +21,7 @@ def make_pairs(config: Config, teacher: Teacher, data: DataModule) -> Path:
     section = config["pairs"]
     guidance, storage = config["teacher"]["guidance"], config["teacher"].get("dtype")
     captions = data.identity().get("captions")  # which labels number
-    about = (teacher.key, config["teacher"]["conditioner"], captions, guidance, storage)
+    about = (teacher.key, conditioner_of(config["teacher"]), captions, guidance, storage)
     key = key_of(*about, section["solver"], section["dtype"])
     folder = Path(config["paths"]["cache"]) / "pairs" / f"{key}-{section['num_pairs']}"
     writer = PairWriter(folder, section["num_pairs"], data.shape, section["dtype"], key, section["at_once"])
@@ -48,7 +48,7 @@ def real_references(config: Config, scoring: Scoring) -> References:
 def teacher_references(config: Config, scoring: Scoring, teacher: Teacher) -> References:
     """The teacher's scores, also as the student samples; kept under its key, the metric's and the sampler's."""
     guidance, storage = config["teacher"]["guidance"], config["teacher"].get("dtype")
-    about = (teacher.key, config["teacher"]["conditioner"], guidance, storage, scoring.data.fingerprint())
+    about = (teacher.key, conditioner_of(config["teacher"]), guidance, storage, scoring.data.fingerprint())
     key = key_of(*about, config["metric"], config["sampler"])
     return kept(config, key, partial(scoring.teacher_references, teacher.denoiser, guidance))
 

@@ -3,11 +3,12 @@
 import functools
 import re
 import sys
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
 from hydra.errors import HydraException, InstantiationException
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from dmd2.config import unknown_override
 from dmd2.slurm import Requeue, requeue
@@ -16,7 +17,7 @@ USERS = (ValueError, OSError, ImportError, FloatingPointError, HydraException, O
 
 
 def one_line(error: BaseException) -> str | None:
-    """A user's mistake in one line; None for an error of ours, which deserves its traceback."""
+    """A user's mistake in one line (but for a long list); None for an error of ours, which deserves its traceback."""
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
         # What a constructor said, without Hydra's account of where; of a wrong type Hydra's account says more.
         return one_line(error.__cause__) or " ".join(str(error).split())
@@ -25,8 +26,25 @@ def one_line(error: BaseException) -> str | None:
         return f"{text.rstrip('. ')}; where memory ran out, lower data.num_workers; to go on type resume=auto"
     if not isinstance(error, USERS):
         return None
+    if isinstance(error, InterpolationKeyError):
+        lacking = re.sub(r"^.*?'(.*?)'.*$", r"\1", text)
+        return does_not_fit(str(error.full_key), lacking)
     text = re.sub(r"^In '\w+': (.*?) Config search path:.*", r"\1", text)
+    if unknown := re.match(r"Could not find '(\S+)/(\S+)' Available options in '\S+': (.*)", text):
+        return no_choice(*unknown.groups())
     return unknown_override(text, sys.argv[0].removeprefix("dmd2 ")) or text
+
+
+def does_not_fit(key: str, lacking: str) -> str:
+    """A key refers to one of another part, which the chosen one has not."""
+    group, other = (name.partition(".")[0] for name in (key, lacking))
+    return f"{key} reads {lacking}, and this {other} has none; choose what goes together: {group}=NAME {other}=NAME"
+
+
+def no_choice(group: str, name: str, options: str) -> str:
+    """What there is in place of an unknown choice; a long list goes on below, indented."""
+    said = f"there is no {group}={name}; choose from {', '.join(options.split())}"
+    return textwrap.fill(said, 100, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def fail_for_users(error: BaseException) -> None:

@@ -1,12 +1,16 @@
 """The files of a published pipeline in diffusers' layout: of a folder, or of a name on the hub."""
 
+import warnings
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from dmd2.files import read_json
 
 PREDICTIONS: dict[str, Any] = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 """Our names of what diffusers' schedulers call `prediction_type`."""
+DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (torch.float32, torch.bfloat16, torch.float16)}
 
 
 def file_of(source: str | Path, name: str) -> Path:
@@ -35,6 +39,28 @@ def file_of(source: str | Path, name: str) -> Path:
 def weights_of(source: str | Path, variant: str | None) -> Path:
     """The file of a pipeline's U-Net; `variant` names another storage of it, e.g. "fp16"."""
     return file_of(source, f"unet/diffusion_pytorch_model.{f'{variant}.' if variant else ''}safetensors")
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """What frozen weights are held as; raises ValueError for any but the floats that networks compute in."""
+    if name not in DTYPES:
+        raise ValueError(f"a dtype of weights must be {', '.join(DTYPES)}, got {name}")
+    return DTYPES[name]
+
+
+def variant_of(source: str | Path, weights: str, variant: str | None) -> str | None:
+    """The storage to read of a frozen part, e.g. weights="vae/diffusion_pytorch_model": `variant`, if it has that.
+
+    None is the plain one; a part without the variant falls back on that, and a warning names it.
+    """
+    if variant is None:
+        return None
+    try:
+        file_of(source, f"{weights}.{variant}.safetensors")
+    except FileNotFoundError:
+        warnings.warn(f"{source} has no {weights}.{variant}.safetensors; the plain file is read", stacklevel=2)
+        return None
+    return variant
 
 
 def check_prediction(source: str | Path, prediction: str) -> None:

@@ -47,8 +47,9 @@ class Run:
 
     def __init__(self, config: Config) -> None:
         self.config, self.folder = config, Path(config["paths"]["run"])
-        self.callbacks: dict[str, L.Callback] = {k: build(v) for k, v in config["callbacks"].items() if v is not None}
         self.scoring = build(config["metric"])
+        nodes = config["callbacks"] | ({} if self.scoring.suite.metrics else {"evaluation": None})
+        self.callbacks: dict[str, L.Callback] = {k: build(v) for k, v in nodes.items() if v is not None}
         self.module: DMD | None = None
         self.teacher, self.taken = "", False
 

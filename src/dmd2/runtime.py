@@ -21,6 +21,7 @@ from dmd2.files import alone, key_of, sha256
 from dmd2.hardware import one_process, trainer_of
 from dmd2.named_files import teacher_file
 from dmd2.nets.denoiser import Denoiser
+from dmd2.pipelines import dtype_of
 from dmd2.pretrain import Pretrain
 from dmd2.quiet import quiet
 from dmd2.randomness import seeded
@@ -71,7 +72,7 @@ def build_teacher(config: Config, data: DataModule) -> Teacher:
     with seeded(0, "teacher"):
         denoiser: Denoiser = build(section["denoiser"])
     denoiser.requires_grad_(False).eval()
-    conditioner = build(section["conditioner"])
+    conditioner = build(conditioner_of(section))
     check_fit(denoiser, conditioner, data)
     if path is not None:
         load_fitting(denoiser, path, section)
@@ -89,6 +90,12 @@ def build_teacher(config: Config, data: DataModule) -> Teacher:
     return Teacher(denoiser, conditioner, key, path, own_data)
 
 
+def conditioner_of(section: Config) -> Config:
+    """The node of a teacher's conditioner, with the text that guidance leads away from where one is named."""
+    named = {"negative": section["negative"]} if section.get("negative") is not None else {}
+    return section["conditioner"] | named
+
+
 def give_weights(teacher: Teacher, config: Config) -> None:
     """Fill a teacher from its file; one that is to be trained is trained first, once."""
     if not teacher.path.exists():
@@ -101,7 +108,7 @@ def give_weights(teacher: Teacher, config: Config) -> None:
 def shrink(teacher: Teacher, config: Config) -> None:
     """Keep a teacher's weights as `teacher.dtype`, once its students have them in float32."""
     if (dtype := config["teacher"].get("dtype")) is not None:
-        nn.Module.to(teacher.denoiser.model, getattr(torch, dtype))  # diffusers' own warns of what it does not do
+        nn.Module.to(teacher.denoiser.model, dtype_of(dtype))  # diffusers' own warns of what it does not do
 
 
 def load_denoiser(denoiser: Denoiser, path: Path) -> None:
@@ -144,7 +151,8 @@ def train_teacher(config: Config, teacher: Teacher) -> Denoiser:
     """The same network, trained from data by `teacher.pretrain`."""
     section = config["teacher"]["pretrain"]
     network = copy.deepcopy(teacher.denoiser).requires_grad_(True)
-    module: Pretrain = build(section["module"], denoiser=network, conditioner=teacher.conditioner)
+    conditioner = build(config["teacher"]["conditioner"])  # which drops to its twin: guidance alone has a negative
+    module: Pretrain = build(section["module"], denoiser=network, conditioner=conditioner)
     bar = Progress("teacher", section["max_iterations"], {"pretrain/loss": "loss"})
     interrupt = Interrupt()
     alone = config | {"trainer": one_process(config["trainer"])}  # a teacher does not depend on the number of ranks

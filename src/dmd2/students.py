@@ -16,7 +16,16 @@ from dmd2.generation import StudentMaker
 from dmd2.global_batch import share_batch
 from dmd2.nets.denoiser import Denoiser
 from dmd2.players import lora_of, player_on
-from dmd2.runtime import build, build_data, build_teacher, device_for, load_denoiser, load_fitting, shrink
+from dmd2.runtime import (
+    build,
+    build_data,
+    build_teacher,
+    conditioner_of,
+    device_for,
+    load_denoiser,
+    load_fitting,
+    shrink,
+)
 from dmd2.sampling import FewStepSampler
 from dmd2.scoring import Scoring
 from dmd2.sums import Sums
@@ -102,7 +111,7 @@ def load_student(run: Path, metric: Config | None = None) -> Student:
     data, sampler = build_data(config["data"]), build(config["sampler"])
     generator: Denoiser = lora_on_teacher(run, config, data) or build(config["teacher"]["denoiser"])
     generator.requires_grad_(False).eval().to(device_for(config))
-    conditioner = build(config["teacher"]["conditioner"]).to(device_for(config))
+    conditioner = build(conditioner_of(config["teacher"])).to(device_for(config))
     return Student(run, config, generator, data, conditioner, sampler)
 
 

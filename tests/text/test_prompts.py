@@ -66,6 +66,23 @@ def test_the_twin_is_the_empty_caption_or_zeros():
         assert torch.equal(dropped[0], null["text"][0]) and torch.equal(dropped[1:], cond["text"][1:])
 
 
+@pytest.mark.parametrize("twin", ["empty", "zeros"])
+@pytest.mark.parametrize("encoder", [tiny, pair])
+def test_a_negative_text_stands_in_the_twin_s_place(encoder, twin: str, tmp_path: Path):
+    labels, read = torch.tensor([1, 4]), encoder()
+    for text in ("seven one", ""):
+        with torch.no_grad():
+            expected = read(read.tokens([text] * 2))
+        online = Prompts(CAPTIONS, encoder(), twin, negative=text)
+        cached = CachedPrompts(CAPTIONS, encoder(), twin, tmp_path, negative=text)
+        for conditioner in (online, cached, online.of(["a two"])):
+            torch.testing.assert_close(conditioner.null(cached(labels)), expected)
+        torch.testing.assert_close(cached(labels), Prompts(CAPTIONS, read, twin)(labels))
+    assert len(list(tmp_path.iterdir())) == 1, "the captions' table is the same"
+    with pytest.warns(UserWarning, match="1 of 1 captions are cut to 8 tokens"):
+        Prompts(CAPTIONS, read, twin, negative="seven " * 9)
+
+
 def test_sdxl_reads_penultimate_states_side_by_side_and_its_twin_keeps_the_sizes():
     encoder = pair()
     conditioner = Prompts(CAPTIONS, encoder, "zeros")

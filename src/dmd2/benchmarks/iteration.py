@@ -1,4 +1,4 @@
-"""Seconds and memory that an experiment's training iterations take here, with random weights and made-up images."""
+"""What an experiment's training iterations take here, with random weights and made-up images, latents and prompts."""
 
 from pathlib import Path
 from statistics import median
@@ -10,13 +10,18 @@ import lightning as L
 import torch
 
 from dmd2.benchmarks.loader import MadeUp
+from dmd2.benchmarks.prompts import MadeUpPrompts
 from dmd2.callbacks.speed import peak_memory_bytes
 from dmd2.config import Config, of_train
 from dmd2.hardware import processes
 from dmd2.module import DMD
+from dmd2.nets.unet import UNet
 from dmd2.players import build_module
 from dmd2.randomness import seeded
-from dmd2.runtime import Teacher, build, build_trainer
+from dmd2.runtime import Teacher, build, build_trainer, shrink
+
+NUM_SAMPLES, CLIP_TOKENS = 1_000, 77
+NO_TEXT = "embeddings of prompts are random; text encoders and the VAE are neither held nor timed"
 
 
 class Stopwatch(L.Callback):
@@ -42,20 +47,23 @@ def now() -> float:
 
 
 def iteration(
-    source: Path | None, experiment: str, trainer: str, batch_size: int, num_cold: int, num_rounds: int
-) -> list[str]:
+    source: Path | None, experiment: str, trainer: str, batch_size: int, num_cold: int, num_rounds: int,
+    overrides: list[str],
+) -> list[str]:  # fmt: skip
     """A table of seconds by kind of iteration, what the whole run would take, and the most memory held.
 
-    experiment  One without pairs, on images.
+    experiment  One without pairs. Text teachers need no files: embeddings are made up, and neither text encoder nor
+                VAE is held.
     trainer     A choice of conf/trainer.
     batch_size  Images on each device.
     num_cold    Rounds before those that are timed; a round is `critic_updates` iterations.
     num_rounds  The medians of so many count.
+    overrides   More of what `dmd2 train` takes.
     """
     if source is not None:
         raise ValueError(f"this part makes its images up, got source={source}; leave source alone")
     sized = [f"trainer={trainer}", "global_batch=null", f"data.batch_size={batch_size}"]
-    config = of_train([f"experiment={experiment}", *sized])
+    config = of_train([f"experiment={experiment}", *sized, *overrides])
     if config["pairs"] is not None:
         raise ValueError(f"{experiment} needs pairs, which cannot be made up; choose another part.experiment")
     processes(config)
@@ -75,19 +83,36 @@ def iteration(
         f"| mean of {every} | {mean:.3g} |",
         f"{batch_size} images a device, {batch_size / mean:,.3g} images/s each; {num:,} iterations: {hours:,.0f} h",
         f"most memory held: {peak_memory_bytes() / 1e9:.1f} GB",
+        *([NO_TEXT] if isinstance(module.models.teacher, UNet) else []),
     ]
 
 
 def parts(config: Config, folder: Path) -> tuple[DMD, MadeUp]:
     """The module as a run would build it, but for the weights; and images of its size."""
     section = config["teacher"]
-    network = section["denoiser"]["model"]
-    shape = network["in_channels"], network["img_resolution"], network["img_resolution"]
-    data = MadeUp(folder, shape, batch_size=config["data"]["batch_size"], seed=config["seed"])
+    sizes = {"batch_size": config["data"]["batch_size"], "seed": config["seed"]}
+    data = MadeUp(folder, shape_of(section), NUM_SAMPLES, **sizes)
     data.prepare_data()
     data.setup()
     with seeded(config["seed"], "teacher"):
         denoiser = build(section["denoiser"]).requires_grad_(False).eval()
-    teacher = Teacher(denoiser, build(section["conditioner"]), "random", folder, data)
+    node = section["conditioner"]
+    if isinstance(denoiser, UNet):
+        conditioner = MadeUpPrompts(denoiser.model.config, node["encoder"].get("max_length", CLIP_TOKENS))
+    else:
+        conditioner = build(node)
+    teacher = Teacher(denoiser, conditioner, "random", folder, data)
     own = config | {"weights": None, "critic_weights": None}
-    return build_module(own, build(config["loss"]), build(config["sampler"]), teacher, data), data
+    module = build_module(own, build(config["loss"]), build(config["sampler"]), teacher, data)
+    shrink(teacher, config)
+    return module, data
+
+
+def shape_of(section: Config) -> tuple[int, ...]:
+    """The shape of a sample of a teacher: its latents', where it has an autoencoder."""
+    if section.get("autoencoder"):
+        shape: tuple[int, ...] = build(section["autoencoder"]).shape
+        return shape
+    network = section["denoiser"]["model"]
+    size = network.get("img_resolution") or network["sample_size"]
+    return network["in_channels"], size, size

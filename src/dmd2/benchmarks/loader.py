@@ -22,18 +22,18 @@ NUM_MADE_UP, SHAPE = 20_000, (3, 64, 64)
 class MadeUp(DataModule):
     """Images of a shape and no content, in a memory map in `folder`; takes the arguments of `DataModule` besides."""
 
-    def __init__(self, folder: Path, shape: tuple[int, ...], **common: Any) -> None:
+    def __init__(self, folder: Path, shape: tuple[int, ...], num: int, **common: Any) -> None:
         super().__init__(**common)
-        self.path, self.made = folder / "x.npy", shape
+        self.path, self.made, self.num = folder / "x.npy", shape, num
 
     def prepare_data(self) -> None:
         """Write the array, unless that is done."""
         if not self.path.exists():
-            x = open_memmap(self.path, "w+", np.uint8, (NUM_MADE_UP, *self.made))
+            x = open_memmap(self.path, "w+", np.uint8, (self.num, *self.made))
             x.reshape(-1)[:] = np.arange(x.size, dtype=np.uint8)
 
     def load(self) -> tuple[Split, Split, list[str]]:
-        split = Split(open_array(self.path), np.zeros(NUM_MADE_UP, np.int64))
+        split = Split(open_array(self.path), np.zeros(self.num, np.int64))
         return split, split, []
 
 
@@ -68,7 +68,7 @@ def loader(
 
 def _data(source: Path | None, folder: Path, batch_size: int, num_workers: int) -> DataModule:
     common: dict[str, Any] = {"batch_size": batch_size, "seed": 0, "num_workers": num_workers}
-    data = MadeUp(folder, SHAPE, **common) if source is None else Images(source, None, folder, **common)
+    data = MadeUp(folder, SHAPE, NUM_MADE_UP, **common) if source is None else Images(source, None, folder, **common)
     data.prepare_data()
     data.setup()
     return data

@@ -29,3 +29,4 @@ def main(options: DictConfig) -> None:
     print("\n".join(table(summaries)))
     if options.out is not None:
         write_comparison(summaries, Path(options.out))
+        print(*(Path(options.out) / name for name in ("README.md", "scores.png")))

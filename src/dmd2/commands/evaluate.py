@@ -70,3 +70,4 @@ def score(options: DictConfig) -> None:
     if "num_samples" in changes or "metric" in asked:
         summary |= {"floor": {}, "baselines": {}, "teacher": {}}  # those are other scores
     print_table(summary | found, scoring.primary)
+    print(run / "evaluation.json")

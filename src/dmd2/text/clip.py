@@ -1,4 +1,8 @@
-"""CLIP text encoders of transformers: captions to tokens, and tokens to the condition of a U-Net."""
+"""CLIP text encoders of transformers: captions to tokens, and tokens to the condition of a U-Net, in float32.
+
+A pipeline is a folder or a name on the hub. Its encoders come from safetensors files, of `variant` where there are
+such, and are held and computed as `dtype`.
+"""
 
 import warnings
 from collections.abc import Sequence
@@ -8,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dmd2.conditioning import Cond
-from dmd2.pipelines import file_of
+from dmd2.pipelines import dtype_of, file_of, variant_of
 
 
 class CLIP(nn.Module):
@@ -28,7 +32,7 @@ class CLIP(nn.Module):
         return torch.stack([tokenizer(list(captions), **fixed).input_ids for tokenizer in self.tokenizers], 1)
 
     def forward(self, tokens: Tensor) -> Cond:
-        return {"text": self.models[0](tokens[:, 0]).last_hidden_state}
+        return {"text": self.models[0](tokens[:, 0]).last_hidden_state.float()}
 
 
 class CLIPPair(CLIP):
@@ -46,35 +50,41 @@ class CLIPPair(CLIP):
         outputs = [
             model(ids, output_hidden_states=True) for model, ids in zip(self.models, tokens.unbind(1), strict=True)
         ]
-        text = torch.cat([output.hidden_states[-2] for output in outputs], -1)
+        text = torch.cat([output.hidden_states[-2] for output in outputs], -1).float()
         time_ids = torch.tensor([self.size, self.size, 0, 0, self.size, self.size], device=tokens.device)
         return {
             "text": text,
-            "pooled": outputs[-1].text_embeds,
+            "pooled": outputs[-1].text_embeds.float(),
             "time_ids": time_ids.float().expand(len(tokens), -1),
         }
 
 
-def clip(source: str) -> CLIP:
-    """That of a pipeline, a folder or a name on the hub; weights from safetensors files, in float32."""
-    from transformers import CLIPTextModel, CLIPTokenizer  # noqa: PLC0415
+def clip(source: str, variant: str | None = None, dtype: str = "float32") -> CLIP:
+    """That of a pipeline."""
+    from transformers import CLIPTextModel  # noqa: PLC0415
 
-    file_of(source, "text_encoder/config.json")
-    model = CLIPTextModel.from_pretrained(
-        source, subfolder="text_encoder", use_safetensors=True, dtype=torch.float32
+    return CLIP(_tokenizer(source, "tokenizer"), _model(CLIPTextModel, source, "text_encoder", variant, dtype))
+
+
+def clip_pair(source: str, size: int, variant: str | None = None, dtype: str = "float32") -> CLIPPair:
+    """Those of a pipeline."""
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection  # noqa: PLC0415
+
+    kinds = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
+    models = [_model(kind, source, name, variant, dtype) for name, kind in kinds.items()]
+    return CLIPPair([_tokenizer(source, name) for name in ("tokenizer", "tokenizer_2")], models, size)
+
+
+def _tokenizer(source: str, name: str) -> Any:
+    from transformers import CLIPTokenizer  # noqa: PLC0415
+
+    return CLIPTokenizer.from_pretrained(source, subfolder=name)
+
+
+def _model(kind: Any, source: str, name: str, variant: str | None, dtype: str) -> nn.Module:
+    file_of(source, f"{name}/config.json")
+    found: nn.Module = kind.from_pretrained(
+        source, subfolder=name, use_safetensors=True, variant=variant_of(source, f"{name}/model", variant),
+        dtype=dtype_of(dtype),
     )  # fmt: skip
-    return CLIP(CLIPTokenizer.from_pretrained(source, subfolder="tokenizer"), model)
-
-
-def clip_pair(source: str, size: int) -> CLIPPair:
-    """Those of a pipeline, a folder or a name on the hub; weights from safetensors files, in float32."""
-    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer  # noqa: PLC0415
-
-    file_of(source, "text_encoder_2/config.json")
-    folders = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
-    models = [
-        kind.from_pretrained(source, subfolder=name, use_safetensors=True, dtype=torch.float32)
-        for name, kind in folders.items()
-    ]
-    tokenizers = [CLIPTokenizer.from_pretrained(source, subfolder=name) for name in ("tokenizer", "tokenizer_2")]
-    return CLIPPair(tokenizers, models, size)
+    return found

@@ -14,6 +14,7 @@ from dmd2.weights.store import read_tensors, save_tensors
 
 EMBEDDINGS = ("text", "pooled")
 """The parts of a condition that come from words; the others the unconditional twin keeps."""
+Twin = Literal["empty", "zeros"]
 
 
 class Prompts(Conditioner):
@@ -22,19 +23,21 @@ class Prompts(Conditioner):
     captions  The table of captions.
     encoder   Captions to tokens, and tokens to a condition; frozen here.
     twin      The unconditional twin: what the encoder makes of an empty caption, or zeros (SDXL).
+    negative  A text that guidance leads away from in the twin's place.
     """
 
-    def __init__(self, captions: Sequence[str], encoder: CLIP, twin: Literal["empty", "zeros"]) -> None:
+    def __init__(self, captions: Sequence[str], encoder: CLIP, twin: Twin, negative: str | None = None) -> None:
         super().__init__()
         if not captions or twin not in ("empty", "zeros"):
             raise ValueError(f"prompts need captions and twin=empty or zeros, got {len(captions)} and {twin!r}")
-        self.num_classes, self.twin = len(captions), twin
+        self.num_classes, self.twin, self.negative = len(captions), twin, negative
         self.encoder = encoder.requires_grad_(False).eval()
         self.keep("tokens", encoder.tokens(captions))
         with torch.no_grad():
-            null = encoder(encoder.tokens([""]).to(next(encoder.parameters()).device))
+            null = encoder(encoder.tokens([negative or ""]).to(next(encoder.parameters()).device))
+        is_zero = twin == "zeros" and negative is None
         for key, value in null.items():
-            self.keep(f"null_{key}", torch.zeros_like(value) if twin == "zeros" and key in EMBEDDINGS else value)
+            self.keep(f"null_{key}", torch.zeros_like(value) if is_zero and key in EMBEDDINGS else value)
 
     def keep(self, name: str, value: Tensor) -> None:
         """Hold a tensor that goes where the module goes, and into no checkpoint."""
@@ -49,7 +52,7 @@ class Prompts(Conditioner):
         return {key: self.get_buffer(f"null_{key}").expand_as(value) for key, value in cond.items()}
 
     def of(self, captions: Sequence[str]) -> Conditioner:
-        return Prompts(captions, self.encoder, self.twin)
+        return Prompts(captions, self.encoder, self.twin, self.negative)
 
 
 class CachedPrompts(Prompts):
@@ -60,9 +63,9 @@ class CachedPrompts(Prompts):
     """
 
     def __init__(
-        self, captions: Sequence[str], encoder: CLIP, twin: Literal["empty", "zeros"], cache: str | Path
+        self, captions: Sequence[str], encoder: CLIP, twin: Twin, cache: str | Path, negative: str | None = None
     ) -> None:
-        super().__init__(captions, encoder, twin)
+        super().__init__(captions, encoder, twin, negative)
         path = Path(cache) / f"{self.key()}.safetensors"
         if not path.exists():
             parts = [Prompts.forward(self, rows) for rows in torch.arange(self.num_classes).split(256)]
