@@ -47,7 +47,7 @@ class Run:
 
     def __init__(self, config: Config) -> None:
         self.config, self.folder = config, Path(config["paths"]["run"])
-        self.scoring = build(config["metric"])
+        self.scoring, self.commit = build(config["metric"]), commit()  # of the code that this process has read
         nodes = config["callbacks"] | ({} if self.scoring.suite.metrics else {"evaluation": None})
         self.callbacks: dict[str, L.Callback] = {k: build(v) for k, v in nodes.items() if v is not None}
         self.module: DMD | None = None
@@ -175,7 +175,7 @@ class Run:
             "peak_memory_bytes": peak_memory_bytes(),
             **results(history, references, primary),
             "versions": versions(),
-            "commit": commit(),
+            "commit": self.commit,
             "seed": config["seed"],
         }
         try:
