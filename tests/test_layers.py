@@ -11,8 +11,9 @@ ROOT = Path(__file__).parents[1] / "src" / "dmd2"
 
 # From the ground up. A name stands for a module or for a whole package; a package may import its own modules.
 FLOORS = (
-    {"", "randomness", "quiet", "files", "arrays", "ranks", "reduction", "launch", "replicas", "slurm"},
+    {"", "randomness", "quiet", "files", "ranks", "reduction", "launch", "replicas", "slurm"},
     {
+        "arrays",
         "schedules",
         "sizes",
         "best",

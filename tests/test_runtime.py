@@ -7,7 +7,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from dmd2.config import config_folder, resolved
-from dmd2.nets.critic import Critic, head_on
+from dmd2.nets.critic import Critic, head_on, rung_vectors_on
 from dmd2.players import load_critic
 from dmd2.runtime import build
 from dmd2.weights.store import save_weights
@@ -20,19 +20,21 @@ def critic(monkeypatch: pytest.MonkeyPatch) -> Critic:
         section = resolved(compose("train"))["teacher"]
     torch.manual_seed(0)
     denoiser, cond = build(section["denoiser"]), build(section["conditioner"])(torch.zeros(1, dtype=torch.long))
-    return Critic(denoiser, head_on(denoiser, build(section["head"]), (1, 8, 8), cond))
+    head = head_on(denoiser, build(section["head"]), (1, 8, 8), cond)
+    return Critic(denoiser, head, rung_vectors=rung_vectors_on(denoiser, "map_layer0", 4, (1, 8, 8), cond))
 
 
-@pytest.mark.parametrize("with_head", [True, False])
-def test_a_critic_starts_from_a_file_and_with_a_fresh_head_where_it_has_none(
-    critic: Critic, with_head: bool, tmp_path: Path
+@pytest.mark.parametrize("kept", [["head", "rung_vectors"], ["head"], ["rung_vectors"], []])
+def test_a_critic_starts_from_a_file_and_with_fresh_parts_where_it_has_none(
+    critic: Critic, kept: list[str], tmp_path: Path
 ) -> None:
     before = {name: tensor.clone() for name, tensor in critic.state_dict().items()}
-    save_weights(critic if with_head else Critic(critic.denoiser, None), tmp_path / "critic.safetensors")
+    head, rung_vectors = (getattr(critic, part) if part in kept else None for part in ("head", "rung_vectors"))
+    save_weights(Critic(critic.denoiser, head, rung_vectors=rung_vectors), tmp_path / "critic.safetensors")
     with torch.no_grad():
         for parameter in critic.parameters():
             parameter.add_(1)
     load_critic(critic, tmp_path / "critic.safetensors")
     for name, tensor in critic.state_dict().items():
-        is_fresh = name.startswith("head.") and not with_head
+        is_fresh = name.partition(".")[0] not in ("denoiser", *kept)
         assert torch.equal(tensor, before[name] + is_fresh), name

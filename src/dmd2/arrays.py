@@ -4,15 +4,16 @@ import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
+from dmd2.files import naming
 
-def open_array(path: Path, mode: Literal["r", "r+"] = "r") -> np.memmap:
+
+def open_array(path: Path) -> np.memmap:
     """The array in a .npy file, mapped from it. Raises ValueError for a bad file."""
     try:
-        return np.load(path, mmap_mode=mode, allow_pickle=False)
+        return np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise _refused(path, error) from error
 
@@ -25,9 +26,14 @@ def write_rows(path: Path, rows: Sequence[int], x: np.ndarray) -> None:
     """
     array = open_array(path)
     assert x.dtype == array.dtype and x.shape == (len(rows), *array.shape[1:])
-    with path.open("r+b") as file:
+    with naming(path), path.open("r+b") as file:
         for row, value in zip(rows, x, strict=True):
-            os.pwrite(file.fileno(), value.tobytes(), array.offset + row * value.nbytes)
+            data, at = value.tobytes(), array.offset + row * value.nbytes
+            while (
+                data
+            ):  # where the disk is full less than all is written, and an error raised by the next attempt only
+                num = os.pwrite(file.fileno(), data, at)
+                data, at = data[num:], at + num
         os.fsync(file.fileno())
 
 

@@ -34,7 +34,8 @@ def make_pairs(config: Config, teacher: Teacher, data: DataModule) -> Path:
     with tqdm(total=section["num_pairs"], initial=start, desc="pairs", unit="pair", disable=silent) as bar:
         for rows in writer.free():
             writer.write(rows, *numbered.pairs(maker, rows))
-            bar.update(writer.num_written() - bar.n)
+            if not silent:  # it reads the whole folder
+                bar.update(writer.num_written() - bar.n)
     writer.finish()
     return folder
 
@@ -49,7 +50,7 @@ def teacher_references(config: Config, scoring: Scoring, teacher: Teacher) -> Re
     """The teacher's scores, also as the student samples; kept under its key, the metric's and the sampler's."""
     guidance, storage = config["teacher"]["guidance"], config["teacher"].get("dtype")
     about = (teacher.key, conditioner_of(config["teacher"]), guidance, storage, scoring.data.fingerprint())
-    key = key_of(*about, config["metric"], config["sampler"])
+    key = key_of(*about, config["teacher"].get("autoencoder"), config["metric"], config["sampler"])
     return kept(config, key, partial(scoring.teacher_references, teacher.denoiser, guidance))
 
 

@@ -81,6 +81,7 @@ def sha256(path: Path) -> str:
 def discard(folder: Path) -> None:
     """Remove a folder, of which nobody sees a part meanwhile; one that is not there is removed already."""
     gone = folder.with_name(f".{folder.name}.gone{os.getpid()}")
+    shutil.rmtree(gone, ignore_errors=True)  # of a process that was killed here
     with suppress(FileNotFoundError):
         folder.rename(gone)
         shutil.rmtree(gone)

@@ -118,9 +118,10 @@ def build_module(
 
 
 def load_critic(critic: Critic, path: Path) -> None:
-    """Fill a critic from a file; one that was trained without a GAN has no head, and the head then stays fresh."""
-    has_head = any(name.startswith("head.") for name in names_in(path))
-    load_weights(critic if has_head else Critic(critic.denoiser, None), path)
+    """Fill a critic from a file; a head, and vectors of rungs, stay fresh where the file has none."""
+    parts = {name.partition(".")[0] for name in names_in(path)}
+    head, rung_vectors = (getattr(critic, part) if part in parts else None for part in ("head", "rung_vectors"))
+    load_weights(Critic(critic.denoiser, head, rung_vectors=rung_vectors), path)
 
 
 def begin(module: DMD, teacher: Teacher, config: Config) -> None:

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
@@ -54,6 +54,8 @@ class Shards(Replicas):
         if module.critic.head is not None:
             shard(module.critic.head, [], mesh=mesh)
         module.to(self.root_device)
+        for buffer in module.buffers():  # rank 0 may have read a file
+            distributed.broadcast(buffer, 0)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Read the weights on rank 0, whose they are until they are cut."""

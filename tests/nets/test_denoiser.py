@@ -328,3 +328,11 @@ def test_a_critic_that_is_told_the_rung_starts_as_it_was_and_learns_each_by_itse
         sum((x0(rung) - target).square().mean() for rung, target in ((0, 1.0), (1, -1.0))).backward()
         optimizer.step()
     assert (x0(0).mean() - 1).abs() < 0.2 and (x0(1).mean() + 1).abs() < 0.2
+
+
+def test_a_layer_that_does_not_embed_the_time_takes_no_vectors_of_rungs():
+    cond = ClassLabels(10)(torch.tensor([0]))
+    for layer in ("enc.8x8_conv", "enc"):
+        with pytest.raises(ValueError, match=f"rung_layer={layer} must run once a pass and give"):
+            rung_vectors_on(unet(), layer, 4, (1, 8, 8), cond)
+    assert rung_vectors_on(unet(), "map_layer0", 4, (1, 8, 8), cond).vectors.shape == (4, 64)

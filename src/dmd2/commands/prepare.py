@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-import torch
 from omegaconf import DictConfig, OmegaConf
 
 from dmd2.config import check_options, config_folder
@@ -27,5 +26,5 @@ def main(options: DictConfig) -> None:
     """Follow the recipe, and print its report."""
     check_options(options, "prepare")
     recipe: Any = OmegaConf.to_container(options, resolve=True)
-    with together(torch.cuda.is_available()):
+    with together(on_gpu=False):  # ranks share files, and no tensors
         print("\n".join(build(recipe["recipe"])(Path(options.source), Path(options.out))))

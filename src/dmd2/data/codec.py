@@ -1,5 +1,6 @@
 """What data of latents asks of an autoencoder; this package knows none itself, a configuration brings it."""
 
+import os
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -40,7 +41,8 @@ class Encoded:
 
     def __init__(self, codec: Codec) -> None:
         self.codec, self.shape = codec, codec.shape
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        own = int(os.environ.get("LOCAL_RANK", 0)) % max(torch.cuda.device_count(), 1)
+        self.device = torch.device("cuda", own) if torch.cuda.is_available() else torch.device("cpu")
 
     def about(self) -> dict[str, Any]:
         return {"autoencoder": self.codec.identity()}

@@ -81,9 +81,9 @@ class PairWriter:
 
     def finish(self) -> None:
         """Say that all pairs are there, where nobody has."""
-        assert self.num_written() == self._about["num_pairs"]
         with alone(self.path):
             if not self._is_finished():
+                assert self._progress is not None and self._progress.is_complete()
                 self._say(finished=True)
             discard(self.path / "progress")
 

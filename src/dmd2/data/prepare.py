@@ -78,7 +78,7 @@ def prepare(
     unfinished = folder.with_name(f"{folder.name}.partial")
     arrays, kept = unfinished / "arrays", kept or Pixels(decoder)
     about = {"source": identity(source), "decoder": asdict(decoder), **kept.about()}
-    plan, num_files = key_of(FORMAT, about, asdict(layout)), len(layout.train) + len(layout.test)
+    plan, num_files = key_of(FORMAT, about, asdict(layout), broken), len(layout.train) + len(layout.test)
     with alone(folder):
         if is_prepared(folder):
             return discard(unfinished)
@@ -123,7 +123,8 @@ def _decode(
                     x = kept(np.stack(list(rows.values())), list(rows))
                     write_rows(folder / f"{split}.npy", list(rows), x)
             progress.record(block, found)
-            bar.update(progress.num_done() - bar.n)
+            if not bar.disable:  # it reads the whole folder
+                bar.update(progress.num_done() - bar.n)
 
 
 def _images(

@@ -55,6 +55,10 @@ class Progress:
         """What was found in the blocks that are done, in their order."""
         return [read_json(self._record(rows)) for rows in self._done()]
 
+    def is_complete(self) -> bool:
+        """Whether all is done; asked inside `dmd2.files.alone`, where nobody discards the folder meanwhile."""
+        return not self._missing()
+
     def num_done(self) -> int:
         """How many rows are done; all of them, where another process has ended it."""
         with suppress(FileNotFoundError):

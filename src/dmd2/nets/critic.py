@@ -85,13 +85,15 @@ def rung_vectors_on(
     denoiser: Denoiser, layer: str, num_rungs: int, shape: tuple[int, ...], cond: Cond
 ) -> RungVectors:
     """Vectors on the layer of this name, their width from a dry run of `denoiser` on one sample of `shape`."""
-    widths: list[int] = []
+    outputs: list[object] = []
     target = denoiser.layer(layer)
-    hook = target.register_forward_hook(lambda _module, _args, output: widths.append(output.shape[-1]))
+    hook = target.register_forward_hook(lambda _module, _args, output: outputs.append(output))
     with torch.no_grad():
         denoiser(torch.zeros(1, *shape), torch.ones(1), cond)
     hook.remove()
-    return RungVectors(target, num_rungs, widths[0])
+    if len(outputs) != 1 or not isinstance(outputs[0], Tensor) or outputs[0].ndim != 2:
+        raise ValueError(f"rung_layer={layer} must run once a pass and give [B, E]: name one that embeds the time")
+    return RungVectors(target, num_rungs, outputs[0].shape[1])
 
 
 class Critic(nn.Module):

@@ -112,7 +112,7 @@ class Denoiser(nn.Module):
         hooks: list[RemovableHandle] = []
         for tap in self.taps:
             keep = lambda _module, _args, output, tap=tap: caught.__setitem__(tap, output)  # noqa: E731
-            hooks.append(self.layer(tap).register_forward_hook(keep))
+            hooks.append(self.model.get_submodule(tap).register_forward_hook(keep))
         try:
             yield features
             if beyond := [tap for tap in self.taps if tap not in caught]:
