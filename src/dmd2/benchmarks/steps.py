@@ -13,7 +13,7 @@ from dmd2.students import load_student
 def steps(source: Path | None) -> list[str]:
     """A table of the run's own metrics for its first average, a row a step.
 
-    A critic that is not told the step sees the samples of all steps as one mixture, and that is what it matches: where
+    To a critic that is not told the step the samples of all steps are one mixture, and that is what is matched. Where
     "together" scores better than each step, the last one pays for the first.
 
     source  A run's directory.
