@@ -22,10 +22,15 @@ from dmd2.sweep import each
 @answered
 def main(composed: DictConfig) -> None:
     """Make sure that the pairs exist."""
-    each(composed, lambda config: on_devices(config, work))
+    each(composed, work)
 
 
 def work(config: Config) -> None:
+    """Make them in as many processes as the trainer takes; a Slurm job's processes come here, too."""
+    on_devices(config, make)
+
+
+def make(config: Config) -> None:
     """Make those that are not there yet, alone or as one of the ranks."""
     processes(config)
     if config["pairs"] is None:

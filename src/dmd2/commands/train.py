@@ -24,9 +24,14 @@ from dmd2.sweep import each
 @answered
 def main(composed: DictConfig) -> None:
     """One run of a composed config, by all devices of its trainer; Hydra calls this once a job."""
-    each(composed, lambda config: on_devices(config, work))
+    each(composed, work)
 
 
 def work(config: Config) -> None:
+    """The run, in as many processes as its trainer takes; a Slurm job's processes come here, too."""
+    on_devices(config, train)
+
+
+def train(config: Config) -> None:
     """Train, alone or as one of the ranks."""
     Run(config).start()
