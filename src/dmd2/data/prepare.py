@@ -78,7 +78,7 @@ def prepare(
     unfinished = folder.with_name(f"{folder.name}.partial")
     arrays, kept = unfinished / "arrays", kept or Pixels(decoder)
     about = {"source": identity(source), "decoder": asdict(decoder), **kept.about()}
-    plan, num_files = key_of(FORMAT, about, asdict(layout), broken), len(layout.train) + len(layout.test)
+    plan, num_files = key_of(FORMAT, about, asdict(layout)), len(layout.train) + len(layout.test)
     with alone(folder):
         if is_prepared(folder):
             return discard(unfinished)
