@@ -29,9 +29,7 @@ def write_rows(path: Path, rows: Sequence[int], x: np.ndarray) -> None:
     with naming(path), path.open("r+b") as file:
         for row, value in zip(rows, x, strict=True):
             data, at = value.tobytes(), array.offset + row * value.nbytes
-            while (
-                data
-            ):  # where the disk is full less than all is written, and an error raised by the next attempt only
+            while data:  # a full disk takes a part, and refuses the rest when that is tried
                 num = os.pwrite(file.fileno(), data, at)
                 data, at = data[num:], at + num
         os.fsync(file.fileno())

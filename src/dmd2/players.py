@@ -87,12 +87,14 @@ def build_module(
     else:
         generator, fake = (player_on(teacher.denoiser, config, player) for player in players)
     head = rung_vectors = None
-    cond = teacher.conditioner(torch.zeros(1, dtype=torch.long))
+    first = torch.zeros(1, dtype=torch.long)
     if "head" in objective.needs:
         with seeded(config["seed"], "head"):
-            head = head_on(teacher.denoiser, build(config["teacher"]["head"]), data.shape, cond)
-    if config["rung_layer"] is not None:
-        rung_vectors = rung_vectors_on(fake, config["rung_layer"], len(sampler.times), data.shape, cond)
+            level = build(config["teacher"]["head"])
+            head = head_on(teacher.denoiser, level, data.shape, teacher.conditioner(first))
+    if (layer := config["rung_layer"]) is not None:
+        cond = teacher.conditioner(first)
+        rung_vectors = rung_vectors_on(fake, layer, len(sampler.times), data.shape, cond)
     optimizer = build(config["optimizer"])
     module = DMD(
         Models(teacher.denoiser, Critic(fake, head, config["head_reads"], rung_vectors), teacher.conditioner),

@@ -151,7 +151,9 @@ def train_teacher(config: Config, teacher: Teacher) -> Denoiser:
     """The same network, trained from data by `teacher.pretrain`."""
     section = config["teacher"]["pretrain"]
     network = copy.deepcopy(teacher.denoiser).requires_grad_(True)
-    conditioner = build(config["teacher"]["conditioner"])  # which drops to its twin: guidance alone has a negative
+    conditioner = teacher.conditioner
+    if config["teacher"].get("negative") is not None:  # for guidance alone: conditions are dropped to the plain twin
+        conditioner = build(config["teacher"]["conditioner"])
     module: Pretrain = build(section["module"], denoiser=network, conditioner=conditioner)
     bar = Progress("teacher", section["max_iterations"], {"pretrain/loss": "loss"})
     interrupt = Interrupt()
