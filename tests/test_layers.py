@@ -29,7 +29,7 @@ FLOORS = (
     },
     {"losses.functional", "losses.weighting", "losses.distances", "metrics", "data", "autoencoder"},
     {"nets", "text"},
-    {"sampling", "losses"},
+    {"sampling", "solvers", "losses"},
     {"generation", "guarded", "checkpoints", "sums", "real_images"},
     {"module", "pretrain"},
     {"scoring", "sharding", "pictures", "config"},

@@ -29,7 +29,7 @@ from dmd2.nets.critic import Critic, VectorHead, head_on
 from dmd2.nets.denoiser import EDM, Denoiser
 from dmd2.nets.toy import MLP
 from dmd2.randomness import seeded
-from dmd2.sampling import FewStepSampler
+from dmd2.sampling import FewStepSampler, NoisedReal
 from dmd2.schedules import Karras, UniformRows
 from passes import Passes
 
@@ -69,6 +69,7 @@ def module(
     kind: type[DMD] = DMD,
     lr_factor: Callable[[int], float] = lambda _: 1.0,
     conditioner: nn.Module | None = None,
+    sampler: type[FewStepSampler] = FewStepSampler,
     **options: Any,
 ) -> DMD:
     models, generator = networks(conditioner or Unconditional())
@@ -82,7 +83,7 @@ def module(
         "max_faults": 0,
         "seed": 0,
     } | options
-    return kind(models, generator, loss or objective(), FewStepSampler(times), optimizers, lr_factor, (2,), **options)
+    return kind(models, generator, loss or objective(), sampler(times), optimizers, lr_factor, (2,), **options)
 
 
 def toy(kind: type[Toy2D] = Toy2D, batch_size: int = 16) -> Toy2D:
@@ -501,3 +502,19 @@ def test_labels_are_drawn_uniformly_whatever_the_data_s_are():
     start = drawn.values[0]
     assert (start.cond["label"].sum(0) - 1000).abs().max() < 110  # four standard deviations
     assert start.real_cond["label"].sum(0).tolist() == [0, 3000, 0]
+
+
+def test_noised_real_samples_come_with_their_own_labels_and_a_critic_that_judges_none():
+    """Also where no term of the loss reads real samples."""
+    batch = {"real": torch.full((16, 2), 5.0), "label": torch.ones(16, dtype=torch.long)}
+    starts = Record(lambda m: m.start(batch, 0))
+    edm = Denoising(partial(weighting.edm, sigma_data=1.0), view="c")
+    views = {"g": UniformRows(0.02, 0.98), "c": UniformRows()}
+    loss = Objective(views, {"dm": DistributionMatching(view="g")}, {"denoising": edm})
+    fit(module(loss, FOUR, sampler=NoisedReal, conditioner=ClassLabels(3)), 12, starts)
+    assert {start.rung for start in starts.values} == {0, 1, 2, 3}
+    for start in starts.values:
+        sigma = Karras().alpha_sigma(start.t)[1][:, None]
+        expected = 5 * (start.rung > 0) + sigma * start.draws.normal(f"noise{start.rung}", (16, 2))
+        torch.testing.assert_close(start.x_t, expected)
+        assert start.cond["label"].argmax(1).tolist() == [1] * 16

@@ -12,8 +12,9 @@ from dmd2.conditioning import ClassLabels, Cond
 from dmd2.generation import Numbered, StudentMaker, TeacherMaker
 from dmd2.nets.denoiser import EDM, Denoiser, guided
 from dmd2.nets.toy import MLP, GaussianMixture
-from dmd2.sampling import FewStepSampler, Heun
+from dmd2.sampling import FewStepSampler, NoisedReal
 from dmd2.schedules import VP, Flow, Karras, NoiseSchedule
+from dmd2.solvers import Heun
 
 SCHEDULES = {
     "karras": Karras(),
@@ -81,7 +82,7 @@ def test_training_input_is_what_inference_passes_bit_by_bit(generator, rung):
     passed = calls(generator)
     sampler.sample(generator, noises(4), cond)
     assert len(passed) == 4
-    x_t, t = sampler.training_input(generator, noises(4)[: rung + 1], cond, rung)
+    x_t, t = sampler.training_input(generator, noises(4)[: rung + 1], cond, rung, None)
     assert torch.equal(x_t, passed[rung][0]) and torch.equal(t, passed[rung][1])
     assert t.tolist() == [FOUR[rung]] * 8
 
@@ -98,17 +99,32 @@ def test_sampling_is_denoise_and_renoise(generator):
     assert torch.equal(FewStepSampler(FOUR).sample(generator, n, cond), x0)
 
 
-def test_training_inputs_come_from_noise_alone(generator):
-    """Nothing but the noises and the condition goes in, so no real data can."""
-    assert list(inspect.signature(FewStepSampler.training_input).parameters) == [
-        "self", "generator", "noise", "cond", "rung"
-    ]  # fmt: skip
+@pytest.mark.parametrize("rung", range(4))
+def test_training_inputs_come_from_noise_alone(generator, rung):
+    """Nothing but the noises and the condition enters the walk, and real samples change nothing."""
+    assert list(inspect.signature(FewStepSampler.walk).parameters) == ["self", "generator", "noise", "cond", "rung"]
+    sampler, n, cond = FewStepSampler(FOUR), noises(4)[: rung + 1], ClassLabels(3)(torch.arange(8) % 3)
+    found = sampler.training_input(generator, n, cond, rung, torch.full((8, 2), math.nan))
+    torch.testing.assert_close(found, sampler.walk(generator, n, cond, rung), rtol=0, atol=0)
+    assert not sampler.needs
+
+
+@pytest.mark.parametrize("rung", range(4))
+def test_the_named_alternative_trains_on_noised_real_samples_and_samples_as_ever(generator, rung):
+    sampler, n, cond = NoisedReal(FOUR), noises(4)[: rung + 1], ClassLabels(3)(torch.arange(8) % 3)
+    passed, real = calls(generator), torch.rand(8, 2)
+    x_t, t = sampler.training_input(generator, n, cond, rung, real)
+    assert not passed and t.tolist() == [FOUR[rung]] * 8 and sampler.needs == {"real"}
+    expected = generator.schedule.add_noise(real, n[rung], t) if rung else 80 * n[0]
+    assert torch.equal(x_t, expected)
+    whole = [s.sample(generator, noises(4), cond) for s in (sampler, FewStepSampler(FOUR))]
+    assert torch.equal(*whole)
 
 
 def test_no_graph_through_the_walk(generator):
     cond, walk = ClassLabels(3)(torch.arange(8) % 3), calls(generator)
     n = [z.requires_grad_() for z in noises(4)]
-    x_t, t = FewStepSampler(FOUR).training_input(generator, n, cond, 3)
+    x_t, t = FewStepSampler(FOUR).training_input(generator, n, cond, 3, None)
     assert [recorded for *_, recorded in walk] == [False] * 3
     generator(x_t, t, cond).sum().backward()
     assert n[0].grad is None and n[3].grad is not None
@@ -126,7 +142,7 @@ def test_renoised_samples_have_the_noised_data_s_distribution(schedule):
     point = GaussianMixture(schedule, MEAN[None], torch.tensor([1e-6]), torch.ones(1))
     n = [torch.randn(20_000, 2, generator=torch.Generator().manual_seed(i)) for i in range(4)]
     for rung in range(1, 4):
-        x_t, t = FewStepSampler(FOUR).training_input(point, n[: rung + 1], {}, rung)
+        x_t, t = FewStepSampler(FOUR).training_input(point, n[: rung + 1], {}, rung, None)
         alpha, sigma = (float(c[0]) for c in schedule.alpha_sigma(t))
         assert ((x_t.mean(0) - alpha * MEAN) / sigma).abs().max() < 0.03
         assert x_t.std(0).div(sigma).sub(1).abs().max() < 0.03

@@ -131,6 +131,16 @@ def test_a_teacher_is_refused_that_predicts_something_else(folder: Path):
         teacher(*shrunken("sd15"), "teacher.source=v")
 
 
+def test_a_sampler_that_noises_real_samples_is_refused_where_there_are_none(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    save_pipeline(folder / "sd")
+    with pytest.raises(SystemExit):
+        dmd2("train", *PROMPTS, *shrunken("sd15"), "teacher.source=sd", "sampler=four_step_real")
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "trains on real samples" in line and "gives only label" in line and "sampler=four_step," in line
+
+
 def test_latents_are_scored_and_shown_as_images(folder: Path):
     save_pipeline(folder / "sd")
     (folder / "images").mkdir()

@@ -39,6 +39,8 @@ class EMA(nn.Module):
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Move every average towards the model's weights."""
+        if not self.decays:
+            return
         moved = [p.requires_grad for p in model.parameters()]
         weights = [p.detach().float() for p in compress(model.parameters(), moved)]
         for decay, mean in zip(self.decays.values(), self.models, strict=True):

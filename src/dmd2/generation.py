@@ -9,7 +9,8 @@ from torch import Tensor
 from dmd2.conditioning import Conditioner
 from dmd2.nets.denoiser import Denoiser, guided
 from dmd2.randomness import generator, normal_rows
-from dmd2.sampling import FewStepSampler, Solver
+from dmd2.sampling import FewStepSampler
+from dmd2.solvers import Solver
 
 
 @dataclass(frozen=True)

@@ -110,19 +110,20 @@ class DMD(GuardedModule):
             self.report(self.logs)
 
     def start(self, batch: dict[str, Tensor], index: int) -> Round:
-        """Draw labels and noise, and walk to the generator's input (backward simulation)."""
+        """Draw labels and noise, and make the generator's input: by backward simulation, or of real samples."""
         shard = self.global_rank * self.accumulate + index
         draws = Draws(self.seed, self.iteration, shard, self.trainer.world_size * self.accumulate, self.device)
         conditioner, num = self.models.conditioner, len(batch["label"])
-        cond = conditioner(draws.integers("label", 0, max(conditioner.num_classes, 1), num))
+        real, real_cond, pair_image = None, Cond(), None
+        if "real" in self.objective.needs | self.sampler.needs:
+            real, real_cond = batch["real"], conditioner(batch["label"])
+        labels = draws.integers("label", 0, max(conditioner.num_classes, 1), num)
+        cond = real_cond if "real" in self.sampler.needs else conditioner(labels)
         rung = draws.rung(len(self.sampler.times))
         noise = [draws.normal(f"noise{i}", (num, *self.shape)) for i in range(rung + 1)]
-        x_t, t = self.sampler.training_input(self.generator, noise, cond, rung)
-        real, real_cond, pair_image = None, Cond(), None
-        if "real" in self.objective.needs:
-            real, real_cond = batch["real"], conditioner(batch["label"])
+        x_t, t = self.sampler.training_input(self.generator, noise, cond, rung, real)
         if "pairs" in self.objective.needs and self.is_generator_turn:
-            stored, first = self.sampler.training_input(self.generator, [batch["pair_noise"]], {}, 0)
+            stored, first = self.sampler.walk(self.generator, [batch["pair_noise"]], {}, 0)
             x_t, t = torch.cat([x_t, stored]), torch.cat([t, first])
             cond, pair_image = join(cond, conditioner(batch["pair_label"])), batch["pair_image"]
         return Round(draws, num, rung, x_t, t, cond, real, real_cond, pair_image)
@@ -183,10 +184,9 @@ class DMD(GuardedModule):
 
     def setup(self, stage: str) -> None:
         """Move what Lightning does not know, before any callback wants to score it."""
-        device = self.trainer.strategy.root_device
         for part in (self.models.teacher, self.models.conditioner, *self.objective.generator.values()):
             if isinstance(part, nn.Module):
-                part.to(device)
+                part.to(self.trainer.strategy.root_device)
 
 
 PLAYERS = ("critic", "generator")

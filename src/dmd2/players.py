@@ -21,14 +21,19 @@ from dmd2.sampling import FewStepSampler
 from dmd2.weights.store import load_weights, names_in
 
 
-def check_objective(objective: Objective, config: Config, data: DataModule) -> None:
-    """Raise ValueError where a loss term needs what there is not."""
+def check_objective(objective: Objective, sampler: FewStepSampler, config: Config, data: DataModule) -> None:
+    """Raise ValueError where a loss term or the sampler needs what there is not."""
     provided = data.provides() | ({"pairs"} if config["pairs"] is not None else set())
     if missing := objective.needs - provided - {"head"}:
         name = min(missing)
         raise ValueError(
             f"a loss term needs {name}, and the data gives only {', '.join(sorted(provided))}; type "
             + ("experiment=digits_dmd, whose file shows how" if name == "pairs" else "loss=no_gan")
+        )
+    if missing := sampler.needs - provided:
+        raise ValueError(
+            f"the sampler trains on {min(missing)} samples, and the data gives only {', '.join(sorted(provided))}; "
+            "type sampler=four_step, which makes its inputs itself"
         )
     if config["pairs"] is not None and "pairs" not in objective.needs:
         raise ValueError("pairs would be made, and no loss term reads them; type pairs=null, or loss=dmd")

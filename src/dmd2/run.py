@@ -138,7 +138,7 @@ class Run:
         starting_files(config)
         objective = build(config["loss"])  # LPIPS says what it lacks before data is decoded
         data, sampler = build_data(config["data"]), build(config["sampler"])
-        check_objective(objective, config, data)
+        check_objective(objective, sampler, config, data)
         teacher = build_teacher(config, data)
         self.scoring.attach(data, teacher.conditioner, sampler)
         return data, teacher, build_module(config, objective, sampler, teacher, data)

@@ -13,8 +13,9 @@ from dmd2.data.split import Split
 from dmd2.generation import Maker, Numbered, NumberedAtRandom, StudentMaker, TeacherMaker
 from dmd2.metrics.suite import Batches, Suite, blocks
 from dmd2.nets.denoiser import Denoiser
-from dmd2.sampling import FewStepSampler, Heun, Solver
+from dmd2.sampling import FewStepSampler
 from dmd2.sizes import Sizes
+from dmd2.solvers import Heun, Solver
 from dmd2.sums import Sums
 
 Scores = dict[str, float]

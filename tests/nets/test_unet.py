@@ -16,8 +16,9 @@ from dmd2.nets.critic import ConvHead
 from dmd2.nets.denoiser import guided
 from dmd2.nets.unet import UNet, UNetXL, from_configs
 from dmd2.runtime import build
-from dmd2.sampling import DDIM, FewStepSampler
+from dmd2.sampling import FewStepSampler
 from dmd2.schedules import VP
+from dmd2.solvers import DDIM
 from dmd2.weights.store import load_weights
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed: pip install dmd2[text]")
@@ -135,8 +136,7 @@ def test_features_are_the_middle_s_output_and_gradients_reach_both_ends():
     denoiser.model.mid_block.register_forward_hook(lambda _m, _a, output: caught.append(output))
     encoding = denoiser.encode(x_t.requires_grad_(), t, cond)
     assert encoding.features[0] is caught[0] and encoding.features[0].shape == (5, 16, 4, 4)
-    first, last = encoding.rows(slice(0, 2)), encoding.rows(slice(-3, None))
-    whole = torch.cat([denoiser.decode(first), denoiser.decode(last)])
+    whole = denoiser.decode(encoding)
     torch.testing.assert_close(whole, denoiser(x_t, t, cond))
     assert not denoiser.decode(encoding.detach()).requires_grad
     (gradient,) = torch.autograd.grad(encoding.features[0].sum(), x_t, retain_graph=True)
@@ -167,11 +167,31 @@ def test_checkpointed_gradients_are_the_same_in_eval_mode(autocast: bool):
     torch.testing.assert_close(*found, rtol=0, atol=0)
 
 
-def test_rows_that_nobody_decodes_give_no_gradient():
-    denoiser, (x_t, t, cond) = small(), inputs()
-    encoding = denoiser.encode(x_t.requires_grad_(), t, cond)
-    (gradient,) = torch.autograd.grad(denoiser.decode(encoding.rows(slice(3, None))).sum(), x_t)
-    assert gradient[:3].abs().max() == 0 and gradient[3:].abs().min() > 0
+@pytest.mark.parametrize("gradient_checkpointing", [False, True])
+def test_the_decoder_runs_for_the_rows_that_are_decoded_and_for_no_others(gradient_checkpointing: bool):
+    denoiser, (x_t, t, cond) = small().requires_grad_(True), inputs()
+    if gradient_checkpointing:
+        denoiser.model.enable_gradient_checkpointing()
+    weights, num_rows = [x_t.requires_grad_(), *denoiser.parameters()], []
+
+    def gradients(num_decoded: int | None) -> tuple[Tensor, ...]:
+        encoding = denoiser.encode(x_t, t, cond, num_decoded)
+        assert len(encoding.features[0]) == 5
+        losses = denoiser.decode(encoding)[-2:].square().sum(), encoding.features[0].square().sum()
+        return torch.autograd.grad(sum(losses), weights)
+
+    expected = gradients(None)
+    for layer in (denoiser.model.mid_block, *denoiser.model.up_blocks, denoiser.model.conv_out):
+        layer.register_forward_hook(lambda _m, _a, output: num_rows.append(len(output)))
+    torch.testing.assert_close(gradients(2), expected, rtol=1e-4, atol=1e-5)
+    assert num_rows == [5, 2, 2, 2]
+    denoiser(x_t, t, cond)
+    assert num_rows[4:] == [5, 5, 5, 5]  # no hook was left behind
+
+
+def test_a_tap_behind_the_middle_is_refused():
+    with pytest.raises(ValueError, match=r"the encoder ends before the layer 'up_blocks\.0'.*mid_block"):
+        UNet(small().model, VP.scaled_linear(**BETAS), "eps", ["mid_block", "up_blocks.0"])
 
 
 def test_sdxl_reads_pooled_text_and_sizes():

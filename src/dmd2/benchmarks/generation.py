@@ -7,8 +7,8 @@ import torch
 
 from dmd2.benchmarks.iteration import now
 from dmd2.generation import Maker, Numbered, TeacherMaker
-from dmd2.sampling import DDIM
 from dmd2.scoring import device_of
+from dmd2.solvers import DDIM
 from dmd2.students import load_student
 
 

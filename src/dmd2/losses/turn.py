@@ -70,13 +70,13 @@ class Turn:
         return self.view(name)
 
     def encoding(self, who: str, name: str) -> Encoding:
-        """The encoder's pass of "teacher" or "critic" over a view."""
+        """The encoder's pass of "teacher" or "critic" over a view; the decoder is for generated samples alone."""
         if (who, name) not in self._encodings:
             view = self.seen(who, name)
-            seen = view.x_t, view.t, view.cond
+            seen, num = (view.x_t, view.t, view.cond), len(self.x)
             models = self.models
             self._encodings[who, name] = (
-                models.teacher.encode(*seen) if who == "teacher" else models.critic.encode(*seen, self.rung)
+                models.teacher.encode(*seen, num) if who == "teacher" else models.critic.encode(*seen, self.rung, num)
             )
         return self._encodings[who, name]
 
@@ -183,5 +183,5 @@ class CriticTurn(Turn):
         return self.view(name).last(len(self.x))
 
     def critic_x0(self, name: str) -> Tensor:
-        """The fake score's clean data of the generated samples: the decoder runs for them alone."""
-        return self.models.critic.denoiser.decode(self.encoding("critic", name).rows(slice(-len(self.x), None)))
+        """The fake score's clean data of the generated samples."""
+        return self.models.critic.denoiser.decode(self.encoding("critic", name))

@@ -113,8 +113,8 @@ class Critic(nn.Module):
         super().__init__()
         self.denoiser, self.head, self.head_reads, self.rung_vectors = denoiser, head, head_reads, rung_vectors
 
-    def encode(self, x_t: Tensor, t: Tensor, cond: Cond, rung: int) -> Encoding:
+    def encode(self, x_t: Tensor, t: Tensor, cond: Cond, rung: int, num_decoded: int | None = None) -> Encoding:
         """The fake score's pass up to the features, over samples of one of the sampler's steps."""
         if self.rung_vectors is not None:
             self.rung_vectors.rung = rung
-        return self.denoiser.encode(x_t, t, cond)
+        return self.denoiser.encode(x_t, t, cond, num_decoded)

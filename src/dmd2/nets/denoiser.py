@@ -37,23 +37,30 @@ def to_x0(prediction: Prediction, output: Tensor, x_t: Tensor, alpha: Tensor, si
 
 @dataclass
 class Encoding:
-    """A pass that stopped after the encoder: what the head reads, and what the decoder needs to go on."""
+    """A pass that stopped after the encoder: features, for the head, and what the decoder needs to go on.
+
+    Features are of all rows; the rest is of those that are to be decoded.
+    """
 
     x_t: Tensor
     t: Tensor
     state: list[Tensor]
     features: list[Tensor]
 
-    def rows(self, rows: slice) -> "Encoding":
-        """The same for some of the samples."""
-        return Encoding(self.x_t[rows], self.t[rows], *([x[rows] for x in xs] for xs in self._lists()))
+    def last(self, num: int | None) -> "Encoding":
+        """The same where only the last `num` rows are to be decoded; None is all."""
+        x_t, t, *state = (last(x, num) for x in (self.x_t, self.t, *self.state))
+        return Encoding(x_t, t, state, self.features)
 
     def detach(self) -> "Encoding":
         """The same without its graph."""
-        return Encoding(self.x_t.detach(), self.t, *([x.detach() for x in xs] for xs in self._lists()))
+        state, features = ([x.detach() for x in xs] for xs in (self.state, self.features))
+        return Encoding(self.x_t.detach(), self.t, state, features)
 
-    def _lists(self) -> tuple[list[Tensor], list[Tensor]]:
-        return self.state, self.features
+
+def last(x: Tensor, num: int | None) -> Tensor:
+    """The last `num` rows of x [B, ...]; None is all of them."""
+    return x if num is None else x[len(x) - num :]
 
 
 class Denoiser(nn.Module):
@@ -72,12 +79,12 @@ class Denoiser(nn.Module):
         for tap in self.taps:
             self.layer(tap)
 
-    def encode(self, x_t: Tensor, t: Tensor, cond: Cond) -> Encoding:
-        """The pass up to where the last feature is known."""
+    def encode(self, x_t: Tensor, t: Tensor, cond: Cond, num_decoded: int | None = None) -> Encoding:
+        """The pass up to where the last feature is known; `decode` then gives the last `num_decoded` rows, or all."""
         raise NotImplementedError
 
     def decode(self, encoding: Encoding) -> Tensor:
-        """The rest of the pass: x0_hat, float32."""
+        """The rest of the pass: x0_hat, float32, of the rows to be decoded."""
         alpha, sigma = self.schedule.alpha_sigma(encoding.t)
         return to_x0(self.prediction, self.finish(encoding).float(), encoding.x_t, alpha, sigma)
 
@@ -138,12 +145,12 @@ class EDM(Denoiser):
             )
         self.sigma_data = sigma_data
 
-    def encode(self, x_t: Tensor, t: Tensor, cond: Cond) -> Encoding:
+    def encode(self, x_t: Tensor, t: Tensor, cond: Cond, num_decoded: int | None = None) -> Encoding:
         _, sigma = self.schedule.alpha_sigma(t)
         c_in = (sigma**2 + self.sigma_data**2).rsqrt()
         with self.catch() as features:
             state = self.model.encode(expand(c_in, x_t) * x_t, sigma.log() / 4, cond.get("label"))
-        return Encoding(x_t, t, state, features)
+        return Encoding(x_t, t, state, features).last(num_decoded)
 
     def finish(self, encoding: Encoding) -> Tensor:
         _, sigma = self.schedule.alpha_sigma(encoding.t)
@@ -167,10 +174,10 @@ class Direct(Denoiser):
             raise ValueError(f"prediction must be x0, eps, v or flow, got {prediction!r}")
         self.prediction = prediction
 
-    def encode(self, x_t: Tensor, t: Tensor, cond: Cond) -> Encoding:
+    def encode(self, x_t: Tensor, t: Tensor, cond: Cond, num_decoded: int | None = None) -> Encoding:
         with self.catch() as features:
             state = self.model.encode(x_t, 1000 * t, cond.get("label"))
-        return Encoding(x_t, t, state, features)
+        return Encoding(x_t, t, state, features).last(num_decoded)
 
     def finish(self, encoding: Encoding) -> Tensor:
         return self.model.decode(encoding.state)

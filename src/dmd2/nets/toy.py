@@ -83,8 +83,8 @@ class GaussianMixture(Denoiser):
         self.register_buffer("stds", stds)  # [K]
         self.register_buffer("weights", weights)  # [K]
 
-    def encode(self, x_t: Tensor, t: Tensor, cond: Cond) -> Encoding:
-        return Encoding(x_t, t, [], [])
+    def encode(self, x_t: Tensor, t: Tensor, cond: Cond, num_decoded: int | None = None) -> Encoding:
+        return Encoding(x_t, t, [], []).last(num_decoded)
 
     def finish(self, encoding: Encoding) -> Tensor:
         x_t = encoding.x_t.flatten(1)

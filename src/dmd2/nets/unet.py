@@ -1,18 +1,25 @@
 """Text-conditioned U-Nets of diffusers as denoisers: Stable Diffusion's families, and small ones made from a config.
 
-A pass is not cut in two: `encode` runs all of it and keeps the output, while forward hooks catch the features. Where
-the head reads them, real samples and recorded graphs so pay for the decoder as well; nothing else changes.
+A pass is not cut in two: `encode` runs all of it and keeps the output. Hooks catch the features, and take the rows
+that nobody will decode out of what enters the up blocks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from dmd2.conditioning import Cond
-from dmd2.nets.denoiser import Denoiser, Encoding, Prediction
+from dmd2.nets.denoiser import Denoiser, Encoding, Prediction, last
 from dmd2.pipelines import PREDICTIONS, file_of
 from dmd2.schedules import VP, NoiseSchedule
+
+DECODER = ("up_blocks.", "conv_norm_out", "conv_act", "conv_out")
+"""Where the names of the decoder's layers begin."""
 
 
 class UNet(Denoiser):
@@ -28,19 +35,40 @@ class UNet(Denoiser):
         super().__init__(model, schedule, taps)
         if prediction not in ("x0", "eps", "v", "flow"):
             raise ValueError(f"prediction must be x0, eps, v or flow, got {prediction!r}")
+        if beyond := [tap for tap in self.taps if tap.startswith(DECODER)]:
+            raise ValueError(f"the encoder ends before the layer {beyond[0]!r}; tap one of its own, e.g. mid_block")
         self.prediction = prediction
         if gradient_checkpointing:
             model.enable_gradient_checkpointing()
 
     def arguments(self, cond: Cond) -> dict[str, Any]:
         """The network's own names for a condition."""
-        return {"encoder_hidden_states": cond["text"].to(self.model.dtype)}
+        return {"encoder_hidden_states": cond["text"].to(self.dtype)}
 
-    def encode(self, x_t: Tensor, t: Tensor, cond: Cond) -> Encoding:
+    @property
+    def dtype(self) -> torch.dtype:
+        """The weights'. diffusers' own property walks over all modules, twice a pass: a millisecond each."""
+        return next(self.model.parameters()).dtype
+
+    def encode(self, x_t: Tensor, t: Tensor, cond: Cond, num_decoded: int | None = None) -> Encoding:
         row = self.schedule.row_of_time(t)
-        with self.catch() as features:
-            (output,) = self.model(x_t.to(self.model.dtype), row, **self.arguments(cond), return_dict=False)
-        return Encoding(x_t, t, [output], features)
+        with self.catch() as features, self.narrowed(num_decoded):
+            (output,) = self.model(x_t.to(self.dtype), row, **self.arguments(cond), return_dict=False)
+        return Encoding(x_t, t, [output], features).last(num_decoded)
+
+    @contextmanager
+    def narrowed(self, num: int | None) -> Iterator[None]:
+        """A block in which the decoder sees the last `num` rows alone; None is all."""
+
+        def narrow(_module: nn.Module, *entering: Any) -> Any:
+            return tree_map_only(Tensor, partial(last, num=num), entering)
+
+        hooks = [block.register_forward_pre_hook(narrow, with_kwargs=True) for block in self.model.up_blocks]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def finish(self, encoding: Encoding) -> Tensor:
         return encoding.state[0]
@@ -50,7 +78,7 @@ class UNetXL(UNet):
     """SDXL's: it also reads pooled text, cond["pooled"] [B, P], and sizes and crops, cond["time_ids"] [B, 6]."""
 
     def arguments(self, cond: Cond) -> dict[str, Any]:
-        added = {"text_embeds": cond["pooled"].to(self.model.dtype), "time_ids": cond["time_ids"]}
+        added = {"text_embeds": cond["pooled"].to(self.dtype), "time_ids": cond["time_ids"]}
         return super().arguments(cond) | {"added_cond_kwargs": added}
 
 
