@@ -141,6 +141,27 @@ def test_a_sampler_that_noises_real_samples_is_refused_where_there_are_none(
     assert "trains on real samples" in line and "gives only label" in line and "sampler=four_step," in line
 
 
+def test_sample_grids_may_be_decoded_by_a_tiny_vae(folder: Path, capsys: pytest.CaptureFixture[str]):
+    sd = save_pipeline(folder / "sd")
+    blocks = {f"{half}_block_out_channels": (8, 8) for half in ("encoder", "decoder")}
+    tiny = diffusers.AutoencoderTiny(**blocks, num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1))
+    for parameter in tiny.decoder.parameters():
+        torch.nn.init.zeros_(parameter)
+    tiny.save_pretrained(folder / "tiny")  # of any latents it makes one even picture
+    given = [*PROMPTS, *shrunken("sd15"), f"teacher.source={sd}"]
+    node = "callbacks.samples.autoencoder={{_target_:dmd2.autoencoder.TinyVAE,source:{},resolution:{},factor:2}}"
+    for source, resolution, words in (("gone", 16, "gone"), ("tiny", 32, "callbacks.samples.autoencoder=null")):
+        with pytest.raises(SystemExit):
+            dmd2("train", *given, node.format(source, resolution), "paths.run=refused")
+        assert words in capsys.readouterr().err.splitlines()[-1]
+    num_colours = []
+    for autoencoder in (node.format("tiny", 16), "callbacks.samples.autoencoder=null"):
+        dmd2("train", *given, autoencoder, f"paths.run=run{len(num_colours)}")
+        picture = Image.open(f"run{len(num_colours)}/samples/00000002.png").convert("RGB")
+        num_colours.append(len(picture.getcolors(picture.width * picture.height)))
+    assert num_colours[0] * 4 < num_colours[1], num_colours  # the title has some greys
+
+
 def test_latents_are_scored_and_shown_as_images(folder: Path):
     save_pipeline(folder / "sd")
     (folder / "images").mkdir()

@@ -7,8 +7,9 @@ import torch
 
 from dmd2.conditioning import drop
 from dmd2.data.captions import filled
+from dmd2.text import clip
 from dmd2.text.clip import CLIP, CLIPPair
-from dmd2.text.prompts import CachedPrompts, Prompts
+from dmd2.text.prompts import CachedPrompts, Prompts, prompts
 from dmd2.text.tiny import tiny_clip
 from dmd2.weights.store import read_tensors, save_tensors
 
@@ -32,7 +33,7 @@ def pair() -> CLIPPair:
 
 def test_known_words_are_one_token_each_and_captions_are_padded():
     tokens = tiny().tokens(CAPTIONS)
-    assert tokens.shape == (8, 1, 8) and tokens.dtype == torch.int64
+    assert tokens.shape == (8, 1, 8) and tokens.dtype == torch.int32
     assert tokens[:, 0, 0].tolist() == [0] * 8 and (tokens[:, 0, 3:] == 1).all()  # start, two words, ends
     assert len({tuple(row) for row in tokens[:, 0, 1:3].tolist()}) == 8
     assert tokens[3, 0, 2] == tokens[7, 0, 2] != tokens[2, 0, 2]
@@ -118,6 +119,27 @@ def test_a_table_is_made_once_and_anew_for_other_captions_or_weights(tmp_path: P
     CachedPrompts(CAPTIONS[1:], tiny(), "empty", tmp_path)
     CachedPrompts(CAPTIONS, tiny(seed=1), "empty", tmp_path)
     assert len(list(tmp_path.glob("*.safetensors"))) == 3
+
+
+def test_a_cache_is_the_choice_of_a_table_and_a_metric_s_captions_are_encoded_as_they_come(tmp_path: Path):
+    online = prompts(CAPTIONS, tiny(), "empty", "seven")
+    cached = prompts(CAPTIONS, tiny(), "empty", "seven", tmp_path)
+    assert type(online) is Prompts and isinstance(cached, CachedPrompts)
+    others = ["two nine", "a one"]
+    found, expected = (conditioner.of(others) for conditioner in (cached, online))
+    torch.testing.assert_close(found(torch.arange(2)), expected(torch.arange(2)))
+    torch.testing.assert_close(found.null(found(torch.arange(2))), cached.null(cached(torch.arange(2))))
+
+
+@pytest.mark.parametrize("encoder", [tiny, pair])
+def test_a_long_table_is_tokenized_in_parts(encoder, monkeypatch: pytest.MonkeyPatch):
+    long = [*CAPTIONS, "seven " * 9, "one two", "two " * 20]
+    with pytest.warns(UserWarning, match=f"2 of {len(long)} captions are cut to 8 tokens"):
+        whole = encoder().tokens(long)
+    monkeypatch.setattr(clip, "AT_ONCE", 3)
+    with pytest.warns(UserWarning, match=f"2 of {len(long)} captions are cut to 8 tokens") as said:
+        parts = encoder().tokens(long)
+    assert len(said) == 1 and torch.equal(parts, whole)
 
 
 def test_no_captions_and_an_unknown_twin_are_refused():

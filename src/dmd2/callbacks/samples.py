@@ -6,7 +6,10 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.loggers import WandbLogger
+from torch import Tensor
 
+from dmd2.data import pixels
+from dmd2.data.codec import Codec
 from dmd2.module import DMD
 from dmd2.pictures import picture
 from dmd2.pieces import whole
@@ -14,18 +17,37 @@ from dmd2.scoring import Scoring
 
 
 class Samples(L.Callback):
-    """Every `every` iterations a picture of the first weights in `samples/`, and to wandb where it logs."""
+    """Every `every` iterations a picture of the first weights in `samples/`, and to wandb where it logs.
 
-    def __init__(self, every: int, num_samples: int) -> None:
+    `autoencoder` decodes latents for it, e.g. a tiny one; None is the data's own, which scores always take.
+    """
+
+    def __init__(self, every: int, num_samples: int, autoencoder: Codec | None = None) -> None:
         if min(every, num_samples) < 1:
             raise ValueError(
                 f"callbacks.samples wants every and num_samples of at least 1, got {every}, {num_samples}"
             )
-        self.every, self.num_samples = every, num_samples
+        self.every, self.num_samples, self.autoencoder = every, num_samples, autoencoder
+        if autoencoder is not None:
+            autoencoder.require()
 
     def attach(self, scoring: Scoring, folder: Path) -> None:
-        """Take what makes numbered samples, and where pictures go."""
+        """Take what makes numbered samples, and where pictures go.
+
+        Raises ValueError where `autoencoder` decodes other samples than the data's.
+        """
         self.scoring, self.folder = scoring, folder
+        if self.autoencoder is not None and self.autoencoder.shape != scoring.data.shape:
+            raise ValueError(
+                f"callbacks.samples.autoencoder decodes samples of {self.autoencoder.shape}, and the data's are "
+                f"{scoring.data.shape}; type callbacks.samples.autoencoder=null"
+            )
+
+    def pixels_of(self, x0: Tensor) -> Tensor:
+        """Images uint8 [B, ...] of samples."""
+        if self.autoencoder is None:
+            return self.scoring.data.to_pixels(x0)
+        return pixels.to_pixels(self.autoencoder.decode(x0))
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -42,7 +64,7 @@ class Samples(L.Callback):
         if not trainer.is_global_zero:
             return
         path = self.folder / f"{trainer.global_step:08d}.png"
-        picture({f"{name}, iteration {trainer.global_step}": self.scoring.data.to_pixels(x0)}, path)
+        picture({f"{name}, iteration {trainer.global_step}": self.pixels_of(x0)}, path)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image("samples/grid", [str(path)], step=trainer.global_step)

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from dmd2.conditioning import Cond
 from dmd2.pipelines import dtype_of, file_of, variant_of
 
+AT_ONCE = 4096
+"""Captions tokenized together: tokenizers hold some 10 kB of each."""
+
 
 class CLIP(nn.Module):
     """One tokenizer and its `CLIPTextModel`: {"text": its last hidden state [B, L, D]}, as Stable Diffusion 1.5."""
@@ -23,13 +26,19 @@ class CLIP(nn.Module):
         self.tokenizers, self.models = (tokenizer,), nn.ModuleList([model])
 
     def tokens(self, captions: Sequence[str]) -> Tensor:
-        """int64 [N, K, L], a row a caption and tokenizer; longer captions are cut, and one warning counts them."""
-        length = self.tokenizers[0].model_max_length
-        uncut = self.tokenizers[0](list(captions), verbose=False).input_ids
-        if num_cut := sum(len(ids) > length for ids in uncut):
-            warnings.warn(f"{num_cut} of {len(captions)} captions are cut to {length} tokens", stacklevel=2)
+        """int32 [N, K, L], a row a caption and tokenizer; longer captions are cut, and one warning counts them."""
+        tokenizer, length = self.tokenizers[0], self.tokenizers[0].model_max_length
         fixed = {"padding": "max_length", "truncation": True, "max_length": length, "return_tensors": "pt"}
-        return torch.stack([tokenizer(list(captions), **fixed).input_ids for tokenizer in self.tokenizers], 1)
+        parts, num_cut = [], 0
+        for start in range(0, len(captions), AT_ONCE):
+            some = list(captions[start : start + AT_ONCE])
+            first, *others = (tokenizer(some, **fixed) for tokenizer in self.tokenizers)
+            full = [caption for caption, mask in zip(some, first.attention_mask, strict=True) if mask.all()]
+            num_cut += sum(len(ids) > length for ids in tokenizer(full, verbose=False).input_ids) if full else 0
+            parts.append(torch.stack([found.input_ids for found in (first, *others)], 1).int())
+        if num_cut:
+            warnings.warn(f"{num_cut} of {len(captions)} captions are cut to {length} tokens", stacklevel=2)
+        return torch.cat(parts)
 
     def forward(self, tokens: Tensor) -> Cond:
         return {"text": self.models[0](tokens[:, 0]).last_hidden_state.float()}

@@ -17,6 +17,15 @@ EMBEDDINGS = ("text", "pooled")
 Twin = Literal["empty", "zeros"]
 
 
+def prompts(
+    captions: Sequence[str], encoder: CLIP, twin: Twin, negative: str | None = None, cache: str | Path | None = None
+) -> "Prompts":
+    """`CachedPrompts` in the folder `cache` where one is named, else `Prompts`."""
+    if cache is None:
+        return Prompts(captions, encoder, twin, negative)
+    return CachedPrompts(captions, encoder, twin, cache, negative)
+
+
 class Prompts(Conditioner):
     """Encodes the captions that labels [B] name, in every pass.
 
@@ -56,10 +65,11 @@ class Prompts(Conditioner):
 
 
 class CachedPrompts(Prompts):
-    """Looks embeddings up in a table of all captions, made once and kept in the folder `cache`; no encoder stays.
+    """Looks embeddings up in a table of all captions, made once on the CPU and kept in the folder `cache`.
 
-    The file's name is a hash of tokens and weights. The table is held in memory, in float32: at Stable Diffusion's
-    77 x 768 a caption takes 237 kB, so hundreds of thousands of captions are for `Prompts`.
+    The file's name is a hash of tokens and weights. The table goes where the module goes, in float32: at Stable
+    Diffusion's 77 x 768 a caption takes 237 kB, so hundreds of thousands of captions are for `Prompts`. The encoder
+    stays on the host, for captions of a metric's own.
     """
 
     def __init__(
@@ -74,6 +84,7 @@ class CachedPrompts(Prompts):
         for key, value in table.items():
             self.keep(f"table_{key}", value)
         self.parts = tuple(table)
+        self.of_others = (self.encoder,)  # In a tuple the registry does not see it.
         del self.encoder
 
     def key(self) -> str:
@@ -88,4 +99,4 @@ class CachedPrompts(Prompts):
         return {key: self.get_buffer(f"table_{key}")[labels] for key in self.parts}
 
     def of(self, captions: Sequence[str]) -> Conditioner:
-        return Conditioner.of(self, captions)  # the encoder is gone
+        return Prompts(captions, self.of_others[0], self.twin, self.negative)
