@@ -53,6 +53,20 @@ def test_a_global_batch_wants_to_know_how_many_devices(devices: str) -> None:
         composed("experiment=imagenet64_dmd2", f"trainer.devices={devices}")
 
 
+@pytest.mark.parametrize("name", ["sd15_dmd", "sd15_dmd2", "sd15_dmd2_gan", "sdxl_ode_warmstart"])
+def test_activations_are_computed_again_where_the_authors_do_so(name: str) -> None:
+    assert composed(f"experiment={name}")["teacher"]["denoiser"]["gradient_checkpointing"] is True
+
+
+@pytest.mark.parametrize("name", ["sd15", "sd21", "sdxl", "pipeline"])
+def test_a_text_teacher_can_be_told_to_compute_activations_again(name: str) -> None:
+    chosen = [f"teacher={name}", "teacher.source=x", "data=prompts", "data.captions.source=x"]
+    for said in ("false", "true"):
+        asked = [f"teacher.denoiser.gradient_checkpointing={said}"] if said == "true" else []
+        node = composed(*chosen, *asked)["teacher"]["denoiser"]
+        assert node["gradient_checkpointing"] is (said == "true")
+
+
 def times(loss: str) -> dict[str, Any]:
     """The distribution of times of every term of a loss file."""
     node = composed(f"loss={loss}")["loss"]

@@ -83,7 +83,7 @@ class UNetXL(UNet):
 
 
 def from_configs(
-    source: str, kind: type[UNet] = UNet, taps: Sequence[str] = (), gradient_checkpointing: bool = False
+    source: str, taps: Sequence[str], gradient_checkpointing: bool, kind: type[UNet] = UNet
 ) -> UNet:
     """A pipeline's denoiser as its `unet/config.json` and `scheduler/scheduler_config.json` describe it, untrained.
 
