@@ -111,6 +111,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["compare", "runs=gone", "out=null"], ["gone"]),
         (["pairs"], ["pairs", "digits_dmd"]),
         (["prepare", "source=x", "out=y"], ["recipe", "imagenet64"]),
+        (["prepare", "recipe=pairs"], ["no recipe=pairs", "latents_sdxl", "type dmd2 pairs experiment=NAME"]),
         (["prepare", "recipe=imagenet64"], ["source=VALUE", "out=VALUE"]),
         (["prepare", "recipe=imagenet64", "source=gone", "out=y"], ["gone", "a folder, a zip"]),
         (["prepare", "recipe=imagenet64", "source=x", "out=y", "+recipe.brokn=skip"], ["did you mean broken?"]),
