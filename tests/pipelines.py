@@ -1,5 +1,6 @@
 """A pipeline of diffusers in small, with random weights, saved as published ones are; and overrides that fit it."""
 
+import json
 from pathlib import Path
 
 import torch
@@ -29,6 +30,16 @@ SHRUNKEN = [
 """Stable Diffusion at a size for tests: images of 16x16, latents of 4x8x8."""
 
 
+CLASSES = {
+    "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"],
+    "scheduler": ["diffusers", "DDIMScheduler"],
+    "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
+    "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+    "tokenizer_2": ["transformers", "CLIPTokenizer"],
+}  # fmt: skip
+UNWATCHED = {"safety_checker": [None, None], "feature_extractor": [None, None], "requires_safety_checker": False}
+
+
 def shrunken(name: str) -> list[str]:
     """Overrides of teacher `name`, "sd15" or "sdxl", that make it the saved pipeline's."""
     if name != "sdxl":
@@ -38,7 +49,7 @@ def shrunken(name: str) -> list[str]:
 
 
 def save_pipeline(folder: Path, name: str = "sd15", prediction: str = "epsilon") -> Path:
-    """Write a pipeline of the kind of "sd15" or "sdxl" to `folder`."""
+    """Write a pipeline of the kind of "sd15" or "sdxl" to `folder`, with all that `DiffusionPipeline` asks for."""
     from diffusers import DDIMScheduler, UNet2DConditionModel  # noqa: PLC0415
     from transformers import CLIPTextModelWithProjection  # noqa: PLC0415
 
@@ -57,6 +68,9 @@ def save_pipeline(folder: Path, name: str = "sd15", prediction: str = "epsilon")
         config.projection_dim = 6
         CLIPTextModelWithProjection(config).save_pretrained(folder / "text_encoder_2")
         text.tokenizers[0].save_pretrained(folder / "tokenizer_2")
+    kind = "StableDiffusionXLPipeline" if is_xl else "StableDiffusionPipeline"
+    index = {"_class_name": kind, **{part: CLASSES[part] for part in CLASSES if (folder / part).is_dir()}}
+    (folder / "model_index.json").write_text(json.dumps(index | ({} if is_xl else UNWATCHED)))
     return folder
 
 

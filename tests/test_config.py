@@ -53,6 +53,28 @@ def test_a_global_batch_wants_to_know_how_many_devices(devices: str) -> None:
         composed("experiment=imagenet64_dmd2", f"trainer.devices={devices}")
 
 
+@pytest.mark.parametrize("name", ["sd15_dmd", "sd15_dmd2", "sd15_dmd2_gan", "sdxl_ode_warmstart"])
+def test_activations_are_computed_again_where_the_authors_do_so(name: str) -> None:
+    assert composed(f"experiment={name}")["teacher"]["denoiser"]["gradient_checkpointing"] is True
+
+
+@pytest.mark.parametrize("name", ["sd15", "sd21", "sdxl", "pipeline"])
+def test_a_text_teacher_can_be_told_to_compute_activations_again(name: str) -> None:
+    chosen = [f"teacher={name}", "teacher.source=x", "data=prompts", "data.captions.source=x"]
+    for said in ("false", "true"):
+        asked = [f"teacher.denoiser.gradient_checkpointing={said}"] if said == "true" else []
+        node = composed(*chosen, *asked)["teacher"]["denoiser"]
+        assert node["gradient_checkpointing"] is (said == "true")
+
+
+@pytest.mark.parametrize(("player", "other"), [("generator", "critic"), ("critic", "generator")])
+def test_either_player_s_lora_has_its_own_rank_and_alpha_and_both_the_same_targets(player: str, other: str) -> None:
+    asked = [f"lora.{player}.rank=8", f"lora.{player}.alpha=4", "lora.generator.targets=[to_q]"]
+    found = composed("lora=both", *asked)["lora"]
+    assert {found[name]["rank"]: found[name]["alpha"] for name in (player, other)} == {8: 4, 64: 8}
+    assert found["generator"]["targets"] == found["critic"]["targets"] == ["to_q"]
+
+
 def times(loss: str) -> dict[str, Any]:
     """The distribution of times of every term of a loss file."""
     node = composed(f"loss={loss}")["loss"]

@@ -9,13 +9,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hydra import initialize_config_dir
 
 from dmd2 import cli
+from dmd2.config import config_folder, of_train
 
 ROOT = Path(__file__).parents[1]
 PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if page.exists()]
+BOOK = sorted((ROOT / "experiments").glob("*/README.md"))
 BLOCK = re.compile(r"^```(python|yaml)\n# (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NAME = re.compile(r"(?<![\w/.-])dmd2(?!\.(?:yaml|md)\b)(?:\.[A-Za-z_]\w*)+")
+COMMAND = re.compile(r'^make (?:train|pairs) EXP=(\w+)(?: ARGS="([^"]+)")?', re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s#]+)")
 
 
@@ -70,6 +74,16 @@ def test_every_relative_link_leads_to_a_file(page: Path):
     for target in LINK.findall(page.read_text()):
         if "://" not in target and not target.startswith("mailto:"):
             assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
+
+
+@pytest.mark.parametrize("page", BOOK, ids=lambda page: page.parent.name)
+def test_every_command_that_trains_composes_on_a_page_of_the_lab_book(page: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DMD2_RUN_ID", "now")
+    text = page.read_text().replace("\\\n", "")
+    for experiment, words in COMMAND.findall(text):
+        if words != "...":  # the page has a table of them
+            with initialize_config_dir(str(config_folder()), version_base="1.3"):
+                of_train([f"experiment={experiment}", *words.split()])
 
 
 def test_every_test_that_shows_a_promise_is_there():

@@ -14,6 +14,8 @@ TINY = ["max_iterations=2", "teacher.pretrain.max_iterations=1", "metric.num_sam
 
 
 TEXT = ["experiment=sd15_dmd2", "metric=none", "trainer=cpu", "global_batch=4"]
+XL = ["experiment=sdxl_dmd2_4step", "data=prompts", "data.captions.source=x", *TEXT[1:]]
+"""SDXL's recipe, which has a GAN, from captions alone."""
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -65,7 +67,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["train", "checkpoint.every=0"], ["checkpoint.every", "0"]),
         (["train", "~data.seed"], ["seed"]),
         (["train", "data=images"], ["data.source", "data.source=VALUE"]),
-        (["train", "loss=no_gan", "+loss.generator.gan.weight=1"], ["loss.generator.gan"]),
+        (
+            ["train", "loss=no_gan", "+loss.generator.gan.weight=1"],
+            ["loss.generator.gan", "take it out: ~loss.generator.gan,"],
+        ),
+        (["train", *XL, "loss=no_gan"], ["take it out: ~loss.generator.gan,"]),
+        (["train", *XL, "loss=no_gan", "~loss.generator.gan"], ["data.source", "take it out: ~data.source"]),
         (["train", "data=images", "data.source=gone.zip", "data.resolution=8"], ["gone.zip"]),
         (["train", "data=ring", "loss=no_gan"], ["no labels", "10 classes"]),
         (["train", "teacher=cifar10", "loss=no_gan"], ["shape", "(1, 8, 8)"]),
@@ -111,6 +118,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["compare", "runs=gone", "out=null"], ["gone"]),
         (["pairs"], ["pairs", "digits_dmd"]),
         (["prepare", "source=x", "out=y"], ["recipe", "imagenet64"]),
+        (["prepare", "recipe=pairs"], ["no recipe=pairs", "latents_sdxl", "type dmd2 pairs experiment=NAME"]),
         (["prepare", "recipe=imagenet64"], ["source=VALUE", "out=VALUE"]),
         (["prepare", "recipe=imagenet64", "source=gone", "out=y"], ["gone", "a folder, a zip"]),
         (["prepare", "recipe=imagenet64", "source=x", "out=y", "+recipe.brokn=skip"], ["did you mean broken?"]),

@@ -13,9 +13,13 @@ from dmd2.report import cell, columns, rows
 
 
 def card(
-    config: Config, summary: Mapping[str, Any], weights: str, timesteps: list[int], source: str | None, has_lora: bool
-) -> str:
-    """The text for a run's `weights`, made at `timesteps`; `source` is the teacher's pipeline, if it has one."""
+    config: Config, summary: Mapping[str, Any], weights: str, timesteps: list[int],
+    source: str | None, variant: str | None, has_lora: bool,
+) -> str:  # fmt: skip
+    """The text for a run's `weights`, made at `timesteps`; `source` is the teacher's pipeline, if it has one.
+
+    variant  Of its files, those that the run read.
+    """
     section, scores = config["teacher"], summary["students"].get(weights, {})
     # fmt: off
     provenance = {
@@ -40,6 +44,7 @@ def card(
         guidance=guidance_of(section),
         origin=source or "a U-Net that was trained for this run",
         source=source,
+        variant=variant or "",
         has_lora=has_lora,
         names=columns(summary, summary["primary"]),
         cell=cell,
@@ -78,7 +83,7 @@ Guidance ({{ guidance }}) is in the weights, so it is switched off.
 ```python
 from diffusers import DiffusionPipeline, LCMScheduler
 
-pipe = DiffusionPipeline.from_pretrained("{{ source or "TEACHER" }}")
+pipe = DiffusionPipeline.from_pretrained("{{ source or "TEACHER" }}"{{ variant and ', variant="%s"' % variant }})
 pipe.scheduler = LCMScheduler.from_pretrained("DIR/scheduler")
 pipe.load_lora_weights("DIR/lora")
 ```

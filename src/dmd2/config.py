@@ -111,7 +111,10 @@ def check(config: Config) -> None:
     for player in ("generator", "critic"):
         for name, term in config["loss"][player].items():
             if term is not None and "_target_" not in term:
-                raise ValueError(f"loss.{player}.{name} is set, but this loss has no such term")
+                raise ValueError(
+                    f"loss.{player}.{name} is set, but this loss has no such term; "
+                    f"take it out: ~loss.{player}.{name}, or choose a loss that has it"
+                )
     for path, node in (*_calls("", config), *_calls("teacher.pretrain.data", merged)):
         _check_call(path, node)
 
@@ -165,7 +168,7 @@ def _check_call(path: str, node: Config) -> None:
         return
     for key in node:
         if not key.startswith("_") and key not in parameters:
-            raise ValueError(_unknown(f"{path}.{key}", key, set(parameters)))
+            raise ValueError(_unknown(f"{path}.{key}", key, set(parameters), f"; take it out: ~{path}.{key}"))
 
 
 def _parameters(target: Any) -> dict[str, inspect.Parameter]:
@@ -184,7 +187,7 @@ def _parameters(target: Any) -> dict[str, inspect.Parameter]:
     return found | {"**": inspect.Parameter("extra", inspect.Parameter.VAR_KEYWORD)}
 
 
-def _unknown(path: str, key: str, known: set[str]) -> str:
+def _unknown(path: str, key: str, known: set[str], otherwise: str = "") -> str:
     close = difflib.get_close_matches(key, known, 1)
-    hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(sorted(known))}"
+    hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(sorted(known))}{otherwise}"
     return f"nothing reads the key {path}; {hint}"

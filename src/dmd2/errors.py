@@ -14,6 +14,8 @@ from dmd2.config import unknown_override
 from dmd2.slurm import Requeue, requeue
 
 USERS = (ValueError, OSError, ImportError, FloatingPointError, HydraException, OmegaConfBaseException)
+ELSEWHERE = {"recipe=pairs": " (type dmd2 pairs experiment=NAME)"}
+"""Choices that one may look for in a group, and where they are."""
 
 
 def one_line(error: BaseException) -> str | None:
@@ -43,7 +45,8 @@ def does_not_fit(key: str, lacking: str) -> str:
 
 def no_choice(group: str, name: str, options: str) -> str:
     """What there is in place of an unknown choice; a long list goes on below, indented."""
-    said = f"there is no {group}={name}; choose from {', '.join(options.split())}"
+    choice = f"{group}={name}"
+    said = f"there is no {choice}{ELSEWHERE.get(choice, '')}; choose from {', '.join(options.split())}"
     return textwrap.fill(said, 100, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 

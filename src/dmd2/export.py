@@ -39,16 +39,17 @@ def export(student: Student, weights: str | None, source: str | None, out: Path)
     student.read(weights)
     rows = generator.schedule.row_of_time(torch.tensor(student.sampler.times)).tolist()
     encoder = student.config["teacher"]["conditioner"]["encoder"]
+    variant = encoder.get("variant") if source is None else None
     source = source or encoder.get("source")
     parts = {"unet": whole(generator), "scheduler": scheduler(generator.schedule, generator.prediction, rows)}
-    pipeline = on_pixels(build(encoder), parts) if source is None else of_teacher(source, parts)
+    pipeline = on_pixels(build(encoder), parts) if source is None else of_teacher(source, variant, parts)
     pipeline.save_pretrained(out)
     has_lora = any(layers(generator.model))
     if has_lora:
         named = {f"unet.{name}": x.detach().cpu().contiguous() for name, x in products(generator.model).items()}
         save_tensors(named, out / "lora" / "pytorch_lora_weights.safetensors", {"format": "pt"})
     chosen = weights or student.names[0]
-    (out / "README.md").write_text(card(student.config, summary, chosen, rows, source, has_lora))
+    (out / "README.md").write_text(card(student.config, summary, chosen, rows, source, variant, has_lora))
     return f"{out}: a {type(pipeline).__name__} at the timesteps {rows}{', and its LoRA' * has_lora}; see README.md"
 
 
@@ -81,11 +82,11 @@ def scheduler(schedule: VP, prediction: Prediction, rows: list[int]) -> Any:
     return found if same else LCMScheduler(trained_betas=betas.tolist(), **shared)
 
 
-def of_teacher(source: str, parts: dict[str, Any]) -> Any:
-    """The teacher's pipeline with a student's parts."""
+def of_teacher(source: str, variant: str | None, parts: dict[str, Any]) -> Any:
+    """The teacher's pipeline with a student's parts; what has no file of the `variant` is read from the plain one."""
     from diffusers import DiffusionPipeline  # noqa: PLC0415
 
-    return DiffusionPipeline.from_pretrained(source, use_safetensors=True, **parts)
+    return DiffusionPipeline.from_pretrained(source, variant=variant, use_safetensors=True, **parts)
 
 
 def on_pixels(encoder: Any, parts: dict[str, Any]) -> Any:

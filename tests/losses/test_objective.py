@@ -1,12 +1,9 @@
 """What a loss file may say, and what it is told when it says something else."""
 
-from pathlib import Path
-
 import pytest
-import torch
 
 from dmd2.losses import weighting
-from dmd2.losses.distances import LPIPS, SquaredError
+from dmd2.losses.distances import SquaredError
 from dmd2.losses.objective import Objective
 from dmd2.losses.terms import Denoising, DistributionMatching, GANCritic, GANGenerator, Regression
 from dmd2.schedules import UniformRows
@@ -45,14 +42,3 @@ def test_a_generator_gan_needs_a_head_that_learns():
 def test_either_player_needs_a_term(generator, critic):
     with pytest.raises(ValueError, match="at least one generator term and one critic term"):
         Objective(VIEWS, generator, critic)
-
-
-def test_squared_error_is_the_mean_over_everything():
-    a, b = torch.randn(3, 1, 4, 4), torch.randn(3, 1, 4, 4)
-    torch.testing.assert_close(SquaredError()(a, b), ((a - b) ** 2).mean())
-
-
-def test_lpips_says_which_file_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"vgg16-397923af\.pth at .*SquaredError"):
-        LPIPS()

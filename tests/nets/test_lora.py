@@ -12,7 +12,7 @@ from dmd2 import cli
 from dmd2.config import config_folder
 from dmd2.ema import EMA
 from dmd2.nets.denoiser import Direct
-from dmd2.nets.lora import adapted, merged
+from dmd2.nets.lora import adapted, base_of, layers, merged
 from dmd2.nets.toy import MLP
 from dmd2.runtime import build
 from dmd2.schedules import VP
@@ -69,6 +69,15 @@ def test_moved_it_is_its_base_with_the_product_added():
     assert not torch.allclose(student(*inputs()), teacher(*inputs()), atol=0.1)
     torch.testing.assert_close(whole(*inputs()), student(*inputs()), rtol=1e-4, atol=1e-4)
     assert torch.equal(teacher(*inputs()), base()(*inputs()))
+
+
+def test_what_it_was_made_on_is_there_without_it():
+    teacher = base()
+    student = moved(on(teacher))
+    before, found = student(*inputs()), base_of(student)
+    assert torch.equal(found(*inputs()), teacher(*inputs())) and not list(layers(found.model))
+    assert {x.data_ptr() for x in found.parameters()} == {x.data_ptr() for x in teacher.parameters()}
+    assert torch.equal(student(*inputs()), before) and list(layers(student.model))
 
 
 def test_only_its_own_weights_are_saved_and_they_are_enough(tmp_path: Path):

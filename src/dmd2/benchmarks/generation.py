@@ -7,6 +7,7 @@ import torch
 
 from dmd2.benchmarks.iteration import now
 from dmd2.generation import Maker, Numbered, TeacherMaker
+from dmd2.nets.lora import base_of
 from dmd2.scoring import device_of
 from dmd2.solvers import DDIM
 from dmd2.students import load_student
@@ -18,7 +19,10 @@ def generation(
 ) -> list[str]:
     """A table of seconds an image and images a second, from labels or captions to pixels.
 
-    source       A run's directory; its config.yaml is enough, since weights do not change how long an image takes.
+    The teacher's network is the student's, without LoRA where the student has it.
+
+    source       A run's directory; its config.yaml is enough, since weights do not change how long an image takes,
+                 but for a student with LoRA, which lies on its teacher's file.
     num_steps    Of the teacher's, by DDIM, at the run's guidance.
     batch_size   Images at once.
     dtype        What networks compute in under autocast, e.g. bfloat16; float32 is without.
@@ -28,7 +32,7 @@ def generation(
     if source is None:
         raise ValueError("this part times a run's student; type source=runs/EXPERIMENT/latest")
     student = load_student(source)
-    network, conditioner, data = student.generator, student.conditioner, student.data  # the teacher's network, too
+    network, conditioner, data = base_of(student.generator), student.conditioner, student.data
     device, guidance = device_of(network), student.config["teacher"]["guidance"]
     numbered = Numbered(data.shape, conditioner.num_classes, 0, device)
     makers: dict[str, Maker] = {

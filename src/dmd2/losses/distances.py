@@ -29,6 +29,8 @@ class SquaredError(nn.Module):
 class LPIPS(nn.Module):
     """Perceptual distance on VGG-16 features, both images resized to `size` squared first (DMD section 4.1: 224).
 
+    As published, by piq with `replace_pooling`: VGG's max pools are averages. Images in [-1, 1], scaled here as the
+    ones in [0, 1] that piq asks for would be by ImageNet's mean and deviation.
     Needs torchvision and its file vgg16-397923af.pth in torch's hub folder; nothing is fetched.
     """
 
@@ -45,12 +47,21 @@ class LPIPS(nn.Module):
 
         self.size = size
         self.network = LearnedPerceptualImagePatchSimilarity("vgg").net.requires_grad_(False).eval()
+        average_pools(self.network)
 
     def forward(self, image: Tensor, target: Tensor) -> Tensor:
         rgb = [x.expand(-1, 3, -1, -1) for x in (image, target)]
         if self.size is not None:
             rgb = [interpolate(x, (self.size, self.size), mode="bilinear") for x in rgb]
         return self.network(*rgb).mean()
+
+
+def average_pools(network: nn.Module) -> None:
+    """Put the average of as many pixels in the place of every max pool of a network."""
+    for parent in list(network.modules()):
+        for name, layer in parent.named_children():
+            if isinstance(layer, nn.MaxPool2d):
+                setattr(parent, name, nn.AvgPool2d(layer.kernel_size, layer.stride))
 
 
 class Decoded(nn.Module):

@@ -30,11 +30,25 @@ def adapted(base: Denoiser, rank: int, alpha: int, targets: Sequence[str]) -> De
         if not any(name.endswith(f".{target}") for name in names):
             ends = sorted({name.rpartition(".")[2] for name in names if not name[-1].isdigit()} - {""})
             raise ValueError(f"LoRA finds no layer called {target!r}; this network has {', '.join(ends)}")
-    denoiser = copy.deepcopy(base, {id(tensor): tensor for tensor in (*base.parameters(), *base.buffers())})
+    denoiser = _sharing(base)
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets)), denoiser.model)
     denoiser.register_state_dict_post_hook(_leave_base_out)
     denoiser.register_load_state_dict_pre_hook(_keep_base)
     return denoiser
+
+
+def base_of(denoiser: Denoiser) -> Denoiser:
+    """What a denoiser was made on, with the very same tensors; one without LoRA is its own base."""
+    base = _sharing(denoiser)
+    for name, layer in list(layers(base.model)):
+        parent, _, own = name.rpartition(".")
+        setattr(base.model.get_submodule(parent), own, layer.base_layer)
+    return base
+
+
+def _sharing(denoiser: Denoiser) -> Denoiser:
+    """A copy that holds the same tensors."""
+    return copy.deepcopy(denoiser, {id(tensor): tensor for tensor in (*denoiser.parameters(), *denoiser.buffers())})
 
 
 def is_own(name: str) -> bool:

@@ -82,9 +82,7 @@ class UNetXL(UNet):
         return super().arguments(cond) | {"added_cond_kwargs": added}
 
 
-def from_configs(
-    source: str, kind: type[UNet] = UNet, taps: Sequence[str] = (), gradient_checkpointing: bool = False
-) -> UNet:
+def from_configs(source: str, taps: Sequence[str], gradient_checkpointing: bool, kind: type[UNet] = UNet) -> UNet:
     """A pipeline's denoiser as its `unet/config.json` and `scheduler/scheduler_config.json` describe it, untrained.
 
     `source` is a folder or a name on the hub. Raises FileNotFoundError where there is none, ValueError where the
