@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dmd2.files import claim, read_json, write_bytes
+from dmd2.files import claim, key_of, read_json, write_bytes
 
 needs_full = pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="there is no /dev/full")
 HOLDER = """
@@ -52,6 +52,14 @@ def test_a_full_disk_leaves_the_file_as_it_was_and_is_named(tmp_path: Path) -> N
     with pytest.raises(OSError, match=r"No space left on device: .*a\.partial"):
         write_bytes(path, b"after")
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"] and path.read_bytes() == b"before"
+
+
+def test_what_is_cached_does_not_depend_on_where_other_things_are():
+    node = {"captions": ["a"], "inner": [{"cache": "here", "num": 1}], "cache": "here"}
+    elsewhere = {"captions": ["a"], "inner": [{"cache": "there", "num": 1}], "cache": None}
+    without = {"captions": ["a"], "inner": [{"num": 1}]}
+    assert key_of(node, 3) == key_of(elsewhere, 3) == key_of(without, 3)
+    assert len({key_of(without, 3), key_of(without, 4), key_of(without | {"captions": ["b"]}, 3)}) == 3
 
 
 def test_damaged_json_is_named(tmp_path: Path) -> None:

@@ -150,10 +150,17 @@ def test_sample_grids_may_be_decoded_by_a_tiny_vae(folder: Path, capsys: pytest.
     tiny.save_pretrained(folder / "tiny")  # of any latents it makes one even picture
     given = [*PROMPTS, *shrunken("sd15"), f"teacher.source={sd}"]
     node = "callbacks.samples.autoencoder={{_target_:dmd2.autoencoder.TinyVAE,source:{},resolution:{},factor:2}}"
-    for source, resolution, words in (("gone", 16, "gone"), ("tiny", 32, "callbacks.samples.autoencoder=null")):
-        with pytest.raises(SystemExit):
-            dmd2("train", *given, node.format(source, resolution), "paths.run=refused")
-        assert words in capsys.readouterr().err.splitlines()[-1]
+    mistakes = (
+        (node.format("gone/no/where", 16), "callbacks.samples.autoencoder: there is no pipeline at gone"),
+        (node.format("tiny", 32), "callbacks.samples.autoencoder=null"),
+        ("callbacks.samples.autoencoder=some/name", "type a node, e.g. callbacks.samples.autoencoder={_target_:"),
+    )
+    for i, (wrong, words) in enumerate(mistakes):
+        for name, rest in {"files": given, "trained_here": ["experiment=digits_dmd", "max_iterations=2"]}.items():
+            with pytest.raises(SystemExit):
+                dmd2("train", *rest, wrong, f"paths.run={name}{i}")
+            assert words in capsys.readouterr().err.splitlines()[-1]
+    assert not Path("cache/teachers").exists() and not Path("cache/pairs").exists()
     num_colours = []
     for autoencoder in (node.format("tiny", 16), "callbacks.samples.autoencoder=null"):
         dmd2("train", *given, autoencoder, f"paths.run=run{len(num_colours)}")

@@ -61,8 +61,14 @@ def read_json(path: Path) -> Any:
 
 
 def key_of(*parts: Any) -> str:
-    """A short hash of plain values: the name of something cached."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    """A short hash of plain values, the name of something cached; a key `cache` in them is only a place."""
+    return hashlib.sha256(json.dumps(_without_places(parts), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _without_places(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_places(inner) for key, inner in value.items() if key != "cache"}
+    return [_without_places(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def point(link: Path, target: str) -> None:

@@ -26,7 +26,7 @@ from dmd2.sampling import FewStepSampler
 
 @dataclass(frozen=True)
 class Round:
-    """One share of a batch: what the generator starts from, and the real samples beside it, where a term reads them.
+    """One share of a batch: what the generator starts from, and the real samples beside it, where they are read.
 
     Pairs, where there are any, ride in the same generator pass: the last rows of `x_t` are stored noises.
     """

@@ -115,8 +115,6 @@ class Run:
         for callback in self.callbacks.values():
             if isinstance(callback, Evaluation):
                 callback.attach(self.scoring, real, partial(teacher_references, config, self.scoring, teacher))
-            if isinstance(callback, Samples):
-                callback.attach(self.scoring, self.folder / "samples")
             if isinstance(callback, Checkpoint):
                 callback.attach(now | {"wall_seconds": (earlier or {}).get("wall_seconds", 0.0)})
         loggers = self.loggers(checkpoint, earlier["iteration"] if earlier else 0) if rank() == 0 else []
@@ -141,6 +139,8 @@ class Run:
         check_objective(objective, sampler, config, data)
         teacher = build_teacher(config, data)
         self.scoring.attach(data, teacher.conditioner, sampler)
+        if samples := self.find(Samples):
+            samples.attach(self.scoring, self.folder / "samples")
         return data, teacher, build_module(config, objective, sampler, teacher, data)
 
     def loggers(self, checkpoint: Path | None, iteration: int) -> list[Logger]:

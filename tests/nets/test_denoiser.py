@@ -186,7 +186,8 @@ def test_decoding_some_rows_gives_those_rows_of_the_whole_pass(case):
     torch.testing.assert_close(denoiser.decode(denoiser.encode(x_t, t, cond)), whole)
     encoding = denoiser.encode(x_t, t, cond, num_decoded=3)
     torch.testing.assert_close(denoiser.decode(encoding), whole[-3:], rtol=1e-4, atol=1e-5)
-    assert {len(x) for x in encoding.features} <= {B} and {len(x) for x in encoding.state} <= {3}
+    assert [len(x) for x in encoding.features] == [B] * len(denoiser.taps)
+    assert all(len(x) == 3 for x in (encoding.x_t, encoding.t, *encoding.state))
 
 
 def test_decoding_twice_gives_the_same(case):

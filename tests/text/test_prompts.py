@@ -131,6 +131,23 @@ def test_a_cache_is_the_choice_of_a_table_and_a_metric_s_captions_are_encoded_as
     torch.testing.assert_close(found.null(found(torch.arange(2))), cached.null(cached(torch.arange(2))))
 
 
+def test_a_table_holds_nothing_but_what_comes_from_words(tmp_path: Path):
+    """The size that SDXL's condition tells is of the configuration at hand, whoever made the table."""
+    first, second = pair(), pair()
+    second.size = 64
+    for encoder in (first, second):
+        cond = CachedPrompts(CAPTIONS, encoder, "zeros", tmp_path)(torch.tensor([5, 2]))
+        assert cond["time_ids"].tolist() == [[encoder.size] * 2 + [0, 0] + [encoder.size] * 2] * 2
+        torch.testing.assert_close(cond["text"], Prompts(CAPTIONS, encoder, "zeros")(torch.tensor([5, 2]))["text"])
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_cache_that_is_a_file_is_refused(tmp_path: Path):
+    (tmp_path / "captions.txt").touch()
+    with pytest.raises(ValueError, match=r"captions\.txt is a file.*teacher\.conditioner\.cache=DIR"):
+        CachedPrompts(CAPTIONS, tiny(), "empty", tmp_path / "captions.txt")
+
+
 @pytest.mark.parametrize("encoder", [tiny, pair])
 def test_a_long_table_is_tokenized_in_parts(encoder, monkeypatch: pytest.MonkeyPatch):
     long = [*CAPTIONS, "seven " * 9, "one two", "two " * 20]

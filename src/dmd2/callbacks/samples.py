@@ -28,8 +28,16 @@ class Samples(L.Callback):
                 f"callbacks.samples wants every and num_samples of at least 1, got {every}, {num_samples}"
             )
         self.every, self.num_samples, self.autoencoder = every, num_samples, autoencoder
+        if isinstance(autoencoder, str):
+            raise ValueError(
+                f"callbacks.samples.autoencoder={autoencoder} is a name; type a node, e.g. "
+                f"callbacks.samples.autoencoder={{_target_:dmd2.autoencoder.TinyVAE,source:{autoencoder},resolution:512}}"
+            )
         if autoencoder is not None:
-            autoencoder.require()
+            try:
+                autoencoder.require()
+            except FileNotFoundError as error:
+                raise FileNotFoundError(f"callbacks.samples.autoencoder: {error}") from error
 
     def attach(self, scoring: Scoring, folder: Path) -> None:
         """Take what makes numbered samples, and where pictures go.

@@ -18,7 +18,7 @@ from dmd2.nets.denoiser import Denoiser, Encoding, Prediction, last
 from dmd2.pipelines import PREDICTIONS, file_of
 from dmd2.schedules import VP, NoiseSchedule
 
-DECODER = ("up_blocks.", "conv_norm_out", "conv_act", "conv_out")
+DECODER = ("up_blocks", "conv_norm_out", "conv_act", "conv_out")
 """Where the names of the decoder's layers begin."""
 
 
@@ -59,11 +59,12 @@ class UNet(Denoiser):
     @contextmanager
     def narrowed(self, num: int | None) -> Iterator[None]:
         """A block in which the decoder sees the last `num` rows alone; None is all."""
+        blocks: Sequence[nn.Module] = [] if num is None else self.model.up_blocks
 
         def narrow(_module: nn.Module, *entering: Any) -> Any:
             return tree_map_only(Tensor, partial(last, num=num), entering)
 
-        hooks = [block.register_forward_pre_hook(narrow, with_kwargs=True) for block in self.model.up_blocks]
+        hooks = [block.register_forward_pre_hook(narrow, with_kwargs=True) for block in blocks]
         try:
             yield
         finally:

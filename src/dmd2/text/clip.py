@@ -27,14 +27,15 @@ class CLIP(nn.Module):
 
     def tokens(self, captions: Sequence[str]) -> Tensor:
         """int32 [N, K, L], a row a caption and tokenizer; longer captions are cut, and one warning counts them."""
-        tokenizer, length = self.tokenizers[0], self.tokenizers[0].model_max_length
+        length = self.tokenizers[0].model_max_length
         fixed = {"padding": "max_length", "truncation": True, "max_length": length, "return_tensors": "pt"}
         parts, num_cut = [], 0
         for start in range(0, len(captions), AT_ONCE):
             some = list(captions[start : start + AT_ONCE])
             first, *others = (tokenizer(some, **fixed) for tokenizer in self.tokenizers)
             full = [caption for caption, mask in zip(some, first.attention_mask, strict=True) if mask.all()]
-            num_cut += sum(len(ids) > length for ids in tokenizer(full, verbose=False).input_ids) if full else 0
+            uncut = self.tokenizers[0](full, verbose=False).input_ids if full else []
+            num_cut += sum(len(ids) > length for ids in uncut)
             parts.append(torch.stack([found.input_ids for found in (first, *others)], 1).int())
         if num_cut:
             warnings.warn(f"{num_cut} of {len(captions)} captions are cut to {length} tokens", stacklevel=2)

@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from dmd2.conditioning import Cond, Conditioner
 from dmd2.text.clip import CLIP
@@ -44,6 +45,7 @@ class Prompts(Conditioner):
         self.keep("tokens", encoder.tokens(captions))
         with torch.no_grad():
             null = encoder(encoder.tokens([negative or ""]).to(next(encoder.parameters()).device))
+        self.parts = tuple(null)
         is_zero = twin == "zeros" and negative is None
         for key, value in null.items():
             self.keep(f"null_{key}", torch.zeros_like(value) if is_zero and key in EMBEDDINGS else value)
@@ -69,23 +71,30 @@ class CachedPrompts(Prompts):
 
     The file's name is a hash of tokens and weights. The table goes where the module goes, in float32: at Stable
     Diffusion's 77 x 768 a caption takes 237 kB, so hundreds of thousands of captions are for `Prompts`. The encoder
-    stays on the host, for captions of a metric's own.
+    stays on the host until a metric has captions of its own. Raises ValueError where `cache` is a file.
     """
 
     def __init__(
         self, captions: Sequence[str], encoder: CLIP, twin: Twin, cache: str | Path, negative: str | None = None
     ) -> None:
         super().__init__(captions, encoder, twin, negative)
+        if Path(cache).is_file():
+            raise ValueError(f"{cache} is a file; name a folder for embeddings: teacher.conditioner.cache=DIR")
         path = Path(cache) / f"{self.key()}.safetensors"
         if not path.exists():
-            parts = [Prompts.forward(self, rows) for rows in torch.arange(self.num_classes).split(256)]
-            save_tensors({key: torch.cat([part[key] for part in parts]) for key in parts[0]}, path)
+            save_tensors(self.encoded(), path)
         table = read_tensors(path)
         for key, value in table.items():
             self.keep(f"table_{key}", value)
-        self.parts = tuple(table)
+        self.looked_up, self.same = tuple(table), tuple(key for key in self.parts if key not in table)
         self.of_others = (self.encoder,)  # In a tuple the registry does not see it.
         del self.encoder
+
+    def encoded(self) -> Cond:
+        """The embeddings of all captions, and nothing of a condition that does not come from words."""
+        blocks = torch.arange(self.num_classes).split(256)
+        parts = [super(CachedPrompts, self).forward(rows) for rows in tqdm(blocks, desc="captions", delay=2)]
+        return {key: torch.cat([part[key] for part in parts]) for key in EMBEDDINGS if key in parts[0]}
 
     def key(self) -> str:
         """A hash of all that the embeddings depend on."""
@@ -96,7 +105,8 @@ class CachedPrompts(Prompts):
         return digest.hexdigest()[:16]
 
     def forward(self, labels: Tensor) -> Cond:
-        return {key: self.get_buffer(f"table_{key}")[labels] for key in self.parts}
+        same = {key: self.get_buffer(f"null_{key}").expand(len(labels), -1) for key in self.same}
+        return same | {key: self.get_buffer(f"table_{key}")[labels] for key in self.looked_up}
 
     def of(self, captions: Sequence[str]) -> Conditioner:
         return Prompts(captions, self.of_others[0], self.twin, self.negative)
