@@ -15,7 +15,7 @@ from dmd2.checkpoints import load, saved
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(3600)]
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "slurm" / "train.sbatch"
-END = 300
+END = 1200  # some seconds: a signal must find the run at work
 SMALL = [
     "experiment=toy2d_dmd2",
     "teacher.pretrain.max_iterations=2",
