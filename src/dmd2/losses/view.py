@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dmd2.conditioning import Cond, Conditioner, join
 from dmd2.nets.critic import Critic
-from dmd2.nets.denoiser import Denoiser
+from dmd2.nets.denoiser import Denoiser, last
 
 
 @dataclass(frozen=True)
@@ -37,5 +37,5 @@ class View:
 
     def last(self, num: int) -> "View":
         """The last `num` rows: in a critic turn, the generated ones."""
-        cond = {key: value[-num:] for key, value in self.cond.items()}
-        return View(self.x_t[-num:], self.t[-num:], self.x0[-num:], cond)
+        x_t, t, x0 = (last(x, num) for x in (self.x_t, self.t, self.x0))
+        return View(x_t, t, x0, {key: last(value, num) for key, value in self.cond.items()})

@@ -93,7 +93,7 @@ class CachedPrompts(Prompts):
     def encoded(self) -> Cond:
         """The embeddings of all captions, and nothing of a condition that does not come from words."""
         blocks = torch.arange(self.num_classes).split(256)
-        parts = [super(CachedPrompts, self).forward(rows) for rows in tqdm(blocks, desc="captions", delay=2)]
+        parts = [Prompts.forward(self, rows) for rows in tqdm(blocks, desc="captions", delay=2)]
         return {key: torch.cat([part[key] for part in parts]) for key in EMBEDDINGS if key in parts[0]}
 
     def key(self) -> str:
