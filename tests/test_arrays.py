@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dmd2.arrays import open_array, write_rows
+from dmd2.io.arrays import open_array, write_rows
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from dmd2 import cli
 from dmd2.config import check_options, config_folder, missing_keys, resolved
 from dmd2.data.decode import Decoder
 from dmd2.data.recipes import latents
+from dmd2.io.tensors import save_weights
 from dmd2.nets.critic import Critic
 from dmd2.nets.denoiser import Denoiser
 from dmd2.runtime import build
-from dmd2.weights.store import save_weights
 from pipelines import save_clip, save_inception, save_pipeline, shrunken
 
 ALL = sorted(path.stem for path in (config_folder() / "experiment").glob("*.yaml"))

@@ -20,11 +20,11 @@ from dmd2.checkpoints import load
 from dmd2.config import config_folder, resolved
 from dmd2.export import scheduler
 from dmd2.generation import Numbered
+from dmd2.io.tensors import names_in, save_weights
 from dmd2.nets.lora import is_own
 from dmd2.runtime import build
 from dmd2.schedules import VP
 from dmd2.students import load_student
-from dmd2.weights.store import names_in, save_weights
 from pipelines import save_pipeline, save_variant, shrunken
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed: pip install dmd2[text]")

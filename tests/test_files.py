@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from dmd2.files import claim, key_of, read_json, write_bytes
+from dmd2.io.files import claim, key_of, read_json, write_bytes
 
 needs_full = pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="there is no /dev/full")
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from dmd2.files import claim
+from dmd2.io.files import claim
 lock = claim(Path(sys.argv[1]))
 if os.fork():
     print("held", flush=True)

@@ -19,11 +19,11 @@ from dmd2 import derived
 from dmd2.checkpoints import load, write
 from dmd2.data.pairs import PairStore, PairWriter
 from dmd2.data.prepared import open_prepared, write_manifest
-from dmd2.files import sha256, write_json
+from dmd2.io.files import sha256, write_json
+from dmd2.io.tensors import load_weights, names_in, read_metadata
 from dmd2.metrics.detectors import Flatten
 from dmd2.metrics.frechet import FrechetDistance, PublishedFrechetDistance
 from dmd2.metrics.suite import Suite
-from dmd2.weights.store import load_weights, names_in, read_metadata
 
 SRC = Path(__file__).parents[1] / "src"
 POINTS = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))

@@ -11,8 +11,8 @@ from PIL import Image
 
 from dmd2 import cli
 from dmd2.config import config_folder, resolved
+from dmd2.io.tensors import save_weights
 from dmd2.runtime import build
-from dmd2.weights.store import save_weights
 
 PHOTOGRAPHS = Path(__file__).parents[2] / "shared" / "data" / "imagenet_sample" / "train"
 SHRUNKEN = [

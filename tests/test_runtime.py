@@ -7,10 +7,10 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from dmd2.config import config_folder, resolved
+from dmd2.io.tensors import save_weights
 from dmd2.nets.critic import Critic, head_on, rung_vectors_on
 from dmd2.players import load_critic
 from dmd2.runtime import build
-from dmd2.weights.store import save_weights
 
 
 @pytest.fixture

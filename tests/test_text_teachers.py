@@ -12,7 +12,7 @@ from PIL import Image
 from dmd2 import cli
 from dmd2.config import config_folder, resolved
 from dmd2.data.pairs import PairStore
-from dmd2.pipelines import dtype_of
+from dmd2.io.hub import dtype_of
 from dmd2.runtime import build, build_data, build_teacher, give_weights
 from pipelines import save_pipeline, save_variant, shrunken
 

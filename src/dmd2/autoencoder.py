@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dmd2.pipelines import dtype_of, file_of, variant_of
+from dmd2.io.hub import dtype_of, file_of, variant_of
 
 
 class VAE:

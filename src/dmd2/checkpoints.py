@@ -18,7 +18,7 @@ from lightning.fabric.plugins.io import CheckpointIO
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from dmd2.files import sha256, synced, write_json
+from dmd2.io.files import sha256, synced, write_json
 
 Manifest = dict[str, Any]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dmd2 import slurm
-from dmd2.files import read_json, write_bytes, write_json
+from dmd2.io.files import read_json, write_bytes, write_json
 
 
 def write_job(folder: Path, overrides: Sequence[str], status: str, log: Path | None = None) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from dmd2.config import Config
-from dmd2.pipelines import check_prediction, weights_of
+from dmd2.io.hub import check_prediction, weights_of
 
 
 def teacher_file(config: Config) -> Path | None:

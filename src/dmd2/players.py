@@ -8,6 +8,7 @@ import torch
 
 from dmd2.config import Config
 from dmd2.data.base import DataModule
+from dmd2.io.tensors import load_weights, names_in
 from dmd2.losses.objective import Objective
 from dmd2.losses.view import Models
 from dmd2.module import DMD
@@ -18,7 +19,6 @@ from dmd2.randomness import seeded
 from dmd2.ranks import rank
 from dmd2.runtime import Teacher, build, give_weights, load_fitting, shrink
 from dmd2.sampling import FewStepSampler
-from dmd2.weights.store import load_weights, names_in
 
 
 def check_objective(objective: Objective, sampler: FewStepSampler, config: Config, data: DataModule) -> None:

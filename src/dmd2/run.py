@@ -20,8 +20,9 @@ from dmd2.checkpoints import check, forget_after
 from dmd2.config import Config
 from dmd2.data.base import DataModule
 from dmd2.derived import make_pairs, real_references, teacher_references
-from dmd2.files import claim, point, sha256, write_bytes, write_json
 from dmd2.hardware import processes
+from dmd2.io.files import claim, point, sha256, write_bytes, write_json
+from dmd2.io.tensors import save_weights
 from dmd2.module import DMD
 from dmd2.named_files import starting_files, teacher_file
 from dmd2.pictures import score_plot
@@ -39,7 +40,6 @@ from dmd2.runtime import (
     device_for,
 )
 from dmd2.slurm import Requeue
-from dmd2.weights.store import save_weights
 
 
 class Run:

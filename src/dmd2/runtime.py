@@ -17,17 +17,17 @@ from dmd2.callbacks.progress import Progress
 from dmd2.conditioning import Conditioner
 from dmd2.config import Config
 from dmd2.data.base import DataModule
-from dmd2.files import alone, key_of, sha256
 from dmd2.hardware import one_process, trainer_of
+from dmd2.io.files import alone, key_of, sha256
+from dmd2.io.hub import dtype_of
+from dmd2.io.tensors import load_weights, names_in, read_metadata, save_weights
 from dmd2.named_files import teacher_file
 from dmd2.nets.denoiser import Denoiser
-from dmd2.pipelines import dtype_of
 from dmd2.pretrain import Pretrain
 from dmd2.quiet import quiet
 from dmd2.randomness import seeded
 from dmd2.replicas import Ranks
 from dmd2.weights.architecture import check_architecture
-from dmd2.weights.store import load_weights, names_in, read_metadata, save_weights
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from dmd2.checkpoints import load, newest
 from dmd2.conditioning import Conditioner
 from dmd2.config import Config
 from dmd2.data.base import DataModule
-from dmd2.files import key_of, sha256
 from dmd2.generation import StudentMaker
 from dmd2.global_batch import share_batch
+from dmd2.io.files import key_of, sha256
+from dmd2.io.tensors import load_weights, read_metadata
 from dmd2.nets.denoiser import Denoiser
 from dmd2.players import lora_of, player_on
 from dmd2.runtime import (
@@ -29,7 +30,6 @@ from dmd2.runtime import (
 from dmd2.sampling import FewStepSampler
 from dmd2.scoring import Scoring
 from dmd2.sums import Sums
-from dmd2.weights.store import load_weights, read_metadata
 
 
 @dataclass(frozen=True)

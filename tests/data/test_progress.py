@@ -18,7 +18,7 @@ from dmd2.data.prepared import ARRAYS
 from dmd2.data.progress import Progress
 from dmd2.data.recipes import latents
 from dmd2.errors import one_line
-from dmd2.files import discard
+from dmd2.io.files import discard
 from dmd2.launch import launch
 
 

@@ -7,11 +7,11 @@ import torch
 
 from dmd2.conditioning import drop
 from dmd2.data.captions import filled
+from dmd2.io.tensors import read_tensors, save_tensors
 from dmd2.text import clip
 from dmd2.text.clip import CLIP, CLIPPair
 from dmd2.text.prompts import CachedPrompts, Prompts, prompts
 from dmd2.text.tiny import tiny_clip
-from dmd2.weights.store import read_tensors, save_tensors
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed: pip install dmd2[text]")
 

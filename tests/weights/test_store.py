@@ -7,7 +7,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from dmd2.weights.store import load_weights, save_weights
+from dmd2.io.tensors import load_weights, save_weights
 
 
 def test_round_trip_is_bit_equal_and_leaves_one_file(tmp_path: Path):

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.lib.format import open_memmap
 
-from dmd2.arrays import open_array
 from dmd2.data.base import DataModule
 from dmd2.data.images import Images
 from dmd2.data.split import Split
+from dmd2.io.arrays import open_array
 
 NUM_MADE_UP, SHAPE = 20_000, (3, 64, 64)
 

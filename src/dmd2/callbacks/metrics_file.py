@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from dmd2.files import naming, write_bytes
+from dmd2.io.files import naming, write_bytes
 
 Row = dict[str, str]
 

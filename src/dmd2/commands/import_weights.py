@@ -18,11 +18,11 @@ from torch import Tensor
 
 from dmd2.config import check_options, config_folder
 from dmd2.errors import answered
-from dmd2.files import sha256
+from dmd2.io.files import sha256
+from dmd2.io.tensors import read_tensors, save_tensors
 from dmd2.weights.authors import read_checkpoint, student
 from dmd2.weights.edm import network
 from dmd2.weights.pickles import read_pickle
-from dmd2.weights.store import read_tensors, save_tensors
 
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="import")

@@ -20,7 +20,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from dmd2.files import key_of
+from dmd2.io.files import key_of
 
 TAR_MODES = {"tar": "r:", "tar.gz": "r|gz", "tgz": "r|gz", "tar.xz": "r|xz", "txz": "r|xz", "tar.zst": "r|"}
 

@@ -20,7 +20,7 @@ from dmd2.data.order import BatchSampler
 from dmd2.data.pairs import PairStore
 from dmd2.data.split import Split
 from dmd2.data.workers import obey_the_parent
-from dmd2.files import key_of
+from dmd2.io.files import key_of
 from dmd2.randomness import generator
 
 

@@ -12,7 +12,7 @@ from dmd2.data.layout import lay_out
 from dmd2.data.prepare import FORMAT, prepare
 from dmd2.data.prepared import check_if_changed, is_prepared, open_prepared, read_manifest
 from dmd2.data.split import Split
-from dmd2.files import key_of
+from dmd2.io.files import key_of
 
 
 class Images(DataModule):

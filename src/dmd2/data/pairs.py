@@ -13,10 +13,10 @@ import torch
 from numpy.lib.format import open_memmap
 from torch import Tensor
 
-from dmd2.arrays import open_array, write_rows
 from dmd2.data.pixels import to_pixels
 from dmd2.data.progress import Progress
-from dmd2.files import alone, discard, key_of, read_json, write_json
+from dmd2.io.arrays import open_array, write_rows
+from dmd2.io.files import alone, discard, key_of, read_json, write_json
 
 ARRAYS = ("noise", "images", "labels")
 

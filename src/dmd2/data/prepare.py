@@ -18,13 +18,13 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from tqdm import tqdm
 
-from dmd2.arrays import open_array, write_rows
 from dmd2.data.archives import Member, identity, members
 from dmd2.data.decode import Decoder, kind
 from dmd2.data.layout import Layout
 from dmd2.data.prepared import is_prepared, write_manifest
 from dmd2.data.progress import Progress
-from dmd2.files import alone, discard, key_of
+from dmd2.io.arrays import open_array, write_rows
+from dmd2.io.files import alone, discard, key_of
 from dmd2.ranks import rank
 
 FORMAT = 2  # Raise it when decoding changes: every old cache is then another key.

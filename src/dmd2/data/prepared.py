@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from dmd2.arrays import open_array
 from dmd2.data.split import Split
-from dmd2.files import sha256, write_json
+from dmd2.io.arrays import open_array
+from dmd2.io.files import sha256, write_json
 
 ARRAYS = ("train.npy", "train_labels.npy", "test.npy", "test_labels.npy")
 MANIFEST = "manifest.json"

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dmd2.files import alone
+from dmd2.io.files import alone
+from dmd2.io.tensors import load_weights, save_weights
 from dmd2.metrics.detectors import Detector, as_floats
 from dmd2.randomness import generator
-from dmd2.weights.store import load_weights, save_weights
 
 WIDTH = 64  # of the penultimate features
 

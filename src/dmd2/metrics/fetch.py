@@ -5,8 +5,8 @@ import shutil
 import urllib.request
 from pathlib import Path
 
-from dmd2.files import alone
-from dmd2.files import sha256 as sha256_of
+from dmd2.io.files import alone
+from dmd2.io.files import sha256 as sha256_of
 
 
 def fetched(folder: str | Path, url: str, sha256: str | None, fetch: bool) -> Path:

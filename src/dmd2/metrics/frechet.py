@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dmd2.arrays import read_arrays
+from dmd2.io.arrays import read_arrays
 from dmd2.metrics.base import FeatureMetric
 from dmd2.metrics.exact import add_moments, in_units, step_for
 

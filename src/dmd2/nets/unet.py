@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from dmd2.conditioning import Cond
+from dmd2.io.hub import PREDICTIONS, file_of
 from dmd2.nets.denoiser import Denoiser, Encoding, Prediction, last
-from dmd2.pipelines import PREDICTIONS, file_of
 from dmd2.schedules import VP, NoiseSchedule
 
 DECODER = ("up_blocks", "conv_norm_out", "conv_act", "conv_out")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dmd2.conditioning import Cond
-from dmd2.pipelines import dtype_of, file_of, variant_of
+from dmd2.io.hub import dtype_of, file_of, variant_of
 
 AT_ONCE = 4096
 """Captions tokenized together: tokenizers hold some 10 kB of each."""

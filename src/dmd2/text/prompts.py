@@ -10,8 +10,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dmd2.conditioning import Cond, Conditioner
+from dmd2.io.tensors import read_tensors, save_tensors
 from dmd2.text.clip import CLIP
-from dmd2.weights.store import read_tensors, save_tensors
 
 EMBEDDINGS = ("text", "pooled")
 """The parts of a condition that come from words; the others the unconditional twin keeps."""

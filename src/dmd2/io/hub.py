@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from dmd2.files import read_json
+from dmd2.io.files import read_json
 
 PREDICTIONS: dict[str, Any] = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 """Our names of what diffusers' schedulers call `prediction_type`."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dmd2.files import naming
+from dmd2.io.files import naming
 
 
 def open_array(path: Path) -> np.memmap:

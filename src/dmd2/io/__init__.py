@@ -1,0 +1,1 @@
+"""Our own files: written atomically, hashed, read without running anything in them."""
