@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor, distributed
 
-from dmd2 import ranks
 from dmd2.data.base import DataModule
+from dmd2.distributed import process_group
+from dmd2.distributed.launch import launch
 from dmd2.errors import one_line
-from dmd2.launch import launch
 from dmd2.module import DMD
 from dmd2.replicas import Ranks, Replicas
 from test_module import toy
@@ -37,9 +37,9 @@ def found_by(task: Callable[[], dict[str, Any]], folder: Path, num: int = 2) -> 
 
 def _as_rank(task: Callable[[], dict[str, Any]], folder: Path) -> None:
     torch.set_num_threads(1)
-    ranks.join(on_gpu=False)
-    torch.save(task(), folder / f"{ranks.rank()}.pt")
-    ranks.leave()
+    process_group.join(on_gpu=False)
+    torch.save(task(), folder / f"{process_group.rank()}.pt")
+    process_group.leave()
 
 
 def together(
@@ -48,7 +48,7 @@ def together(
 ) -> DMD:  # fmt: skip
     """Train as one of the ranks, at 8 samples a rank."""
     L.Trainer(
-        accelerator="cpu", devices=ranks.world_size() // num_nodes, num_nodes=num_nodes, strategy=strategy,
+        accelerator="cpu", devices=process_group.world_size() // num_nodes, num_nodes=num_nodes, strategy=strategy,
         plugins=[Ranks()], max_steps=max_steps, callbacks=list(callbacks), logger=False, enable_progress_bar=False,
         enable_model_summary=False, enable_checkpointing=False, use_distributed_sampler=False, **options,
     ).fit(dmd, datamodule=data or toy(batch_size=8))  # fmt: skip

@@ -15,12 +15,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dmd2 import cli, ranks
+from dmd2 import cli
 from dmd2.callbacks.metrics_file import read_rows
 from dmd2.checkpoints import load, newest
+from dmd2.distributed import process_group
+from dmd2.distributed.gradients import buckets
 from dmd2.losses.turn import Logs, Turn
 from dmd2.module import DMD
-from dmd2.reduction import buckets
 from dmd2.replicas import Replicas
 from processes import FLOAT, PLAYERS, counted, found_by, together
 from test_module import Record, fit, module, objective, toy, weights
@@ -43,7 +44,7 @@ class BadOnRank1:
 
     def __call__(self, turn: Turn) -> tuple[Tensor, Logs]:
         loss, logs = self.term(turn)
-        bad = ranks.rank() == 1 and turn.draws.iteration == 2
+        bad = process_group.rank() == 1 and turn.draws.iteration == 2
         return (loss + torch.tensor(float("inf")) if bad else loss), logs
 
 
@@ -63,15 +64,18 @@ def as_rank() -> dict[str, Any]:
         together(bad, 5, Replicas(), before)
     found["fault"] = str(fault.value), before.values[-1], weights(bad.critic)
     other = module()
-    if ranks.rank() == 1:
+    if process_group.rank() == 1:
         nn.init.ones_(next(other.critic.parameters()))
     with pytest.raises(ValueError) as differs:
         together(other, 1, Replicas())
     found["differs"] = str(differs.value)
-    found["said"] = ranks.by_first(lambda: ranks.rank()), ranks.highest(ranks.rank() * 15)
-    ranks.leave()
-    found["started"] = ranks.started()
-    ranks.join(on_gpu=False)
+    found["said"] = (
+        process_group.by_first(lambda: process_group.rank()),
+        process_group.highest(process_group.rank() * 15),
+    )
+    process_group.leave()
+    found["started"] = process_group.started()
+    process_group.join(on_gpu=False)
     found["again"] = state(together(module(accumulate=1, critic_updates=5), 10, Replicas()))
     return found
 

@@ -16,12 +16,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from dmd2 import ranks
 from dmd2.checkpoints import load
 from dmd2.config import config_folder, of_train
 from dmd2.data.base import DataModule
+from dmd2.distributed import process_group
+from dmd2.distributed.fsdp import blocks_of, whole
 from dmd2.module import DMD
-from dmd2.pieces import blocks_of, whole
 from dmd2.players import build_module
 from dmd2.runtime import build, build_data, build_teacher
 from dmd2.sharding import Shards
@@ -57,7 +57,7 @@ def local(network: nn.Module) -> Tensor:
 
 def players(dmd: DMD) -> dict[str, Tensor]:
     """Both players' weights, which rank 0 has whole at the end."""
-    return {player: weights(getattr(dmd, player)) for player in PLAYERS} if ranks.rank() == 0 else {}
+    return {player: weights(getattr(dmd, player)) for player in PLAYERS} if process_group.rank() == 0 else {}
 
 
 def moments(optimizer: Any) -> list[Tensor]:
@@ -105,7 +105,7 @@ def as_rank() -> dict[str, Any]:
             dmd = together(module(**options), 10, Shards(**chosen), watch, sent)
         found[name] = {"elements": watch.elements, "average": watch.average, "logs": dict(dmd.logs)}
         found[name] |= {"passes": watch.num_passes, "calls": calls, "sent": sent.values} | players(dmd)
-        if ranks.rank() == 0:
+        if process_group.rank() == 0:
             found[name]["concluded"] = weights(dmd.ema.models[0]), weights(dmd.models.teacher)
     loss = objective()
     loss.critic["denoising"] = BadOnRank1(loss.critic["denoising"])
@@ -114,7 +114,7 @@ def as_rank() -> dict[str, Any]:
         together(bad, 5, Shards(**PLAIN), before)
     found["fault"] = str(fault.value), *before.values[-2:], local(bad.critic)
     other = module()
-    if ranks.rank() == 1:
+    if process_group.rank() == 1:
         nn.init.ones_(next(other.models.teacher.parameters()))
     with pytest.raises(ValueError) as differs:
         together(other, 1, Shards(**PLAIN))
@@ -151,8 +151,11 @@ def in_bf16() -> dict[str, Any]:
 
 def on_two_nodes() -> dict[str, Any]:
     """What half of the ranks being another node ends with."""
-    per_node = ranks.world_size() // 2
-    os.environ |= {"NODE_RANK": str(ranks.rank() // per_node), "LOCAL_RANK": str(ranks.rank() % per_node)}
+    per_node = process_group.world_size() // 2
+    os.environ |= {
+        "NODE_RANK": str(process_group.rank() // per_node),
+        "LOCAL_RANK": str(process_group.rank() % per_node),
+    }
     watch = Held()
     dmd = together(module(**ACCUMULATED), 10, Shards(**PLAIN | {"block": 0}), watch, num_nodes=2)
     return {"elements": watch.elements} | players(dmd)

@@ -104,7 +104,7 @@ def test_signals_are_held_until_there_are_handlers() -> None:
         "signal.signal(signal.SIGUSR2, lambda *_: print('heard')); "
         "signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})"
     )
-    command = [sys.executable, "-m", "dmd2.slurm", sys.executable, "-c", code]
+    command = [sys.executable, "-m", "dmd2.distributed.slurm", sys.executable, "-c", code]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "alive\nheard\n"
 
 

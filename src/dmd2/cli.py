@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from dmd2 import slurm
+from dmd2.distributed import slurm
 
 VERBS = {
     "train": "distil a teacher into a few-step generator, score it, show it",

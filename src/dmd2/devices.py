@@ -3,16 +3,16 @@
 from collections.abc import Callable
 from functools import partial
 
-from dmd2 import ranks, slurm
 from dmd2.config import Config
+from dmd2.distributed import process_group, slurm
+from dmd2.distributed.launch import launch
 from dmd2.errors import one_line
 from dmd2.hardware import processes
-from dmd2.launch import launch
 
 
 def on_devices(config: Config, task: Callable[[Config], None]) -> None:
-    """Do the task, a function of a module; several processes are ranks (`dmd2.ranks`), who share its work."""
-    if ranks.started():
+    """Do the task, a function of a module; several processes are ranks (`dmd2.distributed.process_group`), who share its work."""
+    if process_group.started():
         as_rank(task, config)
     elif (num := processes(config)) == 1:
         task(config)
@@ -24,5 +24,5 @@ def on_devices(config: Config, task: Callable[[Config], None]) -> None:
 
 def as_rank(task: Callable[[Config], None], config: Config) -> None:
     """Do one rank's part; rank 0 speaks for all, and its config, with the run's name, is everybody's."""
-    with ranks.together(config["trainer"]["accelerator"] == "gpu"):
-        task(ranks.by_first(lambda: config))
+    with process_group.together(config["trainer"]["accelerator"] == "gpu"):
+        task(process_group.by_first(lambda: config))

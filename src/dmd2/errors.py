@@ -11,7 +11,7 @@ from hydra.errors import HydraException, InstantiationException
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from dmd2.config import unknown_override
-from dmd2.slurm import Requeue, requeue
+from dmd2.distributed.slurm import Requeue, requeue
 
 USERS = (ValueError, OSError, ImportError, FloatingPointError, HydraException, OmegaConfBaseException)
 ELSEWHERE = {"recipe=pairs": " (type dmd2 pairs experiment=NAME)"}

@@ -5,7 +5,7 @@ import sys
 import torch
 from torch import Tensor
 
-from dmd2.ranks import rank
+from dmd2.distributed.process_group import rank
 
 
 class Faults:

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
+from dmd2.distributed.gradients import clip, mean_over_ranks
+from dmd2.distributed.process_group import check_alike, rank
 from dmd2.faults import Faults
-from dmd2.ranks import check_alike, rank
-from dmd2.reduction import clip, mean_over_ranks
 
 WATCHED = ("/loss", "/sample_gradient_", "/gradient_norm")
 """Parts of the names of numbers that must be finite."""

@@ -4,8 +4,8 @@ import os
 
 import torch
 
-from dmd2 import ranks
 from dmd2.config import Config
+from dmd2.distributed import process_group
 
 
 def processes(config: Config) -> int:
@@ -19,12 +19,12 @@ def processes(config: Config) -> int:
         raise ValueError(f"trainer.devices is a number of devices that there are, or auto; got {devices}")
     if num * num_nodes > 1 and "strategy" not in section:
         raise ValueError(f"this trainer takes one device, got trainer.devices={devices}; several: trainer=ddp")
-    if ranks.started() and int(os.environ["WORLD_SIZE"]) != num * num_nodes:
+    if process_group.started() and int(os.environ["WORLD_SIZE"]) != num * num_nodes:
         raise ValueError(
             f"{os.environ['WORLD_SIZE']} processes were started for trainer.devices={devices} on "
             f"trainer.num_nodes={num_nodes}; make them agree"
         )
-    if num_nodes > 1 and not ranks.started():
+    if num_nodes > 1 and not process_group.started():
         raise ValueError("several machines want a process started for each device, e.g. by torchrun on each of them")
     return num
 
@@ -36,7 +36,7 @@ def one_process(section: Config) -> Config:
 
 def trainer_of(config: Config) -> Config:
     """The section as Lightning takes it: complete, and without other ranks where this process is alone."""
-    section: Config = config["trainer"] if ranks.started() else one_process(config["trainer"])
+    section: Config = config["trainer"] if process_group.started() else one_process(config["trainer"])
     if "precision" in section and section["precision"] is None:
         section = section | {"precision": "bf16-mixed" if section["accelerator"] == "gpu" else "32-true"}
     return section

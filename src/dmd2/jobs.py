@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dmd2 import slurm
+from dmd2.distributed import slurm
 from dmd2.io.files import read_json, write_bytes, write_json
 
 

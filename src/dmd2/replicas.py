@@ -15,7 +15,7 @@ class Ranks(LightningEnvironment):
 
 
 class Replicas(DDPStrategy):
-    """The module stays bare: `dmd2.reduction` sends the updated network's gradients, once an update.
+    """The module stays bare: `dmd2.distributed.gradients` sends the updated network's gradients, once an update.
 
     Lightning's wrapper expects every parameter in every backward, or sends them all.
     """

@@ -20,15 +20,16 @@ from dmd2.checkpoints import check, forget_after
 from dmd2.config import Config
 from dmd2.data.base import DataModule
 from dmd2.derived import make_pairs, real_references, teacher_references
+from dmd2.distributed.fsdp import in_shards
+from dmd2.distributed.process_group import by_first, first_alone, rank, world_size
+from dmd2.distributed.slurm import Requeue
 from dmd2.hardware import processes
 from dmd2.io.files import claim, point, sha256, write_bytes, write_json
 from dmd2.io.tensors import save_weights
 from dmd2.module import DMD
 from dmd2.named_files import starting_files, teacher_file
 from dmd2.pictures import score_plot
-from dmd2.pieces import in_shards
 from dmd2.players import begin, build_module, check_objective
-from dmd2.ranks import by_first, first_alone, rank, world_size
 from dmd2.report import commit, comparison, print_table, results, versions, write_page
 from dmd2.resuming import check_same, checkpoint_of, meaning
 from dmd2.runtime import (
@@ -39,7 +40,6 @@ from dmd2.runtime import (
     build_trainer,
     device_for,
 )
-from dmd2.slurm import Requeue
 
 
 class Run:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from dmd2 import ranks
 from dmd2.checkpoints import load, newest
 from dmd2.conditioning import Conditioner
 from dmd2.config import Config
 from dmd2.data.base import DataModule
+from dmd2.distributed import process_group
 from dmd2.generation import StudentMaker
 from dmd2.global_batch import share_batch
 from dmd2.io.files import key_of, sha256
@@ -79,12 +79,12 @@ class Student:
     def sums(self) -> Sums:
         """Where the score of what the generator is filled with is kept while it is made."""
         parts = [self.config[name] for name in ("metric", "sampler", "teacher", "data")]
-        return Sums(self.run / "scoring", key_of(*parts, ranks.digest(self.generator.state_dict())))
+        return Sums(self.run / "scoring", key_of(*parts, process_group.digest(self.generator.state_dict())))
 
 
 def on_ranks(run: Path, work: Callable[[], None]) -> None:
     """Do work on a run's student, alone or as one of the ranks that torchrun started, of whom rank 0 alone prints."""
-    with ranks.together(device_for(config_of(run)).type == "cuda"):
+    with process_group.together(device_for(config_of(run)).type == "cuda"):
         work()
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from dmd2.distributed.process_group import rank, world_size
 from dmd2.io.tensors import read_metadata, read_tensors, save_tensors
 from dmd2.metrics.suite import Batches, Suite
-from dmd2.ranks import rank, world_size
 
 
 class Sums:

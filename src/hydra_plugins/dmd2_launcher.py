@@ -104,7 +104,12 @@ class Slurm(Launcher):
             nodes=num_nodes,
             ntasks_per_node=num_tasks,
             stderr_to_stdout=True,
-            srun_args=["--kill-on-bad-exit=1", sys.executable, "-m", "dmd2.slurm"],  # signals are held from there on
+            srun_args=[
+                "--kill-on-bad-exit=1",
+                sys.executable,
+                "-m",
+                "dmd2.distributed.slurm",
+            ],  # signals are held from there on
             **({"gpus_per_node": num_tasks} if gpu else {}),
         )
         for job in jobs:

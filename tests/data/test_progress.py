@@ -11,15 +11,15 @@ import torch
 from test_latents import Halved, beside
 from torch import Tensor
 
-from dmd2 import ranks
 from dmd2.data import prepare
 from dmd2.data.decode import Decoder
 from dmd2.data.prepared import ARRAYS
 from dmd2.data.progress import Progress
 from dmd2.data.recipes import latents
+from dmd2.distributed import process_group
+from dmd2.distributed.launch import launch
 from dmd2.errors import one_line
 from dmd2.io.files import discard
-from dmd2.launch import launch
 
 
 def progress(folder: Path, plan: str = "a", num_rows: int = 10, at_once: int = 4) -> Progress:
@@ -66,10 +66,10 @@ class Met(Halved):
     def encode(self, images: Tensor, noise: Tensor) -> Tensor:
         here = self.job.out.with_name(f"{self.job.out.name}-{self.job.num}")
         here.mkdir(exist_ok=True)
-        (here / str(ranks.rank())).touch()
+        (here / str(process_group.rank())).touch()
         while len(list(here.iterdir())) < self.job.num:
             time.sleep(0.01)
-        if self.num_encoded == self.job.killed_after.get(ranks.rank()):
+        if self.num_encoded == self.job.killed_after.get(process_group.rank()):
             os.kill(os.getpid(), signal.SIGKILL)
         self.num_encoded += 1
         return super().encode(images, noise)
@@ -80,7 +80,7 @@ def as_rank(job: Job) -> None:
     prepare.BLOCK = 4
     codec = Met()
     codec.job = job
-    with ranks.together(on_gpu=False):
+    with process_group.together(on_gpu=False):
         print("\n".join(latents(job.out.parent / "images", job.out, Decoder(8), codec, "caption", "skip")))
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import lightning as L
 
 from dmd2.best import best
+from dmd2.distributed.fsdp import whole
 from dmd2.module import DMD
-from dmd2.pieces import whole
 from dmd2.scoring import References, Scoring
 
 

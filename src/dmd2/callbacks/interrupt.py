@@ -6,9 +6,9 @@ from typing import Any
 
 import lightning as L
 
-from dmd2 import slurm
+from dmd2.distributed import slurm
+from dmd2.distributed.process_group import highest
 from dmd2.guarded import GuardedModule
-from dmd2.ranks import highest
 
 
 class Interrupt(L.Callback):

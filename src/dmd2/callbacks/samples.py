@@ -10,9 +10,9 @@ from torch import Tensor
 
 from dmd2.data import pixels
 from dmd2.data.codec import Codec
+from dmd2.distributed.fsdp import whole
 from dmd2.module import DMD
 from dmd2.pictures import picture
-from dmd2.pieces import whole
 from dmd2.scoring import Scoring
 
 

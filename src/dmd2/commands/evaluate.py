@@ -23,9 +23,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from dmd2.best import best
 from dmd2.config import check_options, config_folder
+from dmd2.distributed.process_group import rank
 from dmd2.errors import answered
 from dmd2.io.files import read_json, write_json
-from dmd2.ranks import rank
 from dmd2.report import print_table
 from dmd2.scoring import Scores
 from dmd2.students import load_student, on_ranks

@@ -7,10 +7,10 @@ import hydra
 from omegaconf import DictConfig
 
 from dmd2.config import Config, config_folder
+from dmd2.distributed.slurm import rank
 from dmd2.errors import answered
 from dmd2.hardware import processes
 from dmd2.runtime import build_data, build_teacher, give_weights
-from dmd2.slurm import rank
 from dmd2.sweep import each
 
 

@@ -23,9 +23,9 @@ from dmd2.data.decode import Decoder, kind
 from dmd2.data.layout import Layout
 from dmd2.data.prepared import is_prepared, write_manifest
 from dmd2.data.progress import Progress
+from dmd2.distributed.process_group import rank
 from dmd2.io.arrays import open_array, write_rows
 from dmd2.io.files import alone, discard, key_of
-from dmd2.ranks import rank
 
 FORMAT = 2  # Raise it when decoding changes: every old cache is then another key.
 BLOCK = 256  # Files in memory at once, and the most of a process's work that a kill loses.

@@ -10,7 +10,7 @@ from dmd2.data.decode import Decoder
 from dmd2.data.layout import Layout, lay_out
 from dmd2.data.prepare import Broken, prepare
 from dmd2.data.prepared import MANIFEST, check, is_prepared, open_prepared, read_manifest
-from dmd2.ranks import rank
+from dmd2.distributed.process_group import rank
 
 NUM_NAMED = 10  # Broken files that the report names; the manifest names all.
 

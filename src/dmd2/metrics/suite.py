@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.utilities.data import dim_zero_cat
 
+from dmd2.distributed.process_group import rank, world_size
 from dmd2.io.files import alone
 from dmd2.io.tensors import read_tensors, save_tensors
 from dmd2.metrics.base import FeatureMetric
 from dmd2.metrics.detectors import Detector
 from dmd2.metrics.frechet import FrechetDistance
-from dmd2.ranks import rank, world_size
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 """Samples and the labels that were asked for."""

@@ -15,7 +15,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
-from dmd2.ranks import world_size
+from dmd2.distributed.process_group import world_size
 
 
 def mesh_of(device: str, num_nodes: int) -> DeviceMesh:

@@ -1,6 +1,6 @@
 """A process's part in a Slurm job: told ahead of its end, it saves and has the job queued again. Linux only.
 
-Signals that come before a process can act on them are held for it: `python -m dmd2.slurm COMMAND` starts a command
+Signals that come before a process can act on them are held for it: `python -m dmd2.distributed.slurm COMMAND` starts a command
 in that way.
 """
 
@@ -46,7 +46,7 @@ def listen() -> None:
 
 
 def name_ranks() -> None:
-    """Give the processes that srun started for one run their names as its ranks (`dmd2.ranks`)."""
+    """Give the processes that srun started for one run their names as its ranks (`dmd2.distributed.process_group`)."""
     if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) == 1:
         return
     nodes = subprocess.run(["scontrol", "show", "hostnames"], capture_output=True, text=True, check=True).stdout
