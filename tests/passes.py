@@ -1,6 +1,6 @@
 """Counts a denoiser's passes: for the tests of what a turn and an iteration cost."""
 
-from dmd2.nets.denoiser import Denoiser
+from dmd2.diffusion.denoiser import Denoiser
 
 
 class Passes:

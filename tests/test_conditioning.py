@@ -3,7 +3,7 @@
 import torch
 from torch.nn.functional import one_hot
 
-from dmd2.conditioning import ClassLabels, Unconditional, drop, join
+from dmd2.diffusion.conditioning import ClassLabels, Unconditional, drop, join
 
 
 def test_labels_are_one_hot_rows():

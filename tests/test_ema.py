@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from dmd2.diffusion.denoiser import Direct
+from dmd2.diffusion.schedules import VP
 from dmd2.ema import EMA
-from dmd2.nets.denoiser import Direct
 from dmd2.nets.toy import MLP
-from dmd2.schedules import VP
 
 
 def test_one_update_moves_by_one_minus_the_decay():

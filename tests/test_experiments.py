@@ -15,9 +15,9 @@ from dmd2 import cli
 from dmd2.config import check_options, config_folder, missing_keys, resolved
 from dmd2.data.decode import Decoder
 from dmd2.data.recipes import latents
+from dmd2.diffusion.denoiser import Denoiser
 from dmd2.io.tensors import save_weights
 from dmd2.nets.critic import Critic
-from dmd2.nets.denoiser import Denoiser
 from dmd2.runtime import build
 from pipelines import save_clip, save_inception, save_pipeline, shrunken
 

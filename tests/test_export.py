@@ -18,12 +18,12 @@ from torch import Tensor
 from dmd2 import cli
 from dmd2.checkpoints import load
 from dmd2.config import config_folder, resolved
+from dmd2.diffusion.schedules import VP
 from dmd2.export import scheduler
 from dmd2.generation import Numbered
 from dmd2.io.tensors import names_in, save_weights
 from dmd2.nets.lora import is_own
 from dmd2.runtime import build
-from dmd2.schedules import VP
 from dmd2.students import load_student
 from pipelines import save_pipeline, save_variant, shrunken
 

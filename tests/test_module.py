@@ -16,8 +16,11 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dmd2.conditioning import ClassLabels, Unconditional
 from dmd2.data.toy import Toy2D
+from dmd2.diffusion.conditioning import ClassLabels, Unconditional
+from dmd2.diffusion.denoiser import EDM, Denoiser
+from dmd2.diffusion.sampling import FewStepSampler, NoisedReal
+from dmd2.diffusion.schedules import Karras, UniformRows
 from dmd2.learning_rate import WarmupCosine
 from dmd2.losses import weighting
 from dmd2.losses.objective import Objective
@@ -26,11 +29,8 @@ from dmd2.losses.turn import Logs, Turn
 from dmd2.losses.view import Models
 from dmd2.module import DMD
 from dmd2.nets.critic import Critic, VectorHead, head_on
-from dmd2.nets.denoiser import EDM, Denoiser
 from dmd2.nets.toy import MLP
 from dmd2.randomness import seeded
-from dmd2.sampling import FewStepSampler, NoisedReal
-from dmd2.schedules import Karras, UniformRows
 from passes import Passes
 
 FOUR = (1.0, 0.75, 0.5, 0.25)

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from dmd2.conditioning import ClassLabels
 from dmd2.data.toy import Toy2D
+from dmd2.diffusion.conditioning import ClassLabels
+from dmd2.diffusion.denoiser import EDM, Denoiser
+from dmd2.diffusion.schedules import Karras, LogNormalSigma
 from dmd2.losses import functional as F
 from dmd2.losses import weighting
-from dmd2.nets.denoiser import EDM, Denoiser
 from dmd2.nets.toy import MLP, GaussianMixture
 from dmd2.pretrain import Pretrain
 from dmd2.randomness import Draws, seeded
-from dmd2.schedules import Karras, LogNormalSigma
 
 pytestmark = pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning")
 TIMES, WEIGHT = LogNormalSigma(-0.8, 1.3), partial(weighting.edm, sigma_data=1.0)

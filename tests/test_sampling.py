@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from dmd2.conditioning import ClassLabels, Cond
+from dmd2.diffusion.conditioning import ClassLabels, Cond
+from dmd2.diffusion.denoiser import EDM, Denoiser, guided
+from dmd2.diffusion.sampling import FewStepSampler, NoisedReal
+from dmd2.diffusion.schedules import VP, Flow, Karras, NoiseSchedule
+from dmd2.diffusion.solvers import Heun
 from dmd2.generation import Numbered, StudentMaker, TeacherMaker
-from dmd2.nets.denoiser import EDM, Denoiser, guided
 from dmd2.nets.toy import MLP, GaussianMixture
-from dmd2.sampling import FewStepSampler, NoisedReal
-from dmd2.schedules import VP, Flow, Karras, NoiseSchedule
-from dmd2.solvers import Heun
 
 SCHEDULES = {
     "karras": Karras(),

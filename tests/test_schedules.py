@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from dmd2.diffusion.schedules import VP, Flow, Karras, LogitNormal, LogNormalSigma, NoiseSchedule, UniformRows
 from dmd2.randomness import Draws
-from dmd2.schedules import VP, Flow, Karras, LogitNormal, LogNormalSigma, NoiseSchedule, UniformRows
 
 FAMILIES = {
     "karras": Karras(),

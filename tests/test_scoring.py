@@ -10,8 +10,11 @@ import torch
 from torch import distributed, multiprocessing, nn
 
 from dmd2.callbacks.evaluation import Evaluation
-from dmd2.conditioning import ClassLabels
 from dmd2.data.digits import Digits
+from dmd2.diffusion.conditioning import ClassLabels
+from dmd2.diffusion.denoiser import EDM
+from dmd2.diffusion.sampling import FewStepSampler
+from dmd2.diffusion.schedules import Karras
 from dmd2.metrics.detectors import Flatten, RandomConvolutions
 from dmd2.metrics.frechet import RelativeFrechetDistance
 from dmd2.metrics.inception_score import InceptionScore
@@ -19,9 +22,6 @@ from dmd2.metrics.kernel import KernelDistance
 from dmd2.metrics.manifold import NearestTrain, PrecisionRecall
 from dmd2.metrics.suite import Suite
 from dmd2.nets.adm import DhariwalUNet
-from dmd2.nets.denoiser import EDM
-from dmd2.sampling import FewStepSampler
-from dmd2.schedules import Karras
 from dmd2.scoring import Scoring
 from dmd2.sums import Sums
 

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 
 from dmd2.card import card
+from dmd2.diffusion.denoiser import Prediction
+from dmd2.diffusion.schedules import VP
 from dmd2.io.files import read_json
 from dmd2.io.tensors import save_tensors
-from dmd2.nets.denoiser import Prediction
 from dmd2.nets.lora import layers, merged, products
 from dmd2.nets.unet import PREDICTIONS, UNet
 from dmd2.runtime import build
-from dmd2.schedules import VP
 from dmd2.students import Student
 
 

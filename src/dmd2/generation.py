@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dmd2.conditioning import Conditioner
-from dmd2.nets.denoiser import Denoiser, guided
+from dmd2.diffusion.conditioning import Conditioner
+from dmd2.diffusion.denoiser import Denoiser, guided
+from dmd2.diffusion.sampling import FewStepSampler
+from dmd2.diffusion.solvers import Solver
 from dmd2.randomness import generator, normal_rows
-from dmd2.sampling import FewStepSampler
-from dmd2.solvers import Solver
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from dmd2.conditioning import Cond, join
+from dmd2.diffusion.conditioning import Cond, join
+from dmd2.diffusion.denoiser import Denoiser
+from dmd2.diffusion.sampling import FewStepSampler
 from dmd2.ema import EMA
 from dmd2.guarded import GuardedModule
 from dmd2.losses.objective import Objective
 from dmd2.losses.turn import CriticTurn, GeneratorTurn, Logs, Turn
 from dmd2.losses.view import Models
-from dmd2.nets.denoiser import Denoiser
 from dmd2.randomness import Draws
-from dmd2.sampling import FewStepSampler
 
 
 @dataclass(frozen=True)

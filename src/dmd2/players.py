@@ -8,6 +8,8 @@ import torch
 
 from dmd2.config import Config
 from dmd2.data.base import DataModule
+from dmd2.diffusion.denoiser import Denoiser
+from dmd2.diffusion.sampling import FewStepSampler
 from dmd2.distributed.fsdp import outline
 from dmd2.distributed.process_group import rank
 from dmd2.io.tensors import load_weights, names_in
@@ -15,10 +17,8 @@ from dmd2.losses.objective import Objective
 from dmd2.losses.view import Models
 from dmd2.module import DMD
 from dmd2.nets.critic import Critic, head_on, rung_vectors_on
-from dmd2.nets.denoiser import Denoiser
 from dmd2.randomness import seeded
 from dmd2.runtime import Teacher, build, give_weights, load_fitting, shrink
-from dmd2.sampling import FewStepSampler
 
 
 def check_objective(objective: Objective, sampler: FewStepSampler, config: Config, data: DataModule) -> None:

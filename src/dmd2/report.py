@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from dmd2.best import best
+from dmd2.diffusion.denoiser import Denoiser
 from dmd2.generation import Maker
-from dmd2.nets.denoiser import Denoiser
 from dmd2.pictures import picture
 from dmd2.scoring import References, Scores, Scoring, device_of
 

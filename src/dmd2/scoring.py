@@ -7,15 +7,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dmd2.conditioning import Conditioner
 from dmd2.data.base import DataModule
 from dmd2.data.split import Split
+from dmd2.diffusion.conditioning import Conditioner
+from dmd2.diffusion.denoiser import Denoiser
+from dmd2.diffusion.sampling import FewStepSampler
+from dmd2.diffusion.solvers import Heun, Solver
 from dmd2.generation import Maker, Numbered, NumberedAtRandom, StudentMaker, TeacherMaker
 from dmd2.metrics.suite import Batches, Suite, blocks
-from dmd2.nets.denoiser import Denoiser
-from dmd2.sampling import FewStepSampler
 from dmd2.sizes import Sizes
-from dmd2.solvers import Heun, Solver
 from dmd2.sums import Sums
 
 Scores = dict[str, float]

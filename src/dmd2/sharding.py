@@ -12,10 +12,10 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_map_only
 from torch.utils.checkpoint import checkpoint
 
+from dmd2.diffusion.denoiser import Denoiser
 from dmd2.distributed.fsdp import blocks_of, cut_like, gathered, mesh_of, parts, shard
 from dmd2.distributed.process_group import check_alike
 from dmd2.module import DMD
-from dmd2.nets.denoiser import Denoiser
 from dmd2.replicas import Replicas
 
 

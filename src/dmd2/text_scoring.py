@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 
-from dmd2.conditioning import Conditioner
 from dmd2.data.base import DataModule
+from dmd2.diffusion.conditioning import Conditioner
+from dmd2.diffusion.sampling import FewStepSampler
 from dmd2.generation import Numbered
 from dmd2.real_images import RealImages
-from dmd2.sampling import FewStepSampler
 from dmd2.scoring import References, Scoring
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal, kl_divergence
 
+from dmd2.diffusion.schedules import VP, Flow, Karras, NoiseSchedule
 from dmd2.losses import functional as F
 from dmd2.nets.toy import GaussianMixture
-from dmd2.schedules import VP, Flow, Karras, NoiseSchedule
 
 SCHEDULES = {"karras": Karras(), "vp": VP.scaled_linear(0.00085, 0.012), "flow": Flow(shift=3.0)}
 REAL_MEAN, REAL_STD, FAKE_STD = torch.tensor([0.8, -0.3]), 0.6, 0.9

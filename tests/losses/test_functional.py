@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
+from dmd2.diffusion.denoiser import EDM, Denoiser, Direct, Prediction
+from dmd2.diffusion.schedules import VP, Flow, Karras, expand
 from dmd2.losses import functional as F
 from dmd2.losses import weighting
-from dmd2.nets.denoiser import EDM, Denoiser, Direct, Prediction
 from dmd2.nets.toy import MLP
-from dmd2.schedules import VP, Flow, Karras, expand
 
 
 @pytest.fixture(autouse=True)

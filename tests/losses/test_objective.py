@@ -2,11 +2,11 @@
 
 import pytest
 
+from dmd2.diffusion.schedules import UniformRows
 from dmd2.losses import weighting
 from dmd2.losses.distances import SquaredError
 from dmd2.losses.objective import Objective
 from dmd2.losses.terms import Denoising, DistributionMatching, GANCritic, GANGenerator, Regression
-from dmd2.schedules import UniformRows
 
 DM, GAN_G = DistributionMatching(view="g"), GANGenerator(1e-3, view="g")
 FAKE, GAN_D = Denoising(weighting.x0, view="c"), GANCritic(1e-2, view="c")

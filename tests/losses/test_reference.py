@@ -15,7 +15,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dmd2.conditioning import ClassLabels, join
+from dmd2.diffusion.conditioning import ClassLabels, join
+from dmd2.diffusion.denoiser import EDM
+from dmd2.diffusion.schedules import Karras
 from dmd2.losses import weighting
 from dmd2.losses.functional import gan_generator
 from dmd2.losses.terms import Denoising, DistributionMatching, GANCritic, GANGenerator
@@ -23,9 +25,7 @@ from dmd2.losses.turn import CriticTurn, GeneratorTurn, Term, Turn
 from dmd2.losses.view import Models, View
 from dmd2.nets.adm import DhariwalUNet
 from dmd2.nets.critic import ConvHead, Critic, Head
-from dmd2.nets.denoiser import EDM
 from dmd2.randomness import Draws
-from dmd2.schedules import Karras
 
 LOSS = {"rtol": 1e-5, "atol": 0}
 GRADIENT = {"rtol": 1e-4, "atol": 0}

@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dmd2.conditioning import ClassLabels
+from dmd2.diffusion.conditioning import ClassLabels
+from dmd2.diffusion.denoiser import EDM, Denoiser, guided
+from dmd2.diffusion.schedules import Karras, UniformRows
 from dmd2.losses import functional as F
 from dmd2.losses import weighting
 from dmd2.losses.distances import SquaredError
@@ -16,10 +18,8 @@ from dmd2.losses.terms import Denoising, DistributionMatching, GANCritic, GANGen
 from dmd2.losses.turn import CriticTurn, GeneratorTurn, Term
 from dmd2.losses.view import Models
 from dmd2.nets.critic import Critic, VectorHead, head_on
-from dmd2.nets.denoiser import EDM, Denoiser, guided
 from dmd2.nets.toy import MLP
 from dmd2.randomness import Draws
-from dmd2.schedules import Karras, UniformRows
 from passes import Passes
 
 ROWS = UniformRows(0.02, 0.98)

@@ -5,13 +5,13 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
-from dmd2.conditioning import ClassLabels, Unconditional
+from dmd2.diffusion.conditioning import ClassLabels, Unconditional
+from dmd2.diffusion.denoiser import EDM, Denoiser, Direct, Prediction, guided
+from dmd2.diffusion.schedules import VP, Flow, Karras, NoiseSchedule, expand
 from dmd2.nets.adm import DhariwalUNet
 from dmd2.nets.critic import ConvHead, Critic, Head, VectorHead, head_on, rung_vectors_on
-from dmd2.nets.denoiser import EDM, Denoiser, Direct, Prediction, guided
 from dmd2.nets.song import SongUNet
 from dmd2.nets.toy import MLP, GaussianMixture
-from dmd2.schedules import VP, Flow, Karras, NoiseSchedule, expand
 
 SCHEDULES = {"karras": Karras(), "vp": VP.scaled_linear(0.00085, 0.012), "flow": Flow(shift=2.0)}
 UNET = {"img_resolution": 8, "in_channels": 1, "out_channels": 1, "label_dim": 10, "model_channels": 16}

@@ -10,16 +10,16 @@ from hydra.utils import get_class
 from torch import Tensor, nn
 
 from dmd2 import cli
-from dmd2.conditioning import Cond, join
 from dmd2.config import config_folder
+from dmd2.diffusion.conditioning import Cond, join
+from dmd2.diffusion.denoiser import guided
+from dmd2.diffusion.sampling import FewStepSampler
+from dmd2.diffusion.schedules import VP
+from dmd2.diffusion.solvers import DDIM
 from dmd2.io.tensors import load_weights
 from dmd2.nets.critic import ConvHead
-from dmd2.nets.denoiser import guided
 from dmd2.nets.unet import UNet, UNetXL, from_configs
 from dmd2.runtime import build
-from dmd2.sampling import FewStepSampler
-from dmd2.schedules import VP
-from dmd2.solvers import DDIM
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed: pip install dmd2[text]")
 pytest.importorskip("transformers", reason="transformers is not installed: pip install dmd2[text]")

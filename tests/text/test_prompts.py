@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dmd2.conditioning import drop
 from dmd2.data.captions import filled
+from dmd2.diffusion.conditioning import drop
 from dmd2.io.tensors import read_tensors, save_tensors
 from dmd2.text import clip
 from dmd2.text.clip import CLIP, CLIPPair

@@ -13,11 +13,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dmd2.commands.import_weights import import_weights
+from dmd2.diffusion.denoiser import EDM
+from dmd2.diffusion.schedules import Karras
 from dmd2.io.tensors import load_weights
 from dmd2.nets.adm import DhariwalUNet
 from dmd2.nets.critic import ConvHead, Critic, Head
-from dmd2.nets.denoiser import EDM
-from dmd2.schedules import Karras
 
 State = dict[str, Tensor]
 

@@ -13,11 +13,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from dmd2.commands.import_weights import import_weights
+from dmd2.diffusion.denoiser import EDM
+from dmd2.diffusion.schedules import Karras
 from dmd2.io.tensors import load_weights
 from dmd2.nets.adm import DhariwalUNet
-from dmd2.nets.denoiser import EDM
 from dmd2.nets.song import SongUNet
-from dmd2.schedules import Karras
 from dmd2.weights.edm import network
 from dmd2.weights.pickles import Record, read_pickle
 

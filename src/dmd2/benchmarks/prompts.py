@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from dmd2.conditioning import Cond, Conditioner
+from dmd2.diffusion.conditioning import Cond, Conditioner
 from dmd2.randomness import seeded
 
 NUM_PROMPTS, NUM_SIZES = 8, 6

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
+from dmd2.diffusion.schedules import TimeSampler
 from dmd2.losses.turn import Term
-from dmd2.schedules import TimeSampler
 
 
 class Objective:

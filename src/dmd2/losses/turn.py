@@ -11,11 +11,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from dmd2.conditioning import Cond
+from dmd2.diffusion.conditioning import Cond
+from dmd2.diffusion.denoiser import Encoding, guided
+from dmd2.diffusion.schedules import TimeSampler
 from dmd2.losses.view import Models, View
-from dmd2.nets.denoiser import Encoding, guided
 from dmd2.randomness import Draws
-from dmd2.schedules import TimeSampler
 
 Logs = dict[str, Tensor]
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dmd2.conditioning import Cond, Conditioner, join
+from dmd2.diffusion.conditioning import Cond, Conditioner, join
+from dmd2.diffusion.denoiser import Denoiser, last
 from dmd2.nets.critic import Critic
-from dmd2.nets.denoiser import Denoiser, last
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from dmd2.conditioning import Cond
-from dmd2.nets.denoiser import Denoiser, Encoding
+from dmd2.diffusion.conditioning import Cond
+from dmd2.diffusion.denoiser import Denoiser, Encoding
 
 
 class ConvHead(nn.Module):

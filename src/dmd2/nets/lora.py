@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dmd2.nets.denoiser import Denoiser
+from dmd2.diffusion.denoiser import Denoiser
 
 
 def adapted(base: Denoiser, rank: int, alpha: int, targets: Sequence[str]) -> Denoiser:

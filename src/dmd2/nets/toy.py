@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from dmd2.conditioning import Cond
-from dmd2.nets.denoiser import Denoiser, Encoding, Prediction
-from dmd2.schedules import NoiseSchedule, expand
+from dmd2.diffusion.conditioning import Cond
+from dmd2.diffusion.denoiser import Denoiser, Encoding, Prediction
+from dmd2.diffusion.schedules import NoiseSchedule, expand
 
 
 class MLP(nn.Module):

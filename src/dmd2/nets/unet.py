@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from dmd2.conditioning import Cond
+from dmd2.diffusion.conditioning import Cond
+from dmd2.diffusion.denoiser import Denoiser, Encoding, Prediction, last
+from dmd2.diffusion.schedules import VP, NoiseSchedule
 from dmd2.io.hub import PREDICTIONS, file_of
-from dmd2.nets.denoiser import Denoiser, Encoding, Prediction, last
-from dmd2.schedules import VP, NoiseSchedule
 
 DECODER = ("up_blocks", "conv_norm_out", "conv_act", "conv_out")
 """Where the names of the decoder's layers begin."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dmd2.conditioning import Cond
+from dmd2.diffusion.conditioning import Cond
 from dmd2.io.hub import dtype_of, file_of, variant_of
 
 AT_ONCE = 4096

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from dmd2.conditioning import Cond, Conditioner
+from dmd2.diffusion.conditioning import Cond, Conditioner
 from dmd2.io.tensors import read_tensors, save_tensors
 from dmd2.text.clip import CLIP
 

@@ -6,8 +6,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from dmd2.conditioning import Cond
-from dmd2.nets.denoiser import Denoiser
+from dmd2.diffusion.conditioning import Cond
+from dmd2.diffusion.denoiser import Denoiser
 
 
 class FewStepSampler:

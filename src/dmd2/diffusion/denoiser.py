@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from dmd2.conditioning import Cond, join
-from dmd2.schedules import Karras, NoiseSchedule, expand
+from dmd2.diffusion.conditioning import Cond, join
+from dmd2.diffusion.schedules import Karras, NoiseSchedule, expand
 
 Prediction = Literal["x0", "eps", "v", "flow"]
 

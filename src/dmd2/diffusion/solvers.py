@@ -8,8 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dmd2.conditioning import Cond
-from dmd2.schedules import NoiseSchedule
+from dmd2.diffusion.conditioning import Cond
+from dmd2.diffusion.schedules import NoiseSchedule
 
 Denoise = Callable[[Tensor, Tensor, Cond], Tensor]
 """x_t [B, ...], t [B] and a condition to x0_hat [B, ...]: a denoiser, or a guided one."""

@@ -1,0 +1,1 @@
+"""The mathematics: noise schedules, conditions, denoisers, samplers and solvers."""
