@@ -7,8 +7,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from dmd2.config import Config, config_folder, resolved
-from dmd2.global_batch import share_batch
+from dmd2.config.batch_size import share_batch
+from dmd2.config.check import Config, config_folder, resolved
 
 
 @pytest.fixture(autouse=True)

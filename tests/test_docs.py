@@ -12,7 +12,7 @@ import pytest
 from hydra import initialize_config_dir
 
 from dmd2 import cli
-from dmd2.config import config_folder, of_train
+from dmd2.config.check import config_folder, of_train
 
 ROOT = Path(__file__).parents[1]
 PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if page.exists()]

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from dmd2 import cli
-from dmd2.config import check_options, config_folder, missing_keys, resolved
+from dmd2.config.check import check_options, config_folder, missing_keys, resolved
 from dmd2.data.decode import Decoder
 from dmd2.data.recipes import latents
 from dmd2.diffusion.denoiser import Denoiser

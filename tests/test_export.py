@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dmd2 import cli
 from dmd2.checkpoints import load
-from dmd2.config import config_folder, resolved
+from dmd2.config.check import config_folder, resolved
 from dmd2.diffusion.schedules import VP
 from dmd2.export import scheduler
 from dmd2.generation import Numbered

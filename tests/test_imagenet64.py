@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from dmd2 import cli
-from dmd2.config import config_folder, resolved
+from dmd2.config.check import config_folder, resolved
 from dmd2.io.tensors import save_weights
 from dmd2.runtime import build
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from dmd2.checkpoints import load
-from dmd2.config import config_folder, of_train
+from dmd2.config.check import config_folder, of_train
 from dmd2.data.base import DataModule
 from dmd2.distributed import process_group
 from dmd2.distributed.fsdp import blocks_of, whole

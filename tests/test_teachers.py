@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from safetensors.torch import save_file
 
 from dmd2 import cli
-from dmd2.config import Config, config_folder, resolved
+from dmd2.config.check import Config, config_folder, resolved
 from dmd2.errors import one_line
 from dmd2.nets.critic import ConvHead
 from dmd2.runtime import build, build_data, build_teacher

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from dmd2 import cli
-from dmd2.config import config_folder, resolved
+from dmd2.config.check import config_folder, resolved
 from dmd2.data.pairs import PairStore
 from dmd2.io.hub import dtype_of
 from dmd2.runtime import build, build_data, build_teacher, give_weights

@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 from omegaconf import OmegaConf
 
-from dmd2.config import Config
+from dmd2.config.check import Config
 from dmd2.report import cell, columns, rows
 
 

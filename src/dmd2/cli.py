@@ -72,7 +72,7 @@ def verb_help(verb: str) -> str:
     text = source.split('"""')[1].strip()
     if verb not in ("train", "pretrain", "pairs"):
         return text
-    from dmd2.config import config_folder  # noqa: PLC0415
+    from dmd2.config.check import config_folder  # noqa: PLC0415
 
     files = sorted((config_folder() / "experiment").glob("*.yaml"))
     about = [f"  {path.stem:28s} {sentence(path)}" for path in files]

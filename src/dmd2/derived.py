@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from dmd2.config import Config
+from dmd2.config.check import Config
 from dmd2.data.base import DataModule
 from dmd2.data.pairs import PairWriter
 from dmd2.distributed.process_group import by_first, rank

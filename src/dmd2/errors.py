@@ -10,7 +10,7 @@ from typing import Any
 from hydra.errors import HydraException, InstantiationException
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
-from dmd2.config import unknown_override
+from dmd2.config.check import unknown_override
 from dmd2.distributed.slurm import Requeue, requeue
 
 USERS = (ValueError, OSError, ImportError, FloatingPointError, HydraException, OmegaConfBaseException)

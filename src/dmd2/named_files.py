@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dmd2.config import Config
+from dmd2.config.check import Config
 from dmd2.io.hub import check_prediction, weights_of
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from dmd2.config import Config
+from dmd2.config.check import Config
 from dmd2.data.base import DataModule
 from dmd2.diffusion.denoiser import Denoiser
 from dmd2.diffusion.sampling import FewStepSampler

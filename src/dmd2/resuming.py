@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from dmd2.checkpoints import Manifest, check, newest
-from dmd2.config import Config
+from dmd2.config.check import Config
 
 FREE = frozenset(
     {

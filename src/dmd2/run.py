@@ -17,13 +17,13 @@ from dmd2.callbacks.metrics_file import MetricsFile
 from dmd2.callbacks.samples import Samples
 from dmd2.callbacks.speed import Speed, peak_memory_bytes
 from dmd2.checkpoints import check, forget_after
-from dmd2.config import Config
+from dmd2.config.check import Config
+from dmd2.config.devices import processes
 from dmd2.data.base import DataModule
 from dmd2.derived import make_pairs, real_references, teacher_references
 from dmd2.distributed.fsdp import in_shards
 from dmd2.distributed.process_group import by_first, first_alone, rank, world_size
 from dmd2.distributed.slurm import Requeue
-from dmd2.hardware import processes
 from dmd2.io.files import claim, point, sha256, write_bytes, write_json
 from dmd2.io.tensors import save_weights
 from dmd2.module import DMD

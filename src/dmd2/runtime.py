@@ -14,11 +14,11 @@ from torch import nn
 from dmd2.callbacks.checkpoint import Checkpoint
 from dmd2.callbacks.interrupt import Interrupt
 from dmd2.callbacks.progress import Progress
-from dmd2.config import Config
+from dmd2.config.check import Config
+from dmd2.config.devices import one_process, trainer_of
 from dmd2.data.base import DataModule
 from dmd2.diffusion.conditioning import Conditioner
 from dmd2.diffusion.denoiser import Denoiser
-from dmd2.hardware import one_process, trainer_of
 from dmd2.io.files import alone, key_of, sha256
 from dmd2.io.hub import dtype_of
 from dmd2.io.tensors import load_weights, names_in, read_metadata, save_weights

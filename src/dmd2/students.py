@@ -7,14 +7,14 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from dmd2.checkpoints import load, newest
-from dmd2.config import Config
+from dmd2.config.batch_size import share_batch
+from dmd2.config.check import Config
 from dmd2.data.base import DataModule
 from dmd2.diffusion.conditioning import Conditioner
 from dmd2.diffusion.denoiser import Denoiser
 from dmd2.diffusion.sampling import FewStepSampler
 from dmd2.distributed import process_group
 from dmd2.generation import StudentMaker
-from dmd2.global_batch import share_batch
 from dmd2.io.files import key_of, sha256
 from dmd2.io.tensors import load_weights, read_metadata
 from dmd2.players import lora_of, player_on

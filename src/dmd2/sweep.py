@@ -11,7 +11,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from dmd2.comparison import gather, table, unfinished, write_comparison
-from dmd2.config import Config, resolved
+from dmd2.config.check import Config, resolved
 from dmd2.jobs import attempt, read_jobs
 
 

@@ -12,9 +12,9 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from dmd2.config import resolved
+from dmd2.config.check import resolved
+from dmd2.config.slurm_site import filled_in
 from dmd2.jobs import SlurmJob, write_job
-from dmd2.site import filled_in
 
 POLL_SECONDS = 5
 SETUP = ("export DMD2_REQUEUE=1", "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK")  # srun does not inherit it
@@ -29,7 +29,7 @@ class Slurm(Launcher):
     signal_delay_s     Seconds before that at which a job is told.
     cpus_per_task      CPU cores of each process.
     array_parallelism  Jobs at the same time.
-    site               YAML file with what this cluster wants of every job (`dmd2.site`).
+    site               YAML file with what this cluster wants of every job (`dmd2.config.slurm_site`).
     mem_gb             Memory of each node; null is the cluster's default.
     partition, account, qos, constraint    Of this sweep; null is as in the site's file.
     sbatch             Any other option of sbatch, e.g. {nodelist: node7}.

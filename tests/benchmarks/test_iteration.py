@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 
 from dmd2 import cli
 from dmd2.benchmarks.iteration import parts
-from dmd2.config import config_folder, resolved
+from dmd2.config.check import config_folder, resolved
 from pipelines import shrunken
 
 SMALL = ["part.num_cold=0", "part.num_rounds=1", "part.experiment=digits_dmd2", "part.trainer=cpu"]

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from torch import nn
 
 from dmd2 import cli
-from dmd2.config import config_folder
+from dmd2.config.check import config_folder
 from dmd2.diffusion.denoiser import Direct
 from dmd2.diffusion.schedules import VP
 from dmd2.ema import EMA

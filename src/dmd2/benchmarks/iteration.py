@@ -12,8 +12,8 @@ import torch
 from dmd2.benchmarks.loader import MadeUp
 from dmd2.benchmarks.prompts import MadeUpPrompts
 from dmd2.callbacks.speed import peak_memory_bytes
-from dmd2.config import Config, of_train
-from dmd2.hardware import processes
+from dmd2.config.check import Config, of_train
+from dmd2.config.devices import processes
 from dmd2.module import DMD
 from dmd2.nets.unet import UNet
 from dmd2.players import build_module

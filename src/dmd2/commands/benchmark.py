@@ -11,7 +11,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from dmd2.config import check_options, config_folder
+from dmd2.config.check import check_options, config_folder
 from dmd2.errors import answered
 from dmd2.runtime import build
 

@@ -12,7 +12,7 @@ import hydra
 from omegaconf import DictConfig
 
 from dmd2.comparison import gather, table, unfinished, write_comparison
-from dmd2.config import check_options, config_folder
+from dmd2.config.check import check_options, config_folder
 from dmd2.errors import answered
 
 

@@ -22,7 +22,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from dmd2.best import best
-from dmd2.config import check_options, config_folder
+from dmd2.config.check import check_options, config_folder
 from dmd2.distributed.process_group import rank
 from dmd2.errors import answered
 from dmd2.io.files import read_json, write_json

@@ -8,12 +8,12 @@ All devices of the experiment's trainer share the work, as in `dmd2 train`; torc
 import hydra
 from omegaconf import DictConfig
 
-from dmd2.config import Config, config_folder
+from dmd2.config.check import Config, config_folder
+from dmd2.config.devices import processes
 from dmd2.derived import make_pairs
 from dmd2.devices import on_devices
 from dmd2.distributed.process_group import first_alone
 from dmd2.errors import answered
-from dmd2.hardware import processes
 from dmd2.runtime import build_data, build_teacher, give_weights, shrink
 from dmd2.sweep import each
 

@@ -19,7 +19,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from dmd2.config import check_options, config_folder
+from dmd2.config.check import check_options, config_folder
 from dmd2.distributed.process_group import rank, world_size
 from dmd2.errors import answered
 from dmd2.generation import Numbered

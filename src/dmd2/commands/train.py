@@ -13,7 +13,7 @@ where its last checkpoint is: the same command with paths.run=DIR resume=auto (o
 import hydra
 from omegaconf import DictConfig
 
-from dmd2.config import Config, config_folder
+from dmd2.config.check import Config, config_folder
 from dmd2.devices import on_devices
 from dmd2.errors import answered
 from dmd2.run import Run

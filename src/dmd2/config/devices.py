@@ -4,7 +4,7 @@ import os
 
 import torch
 
-from dmd2.config import Config
+from dmd2.config.check import Config
 from dmd2.distributed import process_group
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from dmd2.config import config_folder
+from dmd2.config.check import config_folder
 
 
 def filled_in(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,15 +10,15 @@ from hydra import compose
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from dmd2.global_batch import share_batch
+from dmd2.config.batch_size import share_batch
 
 Config = dict[str, Any]
 
 
 def config_folder() -> Path:
     """Where the YAML files are: beside the code in an installed wheel, at the top of a checkout."""
-    installed = Path(__file__).parent / "conf"
-    return installed if installed.exists() else Path(__file__).parents[2] / "conf"
+    installed = Path(__file__).parents[1] / "conf"
+    return installed if installed.exists() else Path(__file__).parents[3] / "conf"
 
 
 def complete(composed: DictConfig) -> None:
