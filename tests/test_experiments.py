@@ -13,8 +13,8 @@ from PIL import Image
 
 from dmd2 import cli
 from dmd2.config.check import check_options, config_folder, missing_keys, resolved
-from dmd2.data.decode import Decoder
-from dmd2.data.recipes import latents
+from dmd2.data.preparation.decode import Decoder
+from dmd2.data.preparation.recipes import latents
 from dmd2.diffusion.denoiser import Denoiser
 from dmd2.io.tensors import save_weights
 from dmd2.nets.critic import Critic

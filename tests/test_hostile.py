@@ -18,7 +18,7 @@ import torch
 from dmd2 import derived
 from dmd2.checkpoints import load, write
 from dmd2.data.pairs import PairStore, PairWriter
-from dmd2.data.prepared import open_prepared, write_manifest
+from dmd2.data.preparation.folder import open_prepared, write_manifest
 from dmd2.io.files import sha256, write_json
 from dmd2.io.tensors import load_weights, names_in, read_metadata
 from dmd2.metrics.detectors import Flatten

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dmd2.data.archives import identity, members
-from dmd2.data.layout import is_image
+from dmd2.data.preparation.archives import identity, members
+from dmd2.data.preparation.layout import is_image
 from dmd2.io.arrays import read_arrays
 from dmd2.io.files import alone, key_of, write_bytes
 from dmd2.metrics.clean import CleanInception

@@ -7,9 +7,9 @@ from PIL import Image
 
 from dmd2 import cli
 from dmd2.benchmarks.loader import loader
-from dmd2.data.decode import Decoder
-from dmd2.data.layout import lay_out
-from dmd2.data.prepare import prepare
+from dmd2.data.preparation.decode import Decoder
+from dmd2.data.preparation.layout import lay_out
+from dmd2.data.preparation.prepare import prepare
 
 SMALL = {"batch_size": 4, "num_batches": 2, "num_repeats": 1}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dmd2.data.archives import identity, members
+from dmd2.data.preparation.archives import identity, members
 
 CIFAR10 = Path(__file__).parents[3] / "shared/data/cifar10.tar.xz"
 SUFFIXES = ["folder", "zip", "tar", "tar.gz", "tar.xz", "tar.zst"]

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dmd2.data import prepare
-from dmd2.data.decode import Decoder
 from dmd2.data.images import Images
+from dmd2.data.preparation import prepare
+from dmd2.data.preparation.decode import Decoder
 
 
 def images(source, tmp_path, **options):

@@ -16,12 +16,12 @@ from PIL import Image
 from torch import Tensor
 
 from dmd2.data import captions
-from dmd2.data.captioned import captioned
-from dmd2.data.decode import Decoder
 from dmd2.data.images import Images
 from dmd2.data.latents import Latents
+from dmd2.data.preparation.captioned import captioned
+from dmd2.data.preparation.decode import Decoder
+from dmd2.data.preparation.recipes import latents
 from dmd2.data.prompts import Prompts
-from dmd2.data.recipes import latents
 
 
 class Halved:
@@ -153,7 +153,7 @@ import os, signal, sys
 from pathlib import Path
 sys.path[:0] = {paths!r}
 import torch
-from dmd2.data import prepare
+from dmd2.data.preparation import prepare
 from test_latents import Halved, made
 torch.set_num_threads(1)
 prepare.BLOCK = 2

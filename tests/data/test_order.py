@@ -3,7 +3,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from dmd2.data.order import BatchSampler
+from dmd2.data.sampler import BatchSampler
 from dmd2.data.split import stratified
 
 

@@ -12,12 +12,12 @@ import pytest
 from PIL import Image
 
 from dmd2 import cli
-from dmd2.data.decode import Decoder
 from dmd2.data.images import Images
-from dmd2.data.layout import lay_out
-from dmd2.data.prepare import BLOCK, prepare
-from dmd2.data.prepared import ARRAYS
-from dmd2.data.recipes import images
+from dmd2.data.preparation.decode import Decoder
+from dmd2.data.preparation.folder import ARRAYS
+from dmd2.data.preparation.layout import lay_out
+from dmd2.data.preparation.prepare import BLOCK, prepare
+from dmd2.data.preparation.recipes import images
 
 SAMPLE = Path(__file__).parents[3] / "shared/data/imagenet_sample"
 
@@ -122,9 +122,9 @@ def test_classes_that_a_source_lacks_would_shift_the_labels(packed, tmp_path):
 DEADLY = """
 import os, signal, sys
 from pathlib import Path
-from dmd2.data import prepare
-from dmd2.data.decode import Decoder
-from dmd2.data.layout import lay_out
+from dmd2.data.preparation import prepare
+from dmd2.data.preparation.decode import Decoder
+from dmd2.data.preparation.layout import lay_out
 
 name, calls = sys.argv[1], int(sys.argv[2])
 real = getattr(prepare, name)

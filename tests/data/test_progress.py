@@ -11,11 +11,11 @@ import torch
 from test_latents import Halved, beside
 from torch import Tensor
 
-from dmd2.data import prepare
-from dmd2.data.decode import Decoder
-from dmd2.data.prepared import ARRAYS
-from dmd2.data.progress import Progress
-from dmd2.data.recipes import latents
+from dmd2.data.preparation import prepare
+from dmd2.data.preparation.blocks import Progress
+from dmd2.data.preparation.decode import Decoder
+from dmd2.data.preparation.folder import ARRAYS
+from dmd2.data.preparation.recipes import latents
 from dmd2.distributed import process_group
 from dmd2.distributed.launch import launch
 from dmd2.errors import one_line

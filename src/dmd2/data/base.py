@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dmd2.data import pixels
-from dmd2.data.batches import Batches, as_is
-from dmd2.data.order import BatchSampler
+from dmd2.data.dataset import Batches, as_is
 from dmd2.data.pairs import PairStore
+from dmd2.data.sampler import BatchSampler
 from dmd2.data.split import Split
-from dmd2.data.workers import obey_the_parent
+from dmd2.data.worker_signals import obey_the_parent
 from dmd2.io.files import key_of
 from dmd2.randomness import generator
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from dmd2.data.prepared import is_prepared, read_manifest
+from dmd2.data.preparation.folder import is_prepared, read_manifest
 
 
 def filled(phrasings: Sequence[str], words: Sequence[str]) -> list[str]:

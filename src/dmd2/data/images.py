@@ -5,12 +5,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dmd2.data.archives import identity
 from dmd2.data.base import DataModule
-from dmd2.data.decode import Decoder
-from dmd2.data.layout import lay_out
-from dmd2.data.prepare import FORMAT, prepare
-from dmd2.data.prepared import check_if_changed, is_prepared, open_prepared, read_manifest
+from dmd2.data.preparation.archives import identity
+from dmd2.data.preparation.decode import Decoder
+from dmd2.data.preparation.folder import check_if_changed, is_prepared, open_prepared, read_manifest
+from dmd2.data.preparation.layout import lay_out
+from dmd2.data.preparation.prepare import FORMAT, prepare
 from dmd2.data.split import Split
 from dmd2.io.files import key_of
 

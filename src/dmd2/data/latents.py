@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dmd2.data.prepared import check_if_changed, is_prepared, open_prepared, read_manifest
+from dmd2.data.preparation.folder import check_if_changed, is_prepared, open_prepared, read_manifest
 from dmd2.data.prompts import Captioned
 from dmd2.data.split import Split
 

@@ -1,7 +1,7 @@
 """Noise-image pairs of the teacher's ODE, the data of DMD1's regression loss: memmaps in a folder.
 
 noise.npy float16 [N, ...], images.npy uint8 or float16 [N, ...], labels.npy int64 [N], manifest.json; and, until it
-is finished, which blocks are there (`dmd2.data.progress`).
+is finished, which blocks are there (`dmd2.data.preparation.blocks`).
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from numpy.lib.format import open_memmap
 from torch import Tensor
 
 from dmd2.data.pixels import to_pixels
-from dmd2.data.progress import Progress
+from dmd2.data.preparation.blocks import Progress
 from dmd2.io.arrays import open_array, write_rows
 from dmd2.io.files import alone, discard, key_of, read_json, write_json
 

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dmd2.data.captioned import captioned
 from dmd2.data.codec import Codec, Encoded
-from dmd2.data.decode import Decoder
-from dmd2.data.layout import Layout, lay_out
-from dmd2.data.prepare import Broken, prepare
-from dmd2.data.prepared import MANIFEST, check, is_prepared, open_prepared, read_manifest
+from dmd2.data.preparation.captioned import captioned
+from dmd2.data.preparation.decode import Decoder
+from dmd2.data.preparation.folder import MANIFEST, check, is_prepared, open_prepared, read_manifest
+from dmd2.data.preparation.layout import Layout, lay_out
+from dmd2.data.preparation.prepare import Broken, prepare
 from dmd2.distributed.process_group import rank
 
 NUM_NAMED = 10  # Broken files that the report names; the manifest names all.

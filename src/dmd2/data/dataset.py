@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dmd2.data.order import BatchSampler, Draw
 from dmd2.data.pairs import PairStore
+from dmd2.data.sampler import BatchSampler, Draw
 
 
 class Batches(Dataset[dict[str, Any]]):

@@ -1,6 +1,6 @@
 """Decode a source once into a prepared folder, by any number of processes; after a kill it goes on where it was.
 
-Meanwhile PATH.partial holds the arrays, and which blocks of files have their rows there (`dmd2.data.progress`).
+Meanwhile PATH.partial holds the arrays, and which blocks of files have their rows there (`dmd2.data.preparation.blocks`).
 The arrays get the name PATH when they are whole, so that is never half done.
 """
 
@@ -18,11 +18,11 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from tqdm import tqdm
 
-from dmd2.data.archives import Member, identity, members
-from dmd2.data.decode import Decoder, kind
-from dmd2.data.layout import Layout
-from dmd2.data.prepared import is_prepared, write_manifest
-from dmd2.data.progress import Progress
+from dmd2.data.preparation.archives import Member, identity, members
+from dmd2.data.preparation.blocks import Progress
+from dmd2.data.preparation.decode import Decoder, kind
+from dmd2.data.preparation.folder import is_prepared, write_manifest
+from dmd2.data.preparation.layout import Layout
 from dmd2.distributed.process_group import rank
 from dmd2.io.arrays import open_array, write_rows
 from dmd2.io.files import alone, discard, key_of

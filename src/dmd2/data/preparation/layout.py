@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from dmd2.data.archives import members
+from dmd2.data.preparation.archives import members
 from dmd2.data.split import stratified
 
 SPLITS = ("train", "test", "val")

@@ -2,9 +2,9 @@
 
 from pathlib import Path, PurePosixPath
 
-from dmd2.data.archives import members
 from dmd2.data.captions import caption_of, parsed
-from dmd2.data.layout import Layout, in_order, is_image
+from dmd2.data.preparation.archives import members
+from dmd2.data.preparation.layout import Layout, in_order, is_image
 
 METADATA = "metadata.jsonl"
 
