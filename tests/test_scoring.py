@@ -18,8 +18,8 @@ from dmd2.diffusion.schedules import Karras
 from dmd2.metrics.detectors import Flatten, RandomConvolutions
 from dmd2.metrics.frechet import RelativeFrechetDistance
 from dmd2.metrics.inception_score import InceptionScore
-from dmd2.metrics.kernel import KernelDistance
-from dmd2.metrics.manifold import NearestTrain, PrecisionRecall
+from dmd2.metrics.kid import KernelDistance
+from dmd2.metrics.precision_recall import NearestTrain, PrecisionRecall
 from dmd2.metrics.suite import Suite
 from dmd2.nets.adm import DhariwalUNet
 from dmd2.scoring import Scoring

@@ -13,7 +13,7 @@ from dmd2.data.preparation.archives import identity, members
 from dmd2.data.preparation.layout import is_image
 from dmd2.io.arrays import read_arrays
 from dmd2.io.files import alone, key_of, write_bytes
-from dmd2.metrics.clean import CleanInception
+from dmd2.metrics.clean_fid import CleanInception
 from dmd2.metrics.frechet import moments
 
 AT_ONCE = 50

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dmd2.metrics.clip_score import MEAN, STD, ClipImages, ClipScore
-from dmd2.metrics.views import Square
+from dmd2.metrics.preprocessing import Square
 from pipelines import save_clip
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed: pip install dmd2[text]")

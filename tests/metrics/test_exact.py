@@ -2,7 +2,7 @@
 
 import torch
 
-from dmd2.metrics.exact import BITS, add_moments, in_units, step_for
+from dmd2.metrics.exact_sums import BITS, add_moments, in_units, step_for
 
 
 def moments(parts, step):

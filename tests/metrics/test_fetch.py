@@ -5,7 +5,7 @@ import multiprocessing
 
 import pytest
 
-from dmd2.metrics.fetch import fetched
+from dmd2.metrics.download import fetched
 
 CONTENT = b"some weights"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from dmd2.metrics.kernel import KernelDistance, cubic_mmd2
+from dmd2.metrics.kid import KernelDistance, cubic_mmd2
 
 NO_LABELS = torch.zeros(0)
 

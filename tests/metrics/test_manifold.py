@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from dmd2.metrics import manifold
-from dmd2.metrics.manifold import NearestTrain, PrecisionRecall
+from dmd2.metrics import precision_recall
+from dmd2.metrics.precision_recall import NearestTrain, PrecisionRecall
 
 NO_LABELS = torch.zeros(0)
 
@@ -71,7 +71,7 @@ def test_blocks_bound_the_memory_and_not_the_value(features, monkeypatch):
     real, fake = features
     whole = measure(PrecisionRecall("d"), real, fake), measure(NearestTrain("d"), real, fake)
     monkeypatch.setattr(manifold, "MAX_ENTRIES", 1000)
-    assert max(len(block) for block in manifold.distance_blocks(fake, real)) == 5
+    assert max(len(block) for block in precision_recall.distance_blocks(fake, real)) == 5
     assert (measure(PrecisionRecall("d"), real, fake), measure(NearestTrain("d"), real, fake)) == whole
 
 

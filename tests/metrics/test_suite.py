@@ -15,8 +15,8 @@ from dmd2.metrics.baselines import class_gaussian
 from dmd2.metrics.classifier import ClassifierLogits
 from dmd2.metrics.detectors import Flatten, RandomConvolutions
 from dmd2.metrics.frechet import RelativeFrechetDistance
-from dmd2.metrics.kernel import KernelDistance
-from dmd2.metrics.manifold import NearestTrain, PrecisionRecall
+from dmd2.metrics.kid import KernelDistance
+from dmd2.metrics.precision_recall import NearestTrain, PrecisionRecall
 from dmd2.metrics.suite import Suite
 
 

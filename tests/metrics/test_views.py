@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dmd2.metrics.views import Patch, Square, picture, pixels, scaled
+from dmd2.metrics.preprocessing import Patch, Square, picture, pixels, scaled
 
 
 def drawn(width: int, height: int, seed: int = 0) -> Image.Image:

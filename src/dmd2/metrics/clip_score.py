@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from dmd2.metrics.base import FeatureMetric
 from dmd2.metrics.detectors import Detector
-from dmd2.metrics.views import Square, View, picture, pixels
+from dmd2.metrics.preprocessing import Square, View, picture, pixels
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's, of pixels in [0, 1]
 STEPS = 2**40  # in a cosine of 1: sums of whole steps are exact in int64, up to 2^23 samples

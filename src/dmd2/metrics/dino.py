@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dmd2.metrics.detectors import Detector
-from dmd2.metrics.fetch import sha256_of
+from dmd2.metrics.download import sha256_of
 from dmd2.metrics.inception import as_colour
 
 SIZE = 224  # pixels that images are resized to

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dmd2.io.arrays import read_arrays
 from dmd2.metrics.base import FeatureMetric
-from dmd2.metrics.exact import add_moments, in_units, step_for
+from dmd2.metrics.exact_sums import add_moments, in_units, step_for
 
 CHUNK = 4096  # rows of the reference that are float64 at a time
 
@@ -46,7 +46,7 @@ def _distance(mu1: Tensor, sigma1: Tensor, root1: Tensor, mu2: Tensor, sigma2: T
 class FrechetDistance(FeatureMetric):
     """Fréchet distance of the samples to the train split, reported as `name`.
 
-    Its states are exact sums around the reference's mean (`dmd2.metrics.exact`), so any division of the same
+    Its states are exact sums around the reference's mean (`dmd2.metrics.exact_sums`), so any division of the same
     features into batches and ranks gives the same value to the last digit. All ranks take the matrix root at the
     same time, each for itself, so none waits for another; the reference's own is taken once.
     """

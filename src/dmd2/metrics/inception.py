@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dmd2.metrics.detectors import Detector
-from dmd2.metrics.fetch import fetched
+from dmd2.metrics.download import fetched
 
 CLEAN_FID_URL = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
 CLEAN_FID_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dmd2.metrics.base import FeatureMetric, StoredFeatures
-from dmd2.metrics.exact import step_for
+from dmd2.metrics.exact_sums import step_for
 
 MAX_ENTRIES = 2**25  # of a block of distances: 256 MiB
 

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from dmd2.metrics.inception import CLEAN_FID_SHA256, CleanFidInception
-from dmd2.metrics.views import View, picture, scaled
+from dmd2.metrics.preprocessing import View, picture, scaled
 
 SIZE = 299  # pixels a side that the network takes
 
