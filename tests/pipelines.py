@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dmd2.text.tiny import tiny_clip
+from dmd2.nets.text.tiny import tiny_clip
 
 TOKENS = 8
 UNET = {

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dmd2.autoencoder import VAE, TinyVAE
 from dmd2.losses.distances import Decoded, SquaredError
+from dmd2.nets.autoencoder import VAE, TinyVAE
 from pipelines import save_vae
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed: pip install dmd2[text]")

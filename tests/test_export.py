@@ -66,7 +66,7 @@ def pipeline_of_a_teacher(folder: Path) -> list[str]:
         scheduler=noise, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     ).save_pretrained(folder)  # fmt: skip
     save_weights(denoiser, folder / "teacher.safetensors")
-    node = f"{{_target_:dmd2.text.clip.clip,source:{folder}}}"
+    node = f"{{_target_:dmd2.nets.text.clip.clip,source:{folder}}}"
     return [
         f"teacher.weights={folder / 'teacher.safetensors'}",
         "~teacher.conditioner.encoder",

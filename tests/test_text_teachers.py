@@ -149,7 +149,7 @@ def test_sample_grids_may_be_decoded_by_a_tiny_vae(folder: Path, capsys: pytest.
         torch.nn.init.zeros_(parameter)
     tiny.save_pretrained(folder / "tiny")  # of any latents it makes one even picture
     given = [*PROMPTS, *shrunken("sd15"), f"teacher.source={sd}"]
-    node = "callbacks.samples.autoencoder={{_target_:dmd2.autoencoder.TinyVAE,source:{},resolution:{},factor:2}}"
+    node = "callbacks.samples.autoencoder={{_target_:dmd2.nets.autoencoder.TinyVAE,source:{},resolution:{},factor:2}}"
     mistakes = (
         (node.format("gone/no/where", 16), "callbacks.samples.autoencoder: there is no pipeline at gone"),
         (node.format("tiny", 32), "callbacks.samples.autoencoder=null"),

@@ -8,10 +8,10 @@ import torch
 from dmd2.data.captions import filled
 from dmd2.diffusion.conditioning import drop
 from dmd2.io.tensors import read_tensors, save_tensors
-from dmd2.text import clip
-from dmd2.text.clip import CLIP, CLIPPair
-from dmd2.text.prompts import CachedPrompts, Prompts, prompts
-from dmd2.text.tiny import tiny_clip
+from dmd2.nets.text import clip
+from dmd2.nets.text.clip import CLIP, CLIPPair
+from dmd2.nets.text.prompts import CachedPrompts, Prompts, prompts
+from dmd2.nets.text.tiny import tiny_clip
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed: pip install dmd2[text]")
 

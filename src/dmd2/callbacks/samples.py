@@ -31,7 +31,7 @@ class Samples(L.Callback):
         if isinstance(autoencoder, str):
             raise ValueError(
                 f"callbacks.samples.autoencoder={autoencoder} is a name; type a node, e.g. "
-                f"callbacks.samples.autoencoder={{_target_:dmd2.autoencoder.TinyVAE,source:{autoencoder},resolution:512}}"
+                f"callbacks.samples.autoencoder={{_target_:dmd2.nets.autoencoder.TinyVAE,source:{autoencoder},resolution:512}}"
             )
         if autoencoder is not None:
             try:

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from dmd2.nets.text.clip import CLIP
 from dmd2.randomness import seeded
-from dmd2.text.clip import CLIP
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 

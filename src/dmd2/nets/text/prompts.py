@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from dmd2.diffusion.conditioning import Cond, Conditioner
 from dmd2.io.tensors import read_tensors, save_tensors
-from dmd2.text.clip import CLIP
+from dmd2.nets.text.clip import CLIP
 
 EMBEDDINGS = ("text", "pooled")
 """The parts of a condition that come from words; the others the unconditional twin keeps."""
