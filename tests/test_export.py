@@ -19,8 +19,8 @@ from dmd2 import cli
 from dmd2.checkpoints import load
 from dmd2.config.check import config_folder, resolved
 from dmd2.diffusion.schedules import VP
+from dmd2.evaluation.samples import Numbered
 from dmd2.export import scheduler
-from dmd2.generation import Numbered
 from dmd2.io.tensors import names_in, save_weights
 from dmd2.nets.lora import is_own
 from dmd2.runtime import build

@@ -13,7 +13,7 @@ from dmd2.diffusion.denoiser import EDM, Denoiser, guided
 from dmd2.diffusion.sampling import FewStepSampler, NoisedReal
 from dmd2.diffusion.schedules import VP, Flow, Karras, NoiseSchedule
 from dmd2.diffusion.solvers import Heun
-from dmd2.generation import Numbered, StudentMaker, TeacherMaker
+from dmd2.evaluation.samples import Numbered, StudentMaker, TeacherMaker
 from dmd2.nets.toy import MLP, GaussianMixture
 
 SCHEDULES = {

@@ -15,6 +15,8 @@ from dmd2.diffusion.conditioning import ClassLabels
 from dmd2.diffusion.denoiser import EDM
 from dmd2.diffusion.sampling import FewStepSampler
 from dmd2.diffusion.schedules import Karras
+from dmd2.evaluation.partial_sums import Sums
+from dmd2.evaluation.scoring import Scoring
 from dmd2.metrics.detectors import Flatten, RandomConvolutions
 from dmd2.metrics.frechet import RelativeFrechetDistance
 from dmd2.metrics.inception_score import InceptionScore
@@ -22,8 +24,6 @@ from dmd2.metrics.kid import KernelDistance
 from dmd2.metrics.precision_recall import NearestTrain, PrecisionRecall
 from dmd2.metrics.suite import Suite
 from dmd2.nets.adm import DhariwalUNet
-from dmd2.scoring import Scoring
-from dmd2.sums import Sums
 
 
 def scoring(num_samples, **settings):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dmd2.sizes import Sizes
+from dmd2.evaluation.scores import Sizes
 
 
 def test_a_lone_number_is_not_named_and_several_are():

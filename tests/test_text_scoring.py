@@ -11,10 +11,10 @@ from PIL import Image
 from torch import Tensor
 
 from dmd2 import cli
+from dmd2.evaluation.real_images import RealImages
 from dmd2.metrics.clean_fid import CleanInception
 from dmd2.metrics.clip_score import ClipImages, ClipScore
 from dmd2.metrics.preprocessing import Patch, Square
-from dmd2.real_images import RealImages
 from dmd2.students import load_student
 from pipelines import save_clip, save_inception, save_pipeline, shrunken
 

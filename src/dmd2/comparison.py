@@ -5,9 +5,9 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from dmd2.evaluation.pictures import bars
 from dmd2.io.files import read_json
 from dmd2.jobs import read_jobs
-from dmd2.pictures import bars
 from dmd2.report import cell, rows
 
 MARKS = ("<!-- table -->", "<!-- end of table -->")

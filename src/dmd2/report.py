@@ -12,11 +12,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from dmd2.best import best
 from dmd2.diffusion.denoiser import Denoiser
-from dmd2.generation import Maker
-from dmd2.pictures import picture
-from dmd2.scoring import References, Scores, Scoring, device_of
+from dmd2.evaluation.best import best
+from dmd2.evaluation.pictures import picture
+from dmd2.evaluation.samples import Maker
+from dmd2.evaluation.scoring import References, Scores, Scoring, device_of
 
 PACKAGES = ("dmd2", "torch", "lightning", "hydra-core", "torchmetrics", "numpy")
 

@@ -14,7 +14,9 @@ from dmd2.diffusion.conditioning import Conditioner
 from dmd2.diffusion.denoiser import Denoiser
 from dmd2.diffusion.sampling import FewStepSampler
 from dmd2.distributed import process_group
-from dmd2.generation import StudentMaker
+from dmd2.evaluation.partial_sums import Sums
+from dmd2.evaluation.samples import StudentMaker
+from dmd2.evaluation.scoring import Scoring
 from dmd2.io.files import key_of, sha256
 from dmd2.io.tensors import load_weights, read_metadata
 from dmd2.players import lora_of, player_on
@@ -28,8 +30,6 @@ from dmd2.runtime import (
     load_fitting,
     shrink,
 )
-from dmd2.scoring import Scoring
-from dmd2.sums import Sums
 
 
 @dataclass(frozen=True)

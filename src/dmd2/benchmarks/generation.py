@@ -7,9 +7,9 @@ import torch
 
 from dmd2.benchmarks.iteration import now
 from dmd2.diffusion.solvers import DDIM
-from dmd2.generation import Maker, Numbered, TeacherMaker
+from dmd2.evaluation.samples import Maker, Numbered, TeacherMaker
+from dmd2.evaluation.scoring import device_of
 from dmd2.nets.lora import base_of
-from dmd2.scoring import device_of
 from dmd2.students import load_student
 
 

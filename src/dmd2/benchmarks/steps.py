@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 
 from dmd2.diffusion.sampling import FewStepSampler
-from dmd2.generation import StudentMaker
-from dmd2.scoring import device_of
+from dmd2.evaluation.samples import StudentMaker
+from dmd2.evaluation.scoring import device_of
 from dmd2.students import load_student
 
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import lightning as L
 
-from dmd2.best import best
 from dmd2.distributed.fsdp import whole
+from dmd2.evaluation.best import best
+from dmd2.evaluation.scoring import References, Scoring
 from dmd2.module import DMD
-from dmd2.scoring import References, Scoring
 
 
 class Evaluation(L.Callback):

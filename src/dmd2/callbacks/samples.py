@@ -11,9 +11,9 @@ from torch import Tensor
 from dmd2.data import pixels
 from dmd2.data.codec import Codec
 from dmd2.distributed.fsdp import whole
+from dmd2.evaluation.pictures import picture
+from dmd2.evaluation.scoring import Scoring
 from dmd2.module import DMD
-from dmd2.pictures import picture
-from dmd2.scoring import Scoring
 
 
 class Samples(L.Callback):

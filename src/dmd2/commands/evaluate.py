@@ -21,13 +21,13 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from dmd2.best import best
 from dmd2.config.check import check_options, config_folder
 from dmd2.distributed.process_group import rank
 from dmd2.errors import answered
+from dmd2.evaluation.best import best
+from dmd2.evaluation.scoring import Scores
 from dmd2.io.files import read_json, write_json
 from dmd2.report import print_table
-from dmd2.scoring import Scores
 from dmd2.students import load_student, on_ranks
 
 NOT_RUN = {"status": "not trained here", "iterations": 0, "floor": {}, "baselines": {}, "teacher": {}}

@@ -22,10 +22,10 @@ from torch import Tensor
 from dmd2.config.check import check_options, config_folder
 from dmd2.distributed.process_group import rank, world_size
 from dmd2.errors import answered
-from dmd2.generation import Numbered
+from dmd2.evaluation.pictures import image, picture
+from dmd2.evaluation.samples import Numbered
+from dmd2.evaluation.scoring import device_of
 from dmd2.metrics.suite import blocks
-from dmd2.pictures import image, picture
-from dmd2.scoring import device_of
 from dmd2.students import load_student, on_ranks
 
 NUM_ON_SHEET = 100

@@ -13,10 +13,10 @@ from dmd2.diffusion.conditioning import Conditioner
 from dmd2.diffusion.denoiser import Denoiser
 from dmd2.diffusion.sampling import FewStepSampler
 from dmd2.diffusion.solvers import Heun, Solver
-from dmd2.generation import Maker, Numbered, NumberedAtRandom, StudentMaker, TeacherMaker
+from dmd2.evaluation.partial_sums import Sums
+from dmd2.evaluation.samples import Maker, Numbered, NumberedAtRandom, StudentMaker, TeacherMaker
+from dmd2.evaluation.scores import Sizes
 from dmd2.metrics.suite import Batches, Suite, blocks
-from dmd2.sizes import Sizes
-from dmd2.sums import Sums
 
 Scores = dict[str, float]
 References = dict[str, dict[str, Scores]]

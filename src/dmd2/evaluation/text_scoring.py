@@ -8,9 +8,9 @@ import torch
 from dmd2.data.base import DataModule
 from dmd2.diffusion.conditioning import Conditioner
 from dmd2.diffusion.sampling import FewStepSampler
-from dmd2.generation import Numbered
-from dmd2.real_images import RealImages
-from dmd2.scoring import References, Scoring
+from dmd2.evaluation.real_images import RealImages
+from dmd2.evaluation.samples import Numbered
+from dmd2.evaluation.scoring import References, Scoring
 
 
 class TextScoring(Scoring):
