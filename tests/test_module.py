@@ -25,8 +25,8 @@ from dmd2.learning_rate import WarmupCosine
 from dmd2.losses import weighting
 from dmd2.losses.objective import Objective
 from dmd2.losses.terms import Denoising, DistributionMatching, GANCritic, GANGenerator
-from dmd2.losses.turn import Logs, Turn
-from dmd2.losses.view import Models
+from dmd2.losses.turns import Logs, Turn
+from dmd2.losses.views import Models
 from dmd2.module import DMD
 from dmd2.nets.critic import Critic, VectorHead, head_on
 from dmd2.nets.toy import MLP

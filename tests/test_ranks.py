@@ -20,7 +20,7 @@ from dmd2.callbacks.metrics_file import read_rows
 from dmd2.checkpoints import load, newest
 from dmd2.distributed import process_group
 from dmd2.distributed.gradients import buckets
-from dmd2.losses.turn import Logs, Turn
+from dmd2.losses.turns import Logs, Turn
 from dmd2.module import DMD
 from dmd2.replicas import Replicas
 from processes import FLOAT, PLAYERS, counted, found_by, together

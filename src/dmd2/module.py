@@ -19,8 +19,8 @@ from dmd2.diffusion.sampling import FewStepSampler
 from dmd2.ema import EMA
 from dmd2.guarded import GuardedModule
 from dmd2.losses.objective import Objective
-from dmd2.losses.turn import CriticTurn, GeneratorTurn, Logs, Turn
-from dmd2.losses.view import Models
+from dmd2.losses.turns import CriticTurn, GeneratorTurn, Logs, Turn
+from dmd2.losses.views import Models
 from dmd2.randomness import Draws
 
 

@@ -14,7 +14,7 @@ from dmd2.distributed.fsdp import outline
 from dmd2.distributed.process_group import rank
 from dmd2.io.tensors import load_weights, names_in
 from dmd2.losses.objective import Objective
-from dmd2.losses.view import Models
+from dmd2.losses.views import Models
 from dmd2.module import DMD
 from dmd2.nets.critic import Critic, head_on, rung_vectors_on
 from dmd2.randomness import seeded

@@ -21,8 +21,8 @@ from dmd2.diffusion.schedules import Karras
 from dmd2.losses import weighting
 from dmd2.losses.functional import gan_generator
 from dmd2.losses.terms import Denoising, DistributionMatching, GANCritic, GANGenerator
-from dmd2.losses.turn import CriticTurn, GeneratorTurn, Term, Turn
-from dmd2.losses.view import Models, View
+from dmd2.losses.turns import CriticTurn, GeneratorTurn, Term, Turn
+from dmd2.losses.views import Models, View
 from dmd2.nets.adm import DhariwalUNet
 from dmd2.nets.critic import ConvHead, Critic, Head
 from dmd2.randomness import Draws

@@ -15,8 +15,8 @@ from dmd2.losses import functional as F
 from dmd2.losses import weighting
 from dmd2.losses.distances import SquaredError
 from dmd2.losses.terms import Denoising, DistributionMatching, GANCritic, GANGenerator, Regression, by_level
-from dmd2.losses.turn import CriticTurn, GeneratorTurn, Term
-from dmd2.losses.view import Models
+from dmd2.losses.turns import CriticTurn, GeneratorTurn, Term
+from dmd2.losses.views import Models
 from dmd2.nets.critic import Critic, VectorHead, head_on
 from dmd2.nets.toy import MLP
 from dmd2.randomness import Draws

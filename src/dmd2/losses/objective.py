@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from dmd2.diffusion.schedules import TimeSampler
-from dmd2.losses.turn import Term
+from dmd2.losses.turns import Term
 
 
 class Objective:

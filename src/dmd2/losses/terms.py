@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dmd2.losses import functional as F
-from dmd2.losses.turn import CriticTurn, GeneratorTurn, Logs
+from dmd2.losses.turns import CriticTurn, GeneratorTurn, Logs
 from dmd2.losses.weighting import Weighting
 
 NUM_LEVELS = 4

@@ -14,7 +14,7 @@ from torch import Tensor
 from dmd2.diffusion.conditioning import Cond
 from dmd2.diffusion.denoiser import Encoding, guided
 from dmd2.diffusion.schedules import TimeSampler
-from dmd2.losses.view import Models, View
+from dmd2.losses.views import Models, View
 from dmd2.randomness import Draws
 
 Logs = dict[str, Tensor]
