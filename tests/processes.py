@@ -15,8 +15,8 @@ from dmd2.data.base import DataModule
 from dmd2.distributed import process_group
 from dmd2.distributed.launch import launch
 from dmd2.errors import one_line
-from dmd2.module import DMD
-from dmd2.replicas import Ranks, Replicas
+from dmd2.training.module import DMD
+from dmd2.training.strategies import Ranks, Replicas
 from test_module import toy
 
 COLLECTIVES = {name: name for name in (

@@ -8,11 +8,11 @@ import lightning as L
 import pytest
 import torch
 
-from dmd2.callbacks.checkpoint import Checkpoint
-from dmd2.callbacks.evaluation import Evaluation
-from dmd2.checkpoints import check, load, newest, saved, write
 from dmd2.evaluation.scoring import Scoring
 from dmd2.metrics.suite import Suite
+from dmd2.training.callbacks.checkpoint import Checkpoint
+from dmd2.training.callbacks.evaluation import Evaluation
+from dmd2.training.checkpoints import check, load, newest, saved, write
 from test_files import needs_full
 from test_module import module, toy
 

@@ -6,8 +6,8 @@ from torch import nn
 
 from dmd2.diffusion.denoiser import Direct
 from dmd2.diffusion.schedules import VP
-from dmd2.ema import EMA
 from dmd2.nets.toy import MLP
+from dmd2.training.ema import EMA
 
 
 def test_one_update_moves_by_one_minus_the_decay():

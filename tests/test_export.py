@@ -16,7 +16,6 @@ from PIL import Image
 from torch import Tensor
 
 from dmd2 import cli
-from dmd2.checkpoints import load
 from dmd2.config.check import config_folder, resolved
 from dmd2.diffusion.schedules import VP
 from dmd2.evaluation.samples import Numbered
@@ -25,6 +24,7 @@ from dmd2.io.tensors import names_in, save_weights
 from dmd2.nets.lora import is_own
 from dmd2.runtime import build
 from dmd2.students import load_student
+from dmd2.training.checkpoints import load
 from pipelines import save_pipeline, save_variant, shrunken
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed: pip install dmd2[text]")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dmd2.faults import Faults
+from dmd2.training.nonfinite import Faults
 
 ONE, NAN, INF = (torch.tensor(x) for x in (1.0, float("nan"), float("inf")))
 

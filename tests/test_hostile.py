@@ -16,7 +16,6 @@ import pytest
 import torch
 
 from dmd2 import derived
-from dmd2.checkpoints import load, write
 from dmd2.data.pairs import PairStore, PairWriter
 from dmd2.data.preparation.folder import open_prepared, write_manifest
 from dmd2.io.files import sha256, write_json
@@ -24,6 +23,7 @@ from dmd2.io.tensors import load_weights, names_in, read_metadata
 from dmd2.metrics.detectors import Flatten
 from dmd2.metrics.frechet import FrechetDistance, PublishedFrechetDistance
 from dmd2.metrics.suite import Suite
+from dmd2.training.checkpoints import load, write
 
 SRC = Path(__file__).parents[1] / "src"
 POINTS = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))

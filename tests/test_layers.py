@@ -123,7 +123,7 @@ def own_imports(name: str) -> set[str]:
     for imported in imports(ast.parse(FILES[name].read_text())):
         if imported.split(".")[0] == "dmd2":
             parts = imported.split(".")[1:]
-            # "dmd2.data.pixels" is a module, "dmd2.ema.EMA" a name in one.
+            # "dmd2.data.pixels" is a module, "dmd2.training.ema.EMA" a name in one.
             found.add(next(n for i in range(len(parts), -1, -1) if (n := ".".join(parts[:i])) in FILES))
     return found
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from dmd2.learning_rate import WarmupCosine
+from dmd2.training.lr_schedule import WarmupCosine
 
 
 def test_warm_up_is_linear_and_the_first_step_is_not_lost():

@@ -21,16 +21,16 @@ from dmd2.diffusion.conditioning import ClassLabels, Unconditional
 from dmd2.diffusion.denoiser import EDM, Denoiser
 from dmd2.diffusion.sampling import FewStepSampler, NoisedReal
 from dmd2.diffusion.schedules import Karras, UniformRows
-from dmd2.learning_rate import WarmupCosine
 from dmd2.losses import weighting
 from dmd2.losses.objective import Objective
 from dmd2.losses.terms import Denoising, DistributionMatching, GANCritic, GANGenerator
 from dmd2.losses.turns import Logs, Turn
 from dmd2.losses.views import Models
-from dmd2.module import DMD
 from dmd2.nets.critic import Critic, VectorHead, head_on
 from dmd2.nets.toy import MLP
 from dmd2.randomness import seeded
+from dmd2.training.lr_schedule import WarmupCosine
+from dmd2.training.module import DMD
 from passes import Passes
 
 FOUR = (1.0, 0.75, 0.5, 0.25)

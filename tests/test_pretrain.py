@@ -17,8 +17,8 @@ from dmd2.diffusion.schedules import Karras, LogNormalSigma
 from dmd2.losses import functional as F
 from dmd2.losses import weighting
 from dmd2.nets.toy import MLP, GaussianMixture
-from dmd2.pretrain import Pretrain
 from dmd2.randomness import Draws, seeded
+from dmd2.training.pretrain import Pretrain
 
 pytestmark = pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning")
 TIMES, WEIGHT = LogNormalSigma(-0.8, 1.3), partial(weighting.edm, sigma_data=1.0)

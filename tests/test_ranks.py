@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from dmd2 import cli
-from dmd2.callbacks.metrics_file import read_rows
-from dmd2.checkpoints import load, newest
 from dmd2.distributed import process_group
 from dmd2.distributed.gradients import buckets
 from dmd2.losses.turns import Logs, Turn
-from dmd2.module import DMD
-from dmd2.replicas import Replicas
+from dmd2.training.callbacks.csv_logger import read_rows
+from dmd2.training.checkpoints import load, newest
+from dmd2.training.module import DMD
+from dmd2.training.strategies import Replicas
 from processes import FLOAT, PLAYERS, counted, found_by, together
 from test_module import Record, fit, module, objective, toy, weights
 

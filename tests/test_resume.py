@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 from dmd2 import cli
-from dmd2.callbacks.metrics_file import read_rows
-from dmd2.checkpoints import load, newest, saved
+from dmd2.training.callbacks.csv_logger import read_rows
+from dmd2.training.checkpoints import load, newest, saved
 from test_files import holding, needs_full
 
 SMALL = [

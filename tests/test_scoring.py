@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import distributed, multiprocessing, nn
 
-from dmd2.callbacks.evaluation import Evaluation
 from dmd2.data.digits import Digits
 from dmd2.diffusion.conditioning import ClassLabels
 from dmd2.diffusion.denoiser import EDM
@@ -24,6 +23,7 @@ from dmd2.metrics.kid import KernelDistance
 from dmd2.metrics.precision_recall import NearestTrain, PrecisionRecall
 from dmd2.metrics.suite import Suite
 from dmd2.nets.adm import DhariwalUNet
+from dmd2.training.callbacks.evaluation import Evaluation
 
 
 def scoring(num_samples, **settings):

@@ -16,15 +16,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from dmd2.checkpoints import load
 from dmd2.config.check import config_folder, of_train
 from dmd2.data.base import DataModule
 from dmd2.distributed import process_group
 from dmd2.distributed.fsdp import blocks_of, whole
-from dmd2.module import DMD
 from dmd2.players import build_module
 from dmd2.runtime import build, build_data, build_teacher
-from dmd2.sharding import Shards
+from dmd2.training.checkpoints import load
+from dmd2.training.module import DMD
+from dmd2.training.sharding import Shards
 from processes import FLOAT, PLAYERS, counted, found_by, together
 from test_module import Record, fit, module, objective, toy, weights
 from test_ranks import TWO, BadOnRank1, ended, started, train

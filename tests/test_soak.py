@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dmd2.callbacks.metrics_file import read_rows
-from dmd2.checkpoints import load
+from dmd2.training.callbacks.csv_logger import read_rows
+from dmd2.training.checkpoints import load
 
 RUN = [
     "experiment=toy2d_dmd2", "teacher.pretrain.max_iterations=5", "teacher.pretrain.data.batch_size=8",

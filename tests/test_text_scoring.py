@@ -29,7 +29,7 @@ COCO = [
     "metric.suite.detectors.whole.view.size=8", "metric.suite.detectors.patch.view.size=6",
     "metric.suite.detectors.clip.source=clip", "metric.suite.detectors.clip.view.size=8",
 ]  # fmt: skip
-EVERY = "callbacks.evaluation={_target_:dmd2.callbacks.evaluation.Evaluation,every:2}"
+EVERY = "callbacks.evaluation={_target_:dmd2.training.callbacks.evaluation.Evaluation,every:2}"
 TRAIN = [
     "experiment=sd15_dmd2", "data.captions.source=trained_on.txt", "global_batch=2", "trainer=cpu",
     "max_iterations=2", "callbacks.samples.num_samples=3", "callbacks.samples.every=2", "teacher.source=sd",

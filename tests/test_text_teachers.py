@@ -22,7 +22,7 @@ pytest.importorskip("transformers", reason="transformers is not installed: pip i
 SMALL = ["trainer=cpu", "max_iterations=2", "log_every=1", "callbacks.samples.every=2"]
 PROMPTS = ["experiment=sd15_dmd2", "metric=none", "data.captions.source=captions.txt", "global_batch=2", *SMALL]
 VAE = ["resolution=16", "factor=2"]
-EVERY = "callbacks.evaluation={_target_:dmd2.callbacks.evaluation.Evaluation,every:2}"
+EVERY = "callbacks.evaluation={_target_:dmd2.training.callbacks.evaluation.Evaluation,every:2}"
 SIZED = [*(f"++teacher.autoencoder.{text}" for text in VAE), "++teacher.head.num_groups=4"]
 
 

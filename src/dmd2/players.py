@@ -15,10 +15,10 @@ from dmd2.distributed.process_group import rank
 from dmd2.io.tensors import load_weights, names_in
 from dmd2.losses.objective import Objective
 from dmd2.losses.views import Models
-from dmd2.module import DMD
 from dmd2.nets.critic import Critic, head_on, rung_vectors_on
 from dmd2.randomness import seeded
 from dmd2.runtime import Teacher, build, give_weights, load_fitting, shrink
+from dmd2.training.module import DMD
 
 
 def check_objective(objective: Objective, sampler: FewStepSampler, config: Config, data: DataModule) -> None:

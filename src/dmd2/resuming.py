@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from dmd2.checkpoints import Manifest, check, newest
 from dmd2.config.check import Config
+from dmd2.training.checkpoints import Manifest, check, newest
 
 FREE = frozenset(
     {

@@ -10,13 +10,6 @@ import lightning as L
 from lightning.pytorch.loggers import Logger, WandbLogger
 from omegaconf import OmegaConf
 
-from dmd2.callbacks.checkpoint import Checkpoint
-from dmd2.callbacks.evaluation import Evaluation
-from dmd2.callbacks.interrupt import Interrupt
-from dmd2.callbacks.metrics_file import MetricsFile
-from dmd2.callbacks.samples import Samples
-from dmd2.callbacks.speed import Speed, peak_memory_bytes
-from dmd2.checkpoints import check, forget_after
 from dmd2.config.check import Config
 from dmd2.config.devices import processes
 from dmd2.data.base import DataModule
@@ -27,7 +20,6 @@ from dmd2.distributed.slurm import Requeue
 from dmd2.evaluation.pictures import score_plot
 from dmd2.io.files import claim, point, sha256, write_bytes, write_json
 from dmd2.io.tensors import save_weights
-from dmd2.module import DMD
 from dmd2.named_files import starting_files, teacher_file
 from dmd2.players import begin, build_module, check_objective
 from dmd2.report import commit, comparison, print_table, results, versions, write_page
@@ -40,6 +32,14 @@ from dmd2.runtime import (
     build_trainer,
     device_for,
 )
+from dmd2.training.callbacks.checkpoint import Checkpoint
+from dmd2.training.callbacks.csv_logger import MetricsFile
+from dmd2.training.callbacks.evaluation import Evaluation
+from dmd2.training.callbacks.interrupt import Interrupt
+from dmd2.training.callbacks.sample_grid import Samples
+from dmd2.training.callbacks.throughput import Speed, peak_memory_bytes
+from dmd2.training.checkpoints import check, forget_after
+from dmd2.training.module import DMD
 
 
 class Run:

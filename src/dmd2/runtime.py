@@ -11,9 +11,6 @@ from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 from torch import nn
 
-from dmd2.callbacks.checkpoint import Checkpoint
-from dmd2.callbacks.interrupt import Interrupt
-from dmd2.callbacks.progress import Progress
 from dmd2.config.check import Config
 from dmd2.config.devices import one_process, trainer_of
 from dmd2.data.base import DataModule
@@ -23,10 +20,13 @@ from dmd2.io.files import alone, key_of, sha256
 from dmd2.io.hub import dtype_of
 from dmd2.io.tensors import load_weights, names_in, read_metadata, save_weights
 from dmd2.named_files import teacher_file
-from dmd2.pretrain import Pretrain
 from dmd2.quiet import quiet
 from dmd2.randomness import seeded
-from dmd2.replicas import Ranks
+from dmd2.training.callbacks.checkpoint import Checkpoint
+from dmd2.training.callbacks.interrupt import Interrupt
+from dmd2.training.callbacks.progress import Progress
+from dmd2.training.pretrain import Pretrain
+from dmd2.training.strategies import Ranks
 from dmd2.weights.architecture import check_architecture
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from dmd2.checkpoints import load, newest
 from dmd2.config.batch_size import share_batch
 from dmd2.config.check import Config
 from dmd2.data.base import DataModule
@@ -30,6 +29,7 @@ from dmd2.runtime import (
     load_fitting,
     shrink,
 )
+from dmd2.training.checkpoints import load, newest
 
 
 @dataclass(frozen=True)

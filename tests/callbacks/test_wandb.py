@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dmd2.callbacks.wandb import wandb_logger
+from dmd2.training.callbacks.wandb_logger import wandb_logger
 
 
 def test_a_server_that_cannot_be_reached_costs_the_page_s_place_and_nothing_else(

@@ -12,11 +12,11 @@ from dmd2 import cli
 from dmd2.config.check import config_folder
 from dmd2.diffusion.denoiser import Direct
 from dmd2.diffusion.schedules import VP
-from dmd2.ema import EMA
 from dmd2.io.tensors import load_weights, names_in, save_weights
 from dmd2.nets.lora import adapted, base_of, layers, merged
 from dmd2.nets.toy import MLP
 from dmd2.runtime import build
+from dmd2.training.ema import EMA
 
 pytest.importorskip("peft", reason="peft is not installed: pip install dmd2[text]")
 

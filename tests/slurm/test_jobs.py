@@ -9,8 +9,8 @@ import pytest
 import torch
 from cluster import Cluster, wait
 
-from dmd2.callbacks.metrics_file import read_rows
-from dmd2.checkpoints import load, saved
+from dmd2.training.callbacks.csv_logger import read_rows
+from dmd2.training.checkpoints import load, saved
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(3600)]
 

@@ -11,14 +11,14 @@ import torch
 
 from dmd2.benchmarks.loader import MadeUp
 from dmd2.benchmarks.prompts import MadeUpPrompts
-from dmd2.callbacks.speed import peak_memory_bytes
 from dmd2.config.check import Config, of_train
 from dmd2.config.devices import processes
-from dmd2.module import DMD
 from dmd2.nets.unet import UNet
 from dmd2.players import build_module
 from dmd2.randomness import seeded
 from dmd2.runtime import Teacher, build, build_trainer, shrink
+from dmd2.training.callbacks.throughput import peak_memory_bytes
+from dmd2.training.module import DMD
 
 NUM_SAMPLES, CLIP_TOKENS = 1_000, 77
 NO_TEXT = "embeddings of prompts are random; text encoders and the VAE are neither held nor timed"

@@ -8,7 +8,7 @@ import lightning as L
 
 from dmd2.distributed import slurm
 from dmd2.distributed.process_group import highest
-from dmd2.guarded import GuardedModule
+from dmd2.training.manual_optimization import GuardedModule
 
 
 class Interrupt(L.Callback):

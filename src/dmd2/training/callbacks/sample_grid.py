@@ -13,7 +13,7 @@ from dmd2.data.codec import Codec
 from dmd2.distributed.fsdp import whole
 from dmd2.evaluation.pictures import picture
 from dmd2.evaluation.scoring import Scoring
-from dmd2.module import DMD
+from dmd2.training.module import DMD
 
 
 class Samples(L.Callback):

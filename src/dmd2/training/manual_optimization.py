@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from dmd2.distributed.gradients import clip, mean_over_ranks
 from dmd2.distributed.process_group import check_alike, rank
-from dmd2.faults import Faults
+from dmd2.training.nonfinite import Faults
 
 WATCHED = ("/loss", "/sample_gradient_", "/gradient_norm")
 """Parts of the names of numbers that must be finite."""

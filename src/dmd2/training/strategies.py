@@ -26,7 +26,7 @@ class Replicas(DDPStrategy):
     def setup(self, trainer: L.Trainer) -> None:
         """Keep Lightning from broadcasting a flag in every iteration and reading it back from the device.
 
-        `dmd2.callbacks.interrupt` agrees on signals at the reports.
+        `dmd2.training.callbacks.interrupt` agrees on signals at the reports.
         """
         super().setup(trainer)
         loop: Any = trainer.fit_loop.epoch_loop

@@ -15,8 +15,8 @@ from torch.utils.checkpoint import checkpoint
 from dmd2.diffusion.denoiser import Denoiser
 from dmd2.distributed.fsdp import blocks_of, cut_like, gathered, mesh_of, parts, shard
 from dmd2.distributed.process_group import check_alike
-from dmd2.module import DMD
-from dmd2.replicas import Replicas
+from dmd2.training.module import DMD
+from dmd2.training.strategies import Replicas
 
 
 class Shards(Replicas):

@@ -10,11 +10,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from dmd2.diffusion.conditioning import Conditioner, drop
 from dmd2.diffusion.denoiser import Denoiser
 from dmd2.diffusion.schedules import TimeSampler
-from dmd2.ema import EMA
-from dmd2.guarded import GuardedModule
 from dmd2.losses.functional import denoising
 from dmd2.losses.weighting import Weighting
 from dmd2.randomness import Draws
+from dmd2.training.ema import EMA
+from dmd2.training.manual_optimization import GuardedModule
 
 
 class Pretrain(GuardedModule):

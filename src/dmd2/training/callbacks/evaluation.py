@@ -8,7 +8,7 @@ import lightning as L
 from dmd2.distributed.fsdp import whole
 from dmd2.evaluation.best import best
 from dmd2.evaluation.scoring import References, Scoring
-from dmd2.module import DMD
+from dmd2.training.module import DMD
 
 
 class Evaluation(L.Callback):

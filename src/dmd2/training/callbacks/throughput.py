@@ -7,7 +7,7 @@ from typing import Any
 import lightning as L
 import torch
 
-from dmd2.guarded import GuardedModule
+from dmd2.training.manual_optimization import GuardedModule
 
 
 def peak_memory_bytes() -> int:

@@ -7,9 +7,9 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint as LastCallback
 
-from dmd2.callbacks.evaluation import Evaluation
-from dmd2.checkpoints import BackgroundIO, Manifest, remove, saved
-from dmd2.guarded import GuardedModule
+from dmd2.training.callbacks.evaluation import Evaluation
+from dmd2.training.checkpoints import BackgroundIO, Manifest, remove, saved
+from dmd2.training.manual_optimization import GuardedModule
 
 
 class Checkpoint(LastCallback):

@@ -16,12 +16,12 @@ from torch.optim.lr_scheduler import LambdaLR
 from dmd2.diffusion.conditioning import Cond, join
 from dmd2.diffusion.denoiser import Denoiser
 from dmd2.diffusion.sampling import FewStepSampler
-from dmd2.ema import EMA
-from dmd2.guarded import GuardedModule
 from dmd2.losses.objective import Objective
 from dmd2.losses.turns import CriticTurn, GeneratorTurn, Logs, Turn
 from dmd2.losses.views import Models
 from dmd2.randomness import Draws
+from dmd2.training.ema import EMA
+from dmd2.training.manual_optimization import GuardedModule
 
 
 @dataclass(frozen=True)

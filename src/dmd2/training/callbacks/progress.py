@@ -6,7 +6,7 @@ from typing import Any
 import lightning as L
 from tqdm import tqdm
 
-from dmd2.guarded import GuardedModule
+from dmd2.training.manual_optimization import GuardedModule
 
 
 class Progress(L.Callback):

@@ -1,0 +1,1 @@
+"""Training: the LightningModules and what watches them."""
