@@ -18,7 +18,7 @@ from dmd2.data.preparation.recipes import latents
 from dmd2.diffusion.denoiser import Denoiser
 from dmd2.io.tensors import save_weights
 from dmd2.nets.critic import Critic
-from dmd2.runtime import build
+from dmd2.runs.build import build
 from pipelines import save_clip, save_inception, save_pipeline, shrunken
 
 ALL = sorted(path.stem for path in (config_folder() / "experiment").glob("*.yaml"))

@@ -19,11 +19,11 @@ from dmd2 import cli
 from dmd2.config.check import config_folder, resolved
 from dmd2.diffusion.schedules import VP
 from dmd2.evaluation.samples import Numbered
-from dmd2.export import scheduler
 from dmd2.io.tensors import names_in, save_weights
 from dmd2.nets.lora import is_own
-from dmd2.runtime import build
-from dmd2.students import load_student
+from dmd2.runs.build import build
+from dmd2.runs.export import scheduler
+from dmd2.runs.load import load_student
 from dmd2.training.checkpoints import load
 from pipelines import save_pipeline, save_variant, shrunken
 

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 
-from dmd2 import derived
 from dmd2.data.pairs import PairStore, PairWriter
 from dmd2.data.preparation.folder import open_prepared, write_manifest
 from dmd2.io.files import sha256, write_json
@@ -23,6 +22,7 @@ from dmd2.io.tensors import load_weights, names_in, read_metadata
 from dmd2.metrics.detectors import Flatten
 from dmd2.metrics.frechet import FrechetDistance, PublishedFrechetDistance
 from dmd2.metrics.suite import Suite
+from dmd2.runs import cached
 from dmd2.training.checkpoints import load, write
 
 SRC = Path(__file__).parents[1] / "src"
@@ -101,7 +101,7 @@ def features(path: Path) -> None:
 def references(path: Path) -> None:
     (path.parent / "references").mkdir()
     (path.parent / "references" / path.name).write_bytes(pickle.dumps(Code()))
-    derived.kept({"paths": {"cache": str(path.parent)}}, path.stem, dict)
+    cached.kept({"paths": {"cache": str(path.parent)}}, path.stem, dict)
 
 
 READERS: dict[str, tuple[str, Callable[[Path], None]]] = {

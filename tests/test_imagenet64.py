@@ -12,7 +12,7 @@ from PIL import Image
 from dmd2 import cli
 from dmd2.config.check import config_folder, resolved
 from dmd2.io.tensors import save_weights
-from dmd2.runtime import build
+from dmd2.runs.build import build
 
 PHOTOGRAPHS = Path(__file__).parents[2] / "shared" / "data" / "imagenet_sample" / "train"
 SHRUNKEN = [

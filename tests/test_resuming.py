@@ -12,7 +12,7 @@ from dmd2.data import digits
 from dmd2.data.base import DataModule
 from dmd2.data.digits import Digits
 from dmd2.data.images import Images
-from dmd2.resuming import check_same, meaning
+from dmd2.runs.resume import check_same, meaning
 
 SECOND = 10**9
 YEARS = 7305 * 86_400 * SECOND  # until 1990: a zip knows no time before 1980

@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from dmd2 import cli
-from dmd2.students import load_student
+from dmd2.runs.load import load_student
 from dmd2.training.callbacks.csv_logger import read_rows
 from dmd2.training.checkpoints import load, newest
 

@@ -9,8 +9,8 @@ from hydra import compose, initialize_config_dir
 from dmd2.config.check import config_folder, resolved
 from dmd2.io.tensors import save_weights
 from dmd2.nets.critic import Critic, head_on, rung_vectors_on
-from dmd2.players import load_critic
-from dmd2.runtime import build
+from dmd2.runs.assemble import load_critic
+from dmd2.runs.build import build
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from dmd2.config.check import config_folder, of_train
 from dmd2.data.base import DataModule
 from dmd2.distributed import process_group
 from dmd2.distributed.fsdp import blocks_of, whole
-from dmd2.players import build_module
-from dmd2.runtime import build, build_data, build_teacher
+from dmd2.runs.assemble import build_module
+from dmd2.runs.build import build, build_data, build_teacher
 from dmd2.training.checkpoints import load
 from dmd2.training.module import DMD
 from dmd2.training.sharding import Shards

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dmd2 import cli
-from dmd2.jobs import attempt, read_jobs, write_job
+from dmd2.runs.job import attempt, read_jobs, write_job
 
 SMALL = [
     "experiment=toy2d_dmd2",

@@ -13,8 +13,8 @@ from dmd2 import cli
 from dmd2.config.check import Config, config_folder, resolved
 from dmd2.errors import one_line
 from dmd2.nets.critic import ConvHead
-from dmd2.runtime import build, build_data, build_teacher
-from dmd2.students import load_student
+from dmd2.runs.build import build, build_data, build_teacher
+from dmd2.runs.load import load_student
 
 PUBLISHED = {
     "edm_cifar10_cond_vp": ("edm-cifar10-32x32-cond-vp", 55_735_299),

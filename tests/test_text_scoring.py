@@ -15,7 +15,7 @@ from dmd2.evaluation.real_images import RealImages
 from dmd2.metrics.clean_fid import CleanInception
 from dmd2.metrics.clip_score import ClipImages, ClipScore
 from dmd2.metrics.preprocessing import Patch, Square
-from dmd2.students import load_student
+from dmd2.runs.load import load_student
 from pipelines import save_clip, save_inception, save_pipeline, shrunken
 
 pytest.importorskip("diffusers", reason="diffusers is not installed: pip install dmd2[text]")

@@ -13,7 +13,7 @@ from dmd2 import cli
 from dmd2.config.check import config_folder, resolved
 from dmd2.data.pairs import PairStore
 from dmd2.io.hub import dtype_of
-from dmd2.runtime import build, build_data, build_teacher, give_weights
+from dmd2.runs.build import build, build_data, build_teacher, give_weights
 from pipelines import save_pipeline, save_variant, shrunken
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed: pip install dmd2[text]")

@@ -10,9 +10,9 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from dmd2.comparison import gather, table, unfinished, write_comparison
 from dmd2.config.check import Config, resolved
-from dmd2.jobs import attempt, read_jobs
+from dmd2.runs.compare import gather, table, unfinished, write_comparison
+from dmd2.runs.job import attempt, read_jobs
 
 
 def each(composed: DictConfig, work: Callable[[Config], None]) -> None:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, open_dict
 
 from dmd2.config.check import resolved
 from dmd2.config.slurm_site import filled_in
-from dmd2.jobs import SlurmJob, write_job
+from dmd2.runs.job import SlurmJob, write_job
 
 POLL_SECONDS = 5
 SETUP = ("export DMD2_REQUEUE=1", "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK")  # srun does not inherit it

@@ -15,7 +15,7 @@ from dmd2.diffusion.schedules import VP
 from dmd2.io.tensors import load_weights, names_in, save_weights
 from dmd2.nets.lora import adapted, base_of, layers, merged
 from dmd2.nets.toy import MLP
-from dmd2.runtime import build
+from dmd2.runs.build import build
 from dmd2.training.ema import EMA
 
 pytest.importorskip("peft", reason="peft is not installed: pip install dmd2[text]")

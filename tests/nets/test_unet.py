@@ -19,7 +19,7 @@ from dmd2.diffusion.solvers import DDIM
 from dmd2.io.tensors import load_weights
 from dmd2.nets.critic import ConvHead
 from dmd2.nets.unet import UNet, UNetXL, from_configs
-from dmd2.runtime import build
+from dmd2.runs.build import build
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed: pip install dmd2[text]")
 pytest.importorskip("transformers", reason="transformers is not installed: pip install dmd2[text]")

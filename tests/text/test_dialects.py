@@ -12,7 +12,7 @@ from dmd2.config.check import config_folder
 from dmd2.losses.functional import denoising
 from dmd2.nets.critic import head_on
 from dmd2.randomness import seeded
-from dmd2.runtime import build
+from dmd2.runs.build import build
 
 pytest.importorskip("diffusers", reason="diffusers is not installed: pip install dmd2[text]")
 pytest.importorskip("transformers", reason="transformers is not installed: pip install dmd2[text]")

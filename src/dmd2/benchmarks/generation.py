@@ -10,7 +10,7 @@ from dmd2.diffusion.solvers import DDIM
 from dmd2.evaluation.samples import Maker, Numbered, TeacherMaker
 from dmd2.evaluation.scoring import device_of
 from dmd2.nets.lora import base_of
-from dmd2.students import load_student
+from dmd2.runs.load import load_student
 
 
 @torch.no_grad()

@@ -14,9 +14,9 @@ from dmd2.benchmarks.prompts import MadeUpPrompts
 from dmd2.config.check import Config, of_train
 from dmd2.config.devices import processes
 from dmd2.nets.unet import UNet
-from dmd2.players import build_module
 from dmd2.randomness import seeded
-from dmd2.runtime import Teacher, build, build_trainer, shrink
+from dmd2.runs.assemble import build_module
+from dmd2.runs.build import Teacher, build, build_trainer, shrink
 from dmd2.training.callbacks.throughput import peak_memory_bytes
 from dmd2.training.module import DMD
 

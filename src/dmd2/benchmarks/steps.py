@@ -7,7 +7,7 @@ import torch
 from dmd2.diffusion.sampling import FewStepSampler
 from dmd2.evaluation.samples import StudentMaker
 from dmd2.evaluation.scoring import device_of
-from dmd2.students import load_student
+from dmd2.runs.load import load_student
 
 
 def steps(source: Path | None) -> list[str]:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from dmd2.config.check import check_options, config_folder
 from dmd2.errors import answered
-from dmd2.runtime import build
+from dmd2.runs.build import build
 
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="benchmark")

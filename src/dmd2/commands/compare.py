@@ -11,9 +11,9 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from dmd2.comparison import gather, table, unfinished, write_comparison
 from dmd2.config.check import check_options, config_folder
 from dmd2.errors import answered
+from dmd2.runs.compare import gather, table, unfinished, write_comparison
 
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="compare")

@@ -27,8 +27,8 @@ from dmd2.errors import answered
 from dmd2.evaluation.best import best
 from dmd2.evaluation.scoring import Scores
 from dmd2.io.files import read_json, write_json
-from dmd2.report import print_table
-from dmd2.students import load_student, on_ranks
+from dmd2.runs.load import load_student, on_ranks
+from dmd2.runs.report import print_table
 
 NOT_RUN = {"status": "not trained here", "iterations": 0, "floor": {}, "baselines": {}, "teacher": {}}
 """The summary of a directory that holds a config.yaml only."""

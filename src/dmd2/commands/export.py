@@ -17,8 +17,8 @@ from omegaconf import DictConfig
 
 from dmd2.config.check import check_options, config_folder
 from dmd2.errors import answered
-from dmd2.export import export
-from dmd2.students import load_student
+from dmd2.runs.export import export
+from dmd2.runs.load import load_student
 
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="export")

@@ -10,11 +10,11 @@ from omegaconf import DictConfig
 
 from dmd2.config.check import Config, config_folder
 from dmd2.config.devices import processes
-from dmd2.derived import make_pairs
 from dmd2.devices import on_devices
 from dmd2.distributed.process_group import first_alone
 from dmd2.errors import answered
-from dmd2.runtime import build_data, build_teacher, give_weights, shrink
+from dmd2.runs.build import build_data, build_teacher, give_weights, shrink
+from dmd2.runs.cached import make_pairs
 from dmd2.sweep import each
 
 

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from dmd2.config.check import check_options, config_folder
 from dmd2.distributed.process_group import together
 from dmd2.errors import answered
-from dmd2.runtime import build
+from dmd2.runs.build import build
 
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="prepare")

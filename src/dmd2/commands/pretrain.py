@@ -10,7 +10,7 @@ from dmd2.config.check import Config, config_folder
 from dmd2.config.devices import processes
 from dmd2.distributed.slurm import rank
 from dmd2.errors import answered
-from dmd2.runtime import build_data, build_teacher, give_weights
+from dmd2.runs.build import build_data, build_teacher, give_weights
 from dmd2.sweep import each
 
 

@@ -26,7 +26,7 @@ from dmd2.evaluation.pictures import image, picture
 from dmd2.evaluation.samples import Numbered
 from dmd2.evaluation.scoring import device_of
 from dmd2.metrics.suite import blocks
-from dmd2.students import load_student, on_ranks
+from dmd2.runs.load import load_student, on_ranks
 
 NUM_ON_SHEET = 100
 

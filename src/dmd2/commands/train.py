@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from dmd2.config.check import Config, config_folder
 from dmd2.devices import on_devices
 from dmd2.errors import answered
-from dmd2.run import Run
+from dmd2.runs.run import Run
 from dmd2.sweep import each
 
 

@@ -9,7 +9,7 @@ import jinja2
 from omegaconf import OmegaConf
 
 from dmd2.config.check import Config
-from dmd2.report import cell, columns, rows
+from dmd2.runs.report import cell, columns, rows
 
 
 def card(

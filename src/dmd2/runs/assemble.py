@@ -17,7 +17,7 @@ from dmd2.losses.objective import Objective
 from dmd2.losses.views import Models
 from dmd2.nets.critic import Critic, head_on, rung_vectors_on
 from dmd2.randomness import seeded
-from dmd2.runtime import Teacher, build, give_weights, load_fitting, shrink
+from dmd2.runs.build import Teacher, build, give_weights, load_fitting, shrink
 from dmd2.training.module import DMD
 
 

@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 
-from dmd2.card import card
 from dmd2.diffusion.denoiser import Prediction
 from dmd2.diffusion.schedules import VP
 from dmd2.io.files import read_json
 from dmd2.io.tensors import save_tensors
 from dmd2.nets.lora import layers, merged, products
 from dmd2.nets.unet import PREDICTIONS, UNet
-from dmd2.runtime import build
-from dmd2.students import Student
+from dmd2.runs.build import build
+from dmd2.runs.load import Student
+from dmd2.runs.model_card import card
 
 
 def export(student: Student, weights: str | None, source: str | None, out: Path) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 
 from dmd2.evaluation.pictures import bars
 from dmd2.io.files import read_json
-from dmd2.jobs import read_jobs
-from dmd2.report import cell, rows
+from dmd2.runs.job import read_jobs
+from dmd2.runs.report import cell, rows
 
 MARKS = ("<!-- table -->", "<!-- end of table -->")
 LOG_LINES = 12

@@ -13,18 +13,14 @@ from omegaconf import OmegaConf
 from dmd2.config.check import Config
 from dmd2.config.devices import processes
 from dmd2.data.base import DataModule
-from dmd2.derived import make_pairs, real_references, teacher_references
 from dmd2.distributed.fsdp import in_shards
 from dmd2.distributed.process_group import by_first, first_alone, rank, world_size
 from dmd2.distributed.slurm import Requeue
 from dmd2.evaluation.pictures import score_plot
 from dmd2.io.files import claim, point, sha256, write_bytes, write_json
 from dmd2.io.tensors import save_weights
-from dmd2.named_files import starting_files, teacher_file
-from dmd2.players import begin, build_module, check_objective
-from dmd2.report import commit, comparison, print_table, results, versions, write_page
-from dmd2.resuming import check_same, checkpoint_of, meaning
-from dmd2.runtime import (
+from dmd2.runs.assemble import begin, build_module, check_objective
+from dmd2.runs.build import (
     Teacher,
     build,
     build_data,
@@ -32,6 +28,10 @@ from dmd2.runtime import (
     build_trainer,
     device_for,
 )
+from dmd2.runs.cached import make_pairs, real_references, teacher_references
+from dmd2.runs.named_files import starting_files, teacher_file
+from dmd2.runs.report import commit, comparison, print_table, results, versions, write_page
+from dmd2.runs.resume import check_same, checkpoint_of, meaning
 from dmd2.training.callbacks.checkpoint import Checkpoint
 from dmd2.training.callbacks.csv_logger import MetricsFile
 from dmd2.training.callbacks.evaluation import Evaluation

@@ -18,8 +18,8 @@ from dmd2.evaluation.samples import StudentMaker
 from dmd2.evaluation.scoring import Scoring
 from dmd2.io.files import key_of, sha256
 from dmd2.io.tensors import load_weights, read_metadata
-from dmd2.players import lora_of, player_on
-from dmd2.runtime import (
+from dmd2.runs.assemble import lora_of, player_on
+from dmd2.runs.build import (
     build,
     build_data,
     build_teacher,

@@ -19,9 +19,9 @@ from dmd2.diffusion.denoiser import Denoiser
 from dmd2.io.files import alone, key_of, sha256
 from dmd2.io.hub import dtype_of
 from dmd2.io.tensors import load_weights, names_in, read_metadata, save_weights
-from dmd2.named_files import teacher_file
-from dmd2.quiet import quiet
 from dmd2.randomness import seeded
+from dmd2.runs.named_files import teacher_file
+from dmd2.runs.quiet import quiet
 from dmd2.training.callbacks.checkpoint import Checkpoint
 from dmd2.training.callbacks.interrupt import Interrupt
 from dmd2.training.callbacks.progress import Progress

@@ -13,7 +13,7 @@ from dmd2.distributed.process_group import by_first, rank
 from dmd2.evaluation.samples import Numbered, TeacherMaker
 from dmd2.evaluation.scoring import References, Scoring
 from dmd2.io.files import key_of, read_json, write_json
-from dmd2.runtime import Teacher, build, conditioner_of, device_for
+from dmd2.runs.build import Teacher, build, conditioner_of, device_for
 
 
 def make_pairs(config: Config, teacher: Teacher, data: DataModule) -> Path:
