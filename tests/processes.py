@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor, distributed
 
+from dmd2.cli.errors import one_line
 from dmd2.data.base import DataModule
 from dmd2.distributed import process_group
 from dmd2.distributed.launch import launch
-from dmd2.errors import one_line
 from dmd2.training.module import DMD
 from dmd2.training.strategies import Ranks, Replicas
 from test_module import toy

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hydra import initialize_config_dir
 
-from dmd2 import cli
+from dmd2.cli.main import main
 from dmd2.config.check import config_folder, of_train
 
 ROOT = Path(__file__).parents[1]
@@ -110,7 +110,7 @@ def test_the_experiment_of_extending_md_trains_and_is_scored(
     scored = ["metric.num_samples=20", "callbacks.evaluation.every=4", "callbacks.samples=null", "trainer=cpu"]
     command = ["dmd2", "train", f"--config-dir={examples / 'conf'}", "experiment=moons", *short, *scored]
     monkeypatch.setattr(sys, "argv", command)
-    cli.main()
+    main()
     run = tmp_path / "runs" / "moons" / "now"
     summary = json.loads((run / "summary.json").read_text())
     assert summary["status"] == "completed" and summary["metrics"]["spread"] > 0

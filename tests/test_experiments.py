@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from dmd2 import cli
+from dmd2.cli.main import main
 from dmd2.config.check import check_options, config_folder, missing_keys, resolved
 from dmd2.data.preparation.decode import Decoder
 from dmd2.data.preparation.recipes import latents
@@ -181,7 +181,7 @@ def test_every_choice_of_another_verb_composes_and_every_key_is_read(verb: str, 
 def trained(folder: Path, experiment: str, *overrides: str) -> tuple[Path, dict[str, Any]]:
     """The directory and the summary of a run that completed its two iterations."""
     sys.argv = ["dmd2", "train", f"experiment={experiment}", *overrides]
-    cli.main()
+    main()
     run = folder / "runs" / experiment / "now"
     summary = json.loads((run / "summary.json").read_text())
     assert (summary["status"], summary["iterations"]) == ("completed", 2)

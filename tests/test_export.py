@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor
 
-from dmd2 import cli
+from dmd2.cli.main import main
 from dmd2.config.check import config_folder, resolved
 from dmd2.diffusion.schedules import VP
 from dmd2.evaluation.samples import Numbered
@@ -46,7 +46,7 @@ WEIGHTS = ["unet", "vae", "text_encoder", "text_encoder_2"]
 
 def dmd2(*arguments: str) -> None:
     sys.argv = ["dmd2", *arguments]
-    cli.main()
+    main()
 
 
 def pipeline_of_a_teacher(folder: Path) -> list[str]:

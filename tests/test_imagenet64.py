@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from dmd2 import cli
+from dmd2.cli.main import main
 from dmd2.config.check import config_folder, resolved
 from dmd2.io.tensors import save_weights
 from dmd2.runs.build import build
@@ -36,7 +36,7 @@ SCORED += ["metric.num_samples=20", "metric.num_reference=null", "metric.teacher
 
 def dmd2(*arguments: str) -> None:
     sys.argv = ["dmd2", *arguments]
-    cli.main()
+    main()
 
 
 @pytest.mark.skipif(not PHOTOGRAPHS.is_dir(), reason="no photographs in ../shared/data/imagenet_sample")

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dmd2 import cli
+from dmd2.cli.main import main
 from dmd2.distributed import process_group
 from dmd2.distributed.gradients import buckets
 from dmd2.losses.turns import Logs, Turn
@@ -154,7 +154,7 @@ TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "data.batc
 
 
 def started(*arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", "from dmd2.cli import main; main()", "train", *RUN, *arguments]
+    command = [sys.executable, "-c", "from dmd2.cli.main import main; main()", "train", *RUN, *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 
@@ -206,7 +206,7 @@ def inside(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def train(*arguments: str) -> None:
     sys.argv = ["dmd2", "train", *RUN, *arguments]
-    cli.main()
+    main()
 
 
 def end_of(run: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dmd2 import cli
+from dmd2.cli.main import main
 from dmd2.training.callbacks.csv_logger import read_rows
 from dmd2.training.checkpoints import load, newest, saved
 from test_files import holding, needs_full
@@ -39,7 +39,7 @@ ENV = os.environ | {"OMP_NUM_THREADS": "1"}
 
 def train(*arguments: str) -> None:
     sys.argv = ["dmd2", "train", *SMALL, *arguments]
-    cli.main()
+    main()
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -100,7 +100,7 @@ def killed(run: str, *arguments: str, when: str) -> None:
     command = [
         sys.executable,
         "-c",
-        "from dmd2.cli import main; main()",
+        "from dmd2.cli.main import main; main()",
         "train",
         *SMALL,
         f"paths.run={run}",
@@ -241,7 +241,7 @@ def workers_of(process: subprocess.Popen[str]) -> list[int]:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds workers in /proc")
 def test_a_worker_that_dies_ends_the_run_with_a_line_and_the_run_goes_on() -> None:
-    command = [sys.executable, "-c", "from dmd2.cli import main; main()", "train", *SMALL]
+    command = [sys.executable, "-c", "from dmd2.cli.main import main; main()", "train", *SMALL]
     more = ["paths.run=worker", "+data.num_workers=1", "max_iterations=100000", "callbacks.evaluation=null"]
     with subprocess.Popen([*command, *more], env=ENV, stderr=subprocess.PIPE, text=True) as process:
         while not list(Path("worker/checkpoints").glob("*.ckpt")) and process.poll() is None:

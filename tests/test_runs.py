@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from dmd2 import cli
+from dmd2.cli.main import main
 from dmd2.runs.load import load_student
 from dmd2.training.callbacks.csv_logger import read_rows
 from dmd2.training.checkpoints import load, newest
@@ -31,7 +31,7 @@ RUN = Path("runs/digits_dmd2/now")
 
 def dmd2(*arguments: str) -> None:
     sys.argv = ["dmd2", *arguments]
-    cli.main()
+    main()
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ def test_two_ranks_draw_and_score_as_one_does() -> None:
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "--no-python", sys.executable]
     for verb, *options in (("sample", "num_images=12", "out=of_two"), ("evaluate", "num_samples=20", "weights=raw")):
         words = [verb, f"run={RUN}", "batch_size=5", *options]
-        start = [sys.executable, *launcher, "-c", "from dmd2.cli import main; main()", *words]
+        start = [sys.executable, *launcher, "-c", "from dmd2.cli.main import main; main()", *words]
         done = subprocess.run(start, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     found = json.loads((RUN / "evaluation.json").read_text())
@@ -190,7 +190,7 @@ def test_wandb_offline_gets_the_same_keys(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.slow
 def test_ctrl_c_ends_within_an_iteration_with_a_checkpoint_and_a_summary() -> None:
     arguments = [*SMALL, "max_iterations=100000", "callbacks.evaluation=null", "paths.run=stopped", "log_every=1"]
-    command = [sys.executable, "-c", "from dmd2.cli import main; main()", "train", *arguments]
+    command = [sys.executable, "-c", "from dmd2.cli.main import main; main()", "train", *arguments]
     with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
         for _ in range(600):
             time.sleep(0.2)

@@ -59,7 +59,7 @@ def instant(run: str, draw: random.Random) -> Iterator[bool]:
 
 def live(run: str, come: Iterator[bool]) -> bool:
     """A life of a run until the instant has come; whether it was killed then, rather than come to its end."""
-    command = [sys.executable, "-c", "from dmd2.cli import main; main()", "train", *RUN]
+    command = [sys.executable, "-c", "from dmd2.cli.main import main; main()", "train", *RUN]
     with Path("stderr.txt").open("w+") as said:
         process = subprocess.Popen([*command, f"paths.run={run}", f"paths.cache={run}-cache"], stderr=said, env=ENV)
         while process.poll() is None and not next(come):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dmd2 import cli
+from dmd2.cli.main import main
 from dmd2.runs.job import attempt, read_jobs, write_job
 
 SMALL = [
@@ -33,7 +33,7 @@ def ends(*arguments: str) -> int | str | None:
     """The exit code of a command that ends with one."""
     sys.argv = ["dmd2", *arguments]
     with pytest.raises(SystemExit) as stop:
-        cli.main()
+        main()
     return stop.value.code
 
 
@@ -112,5 +112,5 @@ def test_signals_are_held_until_there_are_handlers() -> None:
 def test_a_teacher_is_trained_by_every_verb_that_needs_one(verb: str) -> None:
     small = ["teacher.pretrain.max_iterations=1", "pairs.num_pairs=4", "pairs.solver.num_steps=2"]
     sys.argv = ["dmd2", verb, "experiment=digits_dmd", *small]
-    cli.main()
+    main()
     assert len(list(Path("cache/teachers").glob("*.safetensors"))) == 1

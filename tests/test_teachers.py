@@ -9,9 +9,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from safetensors.torch import save_file
 
-from dmd2 import cli
+from dmd2.cli.errors import one_line
+from dmd2.cli.main import main
 from dmd2.config.check import Config, config_folder, resolved
-from dmd2.errors import one_line
 from dmd2.nets.critic import ConvHead
 from dmd2.runs.build import build, build_data, build_teacher
 from dmd2.runs.load import load_student
@@ -111,10 +111,10 @@ def test_an_imported_student_is_scored_without_a_run(capsys: pytest.CaptureFixtu
     path, run = imported(), Path("students/digits")
     run.mkdir(parents=True)
     sys.argv = ["dmd2", "train", "--cfg", "job", "--resolve", "metric.num_samples=20"]
-    cli.main()
+    main()
     (run / "config.yaml").write_text(capsys.readouterr().out)
     sys.argv = ["dmd2", "evaluate", f"run={run}", f"weights={path}"]
-    cli.main()
+    main()
     scores = json.loads((run / "evaluation.json").read_text())
     assert scores["weights"] == str(path) and scores["metrics"]["rfd"] > 0
     assert "not trained here" in capsys.readouterr().out

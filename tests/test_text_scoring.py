@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dmd2 import cli
+from dmd2.cli.main import main
 from dmd2.evaluation.real_images import RealImages
 from dmd2.metrics.clean_fid import CleanInception
 from dmd2.metrics.clip_score import ClipImages, ClipScore
@@ -63,7 +63,7 @@ def inside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def dmd2(*arguments: str) -> None:
     sys.argv = ["dmd2", *arguments]
-    cli.main()
+    main()
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from dmd2 import cli
+from dmd2.cli.main import main
 from dmd2.config.check import config_folder, resolved
 from dmd2.data.pairs import PairStore
 from dmd2.io.hub import dtype_of
@@ -38,7 +38,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def dmd2(*arguments: str) -> None:
     sys.argv = ["dmd2", *arguments]
-    cli.main()
+    main()
 
 
 def composed(*overrides: str):

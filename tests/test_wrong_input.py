@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dmd2 import cli
+from dmd2.cli.main import main
 
 TINY = ["max_iterations=2", "teacher.pretrain.max_iterations=1", "metric.num_samples=20", "callbacks.samples=null"]
 
@@ -22,7 +22,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """The line on stderr that `dmd2` ends with."""
     sys.argv = ["dmd2", *arguments]
     with pytest.raises(SystemExit) as stop:
-        cli.main()
+        main()
     assert stop.value.code not in (0, None)
     os.environ.pop("DMD2_RUN_ID", None)
     said = re.findall(r"^dmd2:.*(?:\n  .*)*", capsys.readouterr().err, re.MULTILINE)  # a long list goes on, indented

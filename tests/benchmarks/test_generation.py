@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from torch.nn.modules.module import register_module_forward_hook
 
-from dmd2 import cli
+from dmd2.cli.main import main
 
 SMALL = ["part.num_steps=3", "part.num_cold=0", "part.num_repeats=1", "part.batch_size=2"]
 
@@ -19,7 +19,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def dmd2(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     sys.argv = ["dmd2", *arguments]
-    cli.main()
+    main()
     return capsys.readouterr().out
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from dmd2 import cli
 from dmd2.benchmarks.iteration import parts
+from dmd2.cli.main import main
 from dmd2.config.check import config_folder, resolved
 from pipelines import shrunken
 
@@ -16,7 +16,7 @@ SMALL = ["part.num_cold=0", "part.num_rounds=1", "part.experiment=digits_dmd2", 
 
 def measured(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
     sys.argv = ["dmd2", "benchmark", "part=iteration", *SMALL, *arguments]
-    cli.main()
+    main()
     return capsys.readouterr().out.splitlines()
 
 

@@ -5,8 +5,8 @@ import sys
 import pytest
 from PIL import Image
 
-from dmd2 import cli
 from dmd2.benchmarks.loader import loader
+from dmd2.cli.main import main
 from dmd2.data.preparation.decode import Decoder
 from dmd2.data.preparation.layout import lay_out
 from dmd2.data.preparation.prepare import prepare
@@ -29,7 +29,7 @@ def test_the_verb_makes_images_up(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
         sys, "argv", ["dmd2", "benchmark", *short, "part.num_workers=[0]", "part.target=1000000000000"]
     )
-    cli.main()
+    main()
     assert "does not feed 1,000,000,000,000 images/s" in capsys.readouterr().out
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dmd2 import cli
+from dmd2.cli.main import main
 
 TINY = [
     "experiment=toy2d_dmd2", "sampler=four_step", "rung_layer=embed", "max_iterations=2", "data.batch_size=8",
@@ -16,7 +16,7 @@ TINY = [
 
 def dmd2(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     sys.argv = ["dmd2", *arguments]
-    cli.main()
+    main()
     return capsys.readouterr().out
 
 

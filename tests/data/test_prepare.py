@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dmd2 import cli
+from dmd2.cli.main import main
 from dmd2.data.images import Images
 from dmd2.data.preparation.decode import Decoder
 from dmd2.data.preparation.folder import ARRAYS
@@ -63,14 +63,14 @@ def test_photographs_through_the_verb(tmp_path, monkeypatch, capsys, resize, by_
     options = [f"recipe.decoder.resize={resize}", "recipe.num_classes=100"]
     command = ["dmd2", "prepare", "recipe=imagenet64", f"source={SAMPLE / 'train'}", f"out={tmp_path / 'out'}"]
     monkeypatch.setattr(sys, "argv", command + options)
-    cli.main()
+    main()
     assert "100 images to train on, 0 to test, 3 x 64 x 64, 100 classes" in capsys.readouterr().out
     data, files = opened(tmp_path / "out"), sorted(SAMPLE.glob("train/*/*"))
     assert data.class_names == [path.parent.name for path in files] and data.train.labels.tolist() == [*range(100)]
     expected = [np.asarray(by_hand(Image.open(path).convert("RGB"))).transpose(2, 0, 1) for path in files]
     np.testing.assert_array_equal(data.train.x, expected)
     monkeypatch.setattr(sys, "argv", command + options)
-    cli.main()
+    main()
     assert "is finished" in capsys.readouterr().out
 
 

@@ -11,6 +11,7 @@ import torch
 from test_latents import Halved, beside
 from torch import Tensor
 
+from dmd2.cli.errors import one_line
 from dmd2.data.preparation import prepare
 from dmd2.data.preparation.blocks import Progress
 from dmd2.data.preparation.decode import Decoder
@@ -18,7 +19,6 @@ from dmd2.data.preparation.folder import ARRAYS
 from dmd2.data.preparation.recipes import latents
 from dmd2.distributed import process_group
 from dmd2.distributed.launch import launch
-from dmd2.errors import one_line
 from dmd2.io.files import discard
 
 

@@ -8,7 +8,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import nn
 
-from dmd2 import cli
+from dmd2.cli.main import main
 from dmd2.config.check import config_folder
 from dmd2.diffusion.denoiser import Direct
 from dmd2.diffusion.schedules import VP
@@ -115,7 +115,7 @@ def test_it_is_named_before_anything_is_trained(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("DMD2_RUN_ID", "now")
     monkeypatch.setattr(sys, "argv", ["dmd2", "train", "lora=generator"])
     with pytest.raises(SystemExit):
-        cli.main()
+        main()
     assert "LoRA finds no layer called 'to_q'; this network has" in capsys.readouterr().err
     assert not list((tmp_path / "cache").glob("teachers/*.safetensors"))
 

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_class
 from torch import Tensor, nn
 
-from dmd2 import cli
+from dmd2.cli.main import main
 from dmd2.config.check import config_folder
 from dmd2.diffusion.conditioning import Cond, join
 from dmd2.diffusion.denoiser import guided
@@ -236,7 +236,7 @@ def test_a_pipeline_s_configs_say_what_its_network_speaks_and_its_weights_are_im
     sys_argv, out = sys.argv, tmp_path / "imported.safetensors"
     sys.argv = ["dmd2", "import", f"source={tmp_path / 'unet' / 'diffusion_pytorch_model.safetensors'}", f"out={out}"]
     try:
-        cli.main()
+        main()
     finally:
         sys.argv = sys_argv
     load_weights(found, out)

@@ -31,7 +31,7 @@ def workplace(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Pat
     folder = tmp_path_factory.mktemp("slurm")
     (folder / "site.yaml").write_text("partition: main\n")
     (folder / "bin").mkdir()
-    guarded = "from dmd2.cli import main\nif __name__ == '__main__':\n    main()\n"
+    guarded = "from dmd2.cli.main import main\nif __name__ == '__main__':\n    main()\n"
     (folder / "bin" / "dmd2").write_text(f"#!{sys.executable}\n{guarded}")
     (folder / "bin" / "dmd2").chmod(0o755)
     cluster.environment |= {

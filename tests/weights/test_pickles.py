@@ -18,8 +18,8 @@ import torch
 from published import Persistent, dump, persistent
 from safetensors.torch import load_file
 
-from dmd2.commands.import_weights import import_weights
-from dmd2.errors import one_line
+from dmd2.cli.errors import one_line
+from dmd2.cli.import_weights import import_weights
 from dmd2.nets.adm import DhariwalUNet
 from dmd2.weights import opcodes, pickles
 

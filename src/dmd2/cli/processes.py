@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from functools import partial
 
+from dmd2.cli.errors import one_line
 from dmd2.config.check import Config
 from dmd2.config.devices import processes
 from dmd2.distributed import process_group, slurm
 from dmd2.distributed.launch import launch
-from dmd2.errors import one_line
 
 
 def on_devices(config: Config, task: Callable[[Config], None]) -> None:

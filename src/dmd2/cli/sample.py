@@ -19,9 +19,9 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
+from dmd2.cli.errors import answered
 from dmd2.config.check import check_options, config_folder
 from dmd2.distributed.process_group import rank, world_size
-from dmd2.errors import answered
 from dmd2.evaluation.pictures import image, picture
 from dmd2.evaluation.samples import Numbered
 from dmd2.evaluation.scoring import device_of

@@ -15,8 +15,8 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
+from dmd2.cli.errors import answered
 from dmd2.config.check import check_options, config_folder
-from dmd2.errors import answered
 from dmd2.runs.export import export
 from dmd2.runs.load import load_student
 

@@ -8,14 +8,14 @@ All devices of the experiment's trainer share the work, as in `dmd2 train`; torc
 import hydra
 from omegaconf import DictConfig
 
+from dmd2.cli.errors import answered
+from dmd2.cli.processes import on_devices
+from dmd2.cli.sweep import each
 from dmd2.config.check import Config, config_folder
 from dmd2.config.devices import processes
-from dmd2.devices import on_devices
 from dmd2.distributed.process_group import first_alone
-from dmd2.errors import answered
 from dmd2.runs.build import build_data, build_teacher, give_weights, shrink
 from dmd2.runs.cached import make_pairs
-from dmd2.sweep import each
 
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="train")

@@ -16,8 +16,8 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
+from dmd2.cli.errors import answered
 from dmd2.config.check import check_options, config_folder
-from dmd2.errors import answered
 from dmd2.io.files import sha256
 from dmd2.io.tensors import read_tensors, save_tensors
 from dmd2.weights.authors import read_checkpoint, student

@@ -6,12 +6,12 @@ usage: dmd2 pretrain experiment=NAME [KEY=VALUE ...]
 import hydra
 from omegaconf import DictConfig
 
+from dmd2.cli.errors import answered
+from dmd2.cli.sweep import each
 from dmd2.config.check import Config, config_folder
 from dmd2.config.devices import processes
 from dmd2.distributed.slurm import rank
-from dmd2.errors import answered
 from dmd2.runs.build import build_data, build_teacher, give_weights
-from dmd2.sweep import each
 
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="train")

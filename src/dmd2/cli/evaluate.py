@@ -21,9 +21,9 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
+from dmd2.cli.errors import answered
 from dmd2.config.check import check_options, config_folder
 from dmd2.distributed.process_group import rank
-from dmd2.errors import answered
 from dmd2.evaluation.best import best
 from dmd2.evaluation.scoring import Scores
 from dmd2.io.files import read_json, write_json

@@ -13,11 +13,11 @@ where its last checkpoint is: the same command with paths.run=DIR resume=auto (o
 import hydra
 from omegaconf import DictConfig
 
+from dmd2.cli.errors import answered
+from dmd2.cli.processes import on_devices
+from dmd2.cli.sweep import each
 from dmd2.config.check import Config, config_folder
-from dmd2.devices import on_devices
-from dmd2.errors import answered
 from dmd2.runs.run import Run
-from dmd2.sweep import each
 
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="train")

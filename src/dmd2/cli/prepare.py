@@ -15,9 +15,9 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
+from dmd2.cli.errors import answered
 from dmd2.config.check import check_options, config_folder
 from dmd2.distributed.process_group import together
-from dmd2.errors import answered
 from dmd2.runs.build import build
 
 

@@ -55,10 +55,10 @@ def main() -> None:
         slurm.listen()
         slurm.name_ranks()
     sys.argv = [f"dmd2 {verb}", *rest]
-    from dmd2.errors import fail_for_users  # noqa: PLC0415
+    from dmd2.cli.errors import fail_for_users  # noqa: PLC0415
 
     try:
-        importlib.import_module(f"dmd2.commands.{MODULES.get(verb, verb)}").main()
+        importlib.import_module(f"dmd2.cli.{MODULES.get(verb, verb)}").main()
     except KeyboardInterrupt:  # before there is anything to save
         sys.exit(130)
     except Exception as error:
@@ -68,7 +68,7 @@ def main() -> None:
 
 def verb_help(verb: str) -> str:
     """A verb's own page: its module's docstring, read without importing it, and the experiments there are."""
-    source = (Path(__file__).parent / "commands" / f"{MODULES.get(verb, verb)}.py").read_text()
+    source = (Path(__file__).parent / f"{MODULES.get(verb, verb)}.py").read_text()
     text = source.split('"""')[1].strip()
     if verb not in ("train", "pretrain", "pairs"):
         return text
