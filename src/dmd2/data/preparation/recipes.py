@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dmd2.data.codec import Codec, Encoded
+from dmd2.data.codec import Codec
+from dmd2.data.preparation.encode import Encoded
 from dmd2.data.preparation.captioned import captioned
 from dmd2.data.preparation.decode import Decoder
 from dmd2.data.preparation.folder import MANIFEST, check, is_prepared, open_prepared, read_manifest
