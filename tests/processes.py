@@ -16,7 +16,7 @@ from dmd2.data.base import DataModule
 from dmd2.distributed import process_group
 from dmd2.distributed.launch import launch
 from dmd2.training.module import DMD
-from dmd2.training.strategies import Ranks, Replicas
+from dmd2.training.strategies import Ranks, ReplicatedStrategy
 from test_module import toy
 
 COLLECTIVES = {name: name for name in (
@@ -26,7 +26,7 @@ COLLECTIVES = {name: name for name in (
     "reduce_scatter_tensor": "reduce_scatter", "reduce_scatter_single": "reduce_scatter",
 }  # fmt: skip
 FLOAT = 4
-PLAYERS = ("generator", "critic")
+NETWORKS = ("generator", "critic")
 
 
 def found_by(task: Callable[[], dict[str, Any]], folder: Path, num: int = 2) -> list[dict[str, Any]]:
@@ -43,7 +43,7 @@ def _as_rank(task: Callable[[], dict[str, Any]], folder: Path) -> None:
 
 
 def together(
-    dmd: DMD, max_steps: int, strategy: Replicas, *callbacks: L.Callback,
+    dmd: DMD, max_steps: int, strategy: ReplicatedStrategy, *callbacks: L.Callback,
     data: DataModule | None = None, num_nodes: int = 1, **options: Any,
 ) -> DMD:  # fmt: skip
     """Train as one of the ranks, at 8 samples a rank."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dmd2.evaluation.scoring import Scoring
-from dmd2.metrics.suite import Suite
+from dmd2.metrics.suite import MetricSuite
 from dmd2.training.callbacks.checkpoint import Checkpoint
 from dmd2.training.callbacks.evaluation import Evaluation
 from dmd2.training.checkpoints import check, load, newest, saved, write
@@ -71,7 +71,7 @@ class Given(Evaluation):
     def __init__(self, fids: Sequence[float]) -> None:
         super().__init__(every=1)
         self.fids = fids
-        self.attach(Scoring(Suite({}, {}), 2, 2, [1], "fid", None), {}, dict)
+        self.attach(Scoring(MetricSuite({}, {}), 2, 2, [1], "fid", None), {}, dict)
 
     def score(self, trainer: L.Trainer, pl_module: L.LightningModule, iteration: int, num_sizes: int | None) -> None:
         self.history.append({"iteration": iteration, "scores": {"raw": {"fid": self.fids[iteration - 1]}}})

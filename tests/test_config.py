@@ -67,11 +67,11 @@ def test_a_text_teacher_can_be_told_to_compute_activations_again(name: str) -> N
         assert node["gradient_checkpointing"] is (said == "true")
 
 
-@pytest.mark.parametrize(("player", "other"), [("generator", "critic"), ("critic", "generator")])
-def test_either_player_s_lora_has_its_own_rank_and_alpha_and_both_the_same_targets(player: str, other: str) -> None:
-    asked = [f"lora.{player}.rank=8", f"lora.{player}.alpha=4", "lora.generator.targets=[to_q]"]
+@pytest.mark.parametrize(("network", "other"), [("generator", "critic"), ("critic", "generator")])
+def test_either_player_s_lora_has_its_own_rank_and_alpha_and_both_the_same_targets(network: str, other: str) -> None:
+    asked = [f"lora.{network}.rank=8", f"lora.{network}.alpha=4", "lora.generator.targets=[to_q]"]
     found = composed("lora=both", *asked)["lora"]
-    assert {found[name]["rank"]: found[name]["alpha"] for name in (player, other)} == {8: 4, 64: 8}
+    assert {found[name]["rank"]: found[name]["alpha"] for name in (network, other)} == {8: 4, 64: 8}
     assert found["generator"]["targets"] == found["critic"]["targets"] == ["to_q"]
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from dmd2.diffusion.denoiser import Direct
+from dmd2.diffusion.denoiser import UnscaledDenoiser
 from dmd2.diffusion.schedules import VP
 from dmd2.nets.toy import MLP
 from dmd2.training.ema import EMA
@@ -36,7 +36,7 @@ def test_average_of_a_bf16_network_moves():
 
 
 def test_average_keeps_the_schedule_s_precision():
-    model = Direct(MLP(2, 16, 2), VP.scaled_linear(0.00085, 0.012), "eps")
+    model = UnscaledDenoiser(MLP(2, 16, 2), VP.scaled_linear(0.00085, 0.012), "eps")
     (mean,) = EMA(model, [0.9]).models
     assert mean.schedule.alphas_cumprod.dtype == torch.float64
     t = torch.rand(50)

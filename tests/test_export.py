@@ -18,7 +18,7 @@ from torch import Tensor
 from dmd2.cli.main import main
 from dmd2.config.check import config_folder, resolved
 from dmd2.diffusion.schedules import VP
-from dmd2.evaluation.samples import Numbered
+from dmd2.evaluation.samples import SampleSet
 from dmd2.io.tensors import names_in, save_weights
 from dmd2.nets.lora import is_own
 from dmd2.runs.build import build
@@ -158,7 +158,7 @@ def test_stock_diffusers_draws_the_picture_that_dmd2_sample_wrote(monkeypatch: p
     dmd2("sample", "run=runs/xl", "num_images=3", "out=samples", "seed=7")
     written = np.stack([np.asarray(Image.open(f"samples/{i:06d}.png")) for i in range(3)])
     student, pipe = load_student(Path("runs/xl")), diffusers.DiffusionPipeline.from_pretrained("out/xl")
-    numbered = Numbered(student.data.shape, student.conditioner.num_classes, 7)
+    numbered = SampleSet(student.data.shape, student.conditioner.num_classes, 7)
     first, *later = (numbered.noise(range(3), i) for i in range(4))
     # Sample i's noises are functions of its number, and a pipeline takes but the first.
     monkeypatch.setattr("diffusers.schedulers.scheduling_lcm.randn_tensor", lambda *_, **__: later.pop(0))
@@ -226,7 +226,7 @@ def test_a_run_with_lora_saves_its_own_weights_and_goes_on_bit_by_bit():
     for part in ("state_dict", "optimizer_states", "lr_schedulers"):
         torch.testing.assert_close(again[part], whole[part], rtol=0, atol=0)
     state = whole["state_dict"]
-    assert all(".lora_" in name for name in state if not name.startswith("critic.head."))
+    assert all(".lora_" in name for name in state if not name.startswith("critic.discriminator."))
     assert {name.split(".")[0] for name in state} == {"generator", "critic", "ema"}
     assert any(
         weight.abs().max() > 0 for name, weight in state.items() if "critic.denoiser" in name and "_B." in name

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from dmd2.io.files import claim, key_of, read_json, write_bytes
+from dmd2.io.files import key_of, read_json, try_lock, write_bytes
 
 needs_full = pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="there is no /dev/full")
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from dmd2.io.files import claim
-lock = claim(Path(sys.argv[1]))
+from dmd2.io.files import try_lock
+lock = try_lock(Path(sys.argv[1]))
 if os.fork():
     print("held", flush=True)
 time.sleep(60)
@@ -38,10 +38,10 @@ def holding(path: Path) -> Iterator[subprocess.Popen[str]]:
 def test_a_claim_refuses_others_and_ends_with_its_process_whatever_its_workers_do(tmp_path: Path) -> None:
     with holding(tmp_path / "run") as process:
         with pytest.raises(BlockingIOError):
-            claim(tmp_path / "run")
+            try_lock(tmp_path / "run")
         process.kill()
         process.wait()
-        claim(tmp_path / "run").close()
+        try_lock(tmp_path / "run").close()
 
 
 @needs_full

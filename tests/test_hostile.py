@@ -21,7 +21,7 @@ from dmd2.io.files import sha256, write_json
 from dmd2.io.tensors import load_weights, names_in, read_metadata
 from dmd2.metrics.detectors import Flatten
 from dmd2.metrics.frechet import FrechetDistance, PublishedFrechetDistance
-from dmd2.metrics.suite import Suite
+from dmd2.metrics.suite import MetricSuite
 from dmd2.runs import cached
 from dmd2.training.checkpoints import load, write
 
@@ -92,7 +92,7 @@ class Kept(Flatten):
 def features(path: Path) -> None:
     """What a suite kept, put in another's place."""
     for _ in range(2):
-        suite = Suite({"points": Kept()}, {"fid": FrechetDistance("points", "fid")}, cache=path.parent)
+        suite = MetricSuite({"points": Kept()}, {"fid": FrechetDistance("points", "fid")}, cache=path.parent)
         suite.fit(POINTS, torch.zeros(50), POINTS, torch.zeros(50))
         (found,) = path.parent.glob("*.safetensors")
         found.write_bytes(pickle.dumps(Code()))

@@ -26,7 +26,8 @@ from dmd2.losses.objective import Objective
 from dmd2.losses.terms import Denoising, DistributionMatching, GANCritic, GANGenerator
 from dmd2.losses.turns import Logs, Turn
 from dmd2.losses.views import Models
-from dmd2.nets.critic import Critic, VectorHead, head_on
+from dmd2.nets.critic import Critic
+from dmd2.nets.discriminator import VectorHead, discriminator_on
 from dmd2.nets.toy import MLP
 from dmd2.randomness import seeded
 from dmd2.training.lr_schedule import WarmupCosine
@@ -39,7 +40,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warn
 
 
 def objective() -> Objective:
-    """DMD2's, with one view a player."""
+    """DMD2's, with one view a network."""
     edm = partial(weighting.edm, sigma_data=1.0)
     return Objective(
         views={"g": UniformRows(0.02, 0.98), "c": UniformRows()},
@@ -57,7 +58,7 @@ def networks(conditioner: nn.Module) -> tuple[Models, Denoiser]:
             for network in (teacher, generator, fake):
                 for parameter in network.parameters():
                     parameter.add_(0.1 * torch.randn_like(parameter))
-        head = head_on(teacher, VectorHead, (2,), {})
+        head = discriminator_on(teacher, VectorHead, (2,), {})
     teacher.requires_grad_(False).eval()
     return Models(teacher, Critic(fake, head), conditioner), generator
 
@@ -73,14 +74,14 @@ def module(
     **options: Any,
 ) -> DMD:
     models, generator = networks(conditioner or Unconditional())
-    optimizers = {player: optimizer for player in ("generator", "critic")}
+    optimizers = {network: optimizer for network in ("generator", "critic")}
     options = {
         "critic_updates": 5,
         "max_grad_norm": 10.0,
         "accumulate": 1,
         "ema": [],
         "log_every": 50,
-        "max_faults": 0,
+        "max_skipped_updates": 0,
         "seed": 0,
     } | options
     return kind(models, generator, loss or objective(), sampler(times), optimizers, lr_factor, (2,), **options)
@@ -140,10 +141,10 @@ def test_a_step_is_a_batch_is_an_iteration():
 
 
 def test_generator_updates_at_every_fifth_iteration_and_the_critic_at_all():
-    players = [Record(lambda m, p=p: weights(getattr(m, p))) for p in ("generator", "critic")]
-    fit(module(critic_updates=5), 12, *players)
-    assert players[0].changed_at() == [0, 5, 10]
-    assert players[1].changed_at() == list(range(12))
+    networks = [Record(lambda m, p=p: weights(getattr(m, p))) for p in ("generator", "critic")]
+    fit(module(critic_updates=5), 12, *networks)
+    assert networks[0].changed_at() == [0, 5, 10]
+    assert networks[1].changed_at() == list(range(12))
 
 
 def test_learning_rate_factor_is_of_the_iteration_for_both_players():
@@ -250,9 +251,9 @@ def test_passes_of_a_generator_iteration_and_of_a_critic_iteration():
 def test_every_generator_parameter_has_a_gradient_in_bf16_after_a_walk():
     """Autocast remembers weights it cast without a graph; a pass with one must not find those."""
     missing = Record(lambda m: [n for n, p in m.generator.named_parameters() if p.grad is None or not p.grad.any()])
-    rungs = Record(lambda m: m.start({"real": torch.zeros(4, 2), "label": torch.zeros(4)}, 0).t[0].item())
-    fit(module(times=FOUR, critic_updates=1), 8, missing, rungs, precision="bf16-mixed")
-    assert len(set(rungs.values[:8])) > 2
+    steps = Record(lambda m: m.start({"real": torch.zeros(4, 2), "label": torch.zeros(4)}, 0).t[0].item())
+    fit(module(times=FOUR, critic_updates=1), 8, missing, steps, precision="bf16-mixed")
+    assert len(set(steps.values[:8])) > 2
     assert missing.values[1:] == [[]] * 8
 
 
@@ -263,29 +264,29 @@ class SharesByHand(L.Callback):
     """Before the iteration, the gradient of each share of the batch, alone."""
 
     def on_train_batch_start(self, trainer: L.Trainer, dmd: DMD, batch: Any, batch_idx: int) -> None:
-        self.before = {player: weights(getattr(dmd, player)) for player in ("generator", "critic")}
+        self.before = {network: weights(getattr(dmd, network)) for network in ("generator", "critic")}
         self.gradients: dict[str, list[Tensor]] = {"generator": [], "critic": []}
         halves = [{k: v[i * 8 : i * 8 + 8] for k, v in batch.items() if isinstance(v, Tensor)} for i in range(2)]
         for i, half in enumerate(halves):
             round, samples = dmd.start(half, i), []
-            for player, turns in (
+            for network, turns in (
                 ("generator", dmd.generator_turns([round], samples)),
                 ("critic", dmd.critic_turns([round], samples)),
             ):
-                network = getattr(dmd, player)
-                network.zero_grad()
+                updated = getattr(dmd, network)
+                updated.zero_grad()
                 for turn in turns:
-                    turn.backward(getattr(dmd.objective, player), 1.0)
-                self.gradients[player].append(torch.cat([p.grad.flatten() for p in network.parameters()]))
+                    turn.backward(getattr(dmd.objective, network), 1.0)
+                self.gradients[network].append(torch.cat([p.grad.flatten() for p in updated.parameters()]))
 
 
 def test_accumulated_gradient_is_the_mean_of_the_shares():
     by_hand = SharesByHand()
     plain = partial(SGD, lr=1.0, fused=True)
     dmd = fit(module(accumulate=2, optimizer=plain, max_grad_norm=1e9), 1, by_hand)
-    for player, (first, second) in by_hand.gradients.items():
+    for network, (first, second) in by_hand.gradients.items():
         assert not torch.allclose(first, second)
-        step = weights(getattr(dmd, player)) - by_hand.before[player]
+        step = weights(getattr(dmd, network)) - by_hand.before[network]
         torch.testing.assert_close(step, -(first + second) / 2, rtol=1e-3, atol=2e-7)
 
 
@@ -309,10 +310,10 @@ def test_gradients_are_clipped_to_the_norm():
     by_hand = SharesByHand()
     plain = partial(SGD, lr=1.0, fused=True)
     dmd = fit(module(accumulate=2, optimizer=plain, max_grad_norm=1e-3), 1, by_hand)
-    for player, (first, second) in by_hand.gradients.items():
+    for network, (first, second) in by_hand.gradients.items():
         mean = (first + second) / 2
         assert mean.norm() > 2e-3
-        step = weights(getattr(dmd, player)) - by_hand.before[player]
+        step = weights(getattr(dmd, network)) - by_hand.before[network]
         torch.testing.assert_close(step, -1e-3 * mean / mean.norm(), rtol=1e-2, atol=2e-7)
 
 
@@ -363,11 +364,11 @@ class Explodes:
 def test_a_bad_generator_step_is_not_applied_and_named():
     loss = objective()
     loss.generator["explodes"] = Explodes()  # type: ignore[index]
-    players = [Record(lambda m, p=p: weights(getattr(m, p))) for p in ("generator", "critic")]
+    networks = [Record(lambda m, p=p: weights(getattr(m, p))) for p in ("generator", "critic")]
     with pytest.raises(FloatingPointError, match="iteration 5: generator/loss_explodes"):
-        fit(module(loss, critic_updates=2, log_every=7), 20, *players)
-    assert players[0].changed_at() == [0, 2]
-    assert players[1].changed_at() == list(range(6))
+        fit(module(loss, critic_updates=2, log_every=7), 20, *networks)
+    assert networks[0].changed_at() == [0, 2]
+    assert networks[1].changed_at() == list(range(6))
 
 
 class Infinite(L.Callback):
@@ -391,14 +392,14 @@ def test_as_many_bad_steps_as_allowed_are_skipped_counted_and_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     first = trainer(5)
-    first.fit(module(log_every=1, max_faults=2), datamodule=toy(Poisoned))
+    first.fit(module(log_every=1, max_skipped_updates=2), datamodule=toy(Poisoned))
     first.save_checkpoint(tmp_path / "five.ckpt")
     said = capsys.readouterr().err
-    assert "iteration 4: critic/loss_gan" in said and "(1 so far, max_faults=2)" in said
+    assert "iteration 4: critic/loss_gan" in said and "(1 so far, max_skipped_updates=2)" in said
     second, options = toy(Poisoned), {"ckpt_path": tmp_path / "five.ckpt", "weights_only": True}
     second.poisoned = (6, 8)
-    with pytest.raises(FloatingPointError, match=r"iteration 9: .*\(3 so far, max_faults=2\)"):
-        trainer(20).fit(module(log_every=1, max_faults=2), datamodule=second, **options)
+    with pytest.raises(FloatingPointError, match=r"iteration 9: .*\(3 so far, max_skipped_updates=2\)"):
+        trainer(20).fit(module(log_every=1, max_skipped_updates=2), datamodule=second, **options)
     assert "iteration 7: " in capsys.readouterr().err
 
 
@@ -512,9 +513,9 @@ def test_noised_real_samples_come_with_their_own_labels_and_a_critic_that_judges
     views = {"g": UniformRows(0.02, 0.98), "c": UniformRows()}
     loss = Objective(views, {"dm": DistributionMatching(view="g")}, {"denoising": edm})
     fit(module(loss, FOUR, sampler=NoisedReal, conditioner=ClassLabels(3)), 12, starts)
-    assert {start.rung for start in starts.values} == {0, 1, 2, 3}
+    assert {start.step for start in starts.values} == {0, 1, 2, 3}
     for start in starts.values:
         sigma = Karras().alpha_sigma(start.t)[1][:, None]
-        expected = 5 * (start.rung > 0) + sigma * start.draws.normal(f"noise{start.rung}", (16, 2))
+        expected = 5 * (start.step > 0) + sigma * start.draws.normal(f"noise{start.step}", (16, 2))
         torch.testing.assert_close(start.x_t, expected)
         assert start.cond["label"].argmax(1).tolist() == [1] * 16

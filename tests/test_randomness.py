@@ -45,9 +45,9 @@ def test_ranks_at_B_draw_what_one_rank_at_the_whole_batch_draws(draw, world_size
 
 def test_ranks_agree_on_the_rung_and_rungs_are_uniform():
     for iteration in range(20):
-        rungs = {Draws(0, iteration, rank, 8).rung(4) for rank in range(8)}
-        assert len(rungs) == 1
-    counts = torch.bincount(torch.tensor([Draws(0, i).rung(4) for i in range(4000)]), minlength=4)
+        steps = {Draws(0, iteration, rank, 8).step(4) for rank in range(8)}
+        assert len(steps) == 1
+    counts = torch.bincount(torch.tensor([Draws(0, i).step(4) for i in range(4000)]), minlength=4)
     # Four standard deviations of a count of 4000 draws with probability 1/4 are 110.
     assert (counts - 1000).abs().max() < 110
 

@@ -22,8 +22,8 @@ from dmd2.losses.turns import Logs, Turn
 from dmd2.training.callbacks.csv_logger import read_rows
 from dmd2.training.checkpoints import load, newest
 from dmd2.training.module import DMD
-from dmd2.training.strategies import Replicas
-from processes import FLOAT, PLAYERS, counted, found_by, together
+from dmd2.training.strategies import ReplicatedStrategy
+from processes import FLOAT, NETWORKS, counted, found_by, together
 from test_module import Record, fit, module, objective, toy, weights
 
 
@@ -54,29 +54,29 @@ def as_rank() -> dict[str, Any]:
     for accumulate in (1, 2):
         with counted() as calls:
             sent = Record(lambda m, calls=calls: len(calls))
-            dmd = together(module(accumulate=accumulate, critic_updates=5), 10, Replicas(), sent)
+            dmd = together(module(accumulate=accumulate, critic_updates=5), 10, ReplicatedStrategy(), sent)
         found[f"accumulate{accumulate}"] = state(dmd) | {"calls": calls, "sent": sent.values}
     loss = objective()
     loss.critic["denoising"] = BadOnRank1(loss.critic["denoising"])
     before = Record(lambda m: weights(m.critic))
     bad = module(loss, log_every=1)
     with pytest.raises(FloatingPointError) as fault:
-        together(bad, 5, Replicas(), before)
+        together(bad, 5, ReplicatedStrategy(), before)
     found["fault"] = str(fault.value), before.values[-1], weights(bad.critic)
     other = module()
     if process_group.rank() == 1:
         nn.init.ones_(next(other.critic.parameters()))
     with pytest.raises(ValueError) as differs:
-        together(other, 1, Replicas())
+        together(other, 1, ReplicatedStrategy())
     found["differs"] = str(differs.value)
     found["said"] = (
-        process_group.by_first(lambda: process_group.rank()),
+        process_group.broadcast_from_rank_zero(lambda: process_group.rank()),
         process_group.highest(process_group.rank() * 15),
     )
     process_group.leave()
     found["started"] = process_group.started()
     process_group.join(on_gpu=False)
-    found["again"] = state(together(module(accumulate=1, critic_updates=5), 10, Replicas()))
+    found["again"] = state(together(module(accumulate=1, critic_updates=5), 10, ReplicatedStrategy()))
     return found
 
 
@@ -90,9 +90,9 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 def test_two_ranks_are_one_with_twice_the_batch(pair: list[dict[str, Any]], accumulate: int) -> None:
     first, second = (found[f"accumulate{accumulate}"] for found in pair)
     one = state(fit(module(accumulate=accumulate, critic_updates=5), 10, data=toy(batch_size=16)))
-    for player in ("generator", "critic"):
-        assert torch.equal(first[player], second[player])
-        torch.testing.assert_close(first[player], one[player], rtol=1e-4, atol=1e-5)
+    for network in ("generator", "critic"):
+        assert torch.equal(first[network], second[network])
+        torch.testing.assert_close(first[network], one[network], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(first["gradient"], one["gradient"], rtol=1e-3, atol=1e-5)
     for name, value in first["logs"].items():
         assert torch.equal(value, second["logs"][name]) or value.isnan(), name
@@ -105,13 +105,13 @@ def test_only_the_updated_networks_gradients_are_sent_once_an_update(
     pair: list[dict[str, Any]], accumulate: int
 ) -> None:
     dmd = module()
-    size = {player: FLOAT * sum(p.numel() for p in getattr(dmd, player).parameters()) for player in PLAYERS}
+    size = {network: FLOAT * sum(p.numel() for p in getattr(dmd, network).parameters()) for network in NETWORKS}
     found = pair[0][f"accumulate{accumulate}"]
     told = [name for name in found["logs"] if not name.endswith("gradient_norm")]
-    logs = {player: sum(name.startswith(f"{player}/") for name in told) for player in PLAYERS}
+    logs = {network: sum(name.startswith(f"{network}/") for name in told) for network in NETWORKS}
     for i, (start, end) in enumerate(zip(found["sent"], found["sent"][1:], strict=False)):
-        turns = PLAYERS if i % 5 == 0 else PLAYERS[1:]
-        expected = [("all_reduce", size[player] + FLOAT * logs[player]) for player in turns]
+        turns = NETWORKS if i % 5 == 0 else NETWORKS[1:]
+        expected = [("all_reduce", size[network] + FLOAT * logs[network]) for network in turns]
         at_start = [] if i else [("all_gather_object", 0)]  # hashes of the weights
         assert found["calls"][start:end] == at_start + expected, i
 
@@ -133,8 +133,8 @@ def test_words_on_the_host(pair: list[dict[str, Any]]) -> None:
 def test_ranks_that_have_left_meet_again_for_the_next_run(pair: list[dict[str, Any]]) -> None:
     for found in pair:
         assert found["started"]
-        for player in PLAYERS:
-            assert torch.equal(found["again"][player], found["accumulate1"][player])
+        for network in NETWORKS:
+            assert torch.equal(found["again"][network], found["accumulate1"][network])
 
 
 def test_buckets_hold_neighbours_up_to_their_size() -> None:

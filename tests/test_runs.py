@@ -90,7 +90,7 @@ def test_metrics_hold_scores_losses_and_diagnostics_by_group() -> None:
     assert scored == [3, 6] and logged == [2, 4, 6]
     for key in (
         "generator/loss_dm", "generator/gan_to_dm", "generator/sample_gradient_dm", "generator/sample_mean",
-        "generator/sample_std", "generator/disagreement_t0.50", "generator/gradient_norm", "critic/accuracy_real",
+        "generator/sample_std", "generator/score_gap_t0.50", "generator/gradient_norm", "critic/accuracy_real",
         "critic/accuracy_fake", "critic/gradient_norm", "speed/images_per_second", "generator/num_scrubbed",
     ):  # fmt: skip
         assert key in rows[0], key

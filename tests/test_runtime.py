@@ -8,7 +8,8 @@ from hydra import compose, initialize_config_dir
 
 from dmd2.config.check import config_folder, resolved
 from dmd2.io.tensors import save_weights
-from dmd2.nets.critic import Critic, head_on, rung_vectors_on
+from dmd2.nets.critic import Critic, step_embedding_on
+from dmd2.nets.discriminator import discriminator_on
 from dmd2.runs.assemble import load_critic
 from dmd2.runs.build import build
 
@@ -20,17 +21,19 @@ def critic(monkeypatch: pytest.MonkeyPatch) -> Critic:
         section = resolved(compose("train"))["teacher"]
     torch.manual_seed(0)
     denoiser, cond = build(section["denoiser"]), build(section["conditioner"])(torch.zeros(1, dtype=torch.long))
-    head = head_on(denoiser, build(section["head"]), (1, 8, 8), cond)
-    return Critic(denoiser, head, rung_vectors=rung_vectors_on(denoiser, "map_layer0", 4, (1, 8, 8), cond))
+    head = discriminator_on(denoiser, build(section["head"]), (1, 8, 8), cond)
+    return Critic(denoiser, head, step_embedding=step_embedding_on(denoiser, "map_layer0", 4, (1, 8, 8), cond))
 
 
-@pytest.mark.parametrize("kept", [["head", "rung_vectors"], ["head"], ["rung_vectors"], []])
+@pytest.mark.parametrize("kept", [["discriminator", "step_embedding"], ["discriminator"], ["step_embedding"], []])
 def test_a_critic_starts_from_a_file_and_with_fresh_parts_where_it_has_none(
     critic: Critic, kept: list[str], tmp_path: Path
 ) -> None:
     before = {name: tensor.clone() for name, tensor in critic.state_dict().items()}
-    head, rung_vectors = (getattr(critic, part) if part in kept else None for part in ("head", "rung_vectors"))
-    save_weights(Critic(critic.denoiser, head, rung_vectors=rung_vectors), tmp_path / "critic.safetensors")
+    head, step_embedding = (
+        getattr(critic, part) if part in kept else None for part in ("discriminator", "step_embedding")
+    )
+    save_weights(Critic(critic.denoiser, head, step_embedding=step_embedding), tmp_path / "critic.safetensors")
     with torch.no_grad():
         for parameter in critic.parameters():
             parameter.add_(1)

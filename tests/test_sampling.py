@@ -13,7 +13,7 @@ from dmd2.diffusion.denoiser import EDM, Denoiser, guided
 from dmd2.diffusion.sampling import FewStepSampler, NoisedReal
 from dmd2.diffusion.schedules import VP, Flow, Karras, NoiseSchedule
 from dmd2.diffusion.solvers import Heun
-from dmd2.evaluation.samples import Numbered, StudentMaker, TeacherMaker
+from dmd2.evaluation.samples import GeneratorSampling, SampleSet, TeacherSampling
 from dmd2.nets.toy import MLP, GaussianMixture
 
 SCHEDULES = {
@@ -75,16 +75,16 @@ def test_times_that_do_not_fall_from_one_are_refused(times):
         FewStepSampler(times)
 
 
-@pytest.mark.parametrize("rung", range(4))
-def test_training_input_is_what_inference_passes_bit_by_bit(generator, rung):
-    """On every rung, with the same noises: backward simulation leaves no gap (DMD2 section 4.5)."""
+@pytest.mark.parametrize("step", range(4))
+def test_training_input_is_what_inference_passes_bit_by_bit(generator, step):
+    """On every step, with the same noises: backward simulation leaves no gap (DMD2 section 4.5)."""
     sampler, cond = FewStepSampler(FOUR), ClassLabels(3)(torch.arange(8) % 3)
     passed = calls(generator)
     sampler.sample(generator, noises(4), cond)
     assert len(passed) == 4
-    x_t, t = sampler.training_input(generator, noises(4)[: rung + 1], cond, rung, None)
-    assert torch.equal(x_t, passed[rung][0]) and torch.equal(t, passed[rung][1])
-    assert t.tolist() == [FOUR[rung]] * 8
+    x_t, t = sampler.training_input(generator, noises(4)[: step + 1], cond, step, None)
+    assert torch.equal(x_t, passed[step][0]) and torch.equal(t, passed[step][1])
+    assert t.tolist() == [FOUR[step]] * 8
 
 
 def test_sampling_is_denoise_and_renoise(generator):
@@ -99,23 +99,23 @@ def test_sampling_is_denoise_and_renoise(generator):
     assert torch.equal(FewStepSampler(FOUR).sample(generator, n, cond), x0)
 
 
-@pytest.mark.parametrize("rung", range(4))
-def test_training_inputs_come_from_noise_alone(generator, rung):
+@pytest.mark.parametrize("step", range(4))
+def test_training_inputs_come_from_noise_alone(generator, step):
     """Nothing but the noises and the condition enters the walk, and real samples change nothing."""
-    assert list(inspect.signature(FewStepSampler.walk).parameters) == ["self", "generator", "noise", "cond", "rung"]
-    sampler, n, cond = FewStepSampler(FOUR), noises(4)[: rung + 1], ClassLabels(3)(torch.arange(8) % 3)
-    found = sampler.training_input(generator, n, cond, rung, torch.full((8, 2), math.nan))
-    torch.testing.assert_close(found, sampler.walk(generator, n, cond, rung), rtol=0, atol=0)
+    assert list(inspect.signature(FewStepSampler.walk).parameters) == ["self", "generator", "noise", "cond", "step"]
+    sampler, n, cond = FewStepSampler(FOUR), noises(4)[: step + 1], ClassLabels(3)(torch.arange(8) % 3)
+    found = sampler.training_input(generator, n, cond, step, torch.full((8, 2), math.nan))
+    torch.testing.assert_close(found, sampler.walk(generator, n, cond, step), rtol=0, atol=0)
     assert not sampler.needs
 
 
-@pytest.mark.parametrize("rung", range(4))
-def test_the_named_alternative_trains_on_noised_real_samples_and_samples_as_ever(generator, rung):
-    sampler, n, cond = NoisedReal(FOUR), noises(4)[: rung + 1], ClassLabels(3)(torch.arange(8) % 3)
+@pytest.mark.parametrize("step", range(4))
+def test_the_named_alternative_trains_on_noised_real_samples_and_samples_as_ever(generator, step):
+    sampler, n, cond = NoisedReal(FOUR), noises(4)[: step + 1], ClassLabels(3)(torch.arange(8) % 3)
     passed, real = calls(generator), torch.rand(8, 2)
-    x_t, t = sampler.training_input(generator, n, cond, rung, real)
-    assert not passed and t.tolist() == [FOUR[rung]] * 8 and sampler.needs == {"real"}
-    expected = generator.schedule.add_noise(real, n[rung], t) if rung else 80 * n[0]
+    x_t, t = sampler.training_input(generator, n, cond, step, real)
+    assert not passed and t.tolist() == [FOUR[step]] * 8 and sampler.needs == {"real"}
+    expected = generator.schedule.add_noise(real, n[step], t) if step else 80 * n[0]
     assert torch.equal(x_t, expected)
     whole = [s.sample(generator, noises(4), cond) for s in (sampler, FewStepSampler(FOUR))]
     assert torch.equal(*whole)
@@ -138,11 +138,11 @@ def test_only_the_last_step_of_sampling_has_a_graph(generator):
 
 
 def test_renoised_samples_have_the_noised_data_s_distribution(schedule):
-    """With the exact denoiser of one point, each rung's input is N(alpha point, sigma^2)."""
+    """With the exact denoiser of one point, each step's input is N(alpha point, sigma^2)."""
     point = GaussianMixture(schedule, MEAN[None], torch.tensor([1e-6]), torch.ones(1))
     n = [torch.randn(20_000, 2, generator=torch.Generator().manual_seed(i)) for i in range(4)]
-    for rung in range(1, 4):
-        x_t, t = FewStepSampler(FOUR).training_input(point, n[: rung + 1], {}, rung, None)
+    for step in range(1, 4):
+        x_t, t = FewStepSampler(FOUR).training_input(point, n[: step + 1], {}, step, None)
         alpha, sigma = (float(c[0]) for c in schedule.alpha_sigma(t))
         assert ((x_t.mean(0) - alpha * MEAN) / sigma).abs().max() < 0.03
         assert x_t.std(0).div(sigma).sub(1).abs().max() < 0.03
@@ -274,12 +274,12 @@ def test_churn_keeps_the_data_s_distribution(name):
     assert found.std(0).sub(STD).abs().max() < 0.03
 
 
-# Numbered samples
+# SampleSet samples
 
 
 def test_a_sample_depends_on_its_number_and_not_on_its_batch(generator):
-    numbered = Numbered((2,), 3, seed=0)
-    maker = StudentMaker(generator, ClassLabels(3), FewStepSampler(FOUR))
+    numbered = SampleSet((2,), 3, seed=0)
+    maker = GeneratorSampling(generator, ClassLabels(3), FewStepSampler(FOUR))
     whole, labels = numbered.make(maker, range(12))
     parts = [x for x, _ in numbered.batches(maker, range(12), 5)]
     assert [len(x) for x in parts] == [5, 5, 2]
@@ -290,8 +290,8 @@ def test_a_sample_depends_on_its_number_and_not_on_its_batch(generator):
 
 
 def test_pairs_hold_the_noise_as_it_is_stored(generator):
-    maker = TeacherMaker(generator, ClassLabels(3), Heun(4), guidance=2.0)
-    noise, images, labels = Numbered((2,), 3, seed=0).pairs(maker, range(6))
+    maker = TeacherSampling(generator, ClassLabels(3), Heun(4), guidance=2.0)
+    noise, images, labels = SampleSet((2,), 3, seed=0).pairs(maker, range(6))
     assert torch.equal(noise, noise.half().float())
     again = maker(lambda _: noise, labels)
     assert torch.equal(images, again)
@@ -305,6 +305,6 @@ def test_teacher_samples_are_guided(generator):
         return guided(generator, x_t, t, cond, null, 3.0)
 
     expected = Heun(5).sample(denoise, generator.schedule, z, cond)
-    maker = TeacherMaker(generator, ClassLabels(3), Heun(5), guidance=3.0)
+    maker = TeacherSampling(generator, ClassLabels(3), Heun(5), guidance=3.0)
     assert torch.equal(maker(lambda _: z, torch.arange(8) % 3), expected)
     assert maker.num_evaluations == 9

@@ -21,7 +21,7 @@ from dmd2.metrics.frechet import RelativeFrechetDistance
 from dmd2.metrics.inception_score import InceptionScore
 from dmd2.metrics.kid import KernelDistance
 from dmd2.metrics.precision_recall import NearestTrain, PrecisionRecall
-from dmd2.metrics.suite import Suite
+from dmd2.metrics.suite import MetricSuite
 from dmd2.nets.adm import DhariwalUNet
 from dmd2.training.callbacks.evaluation import Evaluation
 
@@ -37,7 +37,7 @@ def scoring(num_samples, **settings):
         "is": InceptionScore("random", num_splits=3),
     }
     settings = {"batch_size": 16, "teacher_steps": [], "primary": "rfd", "num_reference": 90} | settings
-    found = Scoring(Suite(detectors, metrics, batch_size=16), num_samples, **settings)
+    found = Scoring(MetricSuite(detectors, metrics, batch_size=16), num_samples, **settings)
     data = Digits(batch_size=4, seed=0)
     data.setup()
     found.attach(data, ClassLabels(10), FewStepSampler([1.0]))

@@ -24,8 +24,8 @@ from dmd2.runs.assemble import build_module
 from dmd2.runs.build import build, build_data, build_teacher
 from dmd2.training.checkpoints import load
 from dmd2.training.module import DMD
-from dmd2.training.sharding import Shards
-from processes import FLOAT, PLAYERS, counted, found_by, together
+from dmd2.training.sharding import ShardedStrategy
+from processes import FLOAT, NETWORKS, counted, found_by, together
 from test_module import Record, fit, module, objective, toy, weights
 from test_ranks import TWO, BadOnRank1, ended, started, train
 
@@ -37,7 +37,9 @@ PLAIN = {"teacher": False, "recompute": False, "block": 1100}
 def captioned(folder: Path, batch_size: int) -> tuple[DMD, DataModule]:
     """A U-Net of diffusers as `trainer=fsdp` builds it, with weights that nobody trained; and captioned digits."""
     own = [f"paths.cache={folder}", f"paths.run={folder}", f"data.batch_size={batch_size}", "critic_updates=2"]
-    own += [f"+optimizer.{player}.eps=1e-4" for player in PLAYERS]  # a gradient that is a rounded zero moves nothing
+    own += [
+        f"+optimizer.{network}.eps=1e-4" for network in NETWORKS
+    ]  # a gradient that is a rounded zero moves nothing
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         config = of_train(["experiment=text2digits_dmd2", "trainer=fsdp", *own])
     data = build_data(config["data"])
@@ -55,9 +57,9 @@ def local(network: nn.Module) -> Tensor:
     return torch.cat([p.detach().to_local().flatten() for p in network.parameters()])
 
 
-def players(dmd: DMD) -> dict[str, Tensor]:
-    """Both players' weights, which rank 0 has whole at the end."""
-    return {player: weights(getattr(dmd, player)) for player in PLAYERS} if process_group.rank() == 0 else {}
+def networks(dmd: DMD) -> dict[str, Tensor]:
+    """Both networks' weights, which rank 0 has whole at the end."""
+    return {network: weights(getattr(dmd, network)) for network in NETWORKS} if process_group.rank() == 0 else {}
 
 
 def moments(optimizer: Any) -> list[Tensor]:
@@ -80,7 +82,7 @@ class Held(L.Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, DMD)
         networks = {
-            **{p: getattr(pl_module, p) for p in PLAYERS},
+            **{p: getattr(pl_module, p) for p in NETWORKS},
             "ema": pl_module.ema,
             "teacher": pl_module.models.teacher,
         }
@@ -102,22 +104,22 @@ def as_rank() -> dict[str, Any]:
         watch = Held()
         with counted() as calls:
             sent = Record(lambda m, calls=calls: len(calls))
-            dmd = together(module(**options), 10, Shards(**chosen), watch, sent)
+            dmd = together(module(**options), 10, ShardedStrategy(**chosen), watch, sent)
         found[name] = {"elements": watch.elements, "average": watch.average, "logs": dict(dmd.logs)}
-        found[name] |= {"passes": watch.num_passes, "calls": calls, "sent": sent.values} | players(dmd)
+        found[name] |= {"passes": watch.num_passes, "calls": calls, "sent": sent.values} | networks(dmd)
         if process_group.rank() == 0:
             found[name]["concluded"] = weights(dmd.ema.models[0]), weights(dmd.models.teacher)
     loss = objective()
     loss.critic["denoising"] = BadOnRank1(loss.critic["denoising"])
     bad, before = module(loss, log_every=1), Record(lambda m: local(m.critic))
     with pytest.raises(FloatingPointError) as fault:
-        together(bad, 5, Shards(**PLAIN), before)
+        together(bad, 5, ShardedStrategy(**PLAIN), before)
     found["fault"] = str(fault.value), *before.values[-2:], local(bad.critic)
     other = module()
     if process_group.rank() == 1:
         nn.init.ones_(next(other.models.teacher.parameters()))
     with pytest.raises(ValueError) as differs:
-        together(other, 1, Shards(**PLAIN))
+        together(other, 1, ShardedStrategy(**PLAIN))
     found["differs"] = str(differs.value)
     found["bf16"] = in_bf16()
     if DIFFUSERS:
@@ -131,8 +133,8 @@ def in_text() -> dict[str, Any]:
     with TemporaryDirectory() as folder:
         dmd, data = captioned(Path(folder), 8)
         without = {p.is_meta for x in (dmd.generator, dmd.critic.denoiser, dmd.ema) for p in x.parameters()}
-        together(dmd, 5, Shards(**PLAIN | {"recompute": True, "block": 50_000}), data=data)
-    return {"without": [*without], "logs": dict(dmd.logs)} | players(dmd)
+        together(dmd, 5, ShardedStrategy(**PLAIN | {"recompute": True, "block": 50_000}), data=data)
+    return {"without": [*without], "logs": dict(dmd.logs)} | networks(dmd)
 
 
 def in_bf16() -> dict[str, Any]:
@@ -145,8 +147,8 @@ def in_bf16() -> dict[str, Any]:
     dmd = module(critic_updates=5, ema=[0.9])
     dmd.generator.model.dec[0].up.register_forward_hook(see)
     kept = Record(lambda m: {p.dtype for p in m.parameters()} | {x.dtype for o in m.optimizers() for x in moments(o)})
-    together(dmd, 10, Shards(**PLAIN), kept, precision="bf16-mixed")
-    return {"computed": [*dtypes], "kept": [*kept.values[-1]], "logs": dict(dmd.logs)} | players(dmd)
+    together(dmd, 10, ShardedStrategy(**PLAIN), kept, precision="bf16-mixed")
+    return {"computed": [*dtypes], "kept": [*kept.values[-1]], "logs": dict(dmd.logs)} | networks(dmd)
 
 
 def on_two_nodes() -> dict[str, Any]:
@@ -157,8 +159,8 @@ def on_two_nodes() -> dict[str, Any]:
         "LOCAL_RANK": str(process_group.rank() % per_node),
     }
     watch = Held()
-    dmd = together(module(**ACCUMULATED), 10, Shards(**PLAIN | {"block": 0}), watch, num_nodes=2)
-    return {"elements": watch.elements} | players(dmd)
+    dmd = together(module(**ACCUMULATED), 10, ShardedStrategy(**PLAIN | {"block": 0}), watch, num_nodes=2)
+    return {"elements": watch.elements} | networks(dmd)
 
 
 @pytest.fixture(scope="module")
@@ -172,8 +174,8 @@ def test_two_halves_are_one_whole_with_twice_the_batch(
     pair: list[dict[str, Any]], name: str, accumulate: int
 ) -> None:
     alone = fit(module(accumulate=accumulate, critic_updates=5, ema=[0.9]), 10, data=toy(batch_size=16))
-    for player in PLAYERS:
-        torch.testing.assert_close(pair[0][name][player], weights(getattr(alone, player)), rtol=1e-4, atol=1e-5)
+    for network in NETWORKS:
+        torch.testing.assert_close(pair[0][name][network], weights(getattr(alone, network)), rtol=1e-4, atol=1e-5)
     average = weights(alone.ema.models[0])
     for found in pair:
         torch.testing.assert_close(found[name]["average"], average, rtol=1e-4, atol=1e-5)
@@ -199,7 +201,7 @@ def test_a_rank_holds_half(pair: list[dict[str, Any]]) -> None:
 
 def test_what_is_cut_and_what_is_computed_again_changes_nothing(pair: list[dict[str, Any]]) -> None:
     first, second = pair[0]["accumulated"], pair[0]["all"]
-    for key in (*PLAYERS, "average"):
+    for key in (*NETWORKS, "average"):
         assert torch.equal(first[key], second[key])
     assert (first["passes"], second["passes"]) == (20, 24)  # two generator turns, each in two rounds
     for average, teacher in (first["concluded"], second["concluded"]):
@@ -207,19 +209,19 @@ def test_what_is_cut_and_what_is_computed_again_changes_nothing(pair: list[dict[
 
 
 def test_replicas_on_nodes_compute_the_same(pair: list[dict[str, Any]]) -> None:
-    for player in PLAYERS:
-        torch.testing.assert_close(pair[0]["nodes"][player], pair[0]["accumulated"][player], rtol=1e-4, atol=1e-5)
+    for network in NETWORKS:
+        torch.testing.assert_close(pair[0]["nodes"][network], pair[0]["accumulated"][network], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow
 def test_two_nodes_of_two_halves_are_one_whole_with_four_times_the_batch(tmp_path: Path) -> None:
     four = found_by(on_two_nodes, tmp_path, 4)
     alone = fit(module(**ACCUMULATED), 10, data=toy(batch_size=32))
-    for player in PLAYERS:
-        torch.testing.assert_close(four[0][player], weights(getattr(alone, player)), rtol=1e-4, atol=1e-5)
-        size = held(getattr(alone, player))
-        assert sum(found["elements"][player] for found in four) == 2 * size
-        assert max(found["elements"][player] for found in four) < 0.52 * size
+    for network in NETWORKS:
+        torch.testing.assert_close(four[0][network], weights(getattr(alone, network)), rtol=1e-4, atol=1e-5)
+        size = held(getattr(alone, network))
+        assert sum(found["elements"][network] for found in four) == 2 * size
+        assert max(found["elements"][network] for found in four) < 0.52 * size
 
 
 def test_bf16_computes_in_shards_of_float32(pair: list[dict[str, Any]]) -> None:
@@ -227,8 +229,8 @@ def test_bf16_computes_in_shards_of_float32(pair: list[dict[str, Any]]) -> None:
         assert found["computed"] == [torch.bfloat16] and found["kept"] == [torch.float32]
         assert all(x.isfinite() for name, x in found["logs"].items() if "/loss_" in name or "gradient_norm" in name)
     begun = module()
-    for player in PLAYERS:
-        start, exact, found = weights(getattr(begun, player)), pair[0]["plain"][player], pair[0]["bf16"][player]
+    for network in NETWORKS:
+        start, exact, found = weights(getattr(begun, network)), pair[0]["plain"][network], pair[0]["bf16"][network]
         assert 0 < (found - exact).norm() < 0.1 * (exact - start).norm()
 
 
@@ -240,8 +242,8 @@ def test_a_network_of_diffusers_that_one_rank_has_built_is_one_whole_with_twice_
     fit(alone, 5, data=data)
     first, second = (found["captioned"] for found in pair)
     assert first["without"] == [False] and second["without"] == [True]
-    for player in PLAYERS:
-        torch.testing.assert_close(first[player], weights(getattr(alone, player)), rtol=1e-4, atol=1e-5)
+    for network in NETWORKS:
+        torch.testing.assert_close(first[network], weights(getattr(alone, network)), rtol=1e-4, atol=1e-5)
     for key, value in second["logs"].items():
         if "/loss_" in key or "accuracy" in key or "gradient_norm" in key:
             torch.testing.assert_close(value, alone.logs[key], rtol=1e-3, atol=1e-5, msg=key)
@@ -257,13 +259,13 @@ def test_gradients_are_scattered_of_the_updated_network_and_weights_gathered_of_
     rest, head = size - inner, 1352  # a head of 1284 bytes, one of whose rows has no other rank to go to
     in_vain = FLOAT * held(blocks[-1])  # FSDP2 fetches what ran last, and the decoder has no part in this graph
     # What lies in no block is gathered for `encode` and for `decode`, in the network that the head reads for both.
-    sampled, judged, trained = size + rest, size + head + encoder + in_vain, 2 * size + head
+    sampled, gan_views, trained = size + rest, size + head + encoder + in_vain, 2 * size + head
     for i in range(10):
         calls = pair[0][name]["calls"][slice(*pair[0][name]["sent"][i : i + 2])]
         sums = {kind: sum(sent for what, sent in calls if what == kind) for kind in ("all_gather", "reduce_scatter")}
         gathered, scattered = sampled + trained, size + head
         if i % 5 == 0:
-            gathered, scattered = gathered + sampled + judged + is_teacher_cut * sampled, scattered + size
+            gathered, scattered = gathered + sampled + gan_views + is_teacher_cut * sampled, scattered + size
         assert sums == {"all_gather": num_shares * gathered, "reduce_scatter": num_shares * scattered}, i
         numbers = [sent for what, sent in calls if what == "all_reduce"]
         assert len(numbers) == (1 if i % 5 else 2) and max(numbers) < 100

@@ -13,7 +13,7 @@ from dmd2.cli.main import main
 from dmd2.config.check import config_folder, resolved
 from dmd2.data.pairs import PairStore
 from dmd2.io.hub import dtype_of
-from dmd2.runs.build import build, build_data, build_teacher, give_weights
+from dmd2.runs.build import build, build_data, build_teacher, load_or_train
 from pipelines import save_pipeline, save_variant, shrunken
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed: pip install dmd2[text]")
@@ -49,7 +49,7 @@ def composed(*overrides: str):
 def teacher(*overrides: str):
     config = composed(*overrides)
     found = build_teacher(config, build_data(config["data"]))
-    give_weights(found, config)
+    load_or_train(found, config)
     return found
 
 

@@ -49,9 +49,9 @@ class Draws:
             torch.randint(low, high, (num * self.world_size,), generator=self._of(stream), device=self.device)
         )
 
-    def rung(self, num_rungs: int) -> int:
-        """One integer in [0, num_rungs) that all ranks agree on, from the host: no device is read."""
-        return generator(self.seed, self.iteration, "rung").initial_seed() % num_rungs
+    def step(self, num_steps: int) -> int:
+        """One integer in [0, num_steps) that all ranks agree on, from the host: no device is read."""
+        return generator(self.seed, self.iteration, "step").initial_seed() % num_steps
 
     def _of(self, stream: str) -> torch.Generator:
         return generator(self.seed, self.iteration, stream, device=self.device)

@@ -13,7 +13,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from dmd2.config.check import resolved
-from dmd2.config.slurm_site import filled_in
+from dmd2.config.slurm_site import site_settings
 from dmd2.runs.job import SlurmJob, write_job
 
 POLL_SECONDS = 5
@@ -50,7 +50,7 @@ class Slurm(Launcher):
         sbatch: Mapping[str, Any],
     ) -> None:
         place = {"partition": partition, "account": account, "qos": qos, "constraint": constraint}
-        found = filled_in(Path(site).expanduser(), place)
+        found = site_settings(Path(site).expanduser(), place)
         self.options = {key: found[key] for key in place} | {
             "setup": [*found["setup"], *SETUP],
             "time": timeout_min,

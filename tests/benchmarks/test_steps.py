@@ -9,7 +9,7 @@ import pytest
 from dmd2.cli.main import main
 
 TINY = [
-    "experiment=toy2d_dmd2", "sampler=four_step", "rung_layer=embed", "max_iterations=2", "data.batch_size=8",
+    "experiment=toy2d_dmd2", "sampler=four_step", "critic_step_layer=embed", "max_iterations=2", "data.batch_size=8",
     "teacher.pretrain.max_iterations=2", "metric.num_samples=40", "metric.teacher_steps=[1]", "paths.run=run",
 ]  # fmt: skip
 

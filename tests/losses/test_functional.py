@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from dmd2.diffusion.denoiser import EDM, Denoiser, Direct, Prediction
+from dmd2.diffusion.denoiser import EDM, Denoiser, Prediction, UnscaledDenoiser
 from dmd2.diffusion.schedules import VP, Flow, Karras, expand
 from dmd2.losses import functional as F
 from dmd2.losses import weighting
@@ -104,7 +104,7 @@ DIALECTS = {
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_weight_makes_the_x0_error_the_error_of_the_prediction(dialect: str):
     schedule, prediction, weight = DIALECTS[dialect]
-    denoiser = Direct(awake(MLP(6, 16, 2)), schedule, prediction)
+    denoiser = UnscaledDenoiser(awake(MLP(6, 16, 2)), schedule, prediction)
     x0, noise, t = torch.randn(32, 6), torch.randn(32, 6), 0.02 + 0.96 * torch.rand(32)
     x_t = schedule.add_noise(x0, noise, t)
     alpha, sigma = schedule.alpha_sigma(t)

@@ -16,11 +16,11 @@ VIEWS = {"g": UniformRows(), "c": UniformRows()}
 def test_needs_are_those_of_the_terms_and_judged_views_those_of_the_head():
     assert Objective(VIEWS, {"dm": DM}, {"fake": FAKE}).needs == set()
     whole = Objective(VIEWS, {"dm": DM, "gan": GAN_G}, {"fake": FAKE, "gan": GAN_D})
-    assert whole.needs == {"head", "real"} and whole.judged == {"g", "c"}
+    assert whole.needs == {"discriminator", "real"} and whole.gan_views == {"g", "c"}
     own = Objective({**VIEWS, "d": UniformRows()}, {"dm": DM}, {"fake": FAKE, "gan": GANCritic(1.0, view="d")})
-    assert own.judged == {"d"}
+    assert own.gan_views == {"d"}
     paired = Objective(VIEWS, {"dm": DM, "r": Regression(0.25, SquaredError())}, {"fake": FAKE})
-    assert paired.needs == {"pairs"} and paired.judged == set()
+    assert paired.needs == {"pairs"} and paired.gan_views == set()
 
 
 def test_a_view_that_is_not_there_is_refused():
@@ -34,7 +34,7 @@ def test_a_view_that_nobody_reads_is_refused():
 
 
 def test_a_generator_gan_needs_a_head_that_learns():
-    with pytest.raises(ValueError, match="nothing trains its head"):
+    with pytest.raises(ValueError, match="nothing trains its discriminator"):
         Objective(VIEWS, {"gan": GAN_G}, {"fake": FAKE})
 
 

@@ -24,7 +24,7 @@ from dmd2.losses.terms import Denoising, DistributionMatching, GANCritic, GANGen
 from dmd2.losses.turns import CriticTurn, GeneratorTurn, Term, Turn
 from dmd2.losses.views import Models, View
 from dmd2.nets.adm import DhariwalUNet
-from dmd2.nets.critic import ConvHead, Critic, Head
+from dmd2.nets.discriminator import ConvHead, Critic, Head
 from dmd2.randomness import Draws
 
 LOSS = {"rtol": 1e-5, "atol": 0}
@@ -45,7 +45,7 @@ def record(reference: Path) -> dict[str, Tensor]:
 def models(reference: Path) -> Models:
     teacher, fake = (denoiser(reference / f"dmd2/{name}.safetensors") for name in ("teacher", "critic"))
     head = Head([ConvHead(torch.Size([1, 64, 8, 8]))])
-    head.levels[0].layers.load_state_dict(load_file(reference / "dmd2/head.safetensors"))
+    head.heads[0].layers.load_state_dict(load_file(reference / "dmd2/head.safetensors"))
     return Models(teacher.requires_grad_(False), Critic(fake, head), ClassLabels(10))
 
 
@@ -61,12 +61,12 @@ def denoiser(path: Path) -> EDM:
     return EDM(model.eval(), Karras(), sigma_data=0.5, taps=["enc.8x8_block0"])
 
 
-def generator_turn(models: Models, record: dict[str, Tensor], loss: str, judged: frozenset[str]) -> GeneratorTurn:
+def generator_turn(models: Models, record: dict[str, Tensor], loss: str, gan_views: frozenset[str]) -> GeneratorTurn:
     """A turn whose view "view" has the recorded times and noise; the image is the generator's output."""
     image = record["fake_image"].clone().requires_grad_()
     cond = models.conditioner(record["fake_label"])
     turn = GeneratorTurn(
-        models=models, draws=Draws(0, 0), times={}, judged=judged, x=image.detach(), cond=cond,
+        models=models, draws=Draws(0, 0), times={}, gan_views=gan_views, x=image.detach(), cond=cond,
         generated=image, pair_image=None,
     )  # fmt: skip
     turn._views["view"] = noised(turn, [record[f"{loss}_t0"]], [record[f"{loss}_noise0"]])
@@ -75,7 +75,7 @@ def generator_turn(models: Models, record: dict[str, Tensor], loss: str, judged:
 
 def critic_turn(models: Models, record: dict[str, Tensor], loss: str, num_draws: int) -> CriticTurn:
     turn = CriticTurn(
-        models=models, draws=Draws(0, 0), times={}, judged=HEAD if num_draws == 2 else frozenset(),
+        models=models, draws=Draws(0, 0), times={}, gan_views=HEAD if num_draws == 2 else frozenset(),
         x=record["fake_image"].detach(), cond=models.conditioner(record["fake_label"]),
         real=record["real_image"], real_cond=models.conditioner(record["real_label"]),
     )  # fmt: skip
@@ -126,7 +126,7 @@ def test_generator_s_gan_loss(models, record):
 
 def test_generator_s_gan_loss_in_double(models, record):
     """The same networks and equations by hand, where rounding does not hide a difference."""
-    model, head = models.critic.denoiser.model.double(), models.critic.head.levels[0].double()
+    model, head = models.critic.denoiser.model.double(), models.critic.discriminator.heads[0].double()
     image = record["fake_image"].double().requires_grad_()
     _, sigma = models.teacher.schedule.alpha_sigma(models.teacher.schedule.time_of_row(record["gen_gan_t0"]))
     sigma = sigma.double().view(-1, 1, 1, 1)

@@ -17,7 +17,8 @@ from dmd2.losses.distances import SquaredError
 from dmd2.losses.terms import Denoising, DistributionMatching, GANCritic, GANGenerator, Regression, by_level
 from dmd2.losses.turns import CriticTurn, GeneratorTurn, Term
 from dmd2.losses.views import Models
-from dmd2.nets.critic import Critic, VectorHead, head_on
+from dmd2.nets.critic import Critic
+from dmd2.nets.discriminator import VectorHead, discriminator_on
 from dmd2.nets.toy import MLP
 from dmd2.randomness import Draws
 from passes import Passes
@@ -42,10 +43,10 @@ def awake() -> EDM:
     return denoiser
 
 
-def networks(head_reads: str = "critic") -> Models:
+def networks(discriminator_features: str = "critic") -> Models:
     teacher, fake, conditioner = awake().requires_grad_(False).eval(), awake(), ClassLabels(3)
-    head = head_on(teacher, VectorHead, (2,), conditioner(torch.tensor([0])))
-    return Models(teacher, Critic(fake, head, head_reads), conditioner)  # type: ignore[arg-type]
+    head = discriminator_on(teacher, VectorHead, (2,), conditioner(torch.tensor([0])))
+    return Models(teacher, Critic(fake, head, discriminator_features), conditioner)  # type: ignore[arg-type]
 
 
 @pytest.fixture(params=["critic", "teacher"])
@@ -72,7 +73,7 @@ def generator_turn(
     x, cond = generate(generator, models, num)
     return GeneratorTurn(
         models=models, draws=Draws(0, iteration), times={str(t.view): ROWS for t in terms.values()},
-        judged=judged(terms), x=x.detach(), cond=cond, generated=x, pair_image=None,
+        gan_views=gan_views(terms), x=x.detach(), cond=cond, generated=x, pair_image=None,
     )  # fmt: skip
 
 
@@ -84,13 +85,13 @@ def critic_turn(
     real = torch.randn(num_real, 2, generator=torch.Generator().manual_seed(2)) + 1
     return CriticTurn(
         models=models, draws=Draws(0, iteration), times={str(t.view): ROWS for t in terms.values()},
-        judged=judged(terms), x=x.detach(), cond=cond, real=real,
+        gan_views=gan_views(terms), x=x.detach(), cond=cond, real=real,
         real_cond=models.conditioner((torch.arange(num_real) + 1) % 3),
     )  # fmt: skip
 
 
-def judged(terms: Mapping[str, Term]) -> frozenset[str]:
-    return frozenset(str(term.view) for term in terms.values() if "head" in term.needs)
+def gan_views(terms: Mapping[str, Term]) -> frozenset[str]:
+    return frozenset(str(term.view) for term in terms.values() if "discriminator" in term.needs)
 
 
 def gradient(network: nn.Module) -> Tensor:
@@ -129,11 +130,11 @@ def test_gan_gradient_reaches_the_generator_through_whom_the_head_reads(models, 
     turn.backward(gan, 1.0)
     found = gradient(generator)
     generator.zero_grad()
-    reader = models.teacher if models.critic.head_reads == "teacher" else models.critic.denoiser
+    reader = models.teacher if models.critic.discriminator_features == "teacher" else models.critic.denoiser
     x, cond = generate(generator, models)
     noise, t = Draws(0, 0).normal("GeneratorTurn/v/fake/noise", (6, 2)), turn.view("v").t
     features = reader.features(models.teacher.schedule.add_noise(x, noise, t), t, cond)
-    (0.7 * F.gan_generator(models.critic.head(features))).backward()
+    (0.7 * F.gan_generator(models.critic.discriminator(features))).backward()
     torch.testing.assert_close(found, gradient(generator), rtol=1e-4, atol=1e-8)
     assert found.norm() > 0
 
@@ -141,9 +142,9 @@ def test_gan_gradient_reaches_the_generator_through_whom_the_head_reads(models, 
 def test_gan_trains_the_encoder_that_the_head_reads_and_not_the_teacher(models, generator):
     gan = {"gan": GANCritic(1.0, view="v")}
     critic_turn(models, generator, gan).backward(gan, 1.0)
-    assert all_have_one(models.critic.head)
+    assert all_have_one(models.critic.discriminator)
     encoder = models.critic.denoiser.model.enc
-    assert all_have_one(encoder) if models.critic.head_reads == "critic" else none_has_one(encoder)
+    assert all_have_one(encoder) if models.critic.discriminator_features == "critic" else none_has_one(encoder)
     assert none_has_one(models.critic.denoiser.model.dec)
 
 
@@ -189,18 +190,18 @@ def test_a_teacher_that_says_nothing_finite_pulls_nowhere_and_is_counted(generat
 # Views
 
 
-@pytest.mark.parametrize("player", ["generator", "critic"])
-def test_shared_and_independent_views_have_the_same_expected_gradient(player: str, generator):
+@pytest.mark.parametrize("network", ["generator", "critic"])
+def test_shared_and_independent_views_have_the_same_expected_gradient(network: str, generator):
     models, num_iterations, num = networks(), 60, 8192
 
     def terms_on(first: str, second: str) -> dict[str, Term]:
         """Weights that make both terms' gradients of a size."""
-        if player == "generator":
+        if network == "generator":
             return {"dm": DistributionMatching(view=first, floor=0.3), "gan": GANGenerator(3.0, view=second)}
         return {"denoising": Denoising(EDM_WEIGHT, view=first), "gan": GANCritic(1.0, view=second)}
 
-    make = generator_turn if player == "generator" else partial(critic_turn, num_real=num)
-    updated = generator if player == "generator" else models.critic
+    make = generator_turn if network == "generator" else partial(critic_turn, num_real=num)
+    updated = generator if network == "generator" else models.critic
     means = []
     for terms in (terms_on("v", "v"), terms_on("a", "b")):
         updated.zero_grad()
@@ -270,7 +271,7 @@ def test_views_that_nobody_judges_have_no_real_rows(generator):
 def test_generator_turn_runs_everyone_once_and_records_what_the_head_reads(models, generator):
     teacher, critic = Passes(models.teacher), Passes(models.critic.denoiser)
     generator_turn(models, generator).backward(SHARED_GENERATOR, 1.0)
-    reads_teacher = models.critic.head_reads == "teacher"
+    reads_teacher = models.critic.discriminator_features == "teacher"
     assert teacher.encoder == [(6, reads_teacher)] and teacher.decoder == [(6, False)]
     assert critic.encoder == [(6, not reads_teacher)] and critic.decoder == [(6, False)]
 
@@ -316,7 +317,7 @@ def test_pairs_ride_along_and_only_regression_sees_them(generator):
     gradients = {}
     for name in ("dm", "regression"):
         turn = GeneratorTurn(
-            models=models, draws=Draws(0, 0), times={"v": ROWS}, judged=frozenset(), x=x[:6].detach(),
+            models=models, draws=Draws(0, 0), times={"v": ROWS}, gan_views=frozenset(), x=x[:6].detach(),
             cond={"label": cond["label"][:6]}, generated=x, pair_image=target,
         )  # fmt: skip
         x.retain_grad()

@@ -70,7 +70,7 @@ def test_the_same_set_has_all_and_a_collapsed_one_no_recall(features):
 def test_blocks_bound_the_memory_and_not_the_value(features, monkeypatch):
     real, fake = features
     whole = measure(PrecisionRecall("d"), real, fake), measure(NearestTrain("d"), real, fake)
-    monkeypatch.setattr(manifold, "MAX_ENTRIES", 1000)
+    monkeypatch.setattr(precision_recall, "MAX_ENTRIES", 1000)
     assert max(len(block) for block in precision_recall.distance_blocks(fake, real)) == 5
     assert (measure(PrecisionRecall("d"), real, fake), measure(NearestTrain("d"), real, fake)) == whole
 

@@ -17,11 +17,11 @@ from dmd2.metrics.detectors import Flatten, RandomConvolutions
 from dmd2.metrics.frechet import RelativeFrechetDistance
 from dmd2.metrics.kid import KernelDistance
 from dmd2.metrics.precision_recall import NearestTrain, PrecisionRecall
-from dmd2.metrics.suite import Suite
+from dmd2.metrics.suite import MetricSuite
 
 
 def image_suite(batch_size=50):
-    return Suite(
+    return MetricSuite(
         detectors={"pixels": Flatten(), "random": RandomConvolutions(seed=0)},
         metrics={
             "rfd": RelativeFrechetDistance("random", "rfd"),
@@ -98,7 +98,7 @@ class Counted(Flatten):
 
 def test_features_of_real_data_are_kept_under_the_data_s_and_the_detector_s_key(images, labels, tmp_path):
     def floor(key):
-        suite = Suite({"pixels": Counted()}, {"kid": KernelDistance("pixels", subset_size=20)}, 200, tmp_path)
+        suite = MetricSuite({"pixels": Counted()}, {"kid": KernelDistance("pixels", subset_size=20)}, 200, tmp_path)
         suite.fit(images[:80], labels[:80], images[80:], labels[80:], key=key)
         return suite.floor()
 
@@ -111,16 +111,16 @@ def test_features_of_real_data_are_kept_under_the_data_s_and_the_detector_s_key(
 
 def test_errors_say_what_to_type(images, labels):
     with pytest.raises(ValueError, match=r"metric\.metrics\.rfd\.detector"):
-        Suite({"pixels": Flatten()}, {"rfd": RelativeFrechetDistance("pixel", "rfd")})
+        MetricSuite({"pixels": Flatten()}, {"rfd": RelativeFrechetDistance("pixel", "rfd")})
     twice = {"a": RelativeFrechetDistance("pixels", "rfd"), "b": RelativeFrechetDistance("pixels", "rfd")}
-    suite = Suite({"pixels": Flatten()}, twice)
+    suite = MetricSuite({"pixels": Flatten()}, twice)
     suite.fit(images, labels, images, labels)
     with pytest.raises(ValueError, match=r"metric\.metrics\.b\.prefix=b_"):
         suite.floor()
     with pytest.raises(ValueError, match="no samples"):
         suite.evaluate([])
     twice["b"] = RelativeFrechetDistance("pixels", "rfd", prefix="b_")
-    suite = Suite({"pixels": Flatten()}, twice)
+    suite = MetricSuite({"pixels": Flatten()}, twice)
     suite.fit(images, labels, images, labels)
     assert list(suite.floor()) == ["b_rfd", "rfd"]
 

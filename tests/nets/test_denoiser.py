@@ -6,10 +6,10 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from dmd2.diffusion.conditioning import ClassLabels, Unconditional
-from dmd2.diffusion.denoiser import EDM, Denoiser, Direct, Prediction, guided
+from dmd2.diffusion.denoiser import EDM, Denoiser, Prediction, UnscaledDenoiser, guided
 from dmd2.diffusion.schedules import VP, Flow, Karras, NoiseSchedule, expand
 from dmd2.nets.adm import DhariwalUNet
-from dmd2.nets.critic import ConvHead, Critic, Head, VectorHead, head_on, rung_vectors_on
+from dmd2.nets.discriminator import ConvHead, Critic, Head, VectorHead, discriminator_on, step_embedding_on
 from dmd2.nets.song import SongUNet
 from dmd2.nets.toy import MLP, GaussianMixture
 
@@ -55,7 +55,7 @@ def unet(family: type[nn.Module] = DhariwalUNet, taps: tuple[str, ...] = ("enc.4
 
 NETWORKS = {
     "mlp": (mlp, (2,), Unconditional()),
-    "direct": (lambda: Direct(awake(MLP(2, 16, 4)), Flow(), "x0", taps=["enc.1"]), (2,), Unconditional()),
+    "direct": (lambda: UnscaledDenoiser(awake(MLP(2, 16, 4)), Flow(), "x0", taps=["enc.1"]), (2,), Unconditional()),
     "adm": (unet, (1, 8, 8), ClassLabels(10)),
     "ddpmpp": (lambda: unet(SongUNet), (1, 8, 8), ClassLabels(10)),
 }
@@ -82,7 +82,7 @@ def test_a_network_that_outputs_the_truth_gives_the_clean_data(family: str, pred
     t = torch.tensor([0.002, 0.25, 0.5, 0.75, 0.999])
     alpha, sigma = (expand(c, x0) for c in schedule.alpha_sigma(t))
     truth = {"x0": x0, "eps": noise, "v": alpha * noise - sigma * x0, "flow": noise - x0}[prediction]
-    denoiser = Direct(Oracle(truth), schedule, prediction)
+    denoiser = UnscaledDenoiser(Oracle(truth), schedule, prediction)
     x_t = schedule.add_noise(x0, noise, t)
     torch.testing.assert_close(denoiser.predict(x_t, t, {}), truth)
     # The noise of x_t is divided by alpha, which is 5e-4 at the end of the flow.
@@ -110,7 +110,7 @@ def test_edm_preconditioning_of_a_silent_network_is_the_wiener_filter():
 
 def test_unknown_prediction_is_refused():
     with pytest.raises(ValueError, match="prediction must be x0, eps, v or flow, got 'epsilon'"):
-        Direct(MLP(), Flow(), "epsilon")  # type: ignore[arg-type]
+        UnscaledDenoiser(MLP(), Flow(), "epsilon")  # type: ignore[arg-type]
 
 
 def test_clean_data_is_float32_under_autocast(case):
@@ -274,22 +274,24 @@ def test_conv_head_gives_one_logit_for_any_size(size: int):
 def test_head_on_several_levels_takes_its_widths_from_a_dry_run():
     denoiser = unet(taps=("enc.8x8_block0", "enc.4x4_block0"))
     conditioner = ClassLabels(10)
-    head = head_on(denoiser, lambda shape: ConvHead(shape, num_groups=8), (1, 8, 8), conditioner(torch.tensor([0])))
-    assert [level.layers[0].in_channels for level in head.levels] == [16, 32]
+    head = discriminator_on(
+        denoiser, lambda shape: ConvHead(shape, num_groups=8), (1, 8, 8), conditioner(torch.tensor([0]))
+    )
+    assert [level.layers[0].in_channels for level in head.heads] == [16, 32]
     features = denoiser.features(torch.randn(3, 1, 8, 8), torch.rand(3), conditioner(torch.arange(3)))
     logits = head(features)
     assert logits.shape == (3, 2)
-    torch.testing.assert_close(logits[:, 1:], head.levels[1](features[1]))
+    torch.testing.assert_close(logits[:, 1:], head.heads[1](features[1]))
 
 
 def test_head_on_vectors():
-    head = head_on(mlp(), VectorHead, (2,), {})
+    head = discriminator_on(mlp(), VectorHead, (2,), {})
     assert head([torch.randn(5, 16)]).shape == (5, 1)
 
 
 def test_head_needs_taps():
-    with pytest.raises(ValueError, match="a GAN head needs features"):
-        head_on(mlp(taps=()), VectorHead, (2,), {})
+    with pytest.raises(ValueError, match="a discriminator needs features"):
+        discriminator_on(mlp(taps=()), VectorHead, (2,), {})
 
 
 def test_head_stays_in_float32_under_autocast():
@@ -302,31 +304,31 @@ def test_head_stays_in_float32_under_autocast():
 
 def test_logits_are_finite_at_both_ends_of_the_noise():
     denoiser = unet()
-    head = head_on(denoiser, lambda s: ConvHead(s, 8), (1, 8, 8), ClassLabels(10)(torch.tensor([0])))
+    head = discriminator_on(denoiser, lambda s: ConvHead(s, 8), (1, 8, 8), ClassLabels(10)(torch.tensor([0])))
     critic, t = Critic(denoiser, head), torch.tensor([0.0, 1.0])
     x_t = denoiser.schedule.add_noise(torch.rand(2, 1, 8, 8), torch.randn(2, 1, 8, 8), t)
     features = critic.denoiser.features(x_t, t, ClassLabels(10)(torch.tensor([3, 4])))
-    assert critic.head is not None and critic.head(features).isfinite().all()
+    assert critic.discriminator is not None and critic.discriminator(features).isfinite().all()
 
 
 def test_a_critic_that_is_told_the_rung_starts_as_it_was_and_learns_each_by_itself():
     denoiser = EDM(awake(MLP(2, 16, 2)), Karras())
     x, t = torch.randn(64, 2), torch.full((64,), 0.5)
     before = denoiser(x, t, {})
-    critic = Critic(denoiser, None, rung_vectors=rung_vectors_on(denoiser, "embed", 3, (2,), {}))
+    critic = Critic(denoiser, None, step_embedding=step_embedding_on(denoiser, "embed", 3, (2,), {}))
 
-    def x0(rung):
-        return denoiser.decode(critic.encode(x, t, {}, rung))
+    def x0(step):
+        return denoiser.decode(critic.encode(x, t, {}, step))
 
     assert torch.equal(x0(0), before) and torch.equal(x0(2), before)
     x0(1).square().mean().backward()
-    assert critic.rung_vectors is not None
-    moved = critic.rung_vectors.vectors.grad.abs().sum(1)
+    assert critic.step_embedding is not None
+    moved = critic.step_embedding.vectors.grad.abs().sum(1)
     assert moved[1] > 0 and moved[0] == moved[2] == 0
     optimizer = torch.optim.Adam(critic.parameters(), 1e-2)
-    for _ in range(200):  # two rungs with samples of their own: one point each
+    for _ in range(200):  # two steps with samples of their own: one point each
         optimizer.zero_grad()
-        sum((x0(rung) - target).square().mean() for rung, target in ((0, 1.0), (1, -1.0))).backward()
+        sum((x0(step) - target).square().mean() for step, target in ((0, 1.0), (1, -1.0))).backward()
         optimizer.step()
     assert (x0(0).mean() - 1).abs() < 0.2 and (x0(1).mean() + 1).abs() < 0.2
 
@@ -334,6 +336,6 @@ def test_a_critic_that_is_told_the_rung_starts_as_it_was_and_learns_each_by_itse
 def test_a_layer_that_does_not_embed_the_time_takes_no_vectors_of_rungs():
     cond = ClassLabels(10)(torch.tensor([0]))
     for layer in ("enc.8x8_conv", "enc"):
-        with pytest.raises(ValueError, match=f"rung_layer={layer} must run once a pass and give"):
-            rung_vectors_on(unet(), layer, 4, (1, 8, 8), cond)
-    assert rung_vectors_on(unet(), "map_layer0", 4, (1, 8, 8), cond).vectors.shape == (4, 64)
+        with pytest.raises(ValueError, match=f"critic_step_layer={layer} must run once a pass and give"):
+            step_embedding_on(unet(), layer, 4, (1, 8, 8), cond)
+    assert step_embedding_on(unet(), "map_layer0", 4, (1, 8, 8), cond).vectors.shape == (4, 64)

@@ -10,7 +10,7 @@ from torch import nn
 
 from dmd2.cli.main import main
 from dmd2.config.check import config_folder
-from dmd2.diffusion.denoiser import Direct
+from dmd2.diffusion.denoiser import UnscaledDenoiser
 from dmd2.diffusion.schedules import VP
 from dmd2.io.tensors import load_weights, names_in, save_weights
 from dmd2.nets.lora import adapted, base_of, layers, merged
@@ -23,21 +23,21 @@ pytest.importorskip("peft", reason="peft is not installed: pip install dmd2[text
 VP_TABLE = {"beta_start": 0.00085, "beta_end": 0.012}
 
 
-def base() -> Direct:
+def base() -> UnscaledDenoiser:
     torch.manual_seed(0)
-    return Direct(MLP(2, 16, 2, 2), VP.scaled_linear(**VP_TABLE), "eps").requires_grad_(False).eval()
+    return UnscaledDenoiser(MLP(2, 16, 2, 2), VP.scaled_linear(**VP_TABLE), "eps").requires_grad_(False).eval()
 
 
-def linear_layers(denoiser: Direct) -> list[str]:
+def linear_layers(denoiser: UnscaledDenoiser) -> list[str]:
     return [name for name, layer in denoiser.model.named_modules() if isinstance(layer, nn.Linear)]
 
 
-def on(denoiser: Direct) -> Direct:
+def on(denoiser: UnscaledDenoiser) -> UnscaledDenoiser:
     torch.manual_seed(1)
     return adapted(denoiser, 4, 8, linear_layers(denoiser))
 
 
-def moved(denoiser: Direct) -> Direct:
+def moved(denoiser: UnscaledDenoiser) -> UnscaledDenoiser:
     """The same as training would leave it."""
     with torch.no_grad():
         for weight in denoiser.parameters():

@@ -17,7 +17,7 @@ from dmd2.diffusion.sampling import FewStepSampler
 from dmd2.diffusion.schedules import VP
 from dmd2.diffusion.solvers import DDIM
 from dmd2.io.tensors import load_weights
-from dmd2.nets.critic import ConvHead
+from dmd2.nets.discriminator import ConvHead
 from dmd2.nets.unet import UNet, UNetXL, from_configs
 from dmd2.runs.build import build
 

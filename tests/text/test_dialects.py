@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from dmd2.config.check import config_folder
 from dmd2.losses.functional import denoising
-from dmd2.nets.critic import head_on
+from dmd2.nets.discriminator import discriminator_on
 from dmd2.randomness import seeded
 from dmd2.runs.build import build
 
@@ -30,7 +30,9 @@ def test_every_dialect_learns_to_denoise(teacher: str, tmp_path: Path, monkeypat
         conditioner = build(section["conditioner"])
         cond = conditioner(torch.arange(8))
         x0, noise = torch.rand(8, 1, 8, 8) * 2 - 1, torch.randn(8, 1, 8, 8)
-        head = head_on(denoiser, build(section["head"]), (1, 8, 8), conditioner(torch.zeros(1, dtype=torch.long)))
+        head = discriminator_on(
+            denoiser, build(section["head"]), (1, 8, 8), conditioner(torch.zeros(1, dtype=torch.long))
+        )
     t = torch.linspace(0.2, 0.6, 8)
     x_t = denoiser.schedule.add_noise(x0, noise, t)
     weight = build(section["weighting"])(*denoiser.schedule.alpha_sigma(t))

@@ -17,7 +17,7 @@ from dmd2.diffusion.denoiser import EDM
 from dmd2.diffusion.schedules import Karras
 from dmd2.io.tensors import load_weights
 from dmd2.nets.adm import DhariwalUNet
-from dmd2.nets.critic import ConvHead, Critic, Head
+from dmd2.nets.discriminator import ConvHead, Critic, Head
 
 State = dict[str, Tensor]
 
@@ -42,7 +42,7 @@ def guidance(head_too: bool = True) -> State:
     """What pytorch_model_1.bin holds: the frozen teacher, the critic, perhaps its head, and the table of sigmas."""
     found = {f"real_unet.{k}": v for k, v in state(1).items()} | {f"fake_unet.{k}": v for k, v in state(2).items()}
     if head_too:
-        found |= {f"cls_pred_branch.{k}": v for k, v in head().levels[0].layers.state_dict().items()}
+        found |= {f"cls_pred_branch.{k}": v for k, v in head().heads[0].layers.state_dict().items()}
     return found | {"karras_sigmas": torch.linspace(0, 1, 10)}
 
 
@@ -67,10 +67,10 @@ def test_a_critic_comes_with_its_head(tmp_path: Path, prefix: str, capsys: pytes
     source = saved({prefix + k: v for k, v in guidance().items()}, tmp_path / "pytorch_model_1.bin")
     import_weights(source, tmp_path / "c.safetensors")
     critic = Critic(denoiser(), head())
-    torch.nn.init.zeros_(critic.head.levels[0].layers[0].weight)  # type: ignore
+    torch.nn.init.zeros_(critic.discriminator.heads[0].layers[0].weight)  # type: ignore
     load_weights(critic, tmp_path / "c.safetensors")
     assert all(torch.equal(value, state(2)[name]) for name, value in critic.denoiser.state_dict().items())
-    assert all(torch.equal(a, b) for a, b in zip(critic.head.parameters(), head().parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(critic.discriminator.parameters(), head().parameters(), strict=True))
     told = capsys.readouterr().out
     assert "a critic of" in told and f"left out: {len(state(1)) + 1} tensors" in told
 

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from dmd2.metrics.detectors import Detector
 from dmd2.metrics.frechet import FrechetDistance
 from dmd2.metrics.inception import pixelwise
-from dmd2.metrics.suite import Suite
+from dmd2.metrics.suite import MetricSuite
 from dmd2.randomness import generator, seeded
 
 
@@ -61,7 +61,7 @@ def evaluation(source: None, resolution: int, num_images: int, batch_size: int, 
     images = torch.randint(0, 256, (num_images, 3, resolution, resolution), generator=draw, dtype=torch.uint8)
     batches, labels, cpu = images.split(batch_size), torch.zeros(batch_size), torch.device("cpu")
     net = random_inception()
-    suite = Suite({"inception": Wrapped(net)}, {"fid": FrechetDistance("inception", "fid")}, batch_size)
+    suite = MetricSuite({"inception": Wrapped(net)}, {"fid": FrechetDistance("inception", "fid")}, batch_size)
     suite.fit(images[:2], labels[:2], images[:0], labels[:0])
     suite.reset()
 

@@ -7,7 +7,7 @@ import torch
 
 from dmd2.benchmarks.iteration import now
 from dmd2.diffusion.solvers import DDIM
-from dmd2.evaluation.samples import Maker, Numbered, TeacherMaker
+from dmd2.evaluation.samples import SampleSet, Sampling, TeacherSampling
 from dmd2.evaluation.scoring import device_of
 from dmd2.nets.lora import base_of
 from dmd2.runs.load import load_student
@@ -34,9 +34,9 @@ def generation(
     student = load_student(source)
     network, conditioner, data = base_of(student.generator), student.conditioner, student.data
     device, guidance = device_of(network), student.config["teacher"]["guidance"]
-    numbered = Numbered(data.shape, conditioner.num_classes, 0, device)
-    makers: dict[str, Maker] = {
-        f"teacher, guidance {guidance:g}": TeacherMaker(network, conditioner, DDIM(num_steps), guidance),
+    numbered = SampleSet(data.shape, conditioner.num_classes, 0, device)
+    makers: dict[str, Sampling] = {
+        f"teacher, guidance {guidance:g}": TeacherSampling(network, conditioner, DDIM(num_steps), guidance),
         "student": student.maker(),
     }
     seconds: dict[str, list[float]] = {name: [] for name in makers}

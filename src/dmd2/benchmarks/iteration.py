@@ -9,8 +9,8 @@ from typing import Any
 import lightning as L
 import torch
 
-from dmd2.benchmarks.loader import MadeUp
-from dmd2.benchmarks.prompts import MadeUpPrompts
+from dmd2.benchmarks.loader import RandomImages
+from dmd2.benchmarks.prompts import RandomPrompts
 from dmd2.config.check import Config, of_train
 from dmd2.config.devices import processes
 from dmd2.nets.unet import UNet
@@ -24,7 +24,7 @@ NUM_SAMPLES, CLIP_TOKENS = 1_000, 77
 NO_TEXT = "embeddings of prompts are random; text encoders and the VAE are neither held nor timed"
 
 
-class Stopwatch(L.Callback):
+class IterationTimer(L.Callback):
     """The seconds of every iteration, waiting for the device at both ends."""
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ def iteration(
     if config["pairs"] is not None:
         raise ValueError(f"{experiment} needs pairs, which cannot be made up; choose another part.experiment")
     processes(config)
-    every, watch = config["critic_updates"], Stopwatch()
+    every, watch = config["critic_updates"], IterationTimer()
     with TemporaryDirectory() as folder:
         module, data = parts(config, Path(folder))
         build_trainer(config, (num_cold + num_rounds) * every, [watch], logger=False).fit(module, datamodule=data)
@@ -87,18 +87,18 @@ def iteration(
     ]
 
 
-def parts(config: Config, folder: Path) -> tuple[DMD, MadeUp]:
+def parts(config: Config, folder: Path) -> tuple[DMD, RandomImages]:
     """The module as a run would build it, but for the weights; and images of its size."""
     section = config["teacher"]
     sizes = {"batch_size": config["data"]["batch_size"], "seed": config["seed"]}
-    data = MadeUp(folder, shape_of(section), NUM_SAMPLES, **sizes)
+    data = RandomImages(folder, shape_of(section), NUM_SAMPLES, **sizes)
     data.prepare_data()
     data.setup()
     with seeded(config["seed"], "teacher"):
         denoiser = build(section["denoiser"]).requires_grad_(False).eval()
     node = section["conditioner"]
     if isinstance(denoiser, UNet):
-        conditioner = MadeUpPrompts(denoiser.model.config, node["encoder"].get("max_length", CLIP_TOKENS))
+        conditioner = RandomPrompts(denoiser.model.config, node["encoder"].get("max_length", CLIP_TOKENS))
     else:
         conditioner = build(node)
     teacher = Teacher(denoiser, conditioner, "random", folder, data)

@@ -19,7 +19,7 @@ from dmd2.io.arrays import open_array
 NUM_MADE_UP, SHAPE = 20_000, (3, 64, 64)
 
 
-class MadeUp(DataModule):
+class RandomImages(DataModule):
     """Images of a shape and no content, in a memory map in `folder`; takes the arguments of `DataModule` besides."""
 
     def __init__(self, folder: Path, shape: tuple[int, ...], num: int, **common: Any) -> None:
@@ -68,7 +68,11 @@ def loader(
 
 def _data(source: Path | None, folder: Path, batch_size: int, num_workers: int) -> DataModule:
     common: dict[str, Any] = {"batch_size": batch_size, "seed": 0, "num_workers": num_workers}
-    data = MadeUp(folder, SHAPE, NUM_MADE_UP, **common) if source is None else Images(source, None, folder, **common)
+    data = (
+        RandomImages(folder, SHAPE, NUM_MADE_UP, **common)
+        if source is None
+        else Images(source, None, folder, **common)
+    )
     data.prepare_data()
     data.setup()
     return data

@@ -10,7 +10,7 @@ from dmd2.randomness import seeded
 NUM_PROMPTS, NUM_SIZES = 8, 6
 
 
-class MadeUpPrompts(Conditioner):
+class RandomPrompts(Conditioner):
     """N(0, 1) of the shape that a `UNet2DConditionModel` of this `config` reads; each its own unconditional twin."""
 
     num_classes = NUM_PROMPTS

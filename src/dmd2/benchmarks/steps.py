@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from dmd2.diffusion.sampling import FewStepSampler
-from dmd2.evaluation.samples import StudentMaker
+from dmd2.evaluation.samples import GeneratorSampling
 from dmd2.evaluation.scoring import device_of
 from dmd2.runs.load import load_student
 
@@ -27,7 +27,7 @@ def steps(source: Path | None) -> list[str]:
     num, numbered, times = scoring.sizes.numbers[-1], scoring.numbered(device), student.sampler.times
     made = {}
     for i, t in enumerate(times):
-        maker = StudentMaker(student.generator, student.conditioner, FewStepSampler(times[: i + 1]))
+        maker = GeneratorSampling(student.generator, student.conditioner, FewStepSampler(times[: i + 1]))
         made[f"t = {t:g}"] = torch.cat([x.cpu() for x, _ in numbered.batches(maker, range(num), scoring.batch_size)])
     step = torch.arange(num) // max(student.conditioner.num_classes, 1) % len(times)  # each has each class as often
     made["together"] = torch.stack(list(made.values()))[step, torch.arange(num)]

@@ -11,13 +11,13 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from dmd2.cli.errors import answered
+from dmd2.cli.errors import user_errors
 from dmd2.config.check import check_options, config_folder
 from dmd2.runs.build import build
 
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="benchmark")
-@answered
+@user_errors
 def main(options: DictConfig) -> None:
     """Measure, and print the table."""
     check_options(options, "benchmark")

@@ -11,13 +11,13 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from dmd2.cli.errors import answered
+from dmd2.cli.errors import user_errors
 from dmd2.config.check import check_options, config_folder
 from dmd2.runs.compare import gather, table, unfinished, write_comparison
 
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="compare")
-@answered
+@user_errors
 def main(options: DictConfig) -> None:
     """Gather the summaries and print the table."""
     check_options(options, "compare")

@@ -57,7 +57,7 @@ def fail_for_users(error: BaseException) -> None:
         sys.exit(2)
 
 
-def answered(task: Callable[[Any], None]) -> Callable[[Any], None]:
+def user_errors(task: Callable[[Any], None]) -> Callable[[Any], None]:
     """Decorate a task, inside `hydra.main`, so that its mistakes are told here and not in Hydra's words."""
 
     @functools.wraps(task)

@@ -21,7 +21,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from dmd2.cli.errors import answered
+from dmd2.cli.errors import user_errors
 from dmd2.config.check import check_options, config_folder
 from dmd2.distributed.process_group import rank
 from dmd2.evaluation.best import best
@@ -35,7 +35,7 @@ NOT_RUN = {"status": "not trained here", "iterations": 0, "floor": {}, "baseline
 
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="evaluate")
-@answered
+@user_errors
 def main(options: DictConfig) -> None:
     """Score, alone or as one of several ranks."""
     check_options(options, "evaluate")

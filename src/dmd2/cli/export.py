@@ -15,14 +15,14 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from dmd2.cli.errors import answered
+from dmd2.cli.errors import user_errors
 from dmd2.config.check import check_options, config_folder
 from dmd2.runs.export import export
 from dmd2.runs.load import load_student
 
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="export")
-@answered
+@user_errors
 def main(options: DictConfig) -> None:
     """Write the folder."""
     check_options(options, "export")

@@ -16,7 +16,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from dmd2.cli.errors import answered
+from dmd2.cli.errors import user_errors
 from dmd2.config.check import check_options, config_folder
 from dmd2.io.files import sha256
 from dmd2.io.tensors import read_tensors, save_tensors
@@ -26,7 +26,7 @@ from dmd2.weights.pickles import read_pickle
 
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="import")
-@answered
+@user_errors
 def main(options: DictConfig) -> None:
     """Read, check, and only then write."""
     check_options(options, "import")

@@ -8,18 +8,18 @@ All devices of the experiment's trainer share the work, as in `dmd2 train`; torc
 import hydra
 from omegaconf import DictConfig
 
-from dmd2.cli.errors import answered
-from dmd2.cli.processes import on_devices
+from dmd2.cli.errors import user_errors
+from dmd2.cli.processes import in_all_processes
 from dmd2.cli.sweep import each
 from dmd2.config.check import Config, config_folder
 from dmd2.config.devices import processes
-from dmd2.distributed.process_group import first_alone
-from dmd2.runs.build import build_data, build_teacher, give_weights, shrink
+from dmd2.distributed.process_group import rank_zero_first
+from dmd2.runs.build import build_data, build_teacher, load_or_train, shrink
 from dmd2.runs.cached import make_pairs
 
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="train")
-@answered
+@user_errors
 def main(composed: DictConfig) -> None:
     """Make sure that the pairs exist."""
     each(composed, work)
@@ -27,7 +27,7 @@ def main(composed: DictConfig) -> None:
 
 def work(config: Config) -> None:
     """Make them in as many processes as the trainer takes; a Slurm job's processes come here, too."""
-    on_devices(config, make)
+    in_all_processes(config, make)
 
 
 def make(config: Config) -> None:
@@ -37,9 +37,9 @@ def make(config: Config) -> None:
         raise ValueError(
             f"the experiment {config['name']} uses no pairs; choose one that does: experiment=digits_dmd"
         )
-    with first_alone():  # who trains a teacher, if there is none
+    with rank_zero_first():  # who trains a teacher, if there is none
         data = build_data(config["data"])
         teacher = build_teacher(config, data)
-        give_weights(teacher, config)
+        load_or_train(teacher, config)
     shrink(teacher, config)
     print(f"pairs are in {make_pairs(config, teacher, data)}")

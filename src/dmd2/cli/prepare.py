@@ -15,17 +15,17 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from dmd2.cli.errors import answered
+from dmd2.cli.errors import user_errors
 from dmd2.config.check import check_options, config_folder
-from dmd2.distributed.process_group import together
+from dmd2.distributed.process_group import process_group
 from dmd2.runs.build import build
 
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="prepare")
-@answered
+@user_errors
 def main(options: DictConfig) -> None:
     """Follow the recipe, and print its report."""
     check_options(options, "prepare")
     recipe: Any = OmegaConf.to_container(options, resolve=True)
-    with together(on_gpu=False):  # ranks share files, and no tensors
+    with process_group(on_gpu=False):  # ranks share files, and no tensors
         print("\n".join(build(recipe["recipe"])(Path(options.source), Path(options.out))))

@@ -6,16 +6,16 @@ usage: dmd2 pretrain experiment=NAME [KEY=VALUE ...]
 import hydra
 from omegaconf import DictConfig
 
-from dmd2.cli.errors import answered
+from dmd2.cli.errors import user_errors
 from dmd2.cli.sweep import each
 from dmd2.config.check import Config, config_folder
 from dmd2.config.devices import processes
 from dmd2.distributed.slurm import rank
-from dmd2.runs.build import build_data, build_teacher, give_weights
+from dmd2.runs.build import build_data, build_teacher, load_or_train
 
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="train")
-@answered
+@user_errors
 def main(composed: DictConfig) -> None:
     """Make sure that the teacher exists."""
     each(composed, work)
@@ -27,5 +27,5 @@ def work(config: Config) -> None:
     if rank() > 0:
         return
     teacher = build_teacher(config, build_data(config["data"]))
-    give_weights(teacher, config)
+    load_or_train(teacher, config)
     print(f"the teacher is {teacher.path}")

@@ -10,7 +10,7 @@ from dmd2.distributed import process_group, slurm
 from dmd2.distributed.launch import launch
 
 
-def on_devices(config: Config, task: Callable[[Config], None]) -> None:
+def in_all_processes(config: Config, task: Callable[[Config], None]) -> None:
     """Do the task, a function of a module; several processes are ranks (`dmd2.distributed.process_group`), who share its work."""
     if process_group.started():
         as_rank(task, config)
@@ -24,5 +24,5 @@ def on_devices(config: Config, task: Callable[[Config], None]) -> None:
 
 def as_rank(task: Callable[[Config], None], config: Config) -> None:
     """Do one rank's part; rank 0 speaks for all, and its config, with the run's name, is everybody's."""
-    with process_group.together(config["trainer"]["accelerator"] == "gpu"):
-        task(process_group.by_first(lambda: config))
+    with process_group.process_group(config["trainer"]["accelerator"] == "gpu"):
+        task(process_group.broadcast_from_rank_zero(lambda: config))

@@ -19,11 +19,11 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from dmd2.cli.errors import answered
+from dmd2.cli.errors import user_errors
 from dmd2.config.check import check_options, config_folder
 from dmd2.distributed.process_group import rank, world_size
 from dmd2.evaluation.pictures import image, picture
-from dmd2.evaluation.samples import Numbered
+from dmd2.evaluation.samples import SampleSet
 from dmd2.evaluation.scoring import device_of
 from dmd2.metrics.suite import blocks
 from dmd2.runs.load import load_student, on_ranks
@@ -32,7 +32,7 @@ NUM_ON_SHEET = 100
 
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="sample")
-@answered
+@user_errors
 def main(options: DictConfig) -> None:
     """Draw, alone or as one of several ranks."""
     check_options(options, "sample")
@@ -51,7 +51,7 @@ def draw(options: DictConfig) -> None:
     is_image = len(data.shape) > 1
     if not is_image and world_size() > 1:
         raise ValueError("points are drawn by one process; leave torchrun out")
-    numbered = Numbered(data.shape, student.conditioner.num_classes, options.seed, device_of(student.generator))
+    numbered = SampleSet(data.shape, student.conditioner.num_classes, options.seed, device_of(student.generator))
     out.mkdir(parents=True, exist_ok=True)
     shown: list[Tensor] = []
     for block in blocks(rows, options.batch_size):

@@ -13,15 +13,15 @@ where its last checkpoint is: the same command with paths.run=DIR resume=auto (o
 import hydra
 from omegaconf import DictConfig
 
-from dmd2.cli.errors import answered
-from dmd2.cli.processes import on_devices
+from dmd2.cli.errors import user_errors
+from dmd2.cli.processes import in_all_processes
 from dmd2.cli.sweep import each
 from dmd2.config.check import Config, config_folder
 from dmd2.runs.run import Run
 
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="train")
-@answered
+@user_errors
 def main(composed: DictConfig) -> None:
     """One run of a composed config, by all devices of its trainer; Hydra calls this once a job."""
     each(composed, work)
@@ -29,7 +29,7 @@ def main(composed: DictConfig) -> None:
 
 def work(config: Config) -> None:
     """The run, in as many processes as its trainer takes; a Slurm job's processes come here, too."""
-    on_devices(config, train)
+    in_all_processes(config, train)
 
 
 def train(config: Config) -> None:

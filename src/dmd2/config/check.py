@@ -61,7 +61,7 @@ def of_train(overrides: list[str]) -> Config:
 SECTIONS: dict[str, set[str]] = {
     "": {
         "name", "seed", "max_iterations", "critic_updates", "global_batch", "accumulate", "max_grad_norm", "ema",
-        "max_faults", "log_every", "head_reads", "rung_layer", "weights", "critic_weights", "resume", "resume_allow",
+        "max_skipped_updates", "log_every", "discriminator_features", "critic_step_layer", "weights", "critic_weights", "resume", "resume_allow",
         "checkpoint", "pairs", "teacher", "data", "loss", "lora", "sampler", "optimizer", "metric", "callbacks",
         "logger", "trainer", "paths", "launcher",
     },
@@ -95,8 +95,8 @@ def check(config: Config) -> None:
         raise ValueError(f"ema is a list of decays, got {config['ema']}; e.g. ema=[0.999]")
     if not isinstance(config["resume_allow"], list):
         raise ValueError(f"resume_allow is a list of keys, got {config['resume_allow']}; e.g. resume_allow=[seed]")
-    if config["head_reads"] not in ("critic", "teacher"):
-        raise ValueError(f"head_reads must be critic or teacher, got {config['head_reads']}")
+    if config["discriminator_features"] not in ("critic", "teacher"):
+        raise ValueError(f"discriminator_features must be critic or teacher, got {config['discriminator_features']}")
     if config["pairs"] is not None and (lacking := SECTIONS["pairs"] - {"global_batch", *config["pairs"]}):
         raise ValueError(f"no value for pairs.{min(lacking)}; experiment=digits_dmd shows a complete section")
     for name in ("data", "pairs") if config["pairs"] is not None else ("data",):
@@ -108,12 +108,12 @@ def check(config: Config) -> None:
     if config["teacher"].get("negative") is not None:
         _check_negative(config["teacher"])
     merged = {**config["data"], **((config["teacher"]["pretrain"] or {}).get("data") or {})}
-    for player in ("generator", "critic"):
-        for name, term in config["loss"][player].items():
+    for network in ("generator", "critic"):
+        for name, term in config["loss"][network].items():
             if term is not None and "_target_" not in term:
                 raise ValueError(
-                    f"loss.{player}.{name} is set, but this loss has no such term; "
-                    f"take it out: ~loss.{player}.{name}, or choose a loss that has it"
+                    f"loss.{network}.{name} is set, but this loss has no such term; "
+                    f"take it out: ~loss.{network}.{name}, or choose a loss that has it"
                 )
     for path, node in (*_calls("", config), *_calls("teacher.pretrain.data", merged)):
         _check_call(path, node)

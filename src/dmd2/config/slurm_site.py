@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from dmd2.config.check import config_folder
 
 
-def filled_in(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+def site_settings(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     """The site's settings, with those that were given in their places.
 
     Raises FileNotFoundError where there is no file, ValueError where it is not filled in or says something unknown.

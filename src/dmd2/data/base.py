@@ -19,7 +19,7 @@ from dmd2.data.dataset import Batches, as_is
 from dmd2.data.pairs import PairStore
 from dmd2.data.sampler import BatchSampler
 from dmd2.data.split import Split
-from dmd2.data.worker_signals import obey_the_parent
+from dmd2.data.worker_signals import ignore_signals
 from dmd2.io.files import key_of
 from dmd2.randomness import generator
 
@@ -146,7 +146,7 @@ class DataModule(LightningDataModule):
             pin_memory=self.on_gpu,
             collate_fn=as_is,
             persistent_workers=self.num_workers > 0,
-            worker_init_fn=obey_the_parent,
+            worker_init_fn=ignore_signals,
         )
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int = 0) -> dict[str, Any]:

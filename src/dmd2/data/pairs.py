@@ -16,7 +16,7 @@ from torch import Tensor
 from dmd2.data.pixels import to_pixels
 from dmd2.data.preparation.blocks import Progress
 from dmd2.io.arrays import open_array, write_rows
-from dmd2.io.files import alone, discard, key_of, read_json, write_json
+from dmd2.io.files import discard, key_of, locked, read_json, write_json
 
 ARRAYS = ("noise", "images", "labels")
 
@@ -47,7 +47,7 @@ class PairWriter:
             "fingerprint": fingerprint,
         }
         self._progress: Progress | None = None
-        with alone(self.path):
+        with locked(self.path):
             if not self._is_finished():
                 plan = key_of(self._about)
                 self._progress = Progress(self.path / "progress", plan, num_pairs, at_once, self._begin)
@@ -81,7 +81,7 @@ class PairWriter:
 
     def finish(self) -> None:
         """Say that all pairs are there, where nobody has."""
-        with alone(self.path):
+        with locked(self.path):
             if not self._is_finished():
                 assert self._progress is not None and self._progress.is_complete()
                 self._say(finished=True)

@@ -5,7 +5,7 @@ import signal
 import threading
 
 
-def obey_the_parent(worker: int) -> None:
+def ignore_signals(worker: int) -> None:
     """Let only the run's main process end this one: Ctrl-C and Slurm's signals reach every process of a run."""
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)

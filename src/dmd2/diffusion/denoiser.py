@@ -160,7 +160,7 @@ class EDM(Denoiser):
         return expand(c_skip, raw) * encoding.x_t + expand(c_out, raw) * raw
 
 
-class Direct(Denoiser):
+class UnscaledDenoiser(Denoiser):
     """A network of two halves that reads x_t and 1000 t as they are and speaks eps, v, flow or x0 (VP and flow).
 
     For networks trained here: published ones want their own time labels (Stable Diffusion the table's row).

@@ -58,14 +58,14 @@ def shard(part: Any, blocks: list[nn.Module], **options: Any) -> None:
         fully_shard(block, **options)
     fully_shard(part, **options)
     part.outline = (bare,)  # For `gathered`. In a tuple the registry does not see it.
-    cut = {name: piece_of(weights.pop(name), like) for name, like in part.named_parameters()}
+    cut = {name: shard_of(weights.pop(name), like) for name, like in part.named_parameters()}
     part.load_state_dict(cut, strict=False, assign=True)
     for method in ("encode", "decode"):
         if hasattr(part, method):
             register_fsdp_forward_method(part, method)
 
 
-def piece_of(whole: Tensor, like: Any) -> Tensor:
+def shard_of(whole: Tensor, like: Any) -> Tensor:
     """This rank's piece of rank 0's tensor, cut as `like` is; all ranks must ask for it."""
     device = like.device_mesh.device_type
     own = torch.empty_like(whole, device=device) if whole.is_meta else whole.to(device)
@@ -81,12 +81,12 @@ def parts(network: nn.Module) -> list[tuple[nn.Module, str, Any]]:
 def gathered(part: Any, device: torch.device) -> nn.Module:
     """A whole copy of what `shard` has cut, on `device`; all ranks must ask for it."""
     copied = copy.deepcopy(part.outline[0])
-    state = {name: whole_tensor(tensor).to(device) for name, tensor in part.state_dict().items()}
+    state = {name: unsharded_tensor(tensor).to(device) for name, tensor in part.state_dict().items()}
     copied.load_state_dict(state, assign=True)
     return copied.to(device)
 
 
-def whole_tensor(tensor: Tensor) -> Tensor:
+def unsharded_tensor(tensor: Tensor) -> Tensor:
     """A tensor with all its shards."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
@@ -104,12 +104,12 @@ def whole(network: nn.Module) -> Iterator[None]:
             setattr(parent, name, part)
 
 
-def in_shards(network: nn.Module) -> bool:
+def is_sharded(network: nn.Module) -> bool:
     """Whether a network's weights are cut."""
     return bool(parts(network))
 
 
-def cut_like(optimizer: Optimizer, state: Mapping[str, Any]) -> dict[str, Any]:
+def shard_like(optimizer: Optimizer, state: Mapping[str, Any]) -> dict[str, Any]:
     """An optimizer's whole state, of which every rank has a copy, cut as its parameters are."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
 

@@ -12,7 +12,7 @@ BUCKET_BYTES = 2**28
 def mean_over_ranks(parameters: Iterable[nn.Parameter], numbers: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Make gradients, in place, their means over all ranks; the means of `numbers` [], which ride in the last bucket.
 
-    A number that is not finite on one rank is not finite in the mean: all ranks come to the same verdict. Shards of
+    A number that is not finite on one rank is not finite in the mean: all ranks come to the same verdict. ShardedStrategy of
     gradients are means already.
     """
     found = [parameter.grad for parameter in parameters if parameter.grad is not None]

@@ -40,7 +40,7 @@ def launch(task: Callable[[Any], None], argument: Any, num: int, explain: Explai
         own = shared | {"RANK": str(i), "LOCAL_RANK": str(i)}
         ranks.append(spawn.Process(target=_rank, args=(task, argument, own, explain, reports), name=f"rank {i}"))
         endings.append(ending)
-    with passed_on(ranks) as told:
+    with forward_signals(ranks) as told:
         for process in ranks:
             process.start()
         failed = first_failure(ranks)
@@ -76,7 +76,7 @@ def end(ranks: Sequence[SpawnProcess]) -> None:
 
 
 @contextmanager
-def passed_on(ranks: Sequence[SpawnProcess]) -> Iterator[list[int]]:
+def forward_signals(ranks: Sequence[SpawnProcess]) -> Iterator[list[int]]:
     """Send on to every rank what this process is told by SIGINT and SIGTERM; the signals so far."""
     told: list[int] = []
 

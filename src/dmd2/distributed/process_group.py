@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, distributed
 
 T = TypeVar("T")
-PATIENCE = timedelta(days=7)
+TIMEOUT = timedelta(days=7)
 """Rank 0 may train a teacher while the others wait; one that died is noticed by its closed connection instead."""
 
 
@@ -26,7 +26,7 @@ def started() -> bool:
     return int(os.environ.get("WORLD_SIZE", 1)) > 1 and "RANK" in os.environ
 
 
-def join(on_gpu: bool) -> None:
+def init_process_group(on_gpu: bool) -> None:
     """Meet the other ranks, who have met as often: gradients go over NCCL or gloo, words over gloo."""
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
@@ -36,14 +36,14 @@ def join(on_gpu: bool) -> None:
     _host()
 
 
-def leave() -> None:
+def destroy_process_group() -> None:
     """Part from the others, who are leaving too."""
     _host.cache_clear()
     distributed.destroy_process_group()
 
 
 @contextmanager
-def together(on_gpu: bool) -> Iterator[None]:
+def process_group(on_gpu: bool) -> Iterator[None]:
     """A block among the other ranks, if this process was started as one of several; rank 0 alone prints.
 
     One that fails leaves without parting from them.
@@ -51,10 +51,10 @@ def together(on_gpu: bool) -> Iterator[None]:
     if not started():
         yield
         return
-    join(on_gpu)
+    init_process_group(on_gpu)
     with open(os.devnull, "w") as silence, redirect_stdout(silence if rank() else sys.stdout):
         yield
-    leave()
+    destroy_process_group()
 
 
 def rank() -> int:
@@ -67,7 +67,7 @@ def world_size() -> int:
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
-def by_first(make: Callable[[], T]) -> T:
+def broadcast_from_rank_zero(make: Callable[[], T]) -> T:
     """What rank 0 makes, on all ranks."""
     if world_size() == 1:
         return make()
@@ -77,7 +77,7 @@ def by_first(make: Callable[[], T]) -> T:
 
 
 @contextmanager
-def first_alone() -> Iterator[None]:
+def rank_zero_first() -> Iterator[None]:
     """A block that rank 0 is through with before the others begin: they find in caches what it has made."""
     if rank() > 0:
         distributed.barrier(group=_host())
@@ -86,7 +86,7 @@ def first_alone() -> Iterator[None]:
         distributed.barrier(group=_host())
 
 
-def highest(number: int) -> int:
+def all_reduce_max(number: int) -> int:
     """The largest of the ranks' numbers."""
     if world_size() == 1:
         return number
@@ -95,7 +95,7 @@ def highest(number: int) -> int:
     return int(found)
 
 
-def check_alike(tensors: Mapping[str, Tensor]) -> None:
+def check_same_weights(tensors: Mapping[str, Tensor]) -> None:
     """Raise ValueError that names the ranks whose tensors are not those of rank 0, bit by bit."""
     if world_size() == 1:
         return
@@ -127,4 +127,4 @@ def _meeting_place() -> Any:
 
 @cache
 def _host() -> Any:
-    return distributed.new_group(backend="gloo", timeout=PATIENCE)
+    return distributed.new_group(backend="gloo", timeout=TIMEOUT)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from dmd2.distributed.process_group import rank, world_size
 from dmd2.io.tensors import read_metadata, read_tensors, save_tensors
-from dmd2.metrics.suite import Batches, Suite
+from dmd2.metrics.suite import Batches, MetricSuite
 
 
 class Sums:
@@ -18,7 +18,7 @@ class Sums:
     def __init__(self, folder: Path | None = None, key: str = "", every: int = 50) -> None:
         self.folder, self.key, self.every = folder, key, every
 
-    def add(self, suite: Suite, batches: Callable[[range], Batches], rows: range, batch_size: int) -> None:
+    def add(self, suite: MetricSuite, batches: Callable[[range], Batches], rows: range, batch_size: int) -> None:
         """Add the samples `rows` to a suite that has those before them, or find that some were added already."""
         if self.folder is None:
             return suite.update(batches(rows))

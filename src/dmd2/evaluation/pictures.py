@@ -37,7 +37,7 @@ def grid(images: Tensor, num_columns: int, least_pixels: int = 320) -> Image.Ima
 def picture(samples: Mapping[str, Tensor], path: Path) -> None:
     """Sets of samples side by side under their names: images uint8 [N, C, H, W] as grids, points [N, 2] as clouds.
 
-    Numbered samples go through the classes in turn; a grid shows a class a row, ten classes at most.
+    SampleSet samples go through the classes in turn; a grid shows a class a row, ten classes at most.
     """
     figure, axes = plt.subplots(1, len(samples), figsize=(2.8 * len(samples), 3.2), squeeze=False)
     reach = 1.25 * float(next(iter(samples.values())).abs().max())
@@ -54,7 +54,7 @@ def picture(samples: Mapping[str, Tensor], path: Path) -> None:
 
 
 def class_rows(images: Tensor, num_rows: int = 10) -> Tensor:
-    """Numbered images with classes in turn, rearranged so that a row of a grid is a class; few stay as they are."""
+    """SampleSet images with classes in turn, rearranged so that a row of a grid is a class; few stay as they are."""
     if len(images) < num_rows:
         return images
     whole = len(images) // num_rows * num_rows

@@ -12,7 +12,7 @@ from torch import Tensor
 from dmd2.data.preparation.archives import identity, members
 from dmd2.data.preparation.layout import is_image
 from dmd2.io.arrays import read_arrays
-from dmd2.io.files import alone, key_of, write_bytes
+from dmd2.io.files import key_of, locked, write_bytes
 from dmd2.metrics.clean_fid import CleanInception
 from dmd2.metrics.frechet import moments
 
@@ -38,7 +38,7 @@ class RealImages:
         if (own := detector.key()) is None:  # nothing to keep them under
             return moments(self._features(detector))
         path = self.cache / f"{key_of(identity(self.source), own)}.npz"
-        with alone(path):
+        with locked(path):
             if not path.exists():
                 mu, sigma = moments(self._features(detector))
                 file = io.BytesIO()

@@ -14,7 +14,7 @@ from dmd2.randomness import generator, normal_rows
 
 
 @dataclass(frozen=True)
-class StudentMaker:
+class GeneratorSampling:
     """A few-step generator."""
 
     generator: Denoiser
@@ -32,7 +32,7 @@ class StudentMaker:
 
 
 @dataclass(frozen=True)
-class TeacherMaker:
+class TeacherSampling:
     """The teacher under its ODE (or SDE) solver, guided as the distillation is."""
 
     teacher: Denoiser
@@ -56,11 +56,11 @@ class TeacherMaker:
         return self.solver.sample(denoise, self.teacher.schedule, noise(0), cond, churn_noise)
 
 
-Maker = StudentMaker | TeacherMaker
+Sampling = GeneratorSampling | TeacherSampling
 
 
 @dataclass(frozen=True)
-class Numbered:
+class SampleSet:
     """The numbered samples of a maker: `shape` of one, classes in turn (or none), all randomness from `seed`."""
 
     shape: tuple[int, ...]
@@ -77,25 +77,25 @@ class Numbered:
         return normal_rows(rows, self.shape, self.seed, "sample", i).to(self.device)
 
     @torch.no_grad()
-    def make(self, maker: Maker, rows: range) -> tuple[Tensor, Tensor]:
+    def make(self, maker: Sampling, rows: range) -> tuple[Tensor, Tensor]:
         """Samples x0 [len(rows), ...] in model space and their labels."""
         labels = self.labels(rows)
         return maker(lambda i: self.noise(rows, i), labels), labels
 
     @torch.no_grad()
-    def pairs(self, maker: TeacherMaker, rows: range) -> tuple[Tensor, Tensor, Tensor]:
+    def pairs(self, maker: TeacherSampling, rows: range) -> tuple[Tensor, Tensor, Tensor]:
         """Noise, what the teacher's ODE makes of it, and labels; noise as float16 holds it, so that they match."""
         noise, labels = self.noise(rows, 0).half().float(), self.labels(rows)
         return noise, maker(lambda _: noise, labels), labels
 
-    def batches(self, maker: Maker, rows: range, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, maker: Sampling, rows: range, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The same in batches."""
         for start in range(0, len(rows), batch_size):
             yield self.make(maker, rows[start : start + batch_size])
 
 
 @dataclass(frozen=True)
-class NumberedAtRandom(Numbered):
+class RandomClassSampleSet(SampleSet):
     """The same with classes drawn independently, each as likely: EDM's protocol."""
 
     def labels(self, rows: range) -> Tensor:

@@ -14,15 +14,15 @@ from dmd2.diffusion.denoiser import Denoiser
 from dmd2.diffusion.sampling import FewStepSampler
 from dmd2.diffusion.solvers import Heun, Solver
 from dmd2.evaluation.partial_sums import Sums
-from dmd2.evaluation.samples import Maker, Numbered, NumberedAtRandom, StudentMaker, TeacherMaker
+from dmd2.evaluation.samples import GeneratorSampling, RandomClassSampleSet, SampleSet, Sampling, TeacherSampling
 from dmd2.evaluation.scores import Sizes
-from dmd2.metrics.suite import Batches, Suite, blocks
+from dmd2.metrics.suite import Batches, MetricSuite, blocks
 
 Scores = dict[str, float]
 References = dict[str, dict[str, Scores]]
 Baseline = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
 """Train samples, their labels and a number to as many samples and labels."""
-NUMBERED = {"balanced": Numbered, "random": NumberedAtRandom}
+NUMBERED = {"balanced": SampleSet, "random": RandomClassSampleSet}
 
 
 class Scoring:
@@ -44,7 +44,7 @@ class Scoring:
 
     def __init__(
         self,
-        suite: Suite,
+        suite: MetricSuite,
         num_samples: int | Sequence[int],
         batch_size: int,
         teacher_steps: Sequence[int],
@@ -112,21 +112,21 @@ class Scoring:
         start = {"untrained_student": self._score(self.student_maker(teacher), teacher)} if makers else {}
         return {"teacher": found, "start": start}
 
-    def student_maker(self, generator: Denoiser) -> StudentMaker:
+    def student_maker(self, generator: Denoiser) -> GeneratorSampling:
         """What makes samples of a generator as the run's sampler does."""
-        return StudentMaker(generator, self.conditioner, self.sampler)
+        return GeneratorSampling(generator, self.conditioner, self.sampler)
 
-    def teacher_makers(self, teacher: Denoiser, guidance: float) -> list[TeacherMaker]:
+    def teacher_makers(self, teacher: Denoiser, guidance: float) -> list[TeacherSampling]:
         """What makes samples of the teacher, at each of its step counts."""
-        return [TeacherMaker(teacher, self.conditioner, self.solver(n), guidance) for n in self.teacher_steps]
+        return [TeacherSampling(teacher, self.conditioner, self.solver(n), guidance) for n in self.teacher_steps]
 
-    def numbered(self, device: torch.device | str) -> Numbered:
+    def numbered(self, device: torch.device | str) -> SampleSet:
         """The numbered samples that everything here is scored on, and grids show."""
         return NUMBERED[self.classes](self.data.shape, self.conditioner.num_classes, self.seed, device)
 
     def _score(
         self,
-        maker: Maker,
+        maker: Sampling,
         network: nn.Module,
         stop: Callable[[], bool] = lambda: False,
         sizes: Sequence[int] | None = None,

@@ -9,7 +9,7 @@ from dmd2.data.base import DataModule
 from dmd2.diffusion.conditioning import Conditioner
 from dmd2.diffusion.sampling import FewStepSampler
 from dmd2.evaluation.real_images import RealImages
-from dmd2.evaluation.samples import Numbered
+from dmd2.evaluation.samples import SampleSet
 from dmd2.evaluation.scoring import References, Scoring
 
 
@@ -33,7 +33,7 @@ class TextScoring(Scoring):
     def attach(self, data: DataModule, conditioner: Conditioner, sampler: FewStepSampler) -> None:
         super().attach(data, conditioner.of(self.captions), sampler)
 
-    def numbered(self, device: torch.device | str) -> Numbered:
+    def numbered(self, device: torch.device | str) -> SampleSet:
         """The numbered samples; their captions' encoder goes where they are made."""
         self.conditioner.to(device)
         return super().numbered(device)

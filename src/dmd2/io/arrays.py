@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dmd2.io.files import naming
+from dmd2.io.files import name_in_errors
 
 
 def open_array(path: Path) -> np.memmap:
@@ -26,7 +26,7 @@ def write_rows(path: Path, rows: Sequence[int], x: np.ndarray) -> None:
     """
     array = open_array(path)
     assert x.dtype == array.dtype and x.shape == (len(rows), *array.shape[1:])
-    with naming(path), path.open("r+b") as file:
+    with name_in_errors(path), path.open("r+b") as file:
         for row, value in zip(rows, x, strict=True):
             data, at = value.tobytes(), array.offset + row * value.nbytes
             while data:  # a full disk takes a part, and refuses the rest when that is tried

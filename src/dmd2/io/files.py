@@ -12,13 +12,13 @@ from typing import IO, Any
 
 
 @contextmanager
-def synced(path: Path) -> Iterator[IO[bytes]]:
+def fsynced(path: Path) -> Iterator[IO[bytes]]:
     """A file to write whose bytes are on the disk, not only on their way, when the block ends.
 
     Where they cannot be, nothing is left of it; raises OSError that names it.
     """
     try:
-        with naming(path), path.open("wb") as file:
+        with name_in_errors(path), path.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -29,7 +29,7 @@ def synced(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
+def name_in_errors(path: Path) -> Iterator[None]:
     """Let an OSError of this block name the file: the system does so where opening fails, not where writing does."""
     try:
         yield
@@ -42,7 +42,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write atomically: readers see the old file or the new one, also after a crash."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".partial{os.getpid()}")
-    with synced(partial) as file:
+    with fsynced(partial) as file:
         file.write(content)
     partial.replace(path)
 
@@ -71,7 +71,7 @@ def _without_places(value: Any) -> Any:
     return [_without_places(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def point(link: Path, target: str) -> None:
+def link_to(link: Path, target: str) -> None:
     """Let a symbolic link point to `target`, from now on."""
     partial = link.with_name(f".{link.name}{os.getpid()}")
     partial.symlink_to(target)
@@ -94,7 +94,7 @@ def discard(folder: Path) -> None:
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Inside, no other process is that named the same path: it waits, and then finds what this one made.
 
     A lock on a file beside `path`, which the system frees when its holder ends. Ranks need no process group for
@@ -106,7 +106,7 @@ def alone(path: Path) -> Iterator[None]:
         yield
 
 
-def claim(path: Path) -> IO[str]:
+def try_lock(path: Path) -> IO[str]:
     """Take `path` while the file that is returned is open; raises BlockingIOError where another process has it.
 
     A lock of this process alone: one that its workers inherit would outlive it by the seconds that they do.

@@ -1,4 +1,4 @@
-"""The objective as a loss file states it: the terms of either player and the noised views that they read."""
+"""The objective as a loss file states it: the terms of either network and the noised views that they read."""
 
 from collections.abc import Mapping
 
@@ -34,6 +34,6 @@ class Objective:
         if unread := set(views) - named:
             raise ValueError(f"no term reads loss.views.{min(unread)}; remove it or name it in a term")
         self.needs = frozenset().union(*(term.needs for term in terms.values()))
-        self.judged = frozenset(str(term.view) for term in terms.values() if "head" in term.needs)
-        if "head" in self.needs and not any("head" in term.needs for term in self.critic.values()):
-            raise ValueError("a generator GAN term needs the critic's GAN term too: nothing trains its head")
+        self.gan_views = frozenset(str(term.view) for term in terms.values() if "discriminator" in term.needs)
+        if "discriminator" in self.needs and not any("discriminator" in term.needs for term in self.critic.values()):
+            raise ValueError("a generator GAN term needs the critic's GAN term too: nothing trains its discriminator")

@@ -38,15 +38,15 @@ class DistributionMatching:
         x = turn.x.detach()
         difference = F.score_difference(real, fake)
         gradient, num_scrubbed = F.scrub(difference / F.normaliser(x, real, self.floor))
-        disagreement = by_level(difference.flatten(1).abs().mean(1), turn.view(self.view).t)
-        logs = {f"disagreement_{part}": value for part, value in disagreement.items()}
+        score_gap = by_level(difference.flatten(1).abs().mean(1), turn.view(self.view).t)
+        logs = {f"score_gap_{part}": value for part, value in score_gap.items()}
         return F.surrogate(turn.x, gradient), logs | {"num_scrubbed": num_scrubbed.float()}
 
 
 class GANGenerator:
     """The generator's half of the GAN loss (DMD2 Eq. 4), on a noised view of the samples."""
 
-    needs = frozenset({"head"})
+    needs = frozenset({"discriminator"})
 
     def __init__(self, weight: float, view: str = "gan") -> None:
         self.weight, self.view = weight, view
@@ -86,7 +86,7 @@ class Denoising:
 class GANCritic:
     """The head's half of the GAN loss (DMD2 Eq. 4): real and generated samples in one pass, noised alike."""
 
-    needs = frozenset({"head", "real"})
+    needs = frozenset({"discriminator", "real"})
 
     def __init__(self, weight: float, view: str = "critic") -> None:
         self.weight, self.view = weight, view

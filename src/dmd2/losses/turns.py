@@ -26,23 +26,23 @@ class Term(Protocol):
     weight: float
     view: str | None
     needs: frozenset[str]
-    """Of "head", "real", "pairs": what it reads beyond the samples."""
+    """Of "discriminator", "real", "pairs": what it reads beyond the samples."""
 
     def __call__(self, turn: Any) -> tuple[Tensor, Logs]: ...
 
 
 @dataclass(kw_only=True)
 class Turn:
-    """Common to both turns. `judged` names the views whose rows the head reads."""
+    """Common to both turns. `gan_views` names the views whose rows the head reads."""
 
     models: Models
     draws: Draws
     times: Mapping[str, TimeSampler]
-    judged: frozenset[str]
+    gan_views: frozenset[str]
     x: Tensor
     """The generated samples [B, ...]."""
     cond: Cond
-    rung: int = 0
+    step: int = 0
     """The sampler's step that made the samples."""
     _views: dict[str, View] = field(default_factory=dict, init=False)
     _encodings: dict[tuple[str, str], Encoding] = field(default_factory=dict, init=False)
@@ -76,7 +76,7 @@ class Turn:
             seen, num = (view.x_t, view.t, view.cond), len(self.x)
             models = self.models
             self._encodings[who, name] = (
-                models.teacher.encode(*seen, num) if who == "teacher" else models.critic.encode(*seen, self.rung, num)
+                models.teacher.encode(*seen, num) if who == "teacher" else models.critic.encode(*seen, self.step, num)
             )
         return self._encodings[who, name]
 
@@ -87,8 +87,8 @@ class Turn:
     def logits(self, name: str) -> Tensor:
         """The head's logits [B, levels] on a view."""
         critic = self.models.critic
-        assert critic.head is not None and name in self.judged
-        return critic.head(self.encoding(critic.head_reads, name).features)
+        assert critic.discriminator is not None and name in self.gan_views
+        return critic.discriminator(self.encoding(critic.discriminator_features, name).features)
 
 
 @dataclass(kw_only=True)
@@ -127,7 +127,7 @@ class GeneratorTurn(Turn):
         return super().view(name)
 
     def encoding(self, who: str, name: str) -> Encoding:
-        read = who == self.models.critic.head_reads and name in self.judged
+        read = who == self.models.critic.discriminator_features and name in self.gan_views
         with torch.set_grad_enabled(read):
             return super().encoding(who, name)
 
@@ -148,7 +148,7 @@ class GeneratorTurn(Turn):
 
 @dataclass(kw_only=True)
 class CriticTurn(Turn):
-    """Trains critic and head on the generator turn's own samples, detached; real rows come first where judged."""
+    """Trains critic and head on the generator turn's own samples, detached; real rows come first in GAN views."""
 
     real: Tensor | None
     real_cond: Cond
@@ -164,14 +164,14 @@ class CriticTurn(Turn):
         return logs
 
     def samples(self, name: str) -> dict[str, tuple[Tensor, Cond]]:
-        if name not in self.judged:
+        if name not in self.gan_views:
             return super().samples(name)
         assert self.real is not None
         return {"real": (self.real, self.real_cond)} | super().samples(name)
 
     def seen(self, who: str, name: str) -> View:
         # With the head on the teacher, nobody reads what the critic makes of real samples.
-        skips_real = who == "critic" and self.models.critic.head_reads == "teacher"
+        skips_real = who == "critic" and self.models.critic.discriminator_features == "teacher"
         return self.fake(name) if skips_real else self.view(name)
 
     def encoding(self, who: str, name: str) -> Encoding:

@@ -1,1 +1,1 @@
-"""Detectors turn samples into features, metrics compare them with the train split's, `Suite` runs both."""
+"""Detectors turn samples into features, metrics compare them with the train split's, `MetricSuite` runs both."""

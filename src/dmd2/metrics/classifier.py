@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dmd2.io.files import alone
+from dmd2.io.files import locked
 from dmd2.io.tensors import load_weights, save_weights
 from dmd2.metrics.detectors import Detector, as_floats
 from dmd2.randomness import generator
@@ -55,7 +55,7 @@ class Classifier(Detector):
         samples, labels = samples.to(device), labels.to(device)
         path = self.cache / f"classifier-{self._key(samples, labels)}.safetensors"
         if not path.exists():
-            with alone(path):  # all ranks and runs measure with the same one
+            with locked(path):  # all ranks and runs measure with the same one
                 if not path.exists():
                     with torch.autocast(samples.device.type, enabled=False), torch.enable_grad():
                         self._train(samples, labels)

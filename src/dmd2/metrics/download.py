@@ -5,7 +5,7 @@ import shutil
 import urllib.request
 from pathlib import Path
 
-from dmd2.io.files import alone
+from dmd2.io.files import locked
 from dmd2.io.files import sha256 as sha256_of
 
 
@@ -17,7 +17,7 @@ def fetched(folder: str | Path, url: str, sha256: str | None, fetch: bool) -> Pa
     """
     path = Path(folder) / url.rsplit("/", 1)[1]
     if fetch and not path.exists():
-        with alone(path):
+        with locked(path):
             if not path.exists():
                 _download(url, path, sha256)
     if not path.exists():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchmetrics.utilities.data import dim_zero_cat
 
 from dmd2.distributed.process_group import rank, world_size
-from dmd2.io.files import alone
+from dmd2.io.files import locked
 from dmd2.io.tensors import read_tensors, save_tensors
 from dmd2.metrics.base import FeatureMetric
 from dmd2.metrics.detectors import Detector
@@ -31,7 +31,7 @@ def blocks(rows: range, size: int) -> Iterator[range]:
         yield rows[start : start + size]
 
 
-class Suite:
+class MetricSuite:
     """`detectors` and `metrics` by name (None for none); a metric's `detector` names the one whose features it reads.
 
     A plain class and not a module: the detectors' weights belong in nobody's checkpoint. Metrics add up over
@@ -175,7 +175,7 @@ class Suite:
         if self.cache is None or own is None:
             return {name: self._features(detector, split) for name, split in splits.items()}
         path = Path(self.cache) / f"{hashlib.sha256(f'{key} {own}'.encode()).hexdigest()[:16]}.safetensors"
-        with alone(path):
+        with locked(path):
             if not path.exists():
                 save_tensors({name: self._features(detector, split) for name, split in splits.items()}, path)
         return {name: features.to(self.device) for name, features in read_tensors(path).items()}

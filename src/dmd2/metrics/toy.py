@@ -25,7 +25,7 @@ class SlicedWasserstein(StoredFeatures):
     """Sliced Wasserstein-2 distance of the samples to the train split, along fixed random directions.
 
     In the data's units: root of the mean over directions of the squared W2 distance in one dimension, where it
-    pairs quantiles. Two finite sets of the same distribution are not at 0: `Suite.floor` says what the test split
+    pairs quantiles. Two finite sets of the same distribution are not at 0: `MetricSuite.floor` says what the test split
     reaches.
     """
 

@@ -16,7 +16,7 @@ from dmd2.config.devices import one_process, trainer_of
 from dmd2.data.base import DataModule
 from dmd2.diffusion.conditioning import Conditioner
 from dmd2.diffusion.denoiser import Denoiser
-from dmd2.io.files import alone, key_of, sha256
+from dmd2.io.files import key_of, locked, sha256
 from dmd2.io.hub import dtype_of
 from dmd2.io.tensors import load_weights, names_in, read_metadata, save_weights
 from dmd2.randomness import seeded
@@ -96,10 +96,10 @@ def conditioner_of(section: Config) -> Config:
     return section["conditioner"] | named
 
 
-def give_weights(teacher: Teacher, config: Config) -> None:
+def load_or_train(teacher: Teacher, config: Config) -> None:
     """Fill a teacher from its file; one that is to be trained is trained first, once."""
     if not teacher.path.exists():
-        with alone(teacher.path):
+        with locked(teacher.path):
             if not teacher.path.exists():
                 save_weights(train_teacher(config, teacher), teacher.path)
     load_denoiser(teacher.denoiser, teacher.path)
@@ -160,8 +160,8 @@ def train_teacher(config: Config, teacher: Teacher) -> Denoiser:
     alone = config | {"trainer": one_process(config["trainer"])}  # a teacher does not depend on the number of ranks
     trainer = build_trainer(alone, section["max_iterations"], [bar, interrupt], logger=False)
     trainer.fit(module, datamodule=teacher.data)
-    interrupt.raise_if_told()
-    module.faults.check()
+    interrupt.raise_if_interrupted()
+    module.nonfinite.check()
     return module.trained()
 
 

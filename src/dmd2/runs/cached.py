@@ -9,8 +9,8 @@ from tqdm import tqdm
 from dmd2.config.check import Config
 from dmd2.data.base import DataModule
 from dmd2.data.pairs import PairWriter
-from dmd2.distributed.process_group import by_first, rank
-from dmd2.evaluation.samples import Numbered, TeacherMaker
+from dmd2.distributed.process_group import broadcast_from_rank_zero, rank
+from dmd2.evaluation.samples import SampleSet, TeacherSampling
 from dmd2.evaluation.scoring import References, Scoring
 from dmd2.io.files import key_of, read_json, write_json
 from dmd2.runs.build import Teacher, build, conditioner_of, device_for
@@ -25,11 +25,11 @@ def make_pairs(config: Config, teacher: Teacher, data: DataModule) -> Path:
     key = key_of(*about, section["solver"], section["dtype"])
     folder = Path(config["paths"]["cache"]) / "pairs" / f"{key}-{section['num_pairs']}"
     writer = PairWriter(folder, section["num_pairs"], data.shape, section["dtype"], key, section["at_once"])
-    maker = TeacherMaker(teacher.denoiser, teacher.conditioner, build(section["solver"]), guidance)
+    maker = TeacherSampling(teacher.denoiser, teacher.conditioner, build(section["solver"]), guidance)
     device = device_for(config)
     teacher.denoiser.to(device)
     teacher.conditioner.to(device)
-    numbered = Numbered(data.shape, teacher.conditioner.num_classes, 1, device)
+    numbered = SampleSet(data.shape, teacher.conditioner.num_classes, 1, device)
     start, silent = writer.num_written(), rank() > 0
     with tqdm(total=section["num_pairs"], initial=start, desc="pairs", unit="pair", disable=silent) as bar:
         for rows in writer.free():
@@ -57,7 +57,7 @@ def teacher_references(config: Config, scoring: Scoring, teacher: Teacher) -> Re
 def kept(config: Config, key: str, make: Callable[[], References]) -> References:
     """References from the cache, or made and kept there: they do not depend on the run."""
     path = Path(config["paths"]["cache"]) / "references" / f"{key}.json"
-    if not by_first(path.exists):
+    if not broadcast_from_rank_zero(path.exists):
         print("scoring what to compare with, once")
         found = make()
         if rank() == 0:

@@ -14,7 +14,7 @@ from dmd2.diffusion.denoiser import Denoiser
 from dmd2.diffusion.sampling import FewStepSampler
 from dmd2.distributed import process_group
 from dmd2.evaluation.partial_sums import Sums
-from dmd2.evaluation.samples import StudentMaker
+from dmd2.evaluation.samples import GeneratorSampling
 from dmd2.evaluation.scoring import Scoring
 from dmd2.io.files import key_of, sha256
 from dmd2.io.tensors import load_weights, read_metadata
@@ -66,9 +66,9 @@ class Student:
             state = {k.removeprefix(prefix): v for k, v in load(path)["state_dict"].items() if k.startswith(prefix)}
             self.generator.load_state_dict(state)
 
-    def maker(self) -> StudentMaker:
+    def maker(self) -> GeneratorSampling:
         """What makes samples, as the run's sampler does."""
-        return StudentMaker(self.generator, self.conditioner, self.sampler)
+        return GeneratorSampling(self.generator, self.conditioner, self.sampler)
 
     def scoring(self) -> Scoring:
         """What scores samples by the config's metric."""
@@ -84,7 +84,7 @@ class Student:
 
 def on_ranks(run: Path, work: Callable[[], None]) -> None:
     """Do work on a run's student, alone or as one of the ranks that torchrun started, of whom rank 0 alone prints."""
-    with process_group.together(device_for(config_of(run)).type == "cuda"):
+    with process_group.process_group(device_for(config_of(run)).type == "cuda"):
         work()
 
 
@@ -127,6 +127,6 @@ def lora_on_teacher(run: Path, config: Config, data: DataModule) -> Denoiser | N
     said = read_metadata(run / "checkpoints" / "student.safetensors").get("teacher")
     if said not in (None, sha256(teacher.path)):
         raise ValueError(f"{teacher.path} is not the teacher that the LoRA of {run} was trained on; bring that back")
-    player = player_on(teacher.denoiser, config, "generator")
-    shrink(teacher, config)  # and so what the player lies on, while its own stays float32
-    return player
+    network = player_on(teacher.denoiser, config, "generator")
+    shrink(teacher, config)  # and so what the network lies on, while its own stays float32
+    return network

@@ -15,7 +15,7 @@ from rich.table import Table
 from dmd2.diffusion.denoiser import Denoiser
 from dmd2.evaluation.best import best
 from dmd2.evaluation.pictures import picture
-from dmd2.evaluation.samples import Maker
+from dmd2.evaluation.samples import Sampling
 from dmd2.evaluation.scoring import References, Scores, Scoring, device_of
 
 PACKAGES = ("dmd2", "torch", "lightning", "hydra-core", "torchmetrics", "numpy")
@@ -57,7 +57,7 @@ def comparison(scoring: Scoring, teacher: Denoiser, guidance: float, student: De
     num = min(100, scoring.batch_size) if is_grid else 2000
     numbered = scoring.numbered(device_of(student))
     shown = {"real": _real(scoring, numbered.labels(range(num)).cpu())} if scoring.real_by_label else {}
-    makers: dict[str, Maker] = {
+    makers: dict[str, Sampling] = {
         f"teacher, {maker.solver.num_steps} step{'s' * (maker.solver.num_steps > 1)}": maker
         for maker in scoring.teacher_makers(teacher, guidance)
     }

@@ -9,7 +9,7 @@ from dmd2.training.checkpoints import Manifest, check, newest
 FREE = frozenset(
     {
         "name", "paths", "logger", "callbacks", "checkpoint", "trainer", "launcher", "metric", "log_every",
-        "max_faults", "resume", "resume_allow",
+        "max_skipped_updates", "resume", "resume_allow",
     }
 )  # fmt: skip
 """Sections that say how a run is watched and where it works, not what it computes."""
@@ -39,7 +39,7 @@ def meaning(config: Config, data: dict[str, Any], world_size: int) -> Manifest:
     return {"config": computed, "dataset": data, "world_size": world_size}
 
 
-def check_same(before: Manifest, now: Manifest, allowed: list[str]) -> None:
+def check_resumable(before: Manifest, now: Manifest, allowed: list[str]) -> None:
     """Raise ValueError that names what differs from a checkpoint's manifest and is not among `allowed`."""
     old, new = flat({key: before.get(key) for key in now}), flat(now)
     changed = {key.removeprefix("config."): key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}

@@ -13,11 +13,11 @@ from omegaconf import OmegaConf
 from dmd2.config.check import Config
 from dmd2.config.devices import processes
 from dmd2.data.base import DataModule
-from dmd2.distributed.fsdp import in_shards
-from dmd2.distributed.process_group import by_first, first_alone, rank, world_size
+from dmd2.distributed.fsdp import is_sharded
+from dmd2.distributed.process_group import broadcast_from_rank_zero, rank, rank_zero_first, world_size
 from dmd2.distributed.slurm import Requeue
 from dmd2.evaluation.pictures import score_plot
-from dmd2.io.files import claim, point, sha256, write_bytes, write_json
+from dmd2.io.files import link_to, sha256, try_lock, write_bytes, write_json
 from dmd2.io.tensors import save_weights
 from dmd2.runs.assemble import begin, build_module, check_objective
 from dmd2.runs.build import (
@@ -31,13 +31,13 @@ from dmd2.runs.build import (
 from dmd2.runs.cached import make_pairs, real_references, teacher_references
 from dmd2.runs.named_files import starting_files, teacher_file
 from dmd2.runs.report import commit, comparison, print_table, results, versions, write_page
-from dmd2.runs.resume import check_same, checkpoint_of, meaning
+from dmd2.runs.resume import check_resumable, checkpoint_of, meaning
 from dmd2.training.callbacks.checkpoint import Checkpoint
-from dmd2.training.callbacks.csv_logger import MetricsFile
+from dmd2.training.callbacks.csv_logger import CSVLogger
 from dmd2.training.callbacks.evaluation import Evaluation
 from dmd2.training.callbacks.interrupt import Interrupt
-from dmd2.training.callbacks.sample_grid import Samples
-from dmd2.training.callbacks.throughput import Speed, peak_memory_bytes
+from dmd2.training.callbacks.sample_grid import SampleGrid
+from dmd2.training.callbacks.throughput import Throughput, peak_memory_bytes
 from dmd2.training.checkpoints import check, forget_after
 from dmd2.training.module import DMD
 
@@ -56,12 +56,12 @@ class Run:
     def start(self) -> None:
         """Train to the end; raises KeyboardInterrupt where a person ended it before. The directory is rank 0's."""
         started, status = time.monotonic(), "failed"
-        checkpoint = by_first(lambda: checkpoint_of(self.config))
+        checkpoint = broadcast_from_rank_zero(lambda: checkpoint_of(self.config))
         if rank() > 0:
             return self.fit(checkpoint)
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
-            lock = claim(self.folder / "run")
+            lock = try_lock(self.folder / "run")
         except BlockingIOError as error:
             said = f"a run is at work in {self.folder}; wait for it, or name another: paths.run=DIR"
             raise ValueError(said) from error
@@ -92,23 +92,23 @@ class Run:
         config = self.config
         if checkpoint:  # which holds what the networks would start from
             config = config | {"weights": None, "critic_weights": None}
-        with first_alone():
+        with rank_zero_first():
             data, teacher, module = self.assemble(config)
         self.module = module
         earlier = check(checkpoint) if checkpoint else None
         now = meaning(config, data.meaning(), world_size())
-        check_same(earlier or now, now, config["resume_allow"])
+        check_resumable(earlier or now, now, config["resume_allow"])
         real = real_references(config, self.scoring) if self.find(Evaluation) else {}
-        with first_alone():
+        with rank_zero_first():
             begin(module, teacher, config)
         if config["pairs"] is not None:
             folder, batch_size = make_pairs(config, teacher, data), config["pairs"]["batch_size"]
             data = build_data(config["data"] | {"pairs": str(folder), "pairs_batch_size": batch_size})
         if rank() == 0 and self.folder.parent == Path(config["paths"]["runs"]) / config["name"]:
-            point(self.folder.parent / "latest", self.folder.name)  # all that could be wrong would have shown
+            link_to(self.folder.parent / "latest", self.folder.name)  # all that could be wrong would have shown
         self.teacher = sha256(teacher.path)
         now |= {"teacher": self.teacher}
-        check_same(earlier or now, now, config["resume_allow"])
+        check_resumable(earlier or now, now, config["resume_allow"])
         if checkpoint and rank() == 0:
             self.take()
             forget_after(checkpoint, self.folder / "checkpoints")
@@ -125,9 +125,9 @@ class Run:
             for logger in loggers:
                 if isinstance(logger, WandbLogger):
                     logger.experiment.finish()  # the next job of a sweep gets a page of its own
-        module.faults.check()
+        module.nonfinite.check()
         if interrupt := self.find(Interrupt):
-            interrupt.raise_if_told()
+            interrupt.raise_if_interrupted()
 
     def assemble(self, config: Config) -> tuple[DataModule, Teacher, DMD]:
         """All that can be built before anything is trained; whatever does not fit shows here."""
@@ -139,7 +139,7 @@ class Run:
         check_objective(objective, sampler, config, data)
         teacher = build_teacher(config, data)
         self.scoring.attach(data, teacher.conditioner, sampler)
-        if samples := self.find(Samples):
+        if samples := self.find(SampleGrid):
             samples.attach(self.scoring, self.folder / "samples")
         return data, teacher, build_module(config, objective, sampler, teacher, data)
 
@@ -149,7 +149,7 @@ class Run:
         for logger in loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_hyperparams(self.config)
-            if isinstance(logger, MetricsFile):
+            if isinstance(logger, CSVLogger):
                 source = checkpoint.parents[1] if checkpoint else self.folder
                 logger.go_on_from(source / logger.path.name, iteration)
         return loggers
@@ -160,7 +160,7 @@ class Run:
 
     def conclude(self, status: str, wall_seconds: float) -> None:
         """Write the summary on every end, and the pictures, the page and the student where there is one."""
-        evaluation, speed, config, module = self.find(Evaluation), self.find(Speed), self.config, self.module
+        evaluation, speed, config, module = self.find(Evaluation), self.find(Throughput), self.config, self.module
         history = evaluation.history if evaluation else []
         references = evaluation.references if evaluation else {}
         primary = self.scoring.primary
@@ -183,7 +183,7 @@ class Run:
         except OSError:
             if status != "failed":  # else a full disk may be why, and has been said
                 raise
-        if status == "failed" or module is None or not iterations or in_shards(module):  # of other ranks, too
+        if status == "failed" or module is None or not iterations or is_sharded(module):  # of other ranks, too
             return
         name, student = next(iter(module.students().items()))
         said = {"weights": name, "teacher": self.teacher}

@@ -18,7 +18,7 @@ from lightning.fabric.plugins.io import CheckpointIO
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from dmd2.io.files import sha256, synced, write_json
+from dmd2.io.files import fsynced, sha256, write_json
 
 Manifest = dict[str, Any]
 
@@ -59,7 +59,7 @@ def write(checkpoint: Any, path: Path, manifest: Manifest) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     try:
-        with synced(partial) as file:
+        with fsynced(partial) as file:
             torch.save(checkpoint, file)
         path.unlink(missing_ok=True)  # of an earlier life of this run, which went on from before it
         write_json(path.with_suffix(".json"), manifest | {"size": partial.stat().st_size, "sha256": sha256(partial)})

@@ -1,4 +1,4 @@
-"""The LightningModule of DMD2: Algorithm 1 of Yin et al. (NeurIPS 2024), two players stepped by hand.
+"""The LightningModule of DMD2: Algorithm 1 of Yin et al. (NeurIPS 2024), two networks stepped by hand.
 
 An iteration is one critic update; every `critic_updates`-th one updates the generator first. The critic
 always trains on the samples that the generator turn made.
@@ -21,7 +21,7 @@ from dmd2.losses.turns import CriticTurn, GeneratorTurn, Logs, Turn
 from dmd2.losses.views import Models
 from dmd2.randomness import Draws
 from dmd2.training.ema import EMA
-from dmd2.training.manual_optimization import GuardedModule
+from dmd2.training.manual_optimization import ManualOptimization
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Round:
 
     draws: Draws
     num: int
-    rung: int
+    step: int
     x_t: Tensor
     t: Tensor
     cond: Cond
@@ -46,7 +46,7 @@ class Round:
         return generated[: self.num]
 
 
-class DMD(GuardedModule):
+class DMD(ManualOptimization):
     """Generator, critic and head against a frozen teacher, which stays out of the module's registry."""
 
     def __init__(
@@ -64,10 +64,10 @@ class DMD(GuardedModule):
         accumulate: int,
         ema: Sequence[float],
         log_every: int,
-        max_faults: int,
+        max_skipped_updates: int,
         seed: int,
     ) -> None:
-        super().__init__(max_grad_norm, log_every, max_faults)
+        super().__init__(max_grad_norm, log_every, max_skipped_updates)
         self.generator, self.critic = generator, models.critic
         self.ema = EMA(generator, ema)
         # In a tuple Lightning's registry does not see the teacher: not saved, not broadcast, not optimized.
@@ -119,14 +119,14 @@ class DMD(GuardedModule):
             real, real_cond = batch["real"], conditioner(batch["label"])
         labels = draws.integers("label", 0, max(conditioner.num_classes, 1), num)
         cond = real_cond if "real" in self.sampler.needs else conditioner(labels)
-        rung = draws.rung(len(self.sampler.times))
-        noise = [draws.normal(f"noise{i}", (num, *self.shape)) for i in range(rung + 1)]
-        x_t, t = self.sampler.training_input(self.generator, noise, cond, rung, real)
+        step = draws.step(len(self.sampler.times))
+        noise = [draws.normal(f"noise{i}", (num, *self.shape)) for i in range(step + 1)]
+        x_t, t = self.sampler.training_input(self.generator, noise, cond, step, real)
         if "pairs" in self.objective.needs and self.is_generator_turn:
             stored, first = self.sampler.walk(self.generator, [batch["pair_noise"]], {}, 0)
             x_t, t = torch.cat([x_t, stored]), torch.cat([t, first])
             cond, pair_image = join(cond, conditioner(batch["pair_label"])), batch["pair_image"]
-        return Round(draws, num, rung, x_t, t, cond, real, real_cond, pair_image)
+        return Round(draws, num, step, x_t, t, cond, real, real_cond, pair_image)
 
     def generator_turns(self, rounds: Iterable[Round], samples: list[Tensor]) -> Iterator[Turn]:
         """Generate with a graph, round by round; the samples are added to `samples`, detached."""
@@ -144,32 +144,34 @@ class DMD(GuardedModule):
         return {
             "models": self.models,
             "draws": round.draws,
-            "rung": round.rung,
+            "step": round.step,
             "times": self.objective.views,
-            "judged": self.objective.judged,
+            "gan_views": self.objective.gan_views,
             "x": x,
             "cond": {key: value[: len(x)] for key, value in round.cond.items()},
         }
 
-    def descend(self, player: str, turns: Iterable[Turn]) -> None:
+    def descend(self, network: str, turns: Iterable[Turn]) -> None:
         """One update of "generator" or "critic": the only place that touches an optimizer.
 
         Gradients add up over the turns; their mean over ranks, clipping, the guard against non-finite numbers and
         the step are `update`'s.
         """
         # Stepping the critic's through Lightning and the generator's raw makes global_step count iterations.
-        optimizers: Any = self.optimizers(use_pl_optimizer=player == "critic")
-        optimizer = optimizers[PLAYERS.index(player)]
+        optimizers: Any = self.optimizers(use_pl_optimizer=network == "critic")
+        optimizer = optimizers[NETWORKS.index(network)]
         optimizer.zero_grad()
-        terms = getattr(self.objective, player)
+        terms = getattr(self.objective, network)
         logs = [turn.backward(terms, 1 / self.accumulate) for turn in turns]
-        found = {f"{player}/{name}": torch.stack([log[name] for log in logs]).mean(0) for name in logs[0]}
-        self.logs |= self.update(optimizer, getattr(self, player), found, player)
+        found = {f"{network}/{name}": torch.stack([log[name] for log in logs]).mean(0) for name in logs[0]}
+        self.logs |= self.update(optimizer, getattr(self, network), found, network)
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LambdaLR]]:
-        """One optimizer a player, critic first, of what is not frozen, and its learning-rate factor by iteration."""
-        trained = [[p for p in getattr(self, player).parameters() if p.requires_grad] for player in PLAYERS]
-        optimizers = [self.make_optimizer[player](weights) for player, weights in zip(PLAYERS, trained, strict=True)]
+        """One optimizer a network, critic first, of what is not frozen, and its learning-rate factor by iteration."""
+        trained = [[p for p in getattr(self, network).parameters() if p.requires_grad] for network in NETWORKS]
+        optimizers = [
+            self.make_optimizer[network](weights) for network, weights in zip(NETWORKS, trained, strict=True)
+        ]
         return optimizers, [LambdaLR(optimizer, self.lr_factor) for optimizer in optimizers]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -189,7 +191,7 @@ class DMD(GuardedModule):
                 part.to(self.trainer.strategy.root_device)
 
 
-PLAYERS = ("critic", "generator")
+NETWORKS = ("critic", "generator")
 
 
 def shares(batch: dict[str, Tensor], num: int) -> Iterator[dict[str, Tensor]]:

@@ -8,7 +8,7 @@ from torch import Tensor
 from dmd2.distributed.process_group import rank
 
 
-class Faults:
+class NonFiniteGuard:
     """Remembers, for each watched name, the first iteration (from 1) whose number was not finite.
 
     allowed  Updates that may be skipped for it before `check` raises; they are said on stderr and counted.
@@ -16,7 +16,7 @@ class Faults:
 
     def __init__(self, allowed: int = 0) -> None:
         if allowed < 0:
-            raise ValueError(f"max_faults must be at least 0, got {allowed}")
+            raise ValueError(f"max_skipped_updates must be at least 0, got {allowed}")
         self.allowed = allowed
         self.skipped = torch.tensor(0)
         """Updates skipped so far, on the device."""
@@ -47,7 +47,7 @@ class Faults:
             names = [name for at, name in found if at == iteration]
             said = f"iteration {iteration}: {', '.join(names)} not finite; the step was not applied"
             if self.allowed:
-                said += f" ({int(self.skipped)} so far, max_faults={self.allowed})"
+                said += f" ({int(self.skipped)} so far, max_skipped_updates={self.allowed})"
             if self.skipped > self.allowed:
                 raise FloatingPointError(said)
             if rank() == 0:

@@ -14,10 +14,10 @@ from dmd2.losses.functional import denoising
 from dmd2.losses.weighting import Weighting
 from dmd2.randomness import Draws
 from dmd2.training.ema import EMA
-from dmd2.training.manual_optimization import GuardedModule
+from dmd2.training.manual_optimization import ManualOptimization
 
 
-class Pretrain(GuardedModule):
+class Pretrain(ManualOptimization):
     """Denoising score matching (Karras et al. 2022, Eq. 2) with condition dropout, for guidance."""
 
     def __init__(
@@ -33,9 +33,9 @@ class Pretrain(GuardedModule):
         ema: float | None = None,
         log_every: int = 50,
         seed: int = 0,
-        max_faults: int = 0,
+        max_skipped_updates: int = 0,
     ) -> None:
-        super().__init__(max_grad_norm, log_every, max_faults)
+        super().__init__(max_grad_norm, log_every, max_skipped_updates)
         self.denoiser, self.conditioner = denoiser.train(), conditioner
         self.times, self.weighting = times, weighting
         self.make_optimizer, self.lr_factor = optimizer, lr_factor

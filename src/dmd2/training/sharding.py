@@ -13,13 +13,13 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.checkpoint import checkpoint
 
 from dmd2.diffusion.denoiser import Denoiser
-from dmd2.distributed.fsdp import blocks_of, cut_like, gathered, mesh_of, parts, shard
-from dmd2.distributed.process_group import check_alike
+from dmd2.distributed.fsdp import blocks_of, gathered, mesh_of, parts, shard, shard_like
+from dmd2.distributed.process_group import check_same_weights
 from dmd2.training.module import DMD
-from dmd2.training.strategies import Replicas
+from dmd2.training.strategies import ReplicatedStrategy
 
 
-class Shards(Replicas):
+class ShardedStrategy(ReplicatedStrategy):
     """Generator, critic, head and averages in shards, float32; several nodes each hold all shards.
 
     teacher    Whether the frozen teacher is cut, too.
@@ -37,7 +37,7 @@ class Shards(Replicas):
         """Cut the networks, which rank 0 has whole in host memory, a block at a time on their way to the device."""
         module = self.lightning_module
         assert isinstance(module, DMD)
-        check_alike(module.models.teacher.state_dict())  # it is every rank's own; what is cut is rank 0's
+        check_same_weights(module.models.teacher.state_dict())  # it is every rank's own; what is cut is rank 0's
         mesh = mesh_of(self.root_device.type, self.num_nodes)
         bf16 = self.precision_plugin.precision == "bf16-mixed"
         narrow = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
@@ -46,13 +46,15 @@ class Shards(Replicas):
             assert isinstance(network, Denoiser)
             policy = narrow if bf16 and network in trained else MixedPrecisionPolicy()
             # A backward pass may start at a tapped layer: what is in no block then stays gathered until it is over.
-            read = network is (teacher if module.critic.head_reads == "teacher" else module.critic.denoiser)
+            read = network is (
+                teacher if module.critic.discriminator_features == "teacher" else module.critic.denoiser
+            )
             blocks = list(blocks_of(network.model, self.block, network.taps))
             shard(network.model, blocks, mesh=mesh, mp_policy=policy, reshard_after_forward=None if read else True)
             for block in blocks if self.recompute else ():
                 block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # its class stays what it is
-        if module.critic.head is not None:
-            shard(module.critic.head, [], mesh=mesh)
+        if module.critic.discriminator is not None:
+            shard(module.critic.discriminator, [], mesh=mesh)
         module.to(self.root_device)
         for buffer in module.buffers():  # rank 0 may have read a file
             distributed.broadcast(buffer, 0)
@@ -73,7 +75,7 @@ class Shards(Replicas):
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Take this rank's part of the whole tensors in a checkpoint."""
         states = [
-            cut_like(o, state) for o, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True)
+            shard_like(o, state) for o, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True)
         ]
         super().load_optimizer_state_dict({**checkpoint, "optimizer_states": states})
 

@@ -14,7 +14,7 @@ class Ranks(LightningEnvironment):
         """Keep WORLD_SIZE, which Lightning would delete: the next fit in this process is of the same ranks."""
 
 
-class Replicas(DDPStrategy):
+class ReplicatedStrategy(DDPStrategy):
     """The module stays bare: `dmd2.distributed.gradients` sends the updated network's gradients, once an update.
 
     Lightning's wrapper expects every parameter in every backward, or sends them all.

@@ -47,7 +47,7 @@ def student(content: dict[str, Tensor]) -> tuple[dict[str, Tensor], str, list[st
             names = {name: ours + name.removeprefix(found[0]) for name in content if name.startswith(found[0])}
             if kind == "critic":
                 heads = {name: name.partition(HEAD)[2] for name in content if HEAD in name}
-                names |= {name: f"head.levels.0.layers.{rest}" for name, rest in heads.items()}
+                names |= {name: f"discriminator.heads.0.layers.{rest}" for name, rest in heads.items()}
             return {names[name]: content[name] for name in names}, kind, sorted(set(content) - set(names))
     roots = sorted({name.split(".")[0][:50] for name in content})
     raise ValueError(f"it holds no one generator or critic of a known network; its names begin with {roots[:10]}")

@@ -17,7 +17,7 @@ class Progress:
     """Of `num_rows` rows, `at_once` in a block, kept in `folder`.
 
     `plan` is a hash of what is done: two plans never share a folder, and ValueError is raised where it is of another.
-    `begin` makes the room for the rows, where nobody has begun: construct it inside `dmd2.io.files.alone`. Who sees that
+    `begin` makes the room for the rows, where nobody has begun: construct it inside `dmd2.io.files.locked`. Who sees that
     all is done may `discard` the folder; the others see it by that.
     """
 
@@ -56,7 +56,7 @@ class Progress:
         return [read_json(self._record(rows)) for rows in self._done()]
 
     def is_complete(self) -> bool:
-        """Whether all is done; asked inside `dmd2.io.files.alone`, where nobody discards the folder meanwhile."""
+        """Whether all is done; asked inside `dmd2.io.files.locked`, where nobody discards the folder meanwhile."""
         return not self._missing()
 
     def num_done(self) -> int:

@@ -25,7 +25,7 @@ from dmd2.data.preparation.folder import is_prepared, write_manifest
 from dmd2.data.preparation.layout import Layout
 from dmd2.distributed.process_group import rank
 from dmd2.io.arrays import open_array, write_rows
-from dmd2.io.files import alone, discard, key_of
+from dmd2.io.files import discard, key_of, locked
 
 FORMAT = 2  # Raise it when decoding changes: every old cache is then another key.
 BLOCK = 256  # Files in memory at once, and the most of a process's work that a kill loses.
@@ -79,12 +79,12 @@ def prepare(
     arrays, kept = unfinished / "arrays", kept or Pixels(decoder)
     about = {"source": identity(source), "decoder": asdict(decoder), **kept.about()}
     plan, num_files = key_of(FORMAT, about, asdict(layout)), len(layout.train) + len(layout.test)
-    with alone(folder):
+    with locked(folder):
         if is_prepared(folder):
             return discard(unfinished)
         progress = Progress(unfinished / "progress", plan, num_files, BLOCK, partial(_begin, layout, arrays, kept))
     _decode(source, decoder, layout, arrays, progress, broken, kept)
-    with alone(folder):
+    with locked(folder):
         if not is_prepared(folder):
             _finish(layout, arrays, progress, about)
             os.rename(arrays, folder)

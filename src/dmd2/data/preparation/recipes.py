@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from dmd2.data.codec import Codec
-from dmd2.data.preparation.encode import Encoded
 from dmd2.data.preparation.captioned import captioned
 from dmd2.data.preparation.decode import Decoder
+from dmd2.data.preparation.encode import Encoded
 from dmd2.data.preparation.folder import MANIFEST, check, is_prepared, open_prepared, read_manifest
 from dmd2.data.preparation.layout import Layout, lay_out
 from dmd2.data.preparation.prepare import Broken, prepare

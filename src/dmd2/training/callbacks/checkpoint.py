@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import Checkpoint as LastCallback
 
 from dmd2.training.callbacks.evaluation import Evaluation
 from dmd2.training.checkpoints import BackgroundIO, Manifest, remove, saved
-from dmd2.training.manual_optimization import GuardedModule
+from dmd2.training.manual_optimization import ManualOptimization
 
 
 class Checkpoint(LastCallback):
@@ -39,7 +39,7 @@ class Checkpoint(LastCallback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save when it is time; log the share of the wall time that training waited for it."""
-        assert isinstance(pl_module, GuardedModule)
+        assert isinstance(pl_module, ManualOptimization)
         if trainer.global_step % pl_module.log_every == 0:
             share = self.seconds_waited / (time.monotonic() - self.started)
             pl_module.log_metrics({"speed/checkpoint_share": share})
@@ -59,8 +59,8 @@ class Checkpoint(LastCallback):
         Raises FloatingPointError where too many steps were bad, OSError where the last save could not be written.
         """
         module, started = trainer.lightning_module, time.monotonic()
-        assert isinstance(module, GuardedModule)
-        module.faults.check()
+        assert isinstance(module, ManualOptimization)
+        module.nonfinite.check()
         self.io.wait()
         manifest = self.provenance | {"iteration": trainer.global_step, "wall_seconds": self.wall_seconds()}
         path = self.folder / f"{trainer.global_step:08d}.ckpt"

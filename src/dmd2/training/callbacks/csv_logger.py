@@ -9,12 +9,12 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from dmd2.io.files import naming, write_bytes
+from dmd2.io.files import name_in_errors, write_bytes
 
 Row = dict[str, str]
 
 
-class MetricsFile(Logger):
+class CSVLogger(Logger):
     """Numbers of one iteration share a row; a new key adds a column to the whole file, atomically."""
 
     def __init__(self, path: str) -> None:
@@ -51,7 +51,7 @@ class MetricsFile(Logger):
             self._rewrite(read_rows(self.path))
         row = self.last if self.last.get("step") == str(step) else Row(step=str(step))
         row |= {key: repr(float(value)) for key, value in metrics.items()}
-        with naming(self.path), self.path.open("r+b") as file:
+        with name_in_errors(self.path), self.path.open("r+b") as file:
             self.start_of_last = file.seek(*((self.start_of_last, 0) if row is self.last else (0, 2)))
             file.write(self._text([row]))
             file.truncate()

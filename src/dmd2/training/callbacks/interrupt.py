@@ -7,8 +7,8 @@ from typing import Any
 import lightning as L
 
 from dmd2.distributed import slurm
-from dmd2.distributed.process_group import highest
-from dmd2.training.manual_optimization import GuardedModule
+from dmd2.distributed.process_group import all_reduce_max
+from dmd2.training.manual_optimization import ManualOptimization
 
 
 class Interrupt(L.Callback):
@@ -48,11 +48,11 @@ class Interrupt(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stop or save now if told to; Lightning may have forgotten in between."""
-        assert isinstance(pl_module, GuardedModule)
+        assert isinstance(pl_module, ManualOptimization)
         if trainer.world_size > 1:
             if trainer.global_step % pl_module.log_every:
                 return
-            number, asked = divmod(highest(2 * (self.received or 0) + self.save_asked), 2)
+            number, asked = divmod(all_reduce_max(2 * (self.received or 0) + self.save_asked), 2)
         else:
             number, asked = self.received or 0, self.save_asked
         if number:
@@ -63,7 +63,7 @@ class Interrupt(L.Callback):
             for callback in trainer.checkpoint_callbacks:
                 callback.save(trainer)  # type: ignore[attr-defined]  # ours, or there is none
 
-    def raise_if_told(self) -> None:
+    def raise_if_interrupted(self) -> None:
         """Raise what ends the run: `Requeue` where Slurm asked for its end, KeyboardInterrupt where a person did."""
         if self.agreed is not None:
             raise slurm.Requeue if self.agreed in slurm.AHEAD else KeyboardInterrupt

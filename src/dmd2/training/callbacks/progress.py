@@ -6,7 +6,7 @@ from typing import Any
 import lightning as L
 from tqdm import tqdm
 
-from dmd2.training.manual_optimization import GuardedModule
+from dmd2.training.manual_optimization import ManualOptimization
 
 
 class Progress(L.Callback):
@@ -31,7 +31,7 @@ class Progress(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Advance; renew the numbers when new ones were logged."""
-        assert isinstance(pl_module, GuardedModule)
+        assert isinstance(pl_module, ManualOptimization)
         self.bar.update(1)
         latest: dict[str, float] = pl_module.latest
         if latest:

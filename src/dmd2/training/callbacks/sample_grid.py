@@ -16,7 +16,7 @@ from dmd2.evaluation.scoring import Scoring
 from dmd2.training.module import DMD
 
 
-class Samples(L.Callback):
+class SampleGrid(L.Callback):
     """Every `every` iterations a picture of the first weights in `samples/`, and to wandb where it logs.
 
     `autoencoder` decodes latents for it, e.g. a tiny one; None is the data's own, which scores always take.

@@ -7,7 +7,7 @@ from typing import Any
 import lightning as L
 import torch
 
-from dmd2.training.manual_optimization import GuardedModule
+from dmd2.training.manual_optimization import ManualOptimization
 
 
 def peak_memory_bytes() -> int:
@@ -17,7 +17,7 @@ def peak_memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-class Speed(L.Callback):
+class Throughput(L.Callback):
     """Logs `speed/...` at every logging iteration; time spent scoring and drawing does not count.
 
     An image is a sample that the critic trained on. `images_per_second` is the mean over the whole fit.
@@ -36,7 +36,7 @@ class Speed(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stop it; this callback must stand before those that score and draw."""
-        assert isinstance(pl_module, GuardedModule)
+        assert isinstance(pl_module, ManualOptimization)
         self.seconds += time.perf_counter() - self.started
         self.num_images += len(batch["label"]) * trainer.world_size
         self.num_iterations += 1
