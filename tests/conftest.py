@@ -9,7 +9,9 @@ torch.set_num_threads(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--kills", type=int, default=3, help="how often tests/test_soak.py kills a run (default 3)")
+    parser.addoption(
+        "--kills", type=int, default=3, help="how often tests/test_soak.py kills a run (default 3)"
+    )
 
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -17,7 +19,9 @@ SHARED = Path(__file__).parents[2] / "shared"
 
 @pytest.fixture(scope="session")
 def reference() -> Path:
-    """Tensors recorded from the reference implementations, in a folder beside the checkout; not everybody has it."""
+    """Tensors recorded from the reference implementations, in a folder beside the checkout; not
+    everybody has it.
+    """
     if not (SHARED / "reference").is_dir():
         pytest.skip("no recorded reference tensors in ../shared/reference")
     return SHARED / "reference"

@@ -9,6 +9,12 @@ class Passes:
     def __init__(self, denoiser: Denoiser) -> None:
         self.encoder: list[tuple[int, bool]] = []
         self.decoder: list[tuple[int, bool]] = []
-        for seen, layer in ((self.encoder, denoiser.model.enc[1]), (self.decoder, denoiser.model.outer)):
-            note = lambda _m, _a, output, seen=seen: seen.append((len(output), output.requires_grad))  # noqa: E731
+        for seen, layer in (
+            (self.encoder, denoiser.model.enc[1]),
+            (self.decoder, denoiser.model.outer),
+        ):
+
+            def note(_m, _a, output, seen=seen):
+                seen.append((len(output), output.requires_grad))
+
             layer.register_forward_hook(note)

@@ -1,4 +1,6 @@
-"""Starts processes on gloo that each write down what they found, trains in them, and counts what they send."""
+"""Starts processes on gloo that each write down what they found, trains in them, and counts what
+they send.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,20 +18,33 @@ from dmd2.data.base import DataModule
 from dmd2.distributed import process_group
 from dmd2.distributed.launch import launch
 from dmd2.training.module import DMD
-from dmd2.training.strategies import Ranks, ReplicatedStrategy
+from dmd2.training.strategies import ProcessEnvironment, ReplicatedStrategy
 from test_module import toy
 
-COLLECTIVES = {name: name for name in (
-    "all_reduce", "broadcast", "all_gather", "all_gather_object", "broadcast_object_list", "barrier",
-)} | {
-    "all_gather_into_tensor": "all_gather", "all_gather_single": "all_gather",  # torch's name of old, and since 2.13
-    "reduce_scatter_tensor": "reduce_scatter", "reduce_scatter_single": "reduce_scatter",
-}  # fmt: skip
+COLLECTIVES = {
+    name: name
+    for name in (
+        "all_reduce",
+        "broadcast",
+        "all_gather",
+        "all_gather_object",
+        "broadcast_object_list",
+        "barrier",
+    )
+} | {
+    # torch's name of old, and since 2.13
+    "all_gather_into_tensor": "all_gather",
+    "all_gather_single": "all_gather",
+    "reduce_scatter_tensor": "reduce_scatter",
+    "reduce_scatter_single": "reduce_scatter",
+}
 FLOAT = 4
 NETWORKS = ("generator", "critic")
 
 
-def found_by(task: Callable[[], dict[str, Any]], folder: Path, num: int = 2) -> list[dict[str, Any]]:
+def found_by(
+    task: Callable[[], dict[str, Any]], folder: Path, num: int = 2
+) -> list[dict[str, Any]]:
     """What `task` returns in each of `num` ranks."""
     launch(partial(_as_rank, task), folder, num, one_line)
     return [torch.load(folder / f"{i}.pt", weights_only=True) for i in range(num)]
@@ -43,15 +58,30 @@ def _as_rank(task: Callable[[], dict[str, Any]], folder: Path) -> None:
 
 
 def together(
-    dmd: DMD, max_steps: int, strategy: ReplicatedStrategy, *callbacks: L.Callback,
-    data: DataModule | None = None, num_nodes: int = 1, **options: Any,
-) -> DMD:  # fmt: skip
+    dmd: DMD,
+    max_steps: int,
+    strategy: ReplicatedStrategy,
+    *callbacks: L.Callback,
+    data: DataModule | None = None,
+    num_nodes: int = 1,
+    **options: Any,
+) -> DMD:
     """Train as one of the ranks, at 8 samples a rank."""
     L.Trainer(
-        accelerator="cpu", devices=process_group.world_size() // num_nodes, num_nodes=num_nodes, strategy=strategy,
-        plugins=[Ranks()], max_steps=max_steps, callbacks=list(callbacks), logger=False, enable_progress_bar=False,
-        enable_model_summary=False, enable_checkpointing=False, use_distributed_sampler=False, **options,
-    ).fit(dmd, datamodule=data or toy(batch_size=8))  # fmt: skip
+        accelerator="cpu",
+        devices=process_group.world_size() // num_nodes,
+        num_nodes=num_nodes,
+        strategy=strategy,
+        plugins=[ProcessEnvironment()],
+        max_steps=max_steps,
+        callbacks=list(callbacks),
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        use_distributed_sampler=False,
+        **options,
+    ).fit(dmd, datamodule=data or toy(batch_size=8))
     return dmd
 
 
@@ -59,7 +89,9 @@ def together(
 def counted() -> Iterator[list[tuple[str, int]]]:
     """The collectives that this process takes part in, each with its bytes."""
     calls: list[tuple[str, int]] = []
-    originals = {name: getattr(distributed, name) for name in COLLECTIVES if hasattr(distributed, name)}
+    originals = {
+        name: getattr(distributed, name) for name in COLLECTIVES if hasattr(distributed, name)
+    }
 
     def wrap(name: str) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:

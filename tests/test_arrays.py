@@ -1,4 +1,6 @@
-"""Rows of an array on the disk: exactly theirs are written, and a full disk is never taken for a written row."""
+"""Rows of an array on the disk: exactly theirs are written, and a full disk is never taken for a
+written row.
+"""
 
 import resource
 import signal
@@ -22,7 +24,10 @@ def test_rows_are_written_and_no_others(array: Path) -> None:
 
 
 def test_a_disk_that_is_full_in_the_middle_of_a_row_is_named(array: Path) -> None:
-    limits, told = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits, told = (
+        resource.getrlimit(resource.RLIMIT_FSIZE),
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN),
+    )
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (array.stat().st_size - 2000, limits[1]))
         with pytest.raises(OSError, match=r"too large.*x\.npy"):

@@ -1,4 +1,6 @@
-"""The VAE between pixels and latents: diffusers' own numbers, its scale, a tiny one that gradients flow through."""
+"""The VAE between pixels and latents: diffusers' own numbers, its scale, a tiny one that gradients
+flow through.
+"""
 
 import json
 from pathlib import Path
@@ -10,7 +12,9 @@ from dmd2.losses.distances import Decoded, SquaredError
 from dmd2.nets.autoencoder import VAE, TinyVAE
 from pipelines import save_vae
 
-diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed: pip install dmd2[text]")
+diffusers = pytest.importorskip(
+    "diffusers", reason="diffusers is not installed: pip install dmd2[text]"
+)
 
 
 def vae(folder: Path, **settings) -> VAE:
@@ -32,7 +36,9 @@ def test_latents_are_diffusers_own_draw_from_the_posterior_scaled(tmp_path: Path
         decoded = theirs.decode(expected / 0.25).sample
     torch.testing.assert_close(ours.encode(x, noise), expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(ours.decode(expected), decoded, rtol=1e-4, atol=1e-4)
-    assert ours.shape == expected.shape[1:] and not any(p.requires_grad for p in ours.network.parameters())
+    assert ours.shape == expected.shape[1:] and not any(
+        p.requires_grad for p in ours.network.parameters()
+    )
 
 
 def test_a_shift_is_taken_off_before_scaling(tmp_path: Path):
@@ -55,7 +61,9 @@ def test_nothing_is_read_before_somebody_wants_pixels(tmp_path: Path):
 
 @pytest.mark.parametrize("wrong", [{"scaling_factor": 0.5}, {"factor": 4}, {"channels": 8}])
 def test_a_vae_of_another_kind_is_refused(tmp_path: Path, wrong: dict):
-    with pytest.raises(ValueError, match=r"scaling_factor 0\.25, and this configuration 0\.5|latents' shape"):
+    with pytest.raises(
+        ValueError, match=r"scaling_factor 0\.25, and this configuration 0\.5|latents' shape"
+    ):
         _ = vae(tmp_path, **wrong).network
     with pytest.raises(ValueError, match="multiple of the VAE's 2, got 15"):
         vae(tmp_path, resolution=15)
@@ -64,7 +72,9 @@ def test_a_vae_of_another_kind_is_refused(tmp_path: Path, wrong: dict):
 def test_the_identity_tells_weights_and_scale(tmp_path: Path):
     first, same, other = vae(tmp_path), vae(tmp_path), vae(tmp_path / "other")
     other.network.decoder.conv_out.bias.data += 1
-    assert first.identity() == same.identity() and first.identity()["vae"] != other.identity()["vae"]
+    assert (
+        first.identity() == same.identity() and first.identity()["vae"] != other.identity()["vae"]
+    )
     assert first.identity()["resolution"] == 16 and first.identity()["shape"] == [4, 8, 8]
 
 

@@ -36,7 +36,9 @@ def test_a_checkpoint_is_read_as_it_was_written(pair: tuple[Path, Path]) -> None
 
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "grown", "manifest"])
-def test_a_damaged_checkpoint_is_never_read(pair: tuple[Path, Path], damage: str, seed: int) -> None:
+def test_a_damaged_checkpoint_is_never_read(
+    pair: tuple[Path, Path], damage: str, seed: int
+) -> None:
     draw, path = random.Random(seed), pair[1]
     if damage == "manifest":
         path = path.with_suffix(".json")
@@ -45,7 +47,11 @@ def test_a_damaged_checkpoint_is_never_read(pair: tuple[Path, Path], damage: str
         content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
     if damage == "grown":
         content += bytes(draw.randint(1, 9))
-    path.write_bytes(content[: draw.randrange(len(content) - 1)] if damage in ("truncated", "manifest") else content)
+    path.write_bytes(
+        content[: draw.randrange(len(content) - 1)]
+        if damage in ("truncated", "manifest")
+        else content
+    )
     with pytest.raises(ValueError, match=r"00000002\.ckpt (is damaged|has no readable manifest)"):
         load(pair[1])
     assert newest(pair[0].parent) == pair[0]
@@ -73,17 +79,33 @@ class Given(Evaluation):
         self.fids = fids
         self.attach(Scoring(MetricSuite({}, {}), 2, 2, [1], "fid", None), {}, dict)
 
-    def score(self, trainer: L.Trainer, pl_module: L.LightningModule, iteration: int, num_sizes: int | None) -> None:
-        self.history.append({"iteration": iteration, "scores": {"raw": {"fid": self.fids[iteration - 1]}}})
+    def score(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        iteration: int,
+        num_sizes: int | None,
+    ) -> None:
+        self.history.append(
+            {"iteration": iteration, "scores": {"raw": {"fid": self.fids[iteration - 1]}}}
+        )
 
 
-def kept(folder: Path, fids: Sequence[float], keep: int, every: int = 1, start: Path | None = None) -> list[int]:
+def kept(
+    folder: Path, fids: Sequence[float], keep: int, every: int = 1, start: Path | None = None
+) -> list[int]:
     """Train with these scores; the iterations whose checkpoints are there at the end."""
     checkpoint = Checkpoint(str(folder), every, keep)
     L.Trainer(
-        accelerator="cpu", max_steps=len(fids), callbacks=[Given(fids), checkpoint], plugins=[checkpoint.io],
-        logger=False, enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
-    ).fit(module(), datamodule=toy(), ckpt_path=start, weights_only=True)  # fmt: skip
+        accelerator="cpu",
+        max_steps=len(fids),
+        callbacks=[Given(fids), checkpoint],
+        plugins=[checkpoint.io],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    ).fit(module(), datamodule=toy(), ckpt_path=start, weights_only=True)
     return [int(path.stem) for path in saved(folder)]
 
 
@@ -97,7 +119,9 @@ def kept(folder: Path, fids: Sequence[float], keep: int, every: int = 1, start: 
         ([NAN, 2, 1, 3, 4], 1, [3, 5]),  # no number is no score
     ],
 )
-def test_the_newest_stay_and_the_best(tmp_path: Path, fids: list[float], keep: int, expected: list[int]) -> None:
+def test_the_newest_stay_and_the_best(
+    tmp_path: Path, fids: list[float], keep: int, expected: list[int]
+) -> None:
     assert kept(tmp_path, fids, keep) == expected
 
 

@@ -12,7 +12,9 @@ SHORT = ["teacher.pretrain.max_iterations=1", "teacher.pretrain.data.batch_size=
 
 
 @pytest.mark.parametrize("verb", ["pretrain", "pairs"])
-def test_the_teacher_is_there_afterwards(verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_teacher_is_there_afterwards(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DMD2_RUN_ID", "now")
     few = ["pairs.num_pairs=4", "pairs.solver.num_steps=1"] if verb == "pairs" else []
@@ -29,12 +31,20 @@ def test_pairs_of_two_ranks_are_those_of_one(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DMD2_RUN_ID", "now")
     few = ["pairs.num_pairs=10", "pairs.solver.num_steps=1", "pairs.at_once=3"]
-    for cache, trainer in (("one", []), ("two", ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"])):
+    for cache, trainer in (
+        ("one", []),
+        ("two", ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]),
+    ):
         places = [f"paths.cache={cache}", *trainer]
-        monkeypatch.setattr(sys, "argv", ["dmd2", "pairs", "experiment=digits_dmd", *SHORT, *few, *places])
+        monkeypatch.setattr(
+            sys, "argv", ["dmd2", "pairs", "experiment=digits_dmd", *SHORT, *few, *places]
+        )
         main()
     one, two = (
-        {path.name: path.read_bytes() for path in next(Path(cache, "pairs").glob("[!.]*")).iterdir()}
+        {
+            path.name: path.read_bytes()
+            for path in next(Path(cache, "pairs").glob("[!.]*")).iterdir()
+        }
         for cache in ("one", "two")
     )
     assert one == two and set(one) == {"noise.npy", "images.npy", "labels.npy", "manifest.json"}

@@ -34,4 +34,10 @@ def test_drop_replaces_the_rows_it_is_told_to():
 def test_no_condition_is_empty_everywhere():
     conditioner = Unconditional()
     cond = conditioner(torch.zeros(4, dtype=torch.long))
-    assert cond == conditioner.null(cond) == join(cond, cond) == drop(cond, cond, torch.ones(4).bool()) == {}
+    assert (
+        cond
+        == conditioner.null(cond)
+        == join(cond, cond)
+        == drop(cond, cond, torch.ones(4).bool())
+        == {}
+    )

@@ -1,4 +1,6 @@
-"""The check of a config: what a global batch comes to on each device, and what the published recipes hold."""
+"""The check of a config: what a global batch comes to on each device, and what the published
+recipes hold.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -21,9 +23,17 @@ def composed(*overrides: str) -> Config:
         return resolved(compose("train", overrides=list(overrides)))
 
 
-@pytest.mark.parametrize(("devices", "nodes", "accumulate", "share"), [(1, 1, 1, 280), (8, 1, 5, 35), (4, 2, 7, 35)])
-def test_devices_and_nodes_share_a_global_batch(devices: int, nodes: int, accumulate: int, share: int) -> None:
-    sizes = [f"trainer.devices={devices}", f"+trainer.num_nodes={nodes}", f"accumulate={accumulate}"]
+@pytest.mark.parametrize(
+    ("devices", "nodes", "accumulate", "share"), [(1, 1, 1, 280), (8, 1, 5, 35), (4, 2, 7, 35)]
+)
+def test_devices_and_nodes_share_a_global_batch(
+    devices: int, nodes: int, accumulate: int, share: int
+) -> None:
+    sizes = [
+        f"trainer.devices={devices}",
+        f"+trainer.num_nodes={nodes}",
+        f"accumulate={accumulate}",
+    ]
     assert composed("experiment=imagenet64_dmd2", *sizes)["data"]["batch_size"] == share
 
 
@@ -35,7 +45,9 @@ def test_as_many_pairs_as_samples_where_none_are_said() -> None:
 def test_devices_share_a_global_batch_of_pairs() -> None:
     pairs = composed("experiment=sd15_dmd", "trainer.devices=72")["pairs"]
     assert pairs["batch_size"] == 16
-    with pytest.raises(ValueError, match=r"pairs\.global_batch=1152 does not divide by 256 devices"):
+    with pytest.raises(
+        ValueError, match=r"pairs\.global_batch=1152 does not divide by 256 devices"
+    ):
         composed("experiment=sd15_dmd", "trainer.devices=256")
 
 
@@ -68,7 +80,9 @@ def test_a_text_teacher_can_be_told_to_compute_activations_again(name: str) -> N
 
 
 @pytest.mark.parametrize(("network", "other"), [("generator", "critic"), ("critic", "generator")])
-def test_either_player_s_lora_has_its_own_rank_and_alpha_and_both_the_same_targets(network: str, other: str) -> None:
+def test_either_player_s_lora_has_its_own_rank_and_alpha_and_both_the_same_targets(
+    network: str, other: str
+) -> None:
     asked = [f"lora.{network}.rank=8", f"lora.{network}.alpha=4", "lora.generator.targets=[to_q]"]
     found = composed("lora=both", *asked)["lora"]
     assert {found[name]["rank"]: found[name]["alpha"] for name in (network, other)} == {8: 4, 64: 8}
@@ -78,7 +92,10 @@ def test_either_player_s_lora_has_its_own_rank_and_alpha_and_both_the_same_targe
 def times(loss: str) -> dict[str, Any]:
     """The distribution of times of every term of a loss file."""
     node = composed(f"loss={loss}")["loss"]
-    terms = {**node["generator"], **{f"critic {name}": term for name, term in node["critic"].items()}}
+    terms = {
+        **node["generator"],
+        **{f"critic {name}": term for name, term in node["critic"].items()},
+    }
     return {name: node["views"][term["view"]] for name, term in terms.items()}
 
 
@@ -88,4 +105,6 @@ def test_the_paper_s_terms_have_the_times_that_the_authors_draw_for_each() -> No
 
 def test_fastgen_s_averages_move_at_each_of_five_iterations() -> None:
     experiment = OmegaConf.load(Path(config_folder()) / "experiment" / "imagenet64_fastgen.yaml")
-    assert list(experiment.ema) == pytest.approx([decay**5 for decay in (0.9999, 0.99995, 0.9996)], abs=3e-6)
+    assert list(experiment.ema) == pytest.approx(
+        [decay**5 for decay in (0.9999, 0.99995, 0.9996)], abs=3e-6
+    )

@@ -1,4 +1,6 @@
-"""The pages: names resolve, links lead somewhere, the map is whole, and the examples of extending.md train."""
+"""The pages: names resolve, links lead somewhere, the map is whole, and the examples of
+extending.md train.
+"""
 
 import csv
 import importlib
@@ -15,7 +17,9 @@ from dmd2.cli.main import main
 from dmd2.config.check import config_folder, of_train
 
 ROOT = Path(__file__).parents[1]
-PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if page.exists()]
+PAGES = [
+    page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if page.exists()
+]
 BOOK = sorted((ROOT / "experiments").glob("*/README.md"))
 BLOCK = re.compile(r"^```(python|yaml)\n# (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NAME = re.compile(r"(?<![\w/.-])dmd2(?!\.(?:yaml|md)\b)(?:\.[A-Za-z_]\w*)+")
@@ -25,10 +29,14 @@ LINK = re.compile(r"\]\(([^)\s#]+)")
 
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with the files that extending.md shows; their Python counts as part of the package meanwhile."""
+    """A folder with the files that extending.md shows; their Python counts as part of the package
+    meanwhile.
+    """
     folder, text = tmp_path_factory.mktemp("examples"), (ROOT / "docs" / "extending.md").read_text()
     blocks = BLOCK.findall(text)
-    assert len(blocks) == text.count("```") // 2, "a block of extending.md does not open with its file's name"
+    assert len(blocks) == text.count("```") // 2, (
+        "a block of extending.md does not open with its file's name"
+    )
     modules = []
     for _, path, content in blocks:
         assert not (ROOT / path).exists(), f"{path} exists: the example would hide it"
@@ -39,7 +47,11 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         for package in {module.rpartition(".")[0] for module in modules}:
             found = importlib.import_module(package)
-            patch.setattr(found, "__path__", [*found.__path__, str(folder / "src" / package.replace(".", "/"))])
+            patch.setattr(
+                found,
+                "__path__",
+                [*found.__path__, str(folder / "src" / package.replace(".", "/"))],
+            )
         yield folder
     for module in modules:
         sys.modules.pop(module, None)
@@ -73,11 +85,15 @@ def test_every_name_on_a_page_resolves(page: Path, examples: Path):
 def test_every_relative_link_leads_to_a_file(page: Path):
     for target in LINK.findall(page.read_text()):
         if "://" not in target and not target.startswith("mailto:"):
-            assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
+            assert (page.parent / target).exists(), (
+                f"{page.name} links to {target}, which is not there"
+            )
 
 
 @pytest.mark.parametrize("page", BOOK, ids=lambda page: page.parent.name)
-def test_every_command_that_trains_composes_on_a_page_of_the_lab_book(page: Path, monkeypatch: pytest.MonkeyPatch):
+def test_every_command_that_trains_composes_on_a_page_of_the_lab_book(
+    page: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("DMD2_RUN_ID", "now")
     text = page.read_text().replace("\\\n", "")
     for experiment, words in COMMAND.findall(text):
@@ -98,7 +114,9 @@ def test_the_map_of_the_house_has_every_file():
     text = (ROOT / "docs" / "architecture.md").read_text()
     for path in sorted((ROOT / "src" / "dmd2").rglob("*.py")):
         if path.stem != "__init__":
-            assert re.search(rf"\b{path.stem}\b", text), f"architecture.md does not say what {path.stem}.py is"
+            assert re.search(rf"\b{path.stem}\b", text), (
+                f"architecture.md does not say what {path.stem}.py is"
+            )
 
 
 def test_the_experiment_of_extending_md_trains_and_is_scored(
@@ -106,9 +124,26 @@ def test_the_experiment_of_extending_md_trains_and_is_scored(
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DMD2_RUN_ID", "now")
-    short = ["max_iterations=4", "critic_updates=2", "log_every=2", "teacher.pretrain.max_iterations=2"]
-    scored = ["metric.num_samples=20", "callbacks.evaluation.every=4", "callbacks.samples=null", "trainer=cpu"]
-    command = ["dmd2", "train", f"--config-dir={examples / 'conf'}", "experiment=moons", *short, *scored]
+    short = [
+        "max_iterations=4",
+        "critic_updates=2",
+        "log_every=2",
+        "teacher.pretrain.max_iterations=2",
+    ]
+    scored = [
+        "metric.num_samples=20",
+        "callbacks.evaluation.every=4",
+        "callbacks.samples=null",
+        "trainer=cpu",
+    ]
+    command = [
+        "dmd2",
+        "train",
+        f"--config-dir={examples / 'conf'}",
+        "experiment=moons",
+        *short,
+        *scored,
+    ]
     monkeypatch.setattr(sys, "argv", command)
     main()
     run = tmp_path / "runs" / "moons" / "now"

@@ -41,7 +41,8 @@ def test_average_keeps_the_schedule_s_precision():
     assert mean.schedule.alphas_cumprod.dtype == torch.float64
     t = torch.rand(50)
     assert all(
-        torch.equal(a, b) for a, b in zip(mean.schedule.alpha_sigma(t), model.schedule.alpha_sigma(t), strict=True)
+        torch.equal(a, b)
+        for a, b in zip(mean.schedule.alpha_sigma(t), model.schedule.alpha_sigma(t), strict=True)
     )
 
 
@@ -61,5 +62,7 @@ def test_no_decay_is_no_average():
 
 @pytest.mark.parametrize("decay", [0.0, 1.0, -0.1, 1.5])
 def test_decays_out_of_range_are_refused(decay):
-    with pytest.raises(ValueError, match=r"an EMA decay lies between 0 and 1, got .* e\.g\. ema=\[0\.999\]"):
+    with pytest.raises(
+        ValueError, match=r"an EMA decay lies between 0 and 1, got .* e\.g\. ema=\[0\.999\]"
+    ):
         EMA(nn.Linear(1, 1), [decay])

@@ -1,4 +1,6 @@
-"""Every YAML file composes, and every experiment runs, small: a new file is tested by being there."""
+"""Every YAML file composes, and every experiment runs, small: a new file is tested by being
+there.
+"""
 
 import json
 import sys
@@ -32,7 +34,9 @@ CHOICES = sorted(
     if path.parent.name not in ("experiment", *GROUPS_OF.values())
 )
 OTHER_CHOICES = [
-    (verb, group, path) for verb, group in GROUPS_OF.items() for path in (config_folder() / group).glob("*.yaml")
+    (verb, group, path)
+    for verb, group in GROUPS_OF.items()
+    for path in (config_folder() / group).glob("*.yaml")
 ]
 COMPANIONS = {
     "metric=toy": ["data=ring"],
@@ -64,7 +68,11 @@ SHRUNKEN = [
     "teacher.denoiser.taps=[enc.8x8_block0]",
 ]
 """A published network, ADM or DDPM++, at a size for tests."""
-NO_DOWNLOADS = ["metric=digits", "~metric.suite.detectors.classes", "~metric.suite.metrics.accuracy"]
+NO_DOWNLOADS = [
+    "metric=digits",
+    "~metric.suite.detectors.classes",
+    "~metric.suite.metrics.accuracy",
+]
 """Scores that need no weights, for data of any size and number of classes."""
 
 
@@ -85,8 +93,11 @@ def composed(*overrides: str) -> DictConfig:
 def only_its_user_has(config: DictConfig, source: Path) -> list[str]:
     """Overrides for what a config leaves open: a path to data, and its size."""
     values = {
-        "data.source": source, "data.resolution": 32, "data.captions.source": source, "teacher.source": source
-    }  # fmt: skip
+        "data.source": source,
+        "data.resolution": 32,
+        "data.captions.source": source,
+        "teacher.source": source,
+    }
     return [f"{key}={values[key]}" for key in missing_keys(OmegaConf.to_container(config))]
 
 
@@ -103,16 +114,30 @@ def images(folder: Path) -> Path:
 
 
 def published(full: DictConfig, folder: Path) -> list[str]:
-    """Overrides for an experiment whose files are others' or other runs': a shrunken network with random weights."""
-    small: Any = OmegaConf.to_container(composed(f"experiment={full.name}", *SHRUNKEN), resolve=True)
+    """Overrides for an experiment whose files are others' or other runs': a shrunken network with
+    random weights.
+    """
+    small: Any = OmegaConf.to_container(
+        composed(f"experiment={full.name}", *SHRUNKEN), resolve=True
+    )
     denoiser: Denoiser = build(small["teacher"]["denoiser"])
     save_weights(denoiser, folder / "network.safetensors")
     save_weights(Critic(denoiser, None), folder / "critic.safetensors")
-    overrides = [*SHRUNKEN, f"teacher.weights={folder / 'network.safetensors'}", "data.resolution=16", *NO_DOWNLOADS]
+    overrides = [
+        *SHRUNKEN,
+        f"teacher.weights={folder / 'network.safetensors'}",
+        "data.resolution=16",
+        *NO_DOWNLOADS,
+    ]
     if full.weights is not None:
-        overrides += [f"weights={folder / 'network.safetensors'}", f"critic_weights={folder / 'critic.safetensors'}"]
+        overrides += [
+            f"weights={folder / 'network.safetensors'}",
+            f"critic_weights={folder / 'critic.safetensors'}",
+        ]
     if full.pairs is not None:
-        overrides += ["loss.generator.regression.distance._target_=dmd2.losses.distances.SquaredError"]
+        overrides += [
+            "loss.generator.regression.distance._target_=dmd2.losses.distances.SquaredError"
+        ]
     return [*overrides, f"data.source={folder / 'images'}"]
 
 
@@ -131,29 +156,41 @@ def of_coco(folder: Path) -> list[str]:
     (folder / "asked.txt").write_text("\n".join(f"a red dot {i}" for i in range(4)))
     save_inception(folder / "inception")
     return [
-        "metric.num_samples=4", "metric.captions.source=asked.txt",
+        "metric.num_samples=4",
+        "metric.captions.source=asked.txt",
         f"metric.real.whole.source={captioned(folder / 'real')}",
-        f"metric.suite.detectors.clip.source={save_clip(folder / 'clip')}", "metric.suite.detectors.clip.view.size=8",
-        "metric.suite.detectors.whole.folder=inception", "+metric.suite.detectors.whole.sha256=null",
+        f"metric.suite.detectors.clip.source={save_clip(folder / 'clip')}",
+        "metric.suite.detectors.clip.view.size=8",
+        "metric.suite.detectors.whole.folder=inception",
+        "+metric.suite.detectors.whole.sha256=null",
         "metric.suite.detectors.whole.view.size=8",
-    ]  # fmt: skip
+    ]
 
 
 def pipeline(full: DictConfig, folder: Path) -> list[str]:
-    """Overrides for an experiment on a pipeline of diffusers: a small one, its latents, and what it starts from."""
+    """Overrides for an experiment on a pipeline of diffusers: a small one, its latents, and what it
+    starts from.
+    """
     name = full.name.split("_")[0]
     overrides = [*shrunken(name), f"teacher.source={save_pipeline(folder / name, name)}"]
     (folder / "captions.txt").write_text("a dot\na red dot\n")
     overrides += ["data.captions.source=captions.txt", *of_coco(folder)]
-    small: Any = OmegaConf.to_container(composed(f"experiment={full.name}", *overrides), resolve=True)["teacher"]
+    small: Any = OmegaConf.to_container(
+        composed(f"experiment={full.name}", *overrides), resolve=True
+    )["teacher"]
     if "source" in full.data:
         codec = build(small["autoencoder"])
-        latents(captioned(folder / "images"), folder / "latents", Decoder(16), codec, "caption", "stop")
+        latents(
+            captioned(folder / "images"), folder / "latents", Decoder(16), codec, "caption", "stop"
+        )
         overrides += ["data.source=latents", "data.captions.source=[latents,captions.txt]"]
     for key in ("weights", "critic_weights"):
         if full[key] is not None:
             denoiser: Denoiser = build(small["denoiser"])
-            save_weights(denoiser if key == "weights" else Critic(denoiser, None), folder / f"{key}.safetensors")
+            save_weights(
+                denoiser if key == "weights" else Critic(denoiser, None),
+                folder / f"{key}.safetensors",
+            )
             overrides += [f"{key}={key}.safetensors"]
     if full.pairs is not None:  # without VGG-16's weights
         overrides += ["loss=dmd" if "dm" in full.loss.generator else "loss=regression"]
@@ -170,9 +207,17 @@ def test_every_choice_composes_and_every_key_is_read(choice: str) -> None:
     assert first.startswith("# "), "a file opens with what it is"
 
 
-@pytest.mark.parametrize(("verb", "group", "path"), OTHER_CHOICES, ids=lambda value: getattr(value, "stem", value))
-def test_every_choice_of_another_verb_composes_and_every_key_is_read(verb: str, group: str, path: Path) -> None:
-    given = [f"{key}=x" for key in OmegaConf.load(config_folder() / f"{verb}.yaml") if key in ("source", "out")]
+@pytest.mark.parametrize(
+    ("verb", "group", "path"), OTHER_CHOICES, ids=lambda value: getattr(value, "stem", value)
+)
+def test_every_choice_of_another_verb_composes_and_every_key_is_read(
+    verb: str, group: str, path: Path
+) -> None:
+    given = [
+        f"{key}=x"
+        for key in OmegaConf.load(config_folder() / f"{verb}.yaml")
+        if key in ("source", "out")
+    ]
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         check_options(compose(verb, overrides=[f"{group}={path.stem}", *given]), verb)
     assert path.read_text().startswith("# "), "a file opens with what it is"
@@ -189,11 +234,15 @@ def trained(folder: Path, experiment: str, *overrides: str) -> tuple[Path, dict[
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_experiment_runs(experiment: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_experiment_runs(
+    experiment: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     full = composed(f"experiment={experiment}")
     assert full.name == experiment, "the name is the file's"
     overrides = only_its_user_has(full, images(folder / "images"))
-    overrides = published(full, folder) if full.teacher.pretrain is None else [*overrides, *TRAINED_HERE]
+    overrides = (
+        published(full, folder) if full.teacher.pretrain is None else [*overrides, *TRAINED_HERE]
+    )
     if full.pairs is not None:
         overrides += ["pairs.num_pairs=8", "pairs.batch_size=4", "pairs.solver.num_steps=2"]
     run, summary = trained(folder, experiment, *SMALL, *overrides)
@@ -214,6 +263,9 @@ def test_every_experiment_on_a_pipeline_runs(experiment: str, folder: Path) -> N
     if full.pairs is not None:
         overrides += ["pairs.num_pairs=4", "pairs.global_batch=4", "pairs.solver.num_steps=2"]
     run, summary = trained(folder, experiment, *WATCHED, *overrides)
-    assert summary["metrics"].keys() == {"fid", "clip"} and np.isfinite(list(summary["metrics"].values())).all()
+    assert (
+        summary["metrics"].keys() == {"fid", "clip"}
+        and np.isfinite(list(summary["metrics"].values())).all()
+    )
     sheet = np.asarray(Image.open(run / "samples" / "00000002.png").convert("RGB"))
     assert sheet.std() > 0 and (run / "checkpoints" / "student.safetensors").exists()

@@ -1,4 +1,6 @@
-"""LoRA's runs, and what is exported: stock diffusers draws from the folder what our own sampler draws."""
+"""LoRA's runs, and what is exported: stock diffusers draws from the folder what our own sampler
+draws.
+"""
 
 import json
 import re
@@ -27,19 +29,33 @@ from dmd2.runs.load import load_student
 from dmd2.training.checkpoints import load
 from pipelines import save_pipeline, save_variant, shrunken
 
-diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed: pip install dmd2[text]")
-transformers = pytest.importorskip("transformers", reason="transformers is not installed: pip install dmd2[text]")
+diffusers = pytest.importorskip(
+    "diffusers", reason="diffusers is not installed: pip install dmd2[text]"
+)
+transformers = pytest.importorskip(
+    "transformers", reason="transformers is not installed: pip install dmd2[text]"
+)
 pytest.importorskip("peft", reason="peft is not installed: pip install dmd2[text]")
 
 FAR = [
-    "max_iterations=4", "critic_updates=1", "data.batch_size=4", "log_every=1", "checkpoint.every=2",
-    "callbacks.samples=null", "optimizer.generator.lr=0.02", "optimizer.lr_factor.warmup=0",
-]  # fmt: skip
+    "max_iterations=4",
+    "critic_updates=1",
+    "data.batch_size=4",
+    "log_every=1",
+    "checkpoint.every=2",
+    "callbacks.samples=null",
+    "optimizer.generator.lr=0.02",
+    "optimizer.lr_factor.warmup=0",
+]
 """A run that moves the generator far in a few steps."""
 SMALL = [*FAR, "metric.num_samples=20", "metric.num_reference=40", "metric.teacher_steps=[1]"]
 FROM_CAPTIONS = [
-    "data=prompts", "~data.source", "data.captions.source=captions.txt", "loss=no_gan", "~loss.generator.gan"
-]  # fmt: skip
+    "data=prompts",
+    "~data.source",
+    "data.captions.source=captions.txt",
+    "loss=no_gan",
+    "~loss.generator.gan",
+]
 FOUR, ONE = [999, 749, 499, 249], [399]
 WEIGHTS = ["unet", "vae", "text_encoder", "text_encoder_2"]
 
@@ -50,21 +66,40 @@ def dmd2(*arguments: str) -> None:
 
 
 def pipeline_of_a_teacher(folder: Path) -> list[str]:
-    """A small Stable Diffusion with random weights in `folder`; overrides that make it the teacher."""
+    """A small Stable Diffusion with random weights in `folder`; overrides that make it the
+    teacher.
+    """
     section = OmegaConf.load(config_folder() / "teacher" / "text_digits.yaml")
     torch.manual_seed(0)
     denoiser, encoder = build(section.denoiser), build(section.conditioner.encoder)
-    blocks = {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
+    blocks = {
+        "down_block_types": ["DownEncoderBlock2D"] * 2,
+        "up_block_types": ["UpDecoderBlock2D"] * 2,
+    }
     vae = diffusers.AutoencoderKL(
-        **blocks, block_out_channels=[8, 16], norm_num_groups=4, latent_channels=1, scaling_factor=0.5
+        **blocks,
+        block_out_channels=[8, 16],
+        norm_num_groups=4,
+        latent_channels=1,
+        scaling_factor=0.5,
     )
     noise = diffusers.DDIMScheduler(
-        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False, steps_offset=1
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        clip_sample=False,
+        steps_offset=1,
     )
     diffusers.StableDiffusionPipeline(
-        vae=vae, text_encoder=encoder.models[0], tokenizer=encoder.tokenizers[0], unet=denoiser.model,
-        scheduler=noise, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    ).save_pretrained(folder)  # fmt: skip
+        vae=vae,
+        text_encoder=encoder.models[0],
+        tokenizer=encoder.tokenizers[0],
+        unet=denoiser.model,
+        scheduler=noise,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder)
     save_weights(denoiser, folder / "teacher.safetensors")
     node = f"{{_target_:dmd2.nets.text.clip.clip,source:{folder}}}"
     return [
@@ -75,17 +110,23 @@ def pipeline_of_a_teacher(folder: Path) -> list[str]:
 
 
 def of_halves(folder: Path) -> list[str]:
-    """A small SDXL in `folder`, all weights in files of the variant fp16; overrides that make it the teacher."""
+    """A small SDXL in `folder`, all weights in files of the variant fp16; overrides that make it
+    the teacher.
+    """
     save_variant(save_pipeline(folder, "sdxl"), *WEIGHTS)
     for part in WEIGHTS:
-        (plain,) = (path for path in (folder / part).glob("*.safetensors") if ".fp16." not in path.name)
+        (plain,) = (
+            path for path in (folder / part).glob("*.safetensors") if ".fp16." not in path.name
+        )
         plain.unlink()
     return [*shrunken("sdxl"), f"teacher.source={folder}", "teacher.variant=fp16"]
 
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs and their exports: four steps on a pipeline, the same with LoRA, one step on pixels, SDXL's LoRA."""
+    """Runs and their exports: four steps on a pipeline, the same with LoRA, one step on pixels,
+    SDXL's LoRA.
+    """
     folder = tmp_path_factory.mktemp("export")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -96,20 +137,35 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         experiments = {
             "four": ["text2digits_dmd2_4step", *SMALL, *teacher],
             "lora": ["text2digits_dmd2_4step_lora", *SMALL, *teacher, "lora=both"],
-            "one": ["text2digits_dmd2", *SMALL, "teacher.pretrain.max_iterations=1", "teacher.negative=no digit"],
+            "one": [
+                "text2digits_dmd2",
+                *SMALL,
+                "teacher.pretrain.max_iterations=1",
+                "teacher.negative=no digit",
+            ],
             "xl": [
-                "sdxl_dmd2_4step_lora", *FAR, *FROM_CAPTIONS, *of_halves(folder / "xl"), "metric=none", "trainer=cpu",
+                "sdxl_dmd2_4step_lora",
+                *FAR,
+                *FROM_CAPTIONS,
+                *of_halves(folder / "xl"),
+                "metric=none",
+                "trainer=cpu",
                 "global_batch=null",
                 "teacher.dtype=null",  # or our sampler computes with bfloat16 weights
             ],
-        }  # fmt: skip
+        }
         for name, (experiment, *more) in experiments.items():
             dmd2("train", f"experiment={experiment}", *more, f"paths.run=runs/{name}")
             dmd2("export", f"run=runs/{name}", f"out=out/{name}")
         dmd2(
-            "train", "experiment=text2digits_dmd2_4step_lora", *SMALL, *teacher, "lora=both", "paths.run=runs/again",
+            "train",
+            "experiment=text2digits_dmd2_4step_lora",
+            *SMALL,
+            *teacher,
+            "lora=both",
+            "paths.run=runs/again",
             "resume=runs/lora/checkpoints/00000002.ckpt",
-        )  # fmt: skip
+        )
     return folder
 
 
@@ -130,17 +186,26 @@ def drawn(name: str) -> tuple[list[str], Tensor, Tensor]:
     return build(student.config["data"]["captions"])[:3], noise[0], x0
 
 
-def stock(pipe: Any, captions: list[str], first: Tensor, timesteps: list[int], output: str = "latent") -> Tensor:
+def stock(
+    pipe: Any, captions: list[str], first: Tensor, timesteps: list[int], output: str = "latent"
+) -> Tensor:
     """What a pipeline makes of the same noises."""
     draw = torch.Generator().manual_seed(0)
     torch.randn(first.shape, generator=draw)
     pipe.set_progress_bar_config(disable=True)
     return pipe(
-        captions, timesteps=timesteps, guidance_scale=0.0, latents=first, generator=draw, output_type=output
+        captions,
+        timesteps=timesteps,
+        guidance_scale=0.0,
+        latents=first,
+        generator=draw,
+        output_type=output,
     ).images
 
 
-@pytest.mark.parametrize(("name", "timesteps"), [("four", FOUR), ("lora", FOUR), ("one", ONE), ("xl", FOUR)])
+@pytest.mark.parametrize(
+    ("name", "timesteps"), [("four", FOUR), ("lora", FOUR), ("one", ONE), ("xl", FOUR)]
+)
 def test_stock_diffusers_draws_what_our_sampler_draws(name: str, timesteps: list[int]):
     captions, first, x0 = drawn(name)
     absent = {"vae": None} if name == "one" else {}
@@ -157,11 +222,16 @@ def test_stock_diffusers_draws_what_our_sampler_draws(name: str, timesteps: list
 def test_stock_diffusers_draws_the_picture_that_dmd2_sample_wrote(monkeypatch: pytest.MonkeyPatch):
     dmd2("sample", "run=runs/xl", "num_images=3", "out=samples", "seed=7")
     written = np.stack([np.asarray(Image.open(f"samples/{i:06d}.png")) for i in range(3)])
-    student, pipe = load_student(Path("runs/xl")), diffusers.DiffusionPipeline.from_pretrained("out/xl")
+    student, pipe = (
+        load_student(Path("runs/xl")),
+        diffusers.DiffusionPipeline.from_pretrained("out/xl"),
+    )
     numbered = SampleSet(student.data.shape, student.conditioner.num_classes, 7)
     first, *later = (numbered.noise(range(3), i) for i in range(4))
     # Sample i's noises are functions of its number, and a pipeline takes but the first.
-    monkeypatch.setattr("diffusers.schedulers.scheduling_lcm.randn_tensor", lambda *_, **__: later.pop(0))
+    monkeypatch.setattr(
+        "diffusers.schedulers.scheduling_lcm.randn_tensor", lambda *_, **__: later.pop(0)
+    )
     captions = Path("captions.txt").read_text().splitlines()
     drawn = np.stack([np.asarray(picture) for picture in stock(pipe, captions, first, FOUR, "pil")])
     assert not later and written.shape == drawn.shape == (3, 16, 16, 3) and written.std() > 10
@@ -209,10 +279,17 @@ def test_the_card_says_where_it_comes_from_and_its_code_runs(name: str):
     text = Path("out", name, "README.md").read_text()
     head = OmegaConf.create(text.split("---\n")[1])
     summary = json.loads(Path("runs", name, "summary.json").read_text())
-    assert head.dmd2.timesteps == (ONE if name == "one" else FOUR) and head.dmd2.commit == summary["commit"]
-    assert head.dmd2.metrics == summary["metrics"] and ("| student, raw |" in text) == (name != "xl")
+    assert (
+        head.dmd2.timesteps == (ONE if name == "one" else FOUR)
+        and head.dmd2.commit == summary["commit"]
+    )
+    assert head.dmd2.metrics == summary["metrics"] and ("| student, raw |" in text) == (
+        name != "xl"
+    )
     said = {"one": 'Guidance (1.5, away from "no digit")', "xl": "Guidance (8)"}
-    assert said.get(name, "Guidance (1.5)") in text and ("license: openrail++" in text) == (name == "xl")
+    assert said.get(name, "Guidance (1.5)") in text and ("license: openrail++" in text) == (
+        name == "xl"
+    )
     first, *others = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     assert len(others) == (name in ("lora", "xl"))
     for block in (first, *others):
@@ -222,16 +299,22 @@ def test_the_card_says_where_it_comes_from_and_its_code_runs(name: str):
 
 
 def test_a_run_with_lora_saves_its_own_weights_and_goes_on_bit_by_bit():
-    whole, again = (load(Path("runs", run, "checkpoints", "00000004.ckpt")) for run in ("lora", "again"))
+    whole, again = (
+        load(Path("runs", run, "checkpoints", "00000004.ckpt")) for run in ("lora", "again")
+    )
     for part in ("state_dict", "optimizer_states", "lr_schedulers"):
         torch.testing.assert_close(again[part], whole[part], rtol=0, atol=0)
     state = whole["state_dict"]
     assert all(".lora_" in name for name in state if not name.startswith("critic.discriminator."))
     assert {name.split(".")[0] for name in state} == {"generator", "critic", "ema"}
     assert any(
-        weight.abs().max() > 0 for name, weight in state.items() if "critic.denoiser" in name and "_B." in name
+        weight.abs().max() > 0
+        for name, weight in state.items()
+        if "critic.denoiser" in name and "_B." in name
     )
-    assert all(".lora_" in name for name in names_in(Path("runs/lora/checkpoints/student.safetensors")))
+    assert all(
+        ".lora_" in name for name in names_in(Path("runs/lora/checkpoints/student.safetensors"))
+    )
 
 
 def test_lora_stays_float32_on_a_teacher_of_half_its_width():
@@ -240,7 +323,10 @@ def test_lora_stays_float32_on_a_teacher_of_half_its_width():
     shutil.copytree("runs/lora", "runs/narrow")
     OmegaConf.save(config, "runs/narrow/config.yaml")
     weights = load_student(Path("runs/narrow")).generator.model.named_parameters()
-    assert {is_own(name): weight.dtype for name, weight in weights} == {True: torch.float32, False: torch.bfloat16}
+    assert {is_own(name): weight.dtype for name, weight in weights} == {
+        True: torch.float32,
+        False: torch.bfloat16,
+    }
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from dmd2.training.guard import NonFiniteGuard
+
+from dmd2.training.nonfinite import NonFiniteGuard
 
 ONE, NAN, INF = (torch.tensor(x) for x in (1.0, float("nan"), float("inf")))
 
@@ -24,7 +25,9 @@ def test_the_earliest_fault_is_named_and_only_it():
     guard.watch({"critic/a": NAN}, 7)
     guard.watch({"generator/b": INF, "generator/c": ONE}, 6)
     guard.watch({"generator/b": ONE, "generator/c": NAN}, 8)
-    with pytest.raises(FloatingPointError, match=r"^iteration 6: generator/b not finite; the step was not applied$"):
+    with pytest.raises(
+        FloatingPointError, match=r"^iteration 6: generator/b not finite; the step was not applied$"
+    ):
         guard.check()
 
 
@@ -44,9 +47,15 @@ def test_allowed_faults_are_said_and_counted_and_one_more_is_too_many(capsys):
         guard.check()
     assert guard.skipped == 2
     told = capsys.readouterr().err.splitlines()
-    assert [line.split(": a not finite")[0] for line in told] == ["dmd2: iteration 1", "dmd2: iteration 3"]
+    assert [line.split(": a not finite")[0] for line in told] == [
+        "dmd2: iteration 1",
+        "dmd2: iteration 3",
+    ]
     guard.watch({"a": NAN}, 4)
-    with pytest.raises(FloatingPointError, match=r"^iteration 4: a not finite.*\(3 so far, max_skipped_updates=2\)$"):
+    with pytest.raises(
+        FloatingPointError,
+        match=r"^iteration 4: a not finite.*\(3 so far, max_skipped_updates=2\)$",
+    ):
         guard.check()
 
 
@@ -56,4 +65,6 @@ def test_a_negative_number_of_faults_is_refused():
 
 
 def test_low_precision_numbers_are_watched():
-    assert bool(NonFiniteGuard().watch({"a": torch.tensor(1.0).bfloat16(), "b": torch.tensor(3)}, 1))
+    assert bool(
+        NonFiniteGuard().watch({"a": torch.tensor(1.0).bfloat16(), "b": torch.tensor(3)}, 1)
+    )

@@ -1,4 +1,5 @@
-"""Files that hold code, wherever the project reads files: refused by name, and nothing of them is run.
+"""Files that hold code, wherever the project reads files: refused by name, and nothing of them is
+run.
 
 Foreign checkpoints have tests of their own, in weights/test_pickles.py and weights/test_authors.py.
 """
@@ -92,7 +93,9 @@ class Kept(Flatten):
 def features(path: Path) -> None:
     """What a suite kept, put in another's place."""
     for _ in range(2):
-        suite = MetricSuite({"points": Kept()}, {"fid": FrechetDistance("points", "fid")}, cache=path.parent)
+        suite = MetricSuite(
+            {"points": Kept()}, {"fid": FrechetDistance("points", "fid")}, cache=path.parent
+        )
         suite.fit(POINTS, torch.zeros(50), POINTS, torch.zeros(50))
         (found,) = path.parent.glob("*.safetensors")
         found.write_bytes(pickle.dumps(Code()))
@@ -107,7 +110,10 @@ def references(path: Path) -> None:
 READERS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "a run's checkpoint": ("00000001.ckpt", checkpoint),
     "a pickle called a checkpoint": ("00000001.ckpt", bare_pickle),
-    "weights of a network": ("student.safetensors", weights(partial(load_weights, torch.nn.Linear(1, 1)))),
+    "weights of a network": (
+        "student.safetensors",
+        weights(partial(load_weights, torch.nn.Linear(1, 1))),
+    ),
     "names of weights": ("critic.safetensors", weights(names_in)),
     "what weights say of themselves": ("teacher.safetensors", weights(read_metadata)),
     "prepared images": ("train.npy", prepared),
@@ -132,15 +138,26 @@ def test_a_file_that_holds_code_is_refused_by_name_and_not_run(
 
 
 def calls(tree: ast.AST) -> list[tuple[str, dict[str, str]]]:
-    """The calls of functions of modules in a file: "torch.load", and their keywords as they are written."""
+    """The calls of functions of modules in a file: "torch.load", and their keywords as they are
+    written.
+    """
     found = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    return [(ast.unparse(n.func), {k.arg or "**": ast.unparse(k.value) for k in n.keywords}) for n in found]
+    return [
+        (ast.unparse(n.func), {k.arg or "**": ast.unparse(k.value) for k in n.keywords})
+        for n in found
+    ]
 
 
 def test_nothing_is_read_in_a_way_that_runs_it() -> None:
     for path in SRC.rglob("*.py"):
         for name, options in calls(ast.parse(path.read_text())):
-            assert name not in ("pickle.load", "pickle.loads", "dill.load", "joblib.load", "yaml.load"), path
+            assert name not in (
+                "pickle.load",
+                "pickle.loads",
+                "dill.load",
+                "joblib.load",
+                "yaml.load",
+            ), path
             assert name != "torch.load" or options["weights_only"] == "True", path
             assert name != "np.load" or options["allow_pickle"] == "False", path
             if name.endswith("Model.from_pretrained"):

@@ -1,4 +1,6 @@
-"""The published recipe on real photographs, small: prepared, distilled, scored again and sampled from."""
+"""The published recipe on real photographs, small: prepared, distilled, scored again and sampled
+from.
+"""
 
 import json
 import sys
@@ -30,7 +32,13 @@ SCORED = [
     "~metric.suite.detectors.classes",
     "~metric.suite.metrics.accuracy",
 ]
-SHORT = ["trainer=cpu", "max_iterations=6", "global_batch=4", "log_every=1", "callbacks.samples.num_samples=20"]
+SHORT = [
+    "trainer=cpu",
+    "max_iterations=6",
+    "global_batch=4",
+    "log_every=1",
+    "callbacks.samples.num_samples=20",
+]
 SCORED += ["metric.num_samples=20", "metric.num_reference=null", "metric.teacher_steps=[1]"]
 
 
@@ -39,7 +47,9 @@ def dmd2(*arguments: str) -> None:
     main()
 
 
-@pytest.mark.skipif(not PHOTOGRAPHS.is_dir(), reason="no photographs in ../shared/data/imagenet_sample")
+@pytest.mark.skipif(
+    not PHOTOGRAPHS.is_dir(), reason="no photographs in ../shared/data/imagenet_sample"
+)
 def test_from_photographs_to_samples(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -51,16 +61,30 @@ def test_from_photographs_to_samples(
         config = resolved(compose("train", overrides=experiment))
     save_weights(build(config["teacher"]["denoiser"]), Path("teacher.safetensors"))
 
-    dmd2("prepare", "recipe=imagenet64", "recipe.num_classes=100", f"source={PHOTOGRAPHS}", "out=data/imagenet64")
+    dmd2(
+        "prepare",
+        "recipe=imagenet64",
+        "recipe.num_classes=100",
+        f"source={PHOTOGRAPHS}",
+        "out=data/imagenet64",
+    )
     assert "100 images to train on" in capsys.readouterr().out
     dmd2("train", *experiment)
     run = Path("runs/imagenet64_dmd2/now")
     summary = json.loads((run / "summary.json").read_text())
-    assert (summary["status"], summary["iterations"], summary["generator_updates"]) == ("completed", 6, 2)
+    assert (summary["status"], summary["iterations"], summary["generator_updates"]) == (
+        "completed",
+        6,
+        2,
+    )
 
     dmd2("evaluate", f"run={run}")
     again = json.loads((run / "evaluation.json").read_text())
     assert again["metrics"]["rfd"] == pytest.approx(summary["metrics"]["rfd"], rel=1e-3)
     dmd2("sample", f"run={run}", "num_images=3", "out=samples")
-    images = [np.asarray(Image.open(path)) for path in sorted(Path("samples").glob("*.png")) if path.stem.isdigit()]
+    images = [
+        np.asarray(Image.open(path))
+        for path in sorted(Path("samples").glob("*.png"))
+        if path.stem.isdigit()
+    ]
     assert len(images) == 3 and all(image.shape == (64, 64, 3) for image in images)

@@ -1,4 +1,6 @@
-"""The house's floors, from the source: files import downwards only, and heavy parts stay in their rooms."""
+"""The house's floors, from the source: files import downwards only, and heavy parts stay in their
+rooms.
+"""
 
 import ast
 from collections.abc import Iterator
@@ -9,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "src" / "dmd2"
 
-# From the ground up. A name stands for a module or for a whole package; a package may import its own modules.
+# From the ground up. A name stands for a module or for a whole package; a package may import its
+# own modules.
 FLOORS = (
     {"", "randomness", "io", "weights", "distributed"},
     {"diffusion", "data", "metrics", "config"},
@@ -74,12 +77,16 @@ def own_imports(name: str) -> set[str]:
         if imported.split(".")[0] == "dmd2":
             parts = imported.split(".")[1:]
             # "dmd2.data.pixels" is a module, "dmd2.training.training.ema.EMA" a name in one.
-            found.add(next(n for i in range(len(parts), -1, -1) if (n := ".".join(parts[:i])) in FILES))
+            found.add(
+                next(n for i in range(len(parts), -1, -1) if (n := ".".join(parts[:i])) in FILES)
+            )
     return found
 
 
 def place(name: str, names: set[str]) -> str | None:
-    """The entry among `names` that a module falls under: itself or the nearest package around it."""
+    """The entry among `names` that a module falls under: itself or the nearest package around
+    it.
+    """
     parts = name.split(".")
     return next((n for i in range(len(parts), 0, -1) if (n := ".".join(parts[:i])) in names), None)
 
@@ -107,7 +114,11 @@ def test_packages_have_no_circle():
     for name in FILES:
         package = name.split(".")[0]
         packages.setdefault(package, set()).update(n.split(".")[0] for n in own_imports(name))
-    tuple(TopologicalSorter({name: known - {name, ""} for name, known in packages.items() if name}).static_order())
+    tuple(
+        TopologicalSorter(
+            {name: known - {name, ""} for name, known in packages.items() if name}
+        ).static_order()
+    )
 
 
 def test_nothing_lies_at_the_top_but_randomness():
@@ -126,7 +137,9 @@ def test_data_and_models_do_not_know_each_other(name: str):
 @pytest.mark.parametrize("library", ROOMS)
 def test_heavy_libraries_stay_in_their_rooms(library: str):
     for name, path in FILES.items():
-        uses = any(imported.split(".")[0] == library for imported in imports(ast.parse(path.read_text())))
+        uses = any(
+            imported.split(".")[0] == library for imported in imports(ast.parse(path.read_text()))
+        )
         assert not uses or place(name, ROOMS[library]), f"{name} imports {library}"
 
 
@@ -139,7 +152,9 @@ def test_functions_import_optional_dependencies_only(name: str):
     at_the_top = {id(node) for node in tree.body}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom) and id(node) not in at_the_top:
-            assert {imported.split(".")[0] for imported in imports(node)} <= OPTIONAL, ast.unparse(node)
+            assert {imported.split(".")[0] for imported in imports(node)} <= OPTIONAL, ast.unparse(
+                node
+            )
 
 
 def test_nothing_is_called_utils_and_nothing_imports_everything():

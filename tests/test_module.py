@@ -36,7 +36,9 @@ from passes import Passes
 
 FOUR = (1.0, 0.75, 0.5, 0.25)
 ADAMW = partial(AdamW, lr=1e-3, weight_decay=0.01, fused=True)
-pytestmark = pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::lightning.fabric.utilities.warnings.PossibleUserWarning"
+)
 
 
 def objective() -> Objective:
@@ -50,7 +52,9 @@ def objective() -> Objective:
 
 
 def networks(conditioner: nn.Module) -> tuple[Models, Denoiser]:
-    """A teacher that nobody trained, generator and critic near it, a fresh head; the same at every call."""
+    """A teacher that nobody trained, generator and critic near it, a fresh head; the same at every
+    call.
+    """
     with seeded(0, "test"):
         teacher = EDM(MLP(2, 16, 4), Karras(), sigma_data=1.0, taps=["enc.1"])
         generator, fake = copy.deepcopy(teacher), copy.deepcopy(teacher)
@@ -84,7 +88,16 @@ def module(
         "max_skipped_updates": 0,
         "seed": 0,
     } | options
-    return kind(models, generator, loss or objective(), sampler(times), optimizers, lr_factor, (2,), **options)
+    return kind(
+        models,
+        generator,
+        loss or objective(),
+        sampler(times),
+        optimizers,
+        lr_factor,
+        (2,),
+        **options,
+    )
 
 
 def toy(kind: type[Toy2D] = Toy2D, batch_size: int = 16) -> Toy2D:
@@ -93,13 +106,22 @@ def toy(kind: type[Toy2D] = Toy2D, batch_size: int = 16) -> Toy2D:
 
 def trainer(max_steps: int, *callbacks: L.Callback, **options: Any) -> L.Trainer:
     return L.Trainer(
-        accelerator="cpu", devices=1, max_steps=max_steps, callbacks=list(callbacks), logger=False,
-        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
-        use_distributed_sampler=False, **options,
-    )  # fmt: skip
+        accelerator="cpu",
+        devices=1,
+        max_steps=max_steps,
+        callbacks=list(callbacks),
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        use_distributed_sampler=False,
+        **options,
+    )
 
 
-def fit(dmd: DMD, max_steps: int, *callbacks: L.Callback, data: Toy2D | None = None, **options: Any) -> DMD:
+def fit(
+    dmd: DMD, max_steps: int, *callbacks: L.Callback, data: Toy2D | None = None, **options: Any
+) -> DMD:
     trainer(max_steps, *callbacks, **options).fit(dmd, datamodule=data or toy())
     return dmd
 
@@ -124,7 +146,9 @@ class Record(L.Callback):
     def changed_at(self) -> list[int]:
         """The iterations at which the value changed."""
         return [
-            i for i, (a, b) in enumerate(zip(self.values, self.values[1:], strict=False)) if not torch.equal(a, b)
+            i
+            for i, (a, b) in enumerate(zip(self.values, self.values[1:], strict=False))
+            if not torch.equal(a, b)
         ]
 
 
@@ -132,7 +156,10 @@ class Record(L.Callback):
 
 
 def test_a_step_is_a_batch_is_an_iteration():
-    data, steps = toy(), Record(lambda m: (m.trainer.global_step, m.iteration, m.trainer.datamodule.consumed))
+    data, steps = (
+        toy(),
+        Record(lambda m: (m.trainer.global_step, m.iteration, m.trainer.datamodule.consumed)),
+    )
     batches = Record(lambda m: m.trainer.fit_loop.epoch_loop.batch_progress.total.ready)
     fit(module(), 12, steps, batches, data=data)
     assert steps.values == [(i, i, i) for i in range(13)]
@@ -149,7 +176,9 @@ def test_generator_updates_at_every_fifth_iteration_and_the_critic_at_all():
 
 def test_learning_rate_factor_is_of_the_iteration_for_both_players():
     factor = WarmupCosine(10, warmup=4, decay_from=0.5)
-    rates = Record(lambda m: [o.param_groups[0]["lr"] for o in m.optimizers(use_pl_optimizer=False)])
+    rates = Record(
+        lambda m: [o.param_groups[0]["lr"] for o in m.optimizers(use_pl_optimizer=False)]
+    )
     fit(module(lr_factor=factor, critic_updates=5), 10, rates)
     expected = [[1e-3 * factor(i)] * 2 for i in range(11)]
     assert torch.allclose(torch.tensor(rates.values), torch.tensor(expected), rtol=1e-6, atol=0)
@@ -183,9 +212,16 @@ def test_teacher_stays_as_it_was_and_out_of_everything():
     own = {id(p) for p in teacher.parameters()}
     assert not own & {id(p) for p in dmd.parameters()}
     assert {name.split(".")[0] for name in dmd.state_dict()} == {"generator", "critic", "ema"}
-    stepped = [p for o in dmd.optimizers(use_pl_optimizer=False) for g in o.param_groups for p in g["params"]]
+    stepped = [
+        p
+        for o in dmd.optimizers(use_pl_optimizer=False)
+        for g in o.param_groups
+        for p in g["params"]
+    ]
     assert not own & {id(p) for p in stepped}
-    assert len(stepped) == len(list(dmd.generator.parameters())) + len(list(dmd.critic.parameters()))
+    assert len(stepped) == len(list(dmd.generator.parameters())) + len(
+        list(dmd.critic.parameters())
+    )
 
 
 # Samples
@@ -219,7 +255,11 @@ def test_samples_are_of_the_generator_before_its_update_and_from_the_draws():
     term = Watched(loss.critic["denoising"])
     loss.critic["denoising"] = term  # type: ignore[index]
     before = Record(lambda m: copy.deepcopy(m.generator))
-    starts = Record(lambda m: m.start({"real": torch.zeros(16, 2), "label": torch.zeros(16, dtype=torch.long)}, 0))
+    starts = Record(
+        lambda m: m.start(
+            {"real": torch.zeros(16, 2), "label": torch.zeros(16, dtype=torch.long)}, 0
+        )
+    )
     fit(module(loss, critic_updates=2), 4, before, starts)
     for iteration in range(4):
         start = starts.values[iteration]
@@ -233,15 +273,23 @@ def test_samples_are_of_the_generator_before_its_update_and_from_the_draws():
 
 def test_passes_of_a_generator_iteration_and_of_a_critic_iteration():
     dmd = module(critic_updates=2)
-    networks = {"generator": dmd.generator, "teacher": dmd.models.teacher, "critic": dmd.critic.denoiser}
+    networks = {
+        "generator": dmd.generator,
+        "teacher": dmd.models.teacher,
+        "critic": dmd.critic.denoiser,
+    }
     passes = {name: Passes(network) for name, network in networks.items()}
     after: list[dict[str, tuple[int, int]]] = []
     read = lambda _: {n: (len(p.encoder), len(p.decoder)) for n, p in passes.items()}  # noqa: E731
     fit(dmd, 2, record := Record(read))
     after = record.values
     assert after[1] == {"generator": (1, 1), "teacher": (1, 1), "critic": (2, 2)}
-    assert passes["generator"].encoder[0] == (16, True) and passes["teacher"].encoder[0] == (16, False)
-    # The head's graph, its detached decoder; then real and generated samples together, the latter decoded.
+    assert passes["generator"].encoder[0] == (16, True) and passes["teacher"].encoder[0] == (
+        16,
+        False,
+    )
+    # The head's graph, its detached decoder; then real and generated samples together, the latter
+    # decoded.
     assert passes["critic"].encoder[:2] == [(16, True), (32, True)]
     assert passes["critic"].decoder[:2] == [(16, False), (16, True)]
     assert after[2] == {"generator": (2, 2), "teacher": (1, 1), "critic": (3, 3)}
@@ -250,8 +298,14 @@ def test_passes_of_a_generator_iteration_and_of_a_critic_iteration():
 
 def test_every_generator_parameter_has_a_gradient_in_bf16_after_a_walk():
     """Autocast remembers weights it cast without a graph; a pass with one must not find those."""
-    missing = Record(lambda m: [n for n, p in m.generator.named_parameters() if p.grad is None or not p.grad.any()])
-    steps = Record(lambda m: m.start({"real": torch.zeros(4, 2), "label": torch.zeros(4)}, 0).t[0].item())
+    missing = Record(
+        lambda m: [
+            n for n, p in m.generator.named_parameters() if p.grad is None or not p.grad.any()
+        ]
+    )
+    steps = Record(
+        lambda m: m.start({"real": torch.zeros(4, 2), "label": torch.zeros(4)}, 0).t[0].item()
+    )
     fit(module(times=FOUR, critic_updates=1), 8, missing, steps, precision="bf16-mixed")
     assert len(set(steps.values[:8])) > 2
     assert missing.values[1:] == [[]] * 8
@@ -263,10 +317,17 @@ def test_every_generator_parameter_has_a_gradient_in_bf16_after_a_walk():
 class SharesByHand(L.Callback):
     """Before the iteration, the gradient of each share of the batch, alone."""
 
-    def on_train_batch_start(self, trainer: L.Trainer, dmd: DMD, batch: Any, batch_idx: int) -> None:
-        self.before = {network: weights(getattr(dmd, network)) for network in ("generator", "critic")}
+    def on_train_batch_start(
+        self, trainer: L.Trainer, dmd: DMD, batch: Any, batch_idx: int
+    ) -> None:
+        self.before = {
+            network: weights(getattr(dmd, network)) for network in ("generator", "critic")
+        }
         self.gradients: dict[str, list[Tensor]] = {"generator": [], "critic": []}
-        halves = [{k: v[i * 8 : i * 8 + 8] for k, v in batch.items() if isinstance(v, Tensor)} for i in range(2)]
+        halves = [
+            {k: v[i * 8 : i * 8 + 8] for k, v in batch.items() if isinstance(v, Tensor)}
+            for i in range(2)
+        ]
         for i, half in enumerate(halves):
             round, samples = dmd.start(half, i), []
             for network, turns in (
@@ -277,7 +338,9 @@ class SharesByHand(L.Callback):
                 updated.zero_grad()
                 for turn in turns:
                     turn.backward(getattr(dmd.objective, network), 1.0)
-                self.gradients[network].append(torch.cat([p.grad.flatten() for p in updated.parameters()]))
+                self.gradients[network].append(
+                    torch.cat([p.grad.flatten() for p in updated.parameters()])
+                )
 
 
 def test_accumulated_gradient_is_the_mean_of_the_shares():
@@ -292,9 +355,13 @@ def test_accumulated_gradient_is_the_mean_of_the_shares():
 
 def test_shares_of_one_iteration_draw_as_one_batch_does():
     """Share i of n is to the draws what rank i of n is."""
-    together = Record(lambda m: m.start({"real": torch.zeros(16, 2), "label": torch.zeros(16)}, 0).x_t)
+    together = Record(
+        lambda m: m.start({"real": torch.zeros(16, 2), "label": torch.zeros(16)}, 0).x_t
+    )
     apart = Record(
-        lambda m: torch.cat([m.start({"real": torch.zeros(8, 2), "label": torch.zeros(8)}, i).x_t for i in range(2)])
+        lambda m: torch.cat(
+            [m.start({"real": torch.zeros(8, 2), "label": torch.zeros(8)}, i).x_t for i in range(2)]
+        )
     )
     fit(module(), 1, together)
     fit(module(accumulate=2), 1, apart)
@@ -325,7 +392,9 @@ class Poisoned(Toy2D):
 
     poisoned: tuple[int, ...] = (3,)
 
-    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int = 0) -> dict[str, Any]:
+    def on_after_batch_transfer(
+        self, batch: dict[str, Any], dataloader_idx: int = 0
+    ) -> dict[str, Any]:
         batch = super().on_after_batch_transfer(batch, dataloader_idx)
         if batch["index"] in self.poisoned:
             batch["real"][0, 0] = float("nan")
@@ -335,16 +404,23 @@ class Poisoned(Toy2D):
 def moments(dmd: DMD) -> Tensor:
     """The state of the critic's optimizer."""
     optimizer = dmd.optimizers(use_pl_optimizer=False)[0]
-    return torch.cat([v.flatten() for state in optimizer.state.values() for v in state.values()] or [torch.zeros(1)])
+    return torch.cat(
+        [v.flatten() for state in optimizer.state.values() for v in state.values()]
+        or [torch.zeros(1)]
+    )
 
 
 @pytest.mark.parametrize("log_every", [1, 4, 6])
 def test_a_bad_batch_changes_nothing_and_the_run_stops_at_the_next_report(log_every):
     critic, state = Record(lambda m: weights(m.critic)), Record(lambda m: moments(m).clone())
-    with pytest.raises(FloatingPointError, match=r"iteration 4: critic/loss_gan.*the step was not applied") as error:
+    with pytest.raises(
+        FloatingPointError, match=r"iteration 4: critic/loss_gan.*the step was not applied"
+    ) as error:
         fit(module(log_every=log_every), 20, critic, state, data=toy(Poisoned))
     assert "generator" not in str(error.value) and "critic/loss_denoising" not in str(error.value)
-    stopped = -(-4 // log_every) * log_every - 1  # the callback does not see the iteration that raised
+    stopped = (
+        -(-4 // log_every) * log_every - 1
+    )  # the callback does not see the iteration that raised
     assert len(critic.values) == stopped + 1
     assert critic.changed_at() == [i for i in range(stopped) if i != 3]
     if stopped > 3:
@@ -378,7 +454,9 @@ class Infinite(L.Callback):
         weight = next(pl_module.generator.parameters())  # type: ignore[union-attr]
         bad = torch.zeros_like(weight)
         bad.view(-1)[0] = float("inf")
-        weight.register_hook(lambda gradient: gradient + bad if trainer.global_step == 4 else gradient)
+        weight.register_hook(
+            lambda gradient: gradient + bad if trainer.global_step == 4 else gradient
+        )
 
 
 def test_an_infinite_gradient_is_not_applied_and_named():
@@ -398,7 +476,9 @@ def test_as_many_bad_steps_as_allowed_are_skipped_counted_and_said(
     assert "iteration 4: critic/loss_gan" in said and "(1 so far, max_skipped_updates=2)" in said
     second, options = toy(Poisoned), {"ckpt_path": tmp_path / "five.ckpt", "weights_only": True}
     second.poisoned = (6, 8)
-    with pytest.raises(FloatingPointError, match=r"iteration 9: .*\(3 so far, max_skipped_updates=2\)"):
+    with pytest.raises(
+        FloatingPointError, match=r"iteration 9: .*\(3 so far, max_skipped_updates=2\)"
+    ):
         trainer(20).fit(module(log_every=1, max_skipped_updates=2), datamodule=second, **options)
     assert "iteration 7: " in capsys.readouterr().err
 
@@ -410,24 +490,40 @@ def test_an_optimizer_that_cannot_skip_a_step_is_refused():
 
 # Waiting for the device
 
-SYNCHRONISES = {"_local_scalar_dense", "item", "is_nonzero", "nonzero", "masked_select", "equal", "_unique2"}
+SYNCHRONISES = {
+    "_local_scalar_dense",
+    "item",
+    "is_nonzero",
+    "nonzero",
+    "masked_select",
+    "equal",
+    "_unique2",
+}
 READS = {"tolist", "item", "numpy", "cpu", "__bool__", "__float__", "__int__", "__index__"}
 
 
 @contextmanager
 def counting(seen: Counter[str]) -> Iterator[None]:
-    """Count what would wait for a GPU: operators by dispatch, and methods that read a tensor from Python."""
+    """Count what would wait for a GPU: operators by dispatch, and methods that read a tensor from
+    Python.
+    """
 
     class Dispatched(TorchDispatchMode):
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
             name = func.overloadpacket.__name__
             indices = args[1] if name in ("index", "index_put", "index_put_") else []
-            if name in SYNCHRONISES or any(i is not None and i.dtype == torch.bool for i in indices):
+            if name in SYNCHRONISES or any(
+                i is not None and i.dtype == torch.bool for i in indices
+            ):
                 seen[name] += 1
             return func(*args, **(kwargs or {}))
 
     class Called(TorchFunctionMode):
-        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        def __torch_function__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
             name = getattr(func, "__name__", "")
             if name in READS:
                 seen[name] += 1
@@ -450,7 +546,10 @@ class Counting(DMD):
 @pytest.mark.parametrize("times", [(1.0,), FOUR])
 def test_an_iteration_that_logs_nothing_reads_nothing(times):
     """Generator turns (0, 3, 6) and critic turns alike; the report at the fifth reads twice."""
-    dmd = fit(module(times=times, kind=Counting, critic_updates=3, accumulate=2, ema=[0.9], log_every=5), 8)
+    dmd = fit(
+        module(times=times, kind=Counting, critic_updates=3, accumulate=2, ema=[0.9], log_every=5),
+        8,
+    )
     quiet = [read for i, read in enumerate(dmd.read) if i != 4]
     assert quiet == [{}] * 7
     assert dmd.read[4].get("tolist", 0) > 0
@@ -498,7 +597,9 @@ def test_the_seed_is_the_run():
 
 
 def test_labels_are_drawn_uniformly_whatever_the_data_s_are():
-    drawn = Record(lambda m: m.start({"real": torch.zeros(3000, 2), "label": torch.ones(3000).long()}, 0))
+    drawn = Record(
+        lambda m: m.start({"real": torch.zeros(3000, 2), "label": torch.ones(3000).long()}, 0)
+    )
     fit(module(conditioner=ClassLabels(3)), 1, drawn)
     start = drawn.values[0]
     assert (start.cond["label"].sum(0) - 1000).abs().max() < 110  # four standard deviations

@@ -1,6 +1,5 @@
 """A teacher learns from data, and its average is what counts."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -20,7 +19,9 @@ from dmd2.nets.toy import MLP, GaussianMixture
 from dmd2.randomness import Draws, seeded
 from dmd2.training.pretrain import Pretrain
 
-pytestmark = pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::lightning.fabric.utilities.warnings.PossibleUserWarning"
+)
 TIMES, WEIGHT = LogNormalSigma(-0.8, 1.3), partial(weighting.edm, sigma_data=1.0)
 CONDITIONER = ClassLabels(2)
 
@@ -35,20 +36,34 @@ def pretrain(lr: float = 3e-3, **options: Any) -> Pretrain:
     return Pretrain(denoiser(), CONDITIONER, TIMES, WEIGHT, optimizer, lambda _: 1.0, **options)
 
 
-def fit(module: Pretrain, max_steps: int, data: Toy2D | None = None, *callbacks: L.Callback) -> Pretrain:
+def fit(
+    module: Pretrain, max_steps: int, data: Toy2D | None = None, *callbacks: L.Callback
+) -> Pretrain:
     trainer = L.Trainer(
-        accelerator="cpu", devices=1, max_steps=max_steps, logger=False, callbacks=list(callbacks),
-        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+        accelerator="cpu",
+        devices=1,
+        max_steps=max_steps,
+        logger=False,
+        callbacks=list(callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
         use_distributed_sampler=False,
-    )  # fmt: skip
-    trainer.fit(module, datamodule=data or Toy2D(name="ring", num_train=512, num_test=512, batch_size=64, seed=0))
+    )
+    trainer.fit(
+        module,
+        datamodule=data or Toy2D(name="ring", num_train=512, num_test=512, batch_size=64, seed=0),
+    )
     return module
 
 
 @torch.no_grad()
 def excess_loss(network: Denoiser) -> float:
     """How much more the loss on held-out points is than that of the exact denoiser of the ring."""
-    data, schedule = Toy2D(name="ring", num_train=8, num_test=2048, batch_size=8, seed=0), network.schedule
+    data, schedule = (
+        Toy2D(name="ring", num_train=8, num_test=2048, batch_size=8, seed=0),
+        network.schedule,
+    )
     data.setup()
     modes, std = torch.as_tensor(data.modes).float(), torch.full((8,), data.mode_std)
     x0 = torch.as_tensor(data.test.x)
@@ -56,7 +71,10 @@ def excess_loss(network: Denoiser) -> float:
     x_t = schedule.add_noise(x0, Draws(9, 0).normal("noise", tuple(x0.shape)), t)
     cond, weight = CONDITIONER(torch.zeros(len(x0)).long()), WEIGHT(*schedule.alpha_sigma(t))
     exact = GaussianMixture(schedule, modes, std, torch.full((8,), 1 / 8))
-    return float(F.denoising(network(x_t, t, cond), x0, weight) - F.denoising(exact(x_t, t, cond), x0, weight))
+    return float(
+        F.denoising(network(x_t, t, cond), x0, weight)
+        - F.denoising(exact(x_t, t, cond), x0, weight)
+    )
 
 
 def test_it_learns():
@@ -88,7 +106,9 @@ class Seen(L.Callback):
 class Poisoned(Toy2D):
     """Batch 3 holds an infinity."""
 
-    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int = 0) -> dict[str, Any]:
+    def on_after_batch_transfer(
+        self, batch: dict[str, Any], dataloader_idx: int = 0
+    ) -> dict[str, Any]:
         batch = super().on_after_batch_transfer(batch, dataloader_idx)
         if batch["index"] == 3:
             batch["real"][1, 1] = float("inf")
@@ -106,7 +126,10 @@ def test_a_bad_batch_is_skipped_and_reported():
 def shares_dropped(dropout: float) -> float:
     """The share of rows without a class that the network reads."""
     module, shares = pretrain(condition_dropout=dropout), []
-    read: Callable[..., None] = lambda _m, args: shares.append(float((args[0].sum(1) == 0).float().mean()))  # noqa: E731
+
+    def read(_m: Any, args: tuple[Tensor, ...]) -> None:
+        shares.append(float((args[0].sum(1) == 0).float().mean()))
+
     assert module.denoiser.model.embed_label is not None
     module.denoiser.model.embed_label.register_forward_pre_hook(read)
     fit(module, 40)

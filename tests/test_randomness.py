@@ -39,7 +39,9 @@ def test_seeds_iterations_and_streams_differ(draw):
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_ranks_at_B_draw_what_one_rank_at_the_whole_batch_draws(draw, world_size):
     whole = draw(Draws(5, 2), "noise", 8)
-    shards = [draw(Draws(5, 2, rank, world_size), "noise", 8 // world_size) for rank in range(world_size)]
+    shards = [
+        draw(Draws(5, 2, rank, world_size), "noise", 8 // world_size) for rank in range(world_size)
+    ]
     assert torch.equal(torch.cat(shards), whole)
 
 
@@ -69,7 +71,9 @@ def test_a_sample_s_noise_depends_on_its_number_alone():
 
 
 def test_keys_do_not_run_together():
-    seeds = {generator(*key).initial_seed() for key in [(1, 23), (12, 3), ("1", "2", 3), (1, 2, "3", "")]}
+    seeds = {
+        generator(*key).initial_seed() for key in [(1, 23), (12, 3), ("1", "2", 3), (1, 2, "3", "")]
+    }
     assert len(seeds) == 4
 
 

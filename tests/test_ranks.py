@@ -37,7 +37,9 @@ def state(dmd: DMD) -> dict[str, Any]:
 
 
 class BadOnRank1:
-    """A critic's term whose loss is not finite on rank 1 in the third iteration; its gradient stays as it is."""
+    """A critic's term whose loss is not finite on rank 1 in the third iteration; its gradient stays
+    as it is.
+    """
 
     def __init__(self, term: Any) -> None:
         self.term, self.weight, self.view, self.needs = term, term.weight, term.view, term.needs
@@ -54,7 +56,9 @@ def as_rank() -> dict[str, Any]:
     for accumulate in (1, 2):
         with counted() as calls:
             sent = Record(lambda m, calls=calls: len(calls))
-            dmd = together(module(accumulate=accumulate, critic_updates=5), 10, ReplicatedStrategy(), sent)
+            dmd = together(
+                module(accumulate=accumulate, critic_updates=5), 10, ReplicatedStrategy(), sent
+            )
         found[f"accumulate{accumulate}"] = state(dmd) | {"calls": calls, "sent": sent.values}
     loss = objective()
     loss.critic["denoising"] = BadOnRank1(loss.critic["denoising"])
@@ -76,7 +80,9 @@ def as_rank() -> dict[str, Any]:
     process_group.leave()
     found["started"] = process_group.started()
     process_group.join(on_gpu=False)
-    found["again"] = state(together(module(accumulate=1, critic_updates=5), 10, ReplicatedStrategy()))
+    found["again"] = state(
+        together(module(accumulate=1, critic_updates=5), 10, ReplicatedStrategy())
+    )
     return found
 
 
@@ -87,7 +93,9 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_two_ranks_are_one_with_twice_the_batch(pair: list[dict[str, Any]], accumulate: int) -> None:
+def test_two_ranks_are_one_with_twice_the_batch(
+    pair: list[dict[str, Any]], accumulate: int
+) -> None:
     first, second = (found[f"accumulate{accumulate}"] for found in pair)
     one = state(fit(module(accumulate=accumulate, critic_updates=5), 10, data=toy(batch_size=16)))
     for network in ("generator", "critic"):
@@ -105,7 +113,10 @@ def test_only_the_updated_networks_gradients_are_sent_once_an_update(
     pair: list[dict[str, Any]], accumulate: int
 ) -> None:
     dmd = module()
-    size = {network: FLOAT * sum(p.numel() for p in getattr(dmd, network).parameters()) for network in NETWORKS}
+    size = {
+        network: FLOAT * sum(p.numel() for p in getattr(dmd, network).parameters())
+        for network in NETWORKS
+    }
     found = pair[0][f"accumulate{accumulate}"]
     told = [name for name in found["logs"] if not name.endswith("gradient_norm")]
     logs = {network: sum(name.startswith(f"{network}/") for name in told) for network in NETWORKS}
@@ -116,7 +127,9 @@ def test_only_the_updated_networks_gradients_are_sent_once_an_update(
         assert found["calls"][start:end] == at_start + expected, i
 
 
-def test_what_is_not_finite_on_one_rank_is_skipped_and_named_by_all(pair: list[dict[str, Any]]) -> None:
+def test_what_is_not_finite_on_one_rank_is_skipped_and_named_by_all(
+    pair: list[dict[str, Any]],
+) -> None:
     for text, before, after in (found["fault"] for found in pair):
         assert text == pair[0]["fault"][0] and "iteration 3: critic/loss_denoising" in text
         assert torch.equal(before, after) and torch.equal(after, pair[0]["fault"][2])
@@ -138,23 +151,42 @@ def test_ranks_that_have_left_meet_again_for_the_next_run(pair: list[dict[str, A
 
 
 def test_buckets_hold_neighbours_up_to_their_size() -> None:
-    sizes = [[len(x) for x in bucket] for bucket in buckets([torch.zeros(n) for n in (2, 3, 9, 1, 1)], 5 * FLOAT)]
+    sizes = [
+        [len(x) for x in bucket]
+        for bucket in buckets([torch.zeros(n) for n in (2, 3, 9, 1, 1)], 5 * FLOAT)
+    ]
     assert sizes == [[2, 3], [9], [1, 1]]
 
 
 # The command line
 
 RUN = [
-    "experiment=toy2d_dmd2", "teacher.pretrain.max_iterations=5", "teacher.pretrain.data.batch_size=8",
-    "max_iterations=40", "metric.num_samples=40", "metric.batch_size=20", "metric.teacher_steps=[1]",
-    "callbacks.evaluation.every=20", "callbacks.samples.every=40", "log_every=4", "checkpoint.every=20",
-    "+data.num_train=500", "+data.num_test=100",
-]  # fmt: skip
+    "experiment=toy2d_dmd2",
+    "teacher.pretrain.max_iterations=5",
+    "teacher.pretrain.data.batch_size=8",
+    "max_iterations=40",
+    "metric.num_samples=40",
+    "metric.batch_size=20",
+    "metric.teacher_steps=[1]",
+    "callbacks.evaluation.every=20",
+    "callbacks.samples.every=40",
+    "log_every=4",
+    "checkpoint.every=20",
+    "+data.num_train=500",
+    "+data.num_test=100",
+]
 TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "data.batch_size=8"]
 
 
 def started(*arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", "from dmd2.cli.main import main; main()", "train", *RUN, *arguments]
+    command = [
+        sys.executable,
+        "-c",
+        "from dmd2.cli.main import main; main()",
+        "train",
+        *RUN,
+        *arguments,
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 
@@ -218,7 +250,9 @@ def assert_same_end(run: str) -> None:
     ends = [load(Path(name, "checkpoints", "00000040.ckpt")) for name in ("two", run)]
     for part in ("state_dict", "optimizer_states", "lr_schedulers"):
         torch.testing.assert_close(ends[1][part], ends[0][part], rtol=0, atol=0)
-    scores = [json.loads(Path(name, "summary.json").read_text())["students"] for name in ("two", run)]
+    scores = [
+        json.loads(Path(name, "summary.json").read_text())["students"] for name in ("two", run)
+    ]
     assert scores[0] == scores[1]
 
 
@@ -231,10 +265,14 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="fi
 def test_a_run_of_two_ranks_ends_where_one_with_twice_the_batch_does() -> None:
     train("paths.run=one", "data.batch_size=16")
     torch.testing.assert_close(end_of("two"), end_of("one"), rtol=1e-3, atol=1e-4)
-    rows = [[int(row["step"]) for row in read_rows(Path(run, "metrics.csv"))] for run in ("two", "one")]
+    rows = [
+        [int(row["step"]) for row in read_rows(Path(run, "metrics.csv"))] for run in ("two", "one")
+    ]
     assert rows[0] == rows[1]
     assert json.loads(Path("two/summary.json").read_text())["status"] == "completed"
-    assert sorted(path.name for path in Path("two").iterdir()) == sorted(path.name for path in Path("one").iterdir())
+    assert sorted(path.name for path in Path("two").iterdir()) == sorted(
+        path.name for path in Path("one").iterdir()
+    )
     with pytest.raises(SystemExit):
         train("paths.run=fewer", "data.batch_size=8", "resume=two/checkpoints/00000020.ckpt")
 
@@ -249,7 +287,11 @@ def test_a_signal_to_one_rank_ends_both_and_the_run_goes_on_bit_by_bit() -> None
     code, text = ended(process, 60)
     assert code == 130, text
     summary = json.loads(Path("stopped/summary.json").read_text())
-    assert summary["status"] == "interrupted" and summary["iterations"] % 4 == 0 and summary["iterations"] < 40
+    assert (
+        summary["status"] == "interrupted"
+        and summary["iterations"] % 4 == 0
+        and summary["iterations"] < 40
+    )
     path = newest(Path("stopped/checkpoints"))
     assert path is not None and int(path.stem) == summary["iterations"]
     code, text = ended(started("paths.run=stopped", "resume=auto", *TWO), 600)

@@ -70,16 +70,22 @@ def inside(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def log(run: str) -> list[dict[str, str]]:
     """The rows of metrics.csv, without what a clock says."""
     rows = read_rows(Path(run, "metrics.csv"))
-    return [{key: value for key, value in row.items() if not key.startswith("speed/")} for row in rows]
+    return [
+        {key: value for key, value in row.items() if not key.startswith("speed/")} for row in rows
+    ]
 
 
 def assert_same_end(run: str) -> None:
-    """Weights, averages, optimizers, scores, log and pictures are those of the undisturbed run, bit by bit."""
+    """Weights, averages, optimizers, scores, log and pictures are those of the undisturbed run, bit
+    by bit.
+    """
     ends = [load(Path(name, "checkpoints", "00000012.ckpt")) for name in ("whole", run)]
     for part in ("state_dict", "optimizer_states", "lr_schedulers"):
         torch.testing.assert_close(ends[1][part], ends[0][part], rtol=0, atol=0)
     assert log(run) == log("whole")
-    scores = [json.loads(Path(name, "summary.json").read_text())["students"] for name in ("whole", run)]
+    scores = [
+        json.loads(Path(name, "summary.json").read_text())["students"] for name in ("whole", run)
+    ]
     assert scores[0] == scores[1]
     pictures = [Path(name, "samples", "00000012.png").read_bytes() for name in ("whole", run)]
     assert pictures[0] == pictures[1]
@@ -144,7 +150,12 @@ def test_another_run_is_refused_by_the_key_that_differs(capsys: pytest.CaptureFi
     assert "seed was 0 and is 1" in line and "resume_allow=[" in line
     line = refused(capsys, "paths.run=x", checkpoint, "teacher.pretrain.max_iterations=3")
     assert "teacher.pretrain.max_iterations was 2 and is 3" in line
-    train("paths.run=longer", checkpoint, "max_iterations=13", "resume_allow=[max_iterations,optimizer.lr_factor]")
+    train(
+        "paths.run=longer",
+        checkpoint,
+        "max_iterations=13",
+        "resume_allow=[max_iterations,optimizer.lr_factor]",
+    )
     assert json.loads(Path("longer/summary.json").read_text())["iterations"] == 13
 
 
@@ -159,7 +170,12 @@ def test_a_refused_run_leaves_the_directory_as_it_was(capsys: pytest.CaptureFixt
 
 def test_going_on_from_an_older_checkpoint_forgets_the_later_ones() -> None:
     train("paths.run=back", "checkpoint.keep=9")
-    train("paths.run=back", "resume=back/checkpoints/00000003.ckpt", "checkpoint.every=5", "checkpoint.keep=9")
+    train(
+        "paths.run=back",
+        "resume=back/checkpoints/00000003.ckpt",
+        "checkpoint.every=5",
+        "checkpoint.keep=9",
+    )
     assert [int(path.stem) for path in saved(Path("back/checkpoints"))] == [3, 5, 10, 12]
 
 
@@ -175,7 +191,11 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run_and_the_one_before_goe
     Path("full/checkpoints").mkdir(parents=True)
     Path("full/checkpoints/00000006.partial").symlink_to("/dev/full")
     line = refused(capsys, "paths.run=full")
-    assert line.startswith("dmd2: ") and "No space left on device" in line and "full/checkpoints/00000006" in line
+    assert (
+        line.startswith("dmd2: ")
+        and "No space left on device" in line
+        and "full/checkpoints/00000006" in line
+    )
     assert json.loads(Path("full/summary.json").read_text())["status"] == "failed"
     assert [int(path.stem) for path in saved(Path("full/checkpoints"))] == [3]
     train("paths.run=full", "resume=auto")
@@ -189,7 +209,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     disk.mkdir()
     if os.geteuid() != 0 or shutil.which("mount") is None:
         pytest.skip("only root can mount a small file system")
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True
+    ).returncode:
         pytest.skip("a file system cannot be mounted here")
     yield disk
     subprocess.run(["umount", disk], check=True)
@@ -215,12 +237,27 @@ def test_data_that_changed_or_is_gone_is_refused(capsys: pytest.CaptureFixture[s
         picture = Path("pictures", str(i % 10), f"{i}.png")
         picture.parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (8, 8), 6 * i).save(picture)
-    data = ["data=images", "data.source=pictures", "data.resolution=8", "+data.channels=1", "data.batch_size=8"]
-    short = ["max_iterations=3", "paths.run=pictured", "metric.num_samples=10", "+data.test_fraction=0.25"]
+    data = [
+        "data=images",
+        "data.source=pictures",
+        "data.resolution=8",
+        "+data.channels=1",
+        "data.batch_size=8",
+    ]
+    short = [
+        "max_iterations=3",
+        "paths.run=pictured",
+        "metric.num_samples=10",
+        "+data.test_fraction=0.25",
+    ]
     train(*data, *short)
     Image.new("L", (8, 8), 255).save("pictures/3/13.png")
     line = refused(capsys, *data, *short, "resume=auto")
-    assert "another run: dataset.source.n" in line and "newest was" in line and "is 3/13.png of" in line
+    assert (
+        "another run: dataset.source.n" in line
+        and "newest was" in line
+        and "is 3/13.png of" in line
+    )
     Path("pictures").rename("elsewhere")
     assert "pictures" in refused(capsys, *data, *short, "resume=auto")
 
@@ -235,14 +272,22 @@ def test_a_torn_row_of_the_log_is_made_again() -> None:
 
 def workers_of(process: subprocess.Popen[str]) -> list[int]:
     """The process ids of those that gather batches for a run."""
-    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+    return [
+        int(pid)
+        for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    ]
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds workers in /proc")
 def test_a_worker_that_dies_ends_the_run_with_a_line_and_the_run_goes_on() -> None:
     command = [sys.executable, "-c", "from dmd2.cli.main import main; main()", "train", *SMALL]
-    more = ["paths.run=worker", "+data.num_workers=1", "max_iterations=100000", "callbacks.evaluation=null"]
+    more = [
+        "paths.run=worker",
+        "+data.num_workers=1",
+        "max_iterations=100000",
+        "callbacks.evaluation=null",
+    ]
     with subprocess.Popen([*command, *more], env=ENV, stderr=subprocess.PIPE, text=True) as process:
         while not list(Path("worker/checkpoints").glob("*.ckpt")) and process.poll() is None:
             time.sleep(0.02)
@@ -256,6 +301,8 @@ def test_a_worker_that_dies_ends_the_run_with_a_line_and_the_run_goes_on() -> No
 
 
 def test_the_newest_and_the_best_are_kept() -> None:
-    train("paths.run=few", "checkpoint.every=2", "checkpoint.keep=2", "metric.primary=nearest_train")
+    train(
+        "paths.run=few", "checkpoint.every=2", "checkpoint.keep=2", "metric.primary=nearest_train"
+    )
     best = json.loads(Path("few/summary.json").read_text())["best"]["iteration"]
     assert [int(path.stem) for path in saved(Path("few/checkpoints"))] == sorted({best, 10, 12})

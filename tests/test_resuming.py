@@ -57,7 +57,10 @@ def test_a_changed_file_is_named_with_its_time(folder: Path) -> None:
     Image.new("RGB", (8, 8)).save(folder / "a" / "2.png")
     os.utime(folder / "a" / "2.png", ns=(0, YEARS + 90 * SECOND + 5))
     said = refusal(before, images(folder))
-    assert "newest was b/3.png of 1990-01-01 00:00:03.000000000 UTC and is a/2.png of 1990-01-01 00:01:30.00" in said
+    assert (
+        "newest was b/3.png of 1990-01-01 00:00:03.000000000 UTC and is a/2.png of 1990-01-01 "
+        "00:01:30.00" in said
+    )
     assert "num_files" not in said and "path" not in said
 
 

@@ -54,7 +54,11 @@ def inside(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_run_starts_from_what_another_left() -> None:
     files = {name: RUN / "checkpoints" / f"{name}.safetensors" for name in ("student", "critic")}
-    start = [f"weights={files['student']}", f"critic_weights={files['critic']}", "paths.run=onwards"]
+    start = [
+        f"weights={files['student']}",
+        f"critic_weights={files['critic']}",
+        "paths.run=onwards",
+    ]
     still = ["optimizer.generator.lr=0.0", "optimizer.critic.lr=0.0", "max_iterations=1"]
     dmd2("train", *SMALL, *start, *still, "callbacks.evaluation=null", "callbacks.samples=null")
     for name, path in files.items():
@@ -79,7 +83,9 @@ def test_the_summary_says_what_happened() -> None:
     assert set(summary["students"]) == {"ema_0.97716", "raw"}
     assert summary["baselines"]["class_gaussian"]["rfd"] > summary["floor"]["rfd"]
     # One step of the ODE from noise to data is what an untrained one-step student makes.
-    assert summary["baselines"]["untrained_student"] == pytest.approx(summary["teacher"]["1"], rel=1e-4)
+    assert summary["baselines"]["untrained_student"] == pytest.approx(
+        summary["teacher"]["1"], rel=1e-4
+    )
     assert torch.__version__.startswith(summary["versions"]["torch"].split("+")[0])
 
 
@@ -89,17 +95,30 @@ def test_metrics_hold_scores_losses_and_diagnostics_by_group() -> None:
     logged = [int(row["step"]) for row in rows if row["critic/loss_denoising"]]
     assert scored == [3, 6] and logged == [2, 4, 6]
     for key in (
-        "generator/loss_dm", "generator/gan_to_dm", "generator/sample_gradient_dm", "generator/sample_mean",
-        "generator/sample_std", "generator/score_gap_t0.50", "generator/gradient_norm", "critic/accuracy_real",
-        "critic/accuracy_fake", "critic/gradient_norm", "speed/images_per_second", "generator/num_scrubbed",
-    ):  # fmt: skip
+        "generator/loss_dm",
+        "generator/gan_to_dm",
+        "generator/sample_gradient_dm",
+        "generator/sample_mean",
+        "generator/sample_std",
+        "generator/score_gap_t0.50",
+        "generator/gradient_norm",
+        "critic/accuracy_real",
+        "critic/accuracy_fake",
+        "critic/gradient_norm",
+        "speed/images_per_second",
+        "generator/num_scrubbed",
+    ):
         assert key in rows[0], key
 
 
-def test_the_teacher_is_trained_once_and_the_scores_repeat(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_teacher_is_trained_once_and_the_scores_repeat(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     before = {path: path.stat().st_mtime_ns for path in Path("cache").rglob("*.safetensors")}
     dmd2("train", *SMALL, "max_iterations=6", "callbacks.evaluation.every=3", "paths.run=again")
-    assert {path: path.stat().st_mtime_ns for path in Path("cache").rglob("*.safetensors")} == before
+    assert {
+        path: path.stat().st_mtime_ns for path in Path("cache").rglob("*.safetensors")
+    } == before
     first, second = (json.loads((run / "summary.json").read_text()) for run in (RUN, Path("again")))
     assert first["students"] == second["students"]
 
@@ -112,13 +131,25 @@ def test_samples_do_not_depend_on_how_many_and_how_they_are_batched() -> None:
     for name in names:
         one, two = (np.asarray(Image.open(Path(folder) / name)) for folder in ("twelve", "seven"))
         assert one.shape == (8, 8)
-        assert np.abs(one.astype(int) - two.astype(int)).max() <= 1  # a matrix product may round by its batch
+        assert (
+            np.abs(one.astype(int) - two.astype(int)).max() <= 1
+        )  # a matrix product may round by its batch
 
 
 @pytest.mark.slow
 def test_two_ranks_draw_and_score_as_one_does() -> None:
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "--no-python", sys.executable]
-    for verb, *options in (("sample", "num_images=12", "out=of_two"), ("evaluate", "num_samples=20", "weights=raw")):
+    launcher = [
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node=2",
+        "--standalone",
+        "--no-python",
+        sys.executable,
+    ]
+    for verb, *options in (
+        ("sample", "num_images=12", "out=of_two"),
+        ("evaluate", "num_samples=20", "weights=raw"),
+    ):
         words = [verb, f"run={RUN}", "batch_size=5", *options]
         start = [sys.executable, *launcher, "-c", "from dmd2.cli.main import main; main()", *words]
         done = subprocess.run(start, capture_output=True, text=True)
@@ -133,9 +164,13 @@ def test_two_ranks_draw_and_score_as_one_does() -> None:
     assert sorted(path.name for path in Path("of_two").iterdir()) == [*names, "sheet.png"]
 
 
-def test_evaluate_repeats_the_score_of_the_run_at_any_batch_size(capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_repeats_the_score_of_the_run_at_any_batch_size(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     dmd2("evaluate", f"run={RUN}", "batch_size=11")
-    found, summary = (json.loads((RUN / f"{name}.json").read_text()) for name in ("evaluation", "summary"))
+    found, summary = (
+        json.loads((RUN / f"{name}.json").read_text()) for name in ("evaluation", "summary")
+    )
     for name, scores in summary["students"].items():
         assert found["students"][name] == pytest.approx(scores, rel=1e-3)
     assert found["metrics"] == found["students"]["ema_0.97716"]
@@ -155,10 +190,19 @@ def test_raw_and_averaged_weights_are_two_students() -> None:
 
 
 def test_compare_makes_one_table_of_many_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    dmd2("train", "--multirun", *SMALL, "max_iterations=2", "experiment=digits_dmd2,digits_no_gan", "seed=0,1")
+    dmd2(
+        "train",
+        "--multirun",
+        *SMALL,
+        "max_iterations=2",
+        "experiment=digits_dmd2,digits_no_gan",
+        "seed=0,1",
+    )
     sweep = max(Path("runs/sweeps").iterdir())
     Path("table").mkdir()
-    Path("table/README.md").write_text("before\n<!-- table -->\nold\n<!-- end of table -->\nafter\n")
+    Path("table/README.md").write_text(
+        "before\n<!-- table -->\nold\n<!-- end of table -->\nafter\n"
+    )
     dmd2("compare", f"runs={sweep}", "out=table")
     table = Path("table/README.md").read_text()
     assert table.startswith("before\n") and table.endswith("\nafter\n") and "old" not in table
@@ -167,9 +211,18 @@ def test_compare_makes_one_table_of_many_runs(capsys: pytest.CaptureFixture[str]
     assert Path("table/scores.png").stat().st_size > 0
 
 
-def test_a_number_that_is_not_finite_stops_the_run_and_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_number_that_is_not_finite_stops_the_run_and_is_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     with pytest.raises(SystemExit) as stop:
-        dmd2("train", *SMALL, "max_iterations=20", "log_every=5", "optimizer.critic.lr=1e30", "paths.run=diverged")
+        dmd2(
+            "train",
+            *SMALL,
+            "max_iterations=20",
+            "log_every=5",
+            "optimizer.critic.lr=1e30",
+            "paths.run=diverged",
+        )
     assert stop.value.code == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert "iteration " in line and "critic/" in line and "not finite" in line
@@ -181,15 +234,31 @@ def test_wandb_offline_gets_the_same_keys(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("WANDB_MODE", "offline")
     dmd2("train", *SMALL, "max_iterations=2", "log_every=1", "logger=wandb", "paths.run=logged")
     assert Path("logged/metrics.csv").exists()
-    dmd2("train", *SMALL, "max_iterations=2", "log_every=1", "logger=wandb", "paths.run=logged", "resume=auto")
+    dmd2(
+        "train",
+        *SMALL,
+        "max_iterations=2",
+        "log_every=1",
+        "logger=wandb",
+        "paths.run=logged",
+        "resume=auto",
+    )
     page = Path("logged/wandb_id.txt").read_text()
     lives = list(Path("logged/wandb").glob("offline-run-*"))
-    assert len(lives) == 2 and all(life.name.endswith(f"-{page}") for life in lives), "a resumed run has one page"
+    assert len(lives) == 2 and all(life.name.endswith(f"-{page}") for life in lives), (
+        "a resumed run has one page"
+    )
 
 
 @pytest.mark.slow
 def test_ctrl_c_ends_within_an_iteration_with_a_checkpoint_and_a_summary() -> None:
-    arguments = [*SMALL, "max_iterations=100000", "callbacks.evaluation=null", "paths.run=stopped", "log_every=1"]
+    arguments = [
+        *SMALL,
+        "max_iterations=100000",
+        "callbacks.evaluation=null",
+        "paths.run=stopped",
+        "log_every=1",
+    ]
     command = [sys.executable, "-c", "from dmd2.cli.main import main; main()", "train", *arguments]
     with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
         for _ in range(600):

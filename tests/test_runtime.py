@@ -20,20 +20,31 @@ def critic(monkeypatch: pytest.MonkeyPatch) -> Critic:
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         section = resolved(compose("train"))["teacher"]
     torch.manual_seed(0)
-    denoiser, cond = build(section["denoiser"]), build(section["conditioner"])(torch.zeros(1, dtype=torch.long))
+    denoiser, cond = (
+        build(section["denoiser"]),
+        build(section["conditioner"])(torch.zeros(1, dtype=torch.long)),
+    )
     head = discriminator_on(denoiser, build(section["head"]), (1, 8, 8), cond)
-    return Critic(denoiser, head, step_embedding=step_embedding_on(denoiser, "map_layer0", 4, (1, 8, 8), cond))
+    return Critic(
+        denoiser, head, step_embedding=step_embedding_on(denoiser, "map_layer0", 4, (1, 8, 8), cond)
+    )
 
 
-@pytest.mark.parametrize("kept", [["discriminator", "step_embedding"], ["discriminator"], ["step_embedding"], []])
+@pytest.mark.parametrize(
+    "kept", [["discriminator", "step_embedding"], ["discriminator"], ["step_embedding"], []]
+)
 def test_a_critic_starts_from_a_file_and_with_fresh_parts_where_it_has_none(
     critic: Critic, kept: list[str], tmp_path: Path
 ) -> None:
     before = {name: tensor.clone() for name, tensor in critic.state_dict().items()}
     head, step_embedding = (
-        getattr(critic, part) if part in kept else None for part in ("discriminator", "step_embedding")
+        getattr(critic, part) if part in kept else None
+        for part in ("discriminator", "step_embedding")
     )
-    save_weights(Critic(critic.denoiser, head, step_embedding=step_embedding), tmp_path / "critic.safetensors")
+    save_weights(
+        Critic(critic.denoiser, head, step_embedding=step_embedding),
+        tmp_path / "critic.safetensors",
+    )
     with torch.no_grad():
         for parameter in critic.parameters():
             parameter.add_(1)

@@ -1,4 +1,6 @@
-"""Few steps: training sees what inference shows. Heun: exact solutions for Gaussians, and EDM's algorithm."""
+"""Few steps: training sees what inference shows. Heun: exact solutions for Gaussians, and EDM's
+algorithm.
+"""
 
 import inspect
 import math
@@ -55,7 +57,9 @@ def noises(num: int, B: int = 8) -> list[Tensor]:
 def calls(denoiser: Denoiser) -> list[tuple[Tensor, Tensor, bool]]:
     """Inputs of every pass from now on, and whether gradients were recorded."""
     seen: list[tuple[Tensor, Tensor, bool]] = []
-    denoiser.register_forward_hook(lambda _m, args, output: seen.append((args[0], args[1], output.requires_grad)))
+    denoiser.register_forward_hook(
+        lambda _m, args, output: seen.append((args[0], args[1], output.requires_grad))
+    )
     return seen
 
 
@@ -69,9 +73,13 @@ def test_one_step_is_a_list_of_one(generator):
     assert FewStepSampler().times == (1.0,)
 
 
-@pytest.mark.parametrize("times", [[], [0.5, 1.0], [1.0, 1.0], [1.5], [1.0, 0.0], [1.0, -0.5], [math.nan]])
+@pytest.mark.parametrize(
+    "times", [[], [0.5, 1.0], [1.0, 1.0], [1.5], [1.0, 0.0], [1.0, -0.5], [math.nan]]
+)
 def test_times_that_do_not_fall_from_one_are_refused(times):
-    with pytest.raises(ValueError, match=r"sampler\.times must fall strictly .* got \[.*sampler\.times=\["):
+    with pytest.raises(
+        ValueError, match=r"sampler\.times must fall strictly .* got \[.*sampler\.times=\["
+    ):
         FewStepSampler(times)
 
 
@@ -102,8 +110,18 @@ def test_sampling_is_denoise_and_renoise(generator):
 @pytest.mark.parametrize("step", range(4))
 def test_training_inputs_come_from_noise_alone(generator, step):
     """Nothing but the noises and the condition enters the walk, and real samples change nothing."""
-    assert list(inspect.signature(FewStepSampler.walk).parameters) == ["self", "generator", "noise", "cond", "step"]
-    sampler, n, cond = FewStepSampler(FOUR), noises(4)[: step + 1], ClassLabels(3)(torch.arange(8) % 3)
+    assert list(inspect.signature(FewStepSampler.walk).parameters) == [
+        "self",
+        "generator",
+        "noise",
+        "cond",
+        "step",
+    ]
+    sampler, n, cond = (
+        FewStepSampler(FOUR),
+        noises(4)[: step + 1],
+        ClassLabels(3)(torch.arange(8) % 3),
+    )
     found = sampler.training_input(generator, n, cond, step, torch.full((8, 2), math.nan))
     torch.testing.assert_close(found, sampler.walk(generator, n, cond, step), rtol=0, atol=0)
     assert not sampler.needs
@@ -152,7 +170,9 @@ def test_renoised_samples_have_the_noised_data_s_distribution(schedule):
 
 
 def solution(schedule: NoiseSchedule, noise: Tensor, end: float) -> Tensor:
-    """The ODE's exact x at time `end`: for Gaussians x - alpha MEAN stays a multiple of the marginal std."""
+    """The ODE's exact x at time `end`: for Gaussians x - alpha MEAN stays a multiple of the
+    marginal std.
+    """
     (alpha1, sigma1), (alpha, sigma) = (
         (float(c) for c in schedule.alpha_sigma(torch.tensor([t]))) for t in (1.0, end)
     )
@@ -175,13 +195,17 @@ def heun_error(schedule: NoiseSchedule, num_steps: int) -> float:
 
 @pytest.mark.parametrize("name", ["karras", "flow", "flow_shifted"])
 def test_heun_converges_with_order_two(name):
-    errors = [heun_error(SCHEDULES[name], num_steps) for num_steps in (11, 21, 41)]  # 10, 20 and 40 intervals
+    errors = [
+        heun_error(SCHEDULES[name], num_steps) for num_steps in (11, 21, 41)
+    ]  # 10, 20 and 40 intervals
     assert 3.4 < errors[0] / errors[1] < 4.8
     assert 3.4 < errors[1] / errors[2] < 4.8
 
 
 def test_heun_on_a_table_converges_until_it_visits_every_row():
-    """Times between two rows are rounded to one of them; with intervals of 111, 37 and 9 rows none is."""
+    """Times between two rows are rounded to one of them; with intervals of 111, 37 and 9 rows none
+    is.
+    """
     errors = [heun_error(SCHEDULES["vp"], 999 // rows + 1) for rows in (111, 37, 9)]
     assert errors[0] / errors[1] > 6 and errors[1] / errors[2] > 10  # 9 and 16.9 of an order of two
 
@@ -191,7 +215,8 @@ def test_heun_s_samples_have_the_data_s_distribution(schedule, num_steps):
     z = torch.randn(20_000, 2, generator=torch.Generator().manual_seed(0))
     found = Heun(num_steps).sample(gaussian(schedule), schedule, z, {})
     assert found.isfinite().all()
-    # Stable Diffusion's table ends at alpha = 0.07, not 0: a start from noise alone pulls to the origin.
+    # Stable Diffusion's table ends at alpha = 0.07, not 0: a start from noise alone pulls to the
+    # origin.
     assert (found.mean(0) - MEAN).abs().max() < 0.04
     assert found.std(0).sub(STD).abs().max() < 0.03
 
@@ -203,7 +228,9 @@ def test_evaluations_are_counted(schedule, num_steps):
     solver.sample(denoiser, schedule, noises(1)[0], {})
     assert len(passed) == solver.num_evaluations(schedule)
     holds_data_at_one = not isinstance(schedule, Flow)
-    assert len(passed) == (2 * num_steps - 1 if holds_data_at_one or num_steps == 1 else 2 * num_steps - 2)
+    assert len(passed) == (
+        2 * num_steps - 1 if holds_data_at_one or num_steps == 1 else 2 * num_steps - 2
+    )
 
 
 def test_one_step_is_the_denoiser_at_time_one(schedule):
@@ -218,9 +245,15 @@ def test_no_steps_are_refused():
 
 
 def edm_algorithm_2(
-    denoise: Callable[[Tensor, Tensor], Tensor], latents: Tensor, num_steps: int, churn: float,
-    churn_noise: Callable[[int], Tensor], s_min: float = 0.0, s_max: float = math.inf, s_noise: float = 1.0,
-) -> Tensor:  # fmt: skip
+    denoise: Callable[[Tensor, Tensor], Tensor],
+    latents: Tensor,
+    num_steps: int,
+    churn: float,
+    churn_noise: Callable[[int], Tensor],
+    s_min: float = 0.0,
+    s_max: float = math.inf,
+    s_noise: float = 1.0,
+) -> Tensor:
     """Karras et al. 2022, Algorithm 2, with sigma for time and the levels of Eq. 5."""
     i = torch.arange(num_steps, dtype=torch.float64)
     low, high = 0.002 ** (1 / 7), 80 ** (1 / 7)
@@ -252,7 +285,9 @@ def test_on_karras_levels_heun_is_edm_s_algorithm(generator, settings):
 
     draws = noises(13)
     fresh = lambda i: draws[i + 1].double()  # noqa: E731
-    expected = edm_algorithm_2(denoise, draws[0], 12, settings.get("churn", 0.0), fresh, **without_churn(settings))
+    expected = edm_algorithm_2(
+        denoise, draws[0], 12, settings.get("churn", 0.0), fresh, **without_churn(settings)
+    )
     found = Heun(12, **settings).sample(generator, generator.schedule, draws[0], cond, fresh)
     torch.testing.assert_close(found, expected.float(), rtol=1e-4, atol=1e-4)
 

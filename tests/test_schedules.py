@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from dmd2.diffusion.schedules import VP, Flow, Karras, LogitNormal, LogNormalSigma, NoiseSchedule, UniformRows
+from dmd2.diffusion.schedules import (
+    VP,
+    Flow,
+    Karras,
+    LogitNormal,
+    LogNormalSigma,
+    NoiseSchedule,
+    UniformRows,
+)
 from dmd2.randomness import Draws
 
 FAMILIES = {
@@ -58,7 +66,9 @@ def test_noise_grows_with_time(schedule):
 
 def test_prior_has_the_noise_of_time_one(schedule):
     _, sigma = schedule.alpha_sigma(torch.ones(1))
-    assert float(sigma) == pytest.approx(schedule.prior_std, rel=3e-3)  # SD's last row keeps 0.5 % signal
+    assert float(sigma) == pytest.approx(
+        schedule.prior_std, rel=3e-3
+    )  # SD's last row keeps 0.5 % signal
 
 
 # Karras
@@ -126,7 +136,9 @@ def test_vp_finds_the_row_nearest_to_a_ratio():
     assert schedule.row_of_time(schedule.time_of_ratio(between)).tolist() == [300, 301, 0, 999]
 
 
-@pytest.mark.parametrize("table", [[], [0.5, 0.6], [1.0, 0.5], [0.5, 0.0], [[0.5, 0.4]], [0.5, 0.5], [0.5, math.nan]])
+@pytest.mark.parametrize(
+    "table", [[], [0.5, 0.6], [1.0, 0.5], [0.5, 0.0], [[0.5, 0.4]], [0.5, 0.5], [0.5, math.nan]]
+)
 def test_vp_refuses_tables_that_are_none(table):
     with pytest.raises(ValueError, match="one falling row of numbers between 0 and 1"):
         VP(table)
@@ -148,7 +160,9 @@ def test_flow_shift():
 
 @pytest.mark.parametrize("shift", [0.5, 1.0, 2.3736983888784478, 2.9395295505211205, 3.0])
 def test_flow_holds_no_data_at_time_one(shift):
-    """Exactly none: samplers divide by alpha, and 1 - sigma leaves a rounding error for the odd shift."""
+    """Exactly none: samplers divide by alpha, and 1 - sigma leaves a rounding error for the odd
+    shift.
+    """
     alpha, sigma = Flow(shift).alpha_sigma(torch.tensor([0.0, 1.0]))
     assert alpha.tolist() == [1, 0]
     assert sigma.tolist() == pytest.approx([0, 1], abs=1e-6)
@@ -163,7 +177,9 @@ def rows_drawn(sampler: UniformRows, schedule: NoiseSchedule, num: int = 60_000)
     return torch.bincount(schedule.row_of_time(t), minlength=schedule.num_rows)
 
 
-@pytest.mark.parametrize(("low", "high", "first", "last"), [(0.02, 0.98, 20, 980), (0.0, 1.0, 0, 999)])
+@pytest.mark.parametrize(
+    ("low", "high", "first", "last"), [(0.02, 0.98, 20, 980), (0.0, 1.0, 0, 999)]
+)
 def test_uniform_rows_hits_both_ends_and_nothing_beyond(schedule, low, high, first, last):
     counts = rows_drawn(UniformRows(low, high), schedule)
     assert (counts[first : last + 1] > 0).all()
@@ -203,7 +219,9 @@ def test_logit_normal_has_its_moments():
     assert float(logits.std()) == pytest.approx(0.8, abs=0.015)
 
 
-@pytest.mark.parametrize("sampler", [UniformRows(), LogNormalSigma(), LogitNormal()], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize(
+    "sampler", [UniformRows(), LogNormalSigma(), LogitNormal()], ids=lambda s: type(s).__name__
+)
 def test_times_are_functions_of_the_draws_and_the_stream(sampler):
     def times(iteration: int, stream: str) -> list[float]:
         return sampler(FAMILIES["karras"], Draws(0, iteration), stream, 8).tolist()

@@ -1,4 +1,6 @@
-"""Scores do not depend on the ranks, to the last bit; sizes come from one pass; classes are as the config says."""
+"""Scores do not depend on the ranks, to the last bit; sizes come from one pass; classes are as the
+config says.
+"""
 
 import json
 import socket
@@ -36,7 +38,12 @@ def scoring(num_samples, **settings):
         "nearest": NearestTrain("pixels"),
         "is": InceptionScore("random", num_splits=3),
     }
-    settings = {"batch_size": 16, "teacher_steps": [], "primary": "rfd", "num_reference": 90} | settings
+    settings = {
+        "batch_size": 16,
+        "teacher_steps": [],
+        "primary": "rfd",
+        "num_reference": 90,
+    } | settings
     found = Scoring(MetricSuite(detectors, metrics, batch_size=16), num_samples, **settings)
     data = Digits(batch_size=4, seed=0)
     data.setup()
@@ -47,7 +54,13 @@ def scoring(num_samples, **settings):
 def student():
     """A network of random weights."""
     torch.manual_seed(0)
-    settings = {"model_channels": 8, "channel_mult": [1], "num_blocks": 1, "attn_resolutions": [], "dropout": 0.0}
+    settings = {
+        "model_channels": 8,
+        "channel_mult": [1],
+        "num_blocks": 1,
+        "attn_resolutions": [],
+        "dropout": 0.0,
+    }
     net = DhariwalUNet(8, 1, 1, label_dim=10, **settings)
     for parameter in net.parameters():  # some of them begin at zero
         nn.init.normal_(parameter, std=0.2)
@@ -69,10 +82,16 @@ def score_on_rank(rank, ports, path):
     torch.set_num_threads(1)
     for world_size, port in ports.items():
         if rank < world_size:
-            distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size)
-            (path / f"{rank}-{world_size}.json").write_text(json.dumps(scoring([32, 70]).student(student())))
+            distributed.init_process_group(
+                "gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size
+            )
+            (path / f"{rank}-{world_size}.json").write_text(
+                json.dumps(scoring([32, 70]).student(student()))
+            )
             if world_size == 2:  # and all end in the middle: of five blocks they have three and two
-                (path / f"{rank}.resumed").write_text(json.dumps(cut_off_and_resumed(path, 1, num_samples=70)))
+                (path / f"{rank}.resumed").write_text(
+                    json.dumps(cut_off_and_resumed(path, 1, num_samples=70))
+                )
             distributed.destroy_process_group()
 
 
@@ -109,9 +128,13 @@ def test_another_batch_size_changes_the_rounding_of_networks_alone():
 def test_sizes_score_the_beginning_of_one_set():
     found = scoring([32, 70]).student(student())
     assert found == {
-        f"{name}_{num}": value for num in (32, 70) for name, value in scoring(num).student(student()).items()
+        f"{name}_{num}": value
+        for num in (32, 70)
+        for name, value in scoring(num).student(student()).items()
     }
-    assert scoring([32, 70]).student(student(), num_sizes=1).keys() == {key for key in found if key.endswith("_32")}
+    assert scoring([32, 70]).student(student(), num_sizes=1).keys() == {
+        key for key in found if key.endswith("_32")
+    }
     assert scoring([32, 70]).primary == "rfd_32"
 
 
@@ -120,7 +143,10 @@ def test_references_are_named_by_their_own_number():
     sizes = scoring([20, held_out], num_reference=None)
     found = sizes.real_references(torch.device("cpu"))["floor"]["real"]
     assert set(found) <= set(scoring([20, held_out]).student(student()))
-    assert f"rfd_{held_out}" in found and sizes.teacher_references(student(), 1.0) == {"teacher": {}, "start": {}}
+    assert f"rfd_{held_out}" in found and sizes.teacher_references(student(), 1.0) == {
+        "teacher": {},
+        "start": {},
+    }
 
 
 def test_classes_come_in_turn_or_at_random():
@@ -140,7 +166,9 @@ def test_the_callback_scores_all_sizes_rarely(monkeypatch):
     callback = Evaluation(every=2, full_every=4)
     monkeypatch.setattr(callback, "score", lambda *arguments: asked.append(arguments[-1]))
     for step in range(1, 8):
-        callback.on_train_batch_end(SimpleNamespace(global_step=step, max_steps=7), None, None, None, 0)
+        callback.on_train_batch_end(
+            SimpleNamespace(global_step=step, max_steps=7), None, None, None, 0
+        )
     assert asked == [1, None, 1, None]  # at 2, 4, 6 and at the end
     with pytest.raises(ValueError, match="multiple of every=4, got 6"):
         Evaluation(every=4, full_every=6)

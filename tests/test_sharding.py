@@ -1,4 +1,6 @@
-"""Two processes that each hold half of all weights: what they compute, keep and send, and how their run goes on."""
+"""Two processes that each hold half of all weights: what they compute, keep and send, and how their
+run goes on.
+"""
 
 import json
 import os
@@ -19,7 +21,7 @@ from torch.distributed.tensor import DTensor
 from dmd2.config.check import config_folder, of_train
 from dmd2.data.base import DataModule
 from dmd2.distributed import process_group
-from dmd2.distributed.fsdp import blocks_of, whole
+from dmd2.distributed.fsdp import blocks_of, unsharded
 from dmd2.runs.assemble import build_module
 from dmd2.runs.build import build, build_data, build_teacher
 from dmd2.training.checkpoints import load
@@ -35,8 +37,15 @@ PLAIN = {"teacher": False, "recompute": False, "block": 1100}
 
 
 def captioned(folder: Path, batch_size: int) -> tuple[DMD, DataModule]:
-    """A U-Net of diffusers as `trainer=fsdp` builds it, with weights that nobody trained; and captioned digits."""
-    own = [f"paths.cache={folder}", f"paths.run={folder}", f"data.batch_size={batch_size}", "critic_updates=2"]
+    """A U-Net of diffusers as `trainer=fsdp` builds it, with weights that nobody trained; and
+    captioned digits.
+    """
+    own = [
+        f"paths.cache={folder}",
+        f"paths.run={folder}",
+        f"data.batch_size={batch_size}",
+        "critic_updates=2",
+    ]
     own += [
         f"+optimizer.{network}.eps=1e-4" for network in NETWORKS
     ]  # a gradient that is a rounded zero moves nothing
@@ -44,12 +53,16 @@ def captioned(folder: Path, batch_size: int) -> tuple[DMD, DataModule]:
         config = of_train(["experiment=text2digits_dmd2", "trainer=fsdp", *own])
     data = build_data(config["data"])
     teacher = build_teacher(config, data)
-    return build_module(config, build(config["loss"]), build(config["sampler"]), teacher, data), data
+    return build_module(
+        config, build(config["loss"]), build(config["sampler"]), teacher, data
+    ), data
 
 
 def held(network: nn.Module) -> int:
     """How many of a network's parameters this rank holds."""
-    return sum(p.to_local().numel() if isinstance(p, DTensor) else p.numel() for p in network.parameters())
+    return sum(
+        p.to_local().numel() if isinstance(p, DTensor) else p.numel() for p in network.parameters()
+    )
 
 
 def local(network: nn.Module) -> Tensor:
@@ -59,7 +72,11 @@ def local(network: nn.Module) -> Tensor:
 
 def networks(dmd: DMD) -> dict[str, Tensor]:
     """Both networks' weights, which rank 0 has whole at the end."""
-    return {network: weights(getattr(dmd, network)) for network in NETWORKS} if process_group.rank() == 0 else {}
+    return (
+        {network: weights(getattr(dmd, network)) for network in NETWORKS}
+        if process_group.rank() == 0
+        else {}
+    )
 
 
 def moments(optimizer: Any) -> list[Tensor]:
@@ -68,7 +85,9 @@ def moments(optimizer: Any) -> list[Tensor]:
 
 
 class Held(L.Callback):
-    """What this rank holds at the end, of networks and optimizers, and the average; a block's passes on the way."""
+    """What this rank holds at the end, of networks and optimizers, and the average; a block's
+    passes on the way.
+    """
 
     num_passes = 0
 
@@ -87,9 +106,11 @@ class Held(L.Callback):
             "teacher": pl_module.models.teacher,
         }
         self.elements = {name: held(network) for name, network in networks.items()}
-        self.elements["optimizers"] = sum(m.to_local().numel() for o in trainer.optimizers for m in moments(o))
+        self.elements["optimizers"] = sum(
+            m.to_local().numel() for o in trainer.optimizers for m in moments(o)
+        )
         (average,) = pl_module.ema.models
-        with whole(average):
+        with unsharded(average):
             self.average = weights(average)
 
 
@@ -106,7 +127,9 @@ def as_rank() -> dict[str, Any]:
             sent = Record(lambda m, calls=calls: len(calls))
             dmd = together(module(**options), 10, ShardedStrategy(**chosen), watch, sent)
         found[name] = {"elements": watch.elements, "average": watch.average, "logs": dict(dmd.logs)}
-        found[name] |= {"passes": watch.num_passes, "calls": calls, "sent": sent.values} | networks(dmd)
+        found[name] |= {"passes": watch.num_passes, "calls": calls, "sent": sent.values} | networks(
+            dmd
+        )
         if process_group.rank() == 0:
             found[name]["concluded"] = weights(dmd.ema.models[0]), weights(dmd.models.teacher)
     loss = objective()
@@ -129,16 +152,22 @@ def as_rank() -> dict[str, Any]:
 
 
 def in_text() -> dict[str, Any]:
-    """Five iterations of a network of diffusers: whether this rank had its weights before, and where they end."""
+    """Five iterations of a network of diffusers: whether this rank had its weights before, and
+    where they end.
+    """
     with TemporaryDirectory() as folder:
         dmd, data = captioned(Path(folder), 8)
-        without = {p.is_meta for x in (dmd.generator, dmd.critic.denoiser, dmd.ema) for p in x.parameters()}
+        without = {
+            p.is_meta for x in (dmd.generator, dmd.critic.denoiser, dmd.ema) for p in x.parameters()
+        }
         together(dmd, 5, ShardedStrategy(**PLAIN | {"recompute": True, "block": 50_000}), data=data)
     return {"without": [*without], "logs": dict(dmd.logs)} | networks(dmd)
 
 
 def in_bf16() -> dict[str, Any]:
-    """Ten iterations in bf16: what a layer computes with, what is kept, and where the generator ends."""
+    """Ten iterations in bf16: what a layer computes with, what is kept, and where the generator
+    ends.
+    """
     dtypes: set[torch.dtype] = set()
 
     def see(layer: Any, *_: Any) -> None:
@@ -146,9 +175,16 @@ def in_bf16() -> dict[str, Any]:
 
     dmd = module(critic_updates=5, ema=[0.9])
     dmd.generator.model.dec[0].up.register_forward_hook(see)
-    kept = Record(lambda m: {p.dtype for p in m.parameters()} | {x.dtype for o in m.optimizers() for x in moments(o)})
+    kept = Record(
+        lambda m: (
+            {p.dtype for p in m.parameters()}
+            | {x.dtype for o in m.optimizers() for x in moments(o)}
+        )
+    )
     together(dmd, 10, ShardedStrategy(**PLAIN), kept, precision="bf16-mixed")
-    return {"computed": [*dtypes], "kept": [*kept.values[-1]], "logs": dict(dmd.logs)} | networks(dmd)
+    return {"computed": [*dtypes], "kept": [*kept.values[-1]], "logs": dict(dmd.logs)} | networks(
+        dmd
+    )
 
 
 def on_two_nodes() -> dict[str, Any]:
@@ -159,7 +195,9 @@ def on_two_nodes() -> dict[str, Any]:
         "LOCAL_RANK": str(process_group.rank() % per_node),
     }
     watch = Held()
-    dmd = together(module(**ACCUMULATED), 10, ShardedStrategy(**PLAIN | {"block": 0}), watch, num_nodes=2)
+    dmd = together(
+        module(**ACCUMULATED), 10, ShardedStrategy(**PLAIN | {"block": 0}), watch, num_nodes=2
+    )
     return {"elements": watch.elements} | networks(dmd)
 
 
@@ -173,9 +211,13 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 def test_two_halves_are_one_whole_with_twice_the_batch(
     pair: list[dict[str, Any]], name: str, accumulate: int
 ) -> None:
-    alone = fit(module(accumulate=accumulate, critic_updates=5, ema=[0.9]), 10, data=toy(batch_size=16))
+    alone = fit(
+        module(accumulate=accumulate, critic_updates=5, ema=[0.9]), 10, data=toy(batch_size=16)
+    )
     for network in NETWORKS:
-        torch.testing.assert_close(pair[0][name][network], weights(getattr(alone, network)), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            pair[0][name][network], weights(getattr(alone, network)), rtol=1e-4, atol=1e-5
+        )
     average = weights(alone.ema.models[0])
     for found in pair:
         torch.testing.assert_close(found[name]["average"], average, rtol=1e-4, atol=1e-5)
@@ -196,21 +238,30 @@ def test_a_rank_holds_half(pair: list[dict[str, Any]]) -> None:
             else:
                 assert sum(half[part] for half in halves) == elements, part
                 assert max(half[part] for half in halves) < 0.52 * elements, part
-    assert pair[0]["nodes"]["elements"]["critic"] == size["critic"]  # one device a node has its node's all
+    assert (
+        pair[0]["nodes"]["elements"]["critic"] == size["critic"]
+    )  # one device a node has its node's all
 
 
 def test_what_is_cut_and_what_is_computed_again_changes_nothing(pair: list[dict[str, Any]]) -> None:
     first, second = pair[0]["accumulated"], pair[0]["all"]
     for key in (*NETWORKS, "average"):
         assert torch.equal(first[key], second[key])
-    assert (first["passes"], second["passes"]) == (20, 24)  # two generator turns, each in two rounds
+    assert (first["passes"], second["passes"]) == (
+        20,
+        24,
+    )  # two generator turns, each in two rounds
     for average, teacher in (first["concluded"], second["concluded"]):
-        assert torch.equal(average, first["average"]) and torch.equal(teacher, weights(module().models.teacher))
+        assert torch.equal(average, first["average"]) and torch.equal(
+            teacher, weights(module().models.teacher)
+        )
 
 
 def test_replicas_on_nodes_compute_the_same(pair: list[dict[str, Any]]) -> None:
     for network in NETWORKS:
-        torch.testing.assert_close(pair[0]["nodes"][network], pair[0]["accumulated"][network], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            pair[0]["nodes"][network], pair[0]["accumulated"][network], rtol=1e-4, atol=1e-5
+        )
 
 
 @pytest.mark.slow
@@ -218,7 +269,9 @@ def test_two_nodes_of_two_halves_are_one_whole_with_four_times_the_batch(tmp_pat
     four = found_by(on_two_nodes, tmp_path, 4)
     alone = fit(module(**ACCUMULATED), 10, data=toy(batch_size=32))
     for network in NETWORKS:
-        torch.testing.assert_close(four[0][network], weights(getattr(alone, network)), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            four[0][network], weights(getattr(alone, network)), rtol=1e-4, atol=1e-5
+        )
         size = held(getattr(alone, network))
         assert sum(found["elements"][network] for found in four) == 2 * size
         assert max(found["elements"][network] for found in four) < 0.52 * size
@@ -227,14 +280,24 @@ def test_two_nodes_of_two_halves_are_one_whole_with_four_times_the_batch(tmp_pat
 def test_bf16_computes_in_shards_of_float32(pair: list[dict[str, Any]]) -> None:
     for found in (found["bf16"] for found in pair):
         assert found["computed"] == [torch.bfloat16] and found["kept"] == [torch.float32]
-        assert all(x.isfinite() for name, x in found["logs"].items() if "/loss_" in name or "gradient_norm" in name)
+        assert all(
+            x.isfinite()
+            for name, x in found["logs"].items()
+            if "/loss_" in name or "gradient_norm" in name
+        )
     begun = module()
     for network in NETWORKS:
-        start, exact, found = weights(getattr(begun, network)), pair[0]["plain"][network], pair[0]["bf16"][network]
+        start, exact, found = (
+            weights(getattr(begun, network)),
+            pair[0]["plain"][network],
+            pair[0]["bf16"][network],
+        )
         assert 0 < (found - exact).norm() < 0.1 * (exact - start).norm()
 
 
-@pytest.mark.skipif(not DIFFUSERS, reason="diffusers or transformers is not installed: pip install dmd2[text]")
+@pytest.mark.skipif(
+    not DIFFUSERS, reason="diffusers or transformers is not installed: pip install dmd2[text]"
+)
 def test_a_network_of_diffusers_that_one_rank_has_built_is_one_whole_with_twice_the_batch(
     pair: list[dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -243,35 +306,58 @@ def test_a_network_of_diffusers_that_one_rank_has_built_is_one_whole_with_twice_
     first, second = (found["captioned"] for found in pair)
     assert first["without"] == [False] and second["without"] == [True]
     for network in NETWORKS:
-        torch.testing.assert_close(first[network], weights(getattr(alone, network)), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            first[network], weights(getattr(alone, network)), rtol=1e-4, atol=1e-5
+        )
     for key, value in second["logs"].items():
         if "/loss_" in key or "accuracy" in key or "gradient_norm" in key:
             torch.testing.assert_close(value, alone.logs[key], rtol=1e-3, atol=1e-5, msg=key)
 
 
-@pytest.mark.parametrize("name, num_shares, is_teacher_cut", [("plain", 1, 0), ("accumulated", 2, 0), ("all", 2, 1)])
+@pytest.mark.parametrize(
+    "name, num_shares, is_teacher_cut", [("plain", 1, 0), ("accumulated", 2, 0), ("all", 2, 1)]
+)
 def test_gradients_are_scattered_of_the_updated_network_and_weights_gathered_of_those_that_run(
     pair: list[dict[str, Any]], name: str, num_shares: int, is_teacher_cut: int
 ) -> None:
     model, taps = module().generator.model, module().generator.taps
     size, blocks = FLOAT * held(model), list(blocks_of(model, PLAIN["block"], taps))
-    inner, encoder = (FLOAT * sum(map(held, x)) for x in (blocks, [x for x in blocks if x in [*model.enc]]))
-    rest, head = size - inner, 1352  # a head of 1284 bytes, one of whose rows has no other rank to go to
-    in_vain = FLOAT * held(blocks[-1])  # FSDP2 fetches what ran last, and the decoder has no part in this graph
-    # What lies in no block is gathered for `encode` and for `decode`, in the network that the head reads for both.
+    inner, encoder = (
+        FLOAT * sum(map(held, x)) for x in (blocks, [x for x in blocks if x in [*model.enc]])
+    )
+    rest, head = (
+        size - inner,
+        1352,
+    )  # a head of 1284 bytes, one of whose rows has no other rank to go to
+    in_vain = FLOAT * held(
+        blocks[-1]
+    )  # FSDP2 fetches what ran last, and the decoder has no part in this graph
+    # What lies in no block is gathered for `encode` and for `decode`, in the network that the head
+    # reads for both.
     sampled, gan_views, trained = size + rest, size + head + encoder + in_vain, 2 * size + head
     for i in range(10):
         calls = pair[0][name]["calls"][slice(*pair[0][name]["sent"][i : i + 2])]
-        sums = {kind: sum(sent for what, sent in calls if what == kind) for kind in ("all_gather", "reduce_scatter")}
+        sums = {
+            kind: sum(sent for what, sent in calls if what == kind)
+            for kind in ("all_gather", "reduce_scatter")
+        }
         gathered, scattered = sampled + trained, size + head
         if i % 5 == 0:
-            gathered, scattered = gathered + sampled + gan_views + is_teacher_cut * sampled, scattered + size
-        assert sums == {"all_gather": num_shares * gathered, "reduce_scatter": num_shares * scattered}, i
+            gathered, scattered = (
+                gathered + sampled + gan_views + is_teacher_cut * sampled,
+                scattered + size,
+            )
+        assert sums == {
+            "all_gather": num_shares * gathered,
+            "reduce_scatter": num_shares * scattered,
+        }, i
         numbers = [sent for what, sent in calls if what == "all_reduce"]
         assert len(numbers) == (1 if i % 5 else 2) and max(numbers) < 100
 
 
-def test_what_is_not_finite_on_one_rank_is_skipped_and_named_by_all(pair: list[dict[str, Any]]) -> None:
+def test_what_is_not_finite_on_one_rank_is_skipped_and_named_by_all(
+    pair: list[dict[str, Any]],
+) -> None:
     for text, first, second, after in (found["fault"] for found in pair):
         assert text == pair[0]["fault"][0] and "iteration 3: critic/loss_denoising" in text
         assert torch.equal(second, after) and not torch.equal(first, second)
@@ -283,7 +369,9 @@ def test_ranks_that_would_start_differently_are_named(pair: list[dict[str, Any]]
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)  # four starts of Python a run, on machines that may be busy
-def test_a_run_goes_on_bit_by_bit_and_on_any_number_of_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_goes_on_bit_by_bit_and_on_any_number_of_ranks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", sys.argv)
     fsdp = ["trainer=fsdp", "trainer.strategy.teacher=true", *TWO[1:]]
@@ -293,17 +381,34 @@ def test_a_run_goes_on_bit_by_bit_and_on_any_number_of_ranks(tmp_path: Path, mon
     ):
         code, text = ended(started(*arguments), 600)
         assert code == 0, text
-    train("paths.run=alone", "data.batch_size=16", "resume=whole/checkpoints/00000020.ckpt",
-          "resume_allow=[world_size,data.batch_size]")  # fmt: skip
-    ends = {run: load(Path(run, "checkpoints", "00000040.ckpt")) for run in ("whole", "forked", "alone")}
+    train(
+        "paths.run=alone",
+        "data.batch_size=16",
+        "resume=whole/checkpoints/00000020.ckpt",
+        "resume_allow=[world_size,data.batch_size]",
+    )
+    ends = {
+        run: load(Path(run, "checkpoints", "00000040.ckpt")) for run in ("whole", "forked", "alone")
+    }
     for part in ("state_dict", "optimizer_states", "lr_schedulers"):
         torch.testing.assert_close(ends["forked"][part], ends["whole"][part], rtol=0, atol=0)
-    torch.testing.assert_close(ends["alone"]["state_dict"], ends["whole"]["state_dict"], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(
+        ends["alone"]["state_dict"], ends["whole"]["state_dict"], rtol=1e-3, atol=1e-4
+    )
     summaries = [json.loads(Path(run, "summary.json").read_text()) for run in ("whole", "forked")]
-    assert summaries[0]["students"] == summaries[1]["students"] and summaries[0]["status"] == "completed"
-    files = [{str(path.relative_to(run)) for path in Path(run).rglob("*")} for run in ("forked", "alone")]
+    assert (
+        summaries[0]["students"] == summaries[1]["students"]
+        and summaries[0]["status"] == "completed"
+    )
+    files = [
+        {str(path.relative_to(run)) for path in Path(run).rglob("*")} for run in ("forked", "alone")
+    ]
     assert files[0] == files[1]
     student = load_file("whole/checkpoints/student.safetensors")
     prefix = "ema.models.0."
-    expected = {k.removeprefix(prefix): v for k, v in ends["whole"]["state_dict"].items() if k.startswith(prefix)}
+    expected = {
+        k.removeprefix(prefix): v
+        for k, v in ends["whole"]["state_dict"].items()
+        if k.startswith(prefix)
+    }
     torch.testing.assert_close(student, expected, rtol=0, atol=0)

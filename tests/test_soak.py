@@ -1,9 +1,9 @@
-"""A run that is killed again and again ends as one that nobody disturbed, bit by bit: `make soak`, or 3 kills here.
+"""A run that is killed again and again ends as one that nobody disturbed, bit by bit: `make soak`,
+or 3 kills here.
 
-Instants are drawn: by the clock from the start on, or soon after a file of the run changed: its log, a checkpoint
-that is being written, a manifest without its checkpoint, a checkpoint. Teacher and references are the run's own, so
-that their making is disturbed as well.
-"""
+Instants are drawn: by the clock from the start on, or soon after a file of the run changed: its
+log, a checkpoint that is being written, a manifest without its checkpoint, a checkpoint. Teacher
+and references are the run's own, so that their making is disturbed as well."""
 
 import json
 import os
@@ -24,12 +24,25 @@ from dmd2.training.callbacks.csv_logger import read_rows
 from dmd2.training.checkpoints import load
 
 RUN = [
-    "experiment=toy2d_dmd2", "teacher.pretrain.max_iterations=5", "teacher.pretrain.data.batch_size=8",
-    "max_iterations=60", "metric.num_samples=40", "metric.batch_size=20", "metric.teacher_steps=[1]",
-    "callbacks.evaluation.every=20", "callbacks.samples.every=60", "callbacks.progress=null", "log_every=2",
-    "checkpoint.every=3", "checkpoint.keep=2", "data.batch_size=8", "+data.num_workers=1", "+data.num_train=500",
-    "+data.num_test=100", "resume=auto",
-]  # fmt: skip
+    "experiment=toy2d_dmd2",
+    "teacher.pretrain.max_iterations=5",
+    "teacher.pretrain.data.batch_size=8",
+    "max_iterations=60",
+    "metric.num_samples=40",
+    "metric.batch_size=20",
+    "metric.teacher_steps=[1]",
+    "callbacks.evaluation.every=20",
+    "callbacks.samples.every=60",
+    "callbacks.progress=null",
+    "log_every=2",
+    "checkpoint.every=3",
+    "checkpoint.keep=2",
+    "data.batch_size=8",
+    "+data.num_workers=1",
+    "+data.num_train=500",
+    "+data.num_test=100",
+    "resume=auto",
+]
 WATCHED = ("metrics.csv", "checkpoints/*.partial", "checkpoints/*.json", "checkpoints/*.ckpt")
 ENV = os.environ | {"OMP_NUM_THREADS": "1", "DMD2_RUN_ID": "now"}
 
@@ -45,7 +58,11 @@ def files(run: str, pattern: str) -> set[tuple[Path, int]]:
 
 def instant(run: str, draw: random.Random) -> Iterator[bool]:
     """Whether an instant of a life that begins now has come, as often as one asks."""
-    pattern, left, end = draw.choice(("clock", *WATCHED)), draw.randint(1, 4), time.monotonic() + draw.uniform(0, 20)
+    pattern, left, end = (
+        draw.choice(("clock", *WATCHED)),
+        draw.randint(1, 4),
+        time.monotonic() + draw.uniform(0, 20),
+    )
     while pattern == "clock":
         yield time.monotonic() > end
     before = files(run, pattern)
@@ -58,10 +75,14 @@ def instant(run: str, draw: random.Random) -> Iterator[bool]:
 
 
 def live(run: str, come: Iterator[bool]) -> bool:
-    """A life of a run until the instant has come; whether it was killed then, rather than come to its end."""
+    """A life of a run until the instant has come; whether it was killed then, rather than come to
+    its end.
+    """
     command = [sys.executable, "-c", "from dmd2.cli.main import main; main()", "train", *RUN]
     with Path("stderr.txt").open("w+") as said:
-        process = subprocess.Popen([*command, f"paths.run={run}", f"paths.cache={run}-cache"], stderr=said, env=ENV)
+        process = subprocess.Popen(
+            [*command, f"paths.run={run}", f"paths.cache={run}-cache"], stderr=said, env=ENV
+        )
         while process.poll() is None and not next(come):
             time.sleep(0.001)
         process.kill()
@@ -76,11 +97,15 @@ def live(run: str, come: Iterator[bool]) -> bool:
 def log(run: str) -> list[dict[str, str]]:
     """The rows of metrics.csv, without what a clock says."""
     rows = read_rows(Path(run, "metrics.csv"))
-    return [{key: value for key, value in row.items() if not key.startswith("speed/")} for row in rows]
+    return [
+        {key: value for key, value in row.items() if not key.startswith("speed/")} for row in rows
+    ]
 
 
 def assert_same_end(run: str) -> None:
-    """All that a run leaves is what the undisturbed one left: weights, optimizers, scores, log, files."""
+    """All that a run leaves is what the undisturbed one left: weights, optimizers, scores, log,
+    files.
+    """
     ours, whole = (load(Path(name, "checkpoints", "00000060.ckpt")) for name in (run, "whole"))
     assert ours.keys() == whole.keys()
     for part in ("state_dict", "optimizer_states", "lr_schedulers", "global_step"):
@@ -89,7 +114,9 @@ def assert_same_end(run: str) -> None:
     ours, whole = (json.loads(Path(name, "summary.json").read_text()) for name in (run, "whole"))
     for key in ("status", "iterations", "generator_updates", "students", "best"):
         assert ours[key] == whole[key], key
-    ours, whole = (sorted(p.relative_to(name) for p in Path(name).rglob("*")) for name in (run, "whole"))
+    ours, whole = (
+        sorted(p.relative_to(name) for p in Path(name).rglob("*")) for name in (run, "whole")
+    )
     assert ours == whole
 
 

@@ -1,4 +1,6 @@
-"""A sweep here, without Slurm: each job is told of, whatever became of the others, and their table is sorted."""
+"""A sweep here, without Slurm: each job is told of, whatever became of the others, and their table
+is sorted.
+"""
 
 import subprocess
 import sys
@@ -7,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dmd2.cli.main import main
-from dmd2.runs.job import attempt, read_jobs, write_job
+from dmd2.runs.job import read_jobs, run_job, write_job
 
 SMALL = [
     "experiment=toy2d_dmd2",
@@ -45,11 +47,16 @@ def test_a_job_that_fails_leaves_the_others_and_is_told_with_its_traceback(
     assert "2 of 3 jobs completed: runs/sweeps/now" in output
     told = output[output.index("failed: runs/sweeps/now/toy2d_dmd2-0 optimizer.critic.lr=-1\n") :]
     assert "Traceback" in told and "ValueError: Invalid learning rate: -1" in told
-    rows = [line.split("|")[1:4] for line in output.splitlines() if line.startswith("| toy2d_dmd2 ")]
+    rows = [
+        line.split("|")[1:4] for line in output.splitlines() if line.startswith("| toy2d_dmd2 ")
+    ]
     assert sorted(row[0].split("=")[1].strip() for row in rows) == ["0.0001", "0.001"]
     scores = [float(row[2]) for row in rows]
     assert scores == sorted(scores)
-    assert "| toy2d_dmd2 optimizer.critic.lr=0.001 | 1 |" in Path("runs/sweeps/now/README.md").read_text()
+    assert (
+        "| toy2d_dmd2 optimizer.critic.lr=0.001 | 1 |"
+        in Path("runs/sweeps/now/README.md").read_text()
+    )
     assert Path("runs/sweeps/now/scores.png").exists()
 
 
@@ -59,17 +66,24 @@ def test_a_job_that_was_killed_shows_the_end_of_its_log(capsys: pytest.CaptureFi
     assert read_jobs(Path("sweep"))[Path("sweep/a-0")]["status"] == "killed"
     assert ends("compare", "runs=sweep") == 2
     said = capsys.readouterr()
-    assert "killed: sweep/a-0" in said.out and "oom_kill" in said.out and "no completed run" in said.err
+    assert (
+        "killed: sweep/a-0" in said.out
+        and "oom_kill" in said.out
+        and "no completed run" in said.err
+    )
 
 
 def test_a_job_that_goes_on_forgets_the_failure_of_an_earlier_life() -> None:
     def fail() -> None:
         raise ValueError("once")
 
-    assert not attempt(Path("job"), [], fail)
+    assert not run_job(Path("job"), [], fail)
     assert read_jobs(Path("."))[Path("job")]["status"] == "failed"
-    assert attempt(Path("job"), [], lambda: None)
-    assert read_jobs(Path("."))[Path("job")]["status"] == "completed" and not Path("job/error.txt").exists()
+    assert run_job(Path("job"), [], lambda: None)
+    assert (
+        read_jobs(Path("."))[Path("job")]["status"] == "completed"
+        and not Path("job/error.txt").exists()
+    )
 
 
 @pytest.mark.parametrize(
@@ -105,7 +119,10 @@ def test_signals_are_held_until_there_are_handlers() -> None:
         "signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})"
     )
     command = [sys.executable, "-m", "dmd2.distributed.slurm", sys.executable, "-c", code]
-    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "alive\nheard\n"
+    assert (
+        subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        == "alive\nheard\n"
+    )
 
 
 @pytest.mark.parametrize("verb", ["pretrain", "pairs"])

@@ -1,4 +1,6 @@
-"""The published teachers: their configurations build the networks that the files are of, and say how to get them."""
+"""The published teachers: their configurations build the networks that the files are of, and say
+how to get them.
+"""
 
 import json
 import sys
@@ -27,7 +29,9 @@ PUBLISHED = {
     "edm_afhqv2_64_uncond_ve": ("edm-afhqv2-64x64-uncond-ve", 62_761_091),
     "edm_imagenet64_cond_adm": ("edm-imagenet-64x64-cond-adm", 295_899_267),
 }
-"""Names of the files, and parameters: ImageNet's are the published 295.9M, the others what our networks come to."""
+"""Names of the files, and parameters: ImageNet's are the published 295.9M, the others what our
+networks come to.
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +48,9 @@ def composed(*overrides: str) -> Config:
 
 
 def test_every_published_file_has_its_configuration() -> None:
-    assert {path.stem for path in (config_folder() / "teacher").glob("edm_*.yaml")} == set(PUBLISHED)
+    assert {path.stem for path in (config_folder() / "teacher").glob("edm_*.yaml")} == set(
+        PUBLISHED
+    )
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -67,7 +73,9 @@ def test_the_parts_of_imagenet_s_teacher_have_the_published_sizes() -> None:
         features = model.encode(torch.zeros(2, 3, 64, 64), torch.zeros(2), torch.zeros(2, 1000))[-2]
         head = build(section["head"])(features.shape)
     assert isinstance(head, ConvHead) and features.shape == (2, 768, 8, 8)
-    sizes = [sum(p.numel() for p in part.parameters()) for part in (model, model.enc, model.dec, head)]
+    sizes = [
+        sum(p.numel() for p in part.parameters()) for part in (model, model.enc, model.dec, head)
+    ]
     assert sizes[:3] == pytest.approx([295.9e6, 90.3e6, 204.1e6], abs=0.05e6)
     assert sizes[3] == 18_879_745
 
@@ -78,8 +86,10 @@ def test_a_missing_teacher_is_answered_with_where_to_get_it_and_what_to_type() -
     line = one_line(caught.value)
     assert line == (
         "there are no weights at cache/teachers/edm-cifar10-32x32-cond-vp.safetensors; "
-        "download https://nvlabs-fi-cdn.nvidia.com/edm/pretrained/edm-cifar10-32x32-cond-vp.pkl and type: "
-        "dmd2 import source=edm-cifar10-32x32-cond-vp.pkl out=cache/teachers/edm-cifar10-32x32-cond-vp.safetensors"
+        "download https://nvlabs-fi-cdn.nvidia.com/edm/pretrained/edm-cifar10-32x32-cond-vp.pkl "
+        "and type: "
+        "dmd2 import source=edm-cifar10-32x32-cond-vp.pkl "
+        "out=cache/teachers/edm-cifar10-32x32-cond-vp.safetensors"
     )
 
 
@@ -101,7 +111,9 @@ def imported(**changed: object) -> Path:
 
 def test_a_teacher_that_says_it_is_of_another_network_is_refused() -> None:
     path, data = imported(dropout=0.5), build_data(composed()["data"])
-    with pytest.raises(ValueError, match=r"dropout=0\.5.*type teacher\.denoiser\.model\.dropout=0\.5"):
+    with pytest.raises(
+        ValueError, match=r"dropout=0\.5.*type teacher\.denoiser\.model\.dropout=0\.5"
+    ):
         build_teacher(composed(f"teacher.weights={path}"), data)
     imported()
     build_teacher(composed(f"teacher.weights={path}"), data)

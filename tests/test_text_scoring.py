@@ -1,4 +1,6 @@
-"""COCO's protocol in small: a run of a small pipeline is scored on captions of its own against images in a folder."""
+"""COCO's protocol in small: a run of a small pipeline is scored on captions of its own against
+images in a folder.
+"""
 
 import json
 import sys
@@ -23,18 +25,29 @@ pytest.importorskip("transformers", reason="transformers is not installed: pip i
 
 ASKED = [f"a {'red ' * (i % 3)}dot {i}" for i in range(11)]
 COCO = [
-    "metric=coco10k", "metric.captions.source=asked.jsonl", "metric.real.whole.source=real", "metric.num_samples=10",
+    "metric=coco10k",
+    "metric.captions.source=asked.jsonl",
+    "metric.real.whole.source=real",
+    "metric.num_samples=10",
     *(f"metric.suite.detectors.{name}.folder=inception" for name in ("whole", "patch")),
     *(f"+metric.suite.detectors.{name}.sha256=null" for name in ("whole", "patch")),
-    "metric.suite.detectors.whole.view.size=8", "metric.suite.detectors.patch.view.size=6",
-    "metric.suite.detectors.clip.source=clip", "metric.suite.detectors.clip.view.size=8",
-]  # fmt: skip
+    "metric.suite.detectors.whole.view.size=8",
+    "metric.suite.detectors.patch.view.size=6",
+    "metric.suite.detectors.clip.source=clip",
+    "metric.suite.detectors.clip.view.size=8",
+]
 EVERY = "callbacks.evaluation={_target_:dmd2.training.callbacks.evaluation.Evaluation,every:2}"
 TRAIN = [
-    "experiment=sd15_dmd2", "data.captions.source=trained_on.txt", "global_batch=2", "trainer=cpu",
-    "max_iterations=2", "callbacks.samples.num_samples=3", "callbacks.samples.every=2", "teacher.source=sd",
+    "experiment=sd15_dmd2",
+    "data.captions.source=trained_on.txt",
+    "global_batch=2",
+    "trainer=cpu",
+    "max_iterations=2",
+    "callbacks.samples.num_samples=3",
+    "callbacks.samples.every=2",
+    "teacher.source=sd",
     *shrunken("sd15"),
-]  # fmt: skip
+]
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +92,9 @@ def run(folder: Path) -> Path:
 
 def distance(real: Tensor, fake: Tensor) -> float:
     """Fréchet distance by numpy, with the eigenvalues of the covariances' product."""
-    (mu1, cov1), (mu2, cov2) = ((x.mean(0), np.cov(x.T)) for x in (real.double().numpy(), fake.double().numpy()))
+    (mu1, cov1), (mu2, cov2) = (
+        (x.mean(0), np.cov(x.T)) for x in (real.double().numpy(), fake.double().numpy())
+    )
     roots = np.sqrt(np.clip(np.linalg.eigvals(cov1 @ cov2).real, 0, None))
     return float(((mu1 - mu2) ** 2).sum() + np.trace(cov1 + cov2) - 2 * roots.sum())
 
@@ -103,7 +118,9 @@ def test_scores_are_those_of_the_images_and_captions(run: Path) -> None:
     assert (run / "comparison.png").exists() and (run / "samples/00000002.png").exists()
 
 
-def test_evaluate_takes_another_metric_and_leaves_nothing_else(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_takes_another_metric_and_leaves_nothing_else(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     dmd2("evaluate", f"run={run}", *COCO, "num_samples=[4,10]")
     found = json.loads((run / "evaluation.json").read_text())
     once = json.loads((run / "summary.json").read_text())["metrics"]

@@ -1,4 +1,6 @@
-"""Text teachers from a folder of diffusers', end to end and small: what they speak, what is refused, what is seen."""
+"""Text teachers from a folder of diffusers', end to end and small: what they speak, what is
+refused, what is seen.
+"""
 
 import sys
 from pathlib import Path
@@ -16,11 +18,19 @@ from dmd2.io.hub import dtype_of
 from dmd2.runs.build import build, build_data, build_teacher, load_or_train
 from pipelines import save_pipeline, save_variant, shrunken
 
-diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed: pip install dmd2[text]")
+diffusers = pytest.importorskip(
+    "diffusers", reason="diffusers is not installed: pip install dmd2[text]"
+)
 pytest.importorskip("transformers", reason="transformers is not installed: pip install dmd2[text]")
 
 SMALL = ["trainer=cpu", "max_iterations=2", "log_every=1", "callbacks.samples.every=2"]
-PROMPTS = ["experiment=sd15_dmd2", "metric=none", "data.captions.source=captions.txt", "global_batch=2", *SMALL]
+PROMPTS = [
+    "experiment=sd15_dmd2",
+    "metric=none",
+    "data.captions.source=captions.txt",
+    "global_batch=2",
+    *SMALL,
+]
 VAE = ["resolution=16", "factor=2"]
 EVERY = "callbacks.evaluation={_target_:dmd2.training.callbacks.evaluation.Evaluation,every:2}"
 SIZED = [*(f"++teacher.autoencoder.{text}" for text in VAE), "++teacher.head.num_groups=4"]
@@ -55,7 +65,12 @@ def teacher(*overrides: str):
 
 def test_a_pipeline_that_predicts_v_is_distilled_from_its_folder_and_sampled(folder: Path):
     save_pipeline(folder / "v", prediction="v_prediction")
-    asked = ["teacher=pipeline", "teacher.source=v", *SIZED, "teacher.weighting._target_=dmd2.losses.weighting.flow"]
+    asked = [
+        "teacher=pipeline",
+        "teacher.source=v",
+        *SIZED,
+        "teacher.weighting._target_=dmd2.losses.weighting.flow",
+    ]
     assert teacher(*asked).denoiser.prediction == "v"
     dmd2("train", *PROMPTS, *asked)
     run = folder / "runs/sd15_dmd2/now"
@@ -67,11 +82,16 @@ def test_a_pipeline_that_predicts_v_is_distilled_from_its_folder_and_sampled(fol
 def test_the_weights_are_the_folder_s_own_in_any_storage(folder: Path):
     theirs = diffusers.UNet2DConditionModel.from_pretrained(save_pipeline(folder / "sd") / "unet")
     theirs.half().save_pretrained(folder / "sd" / "unet", variant="fp16")
-    ours = [teacher(*shrunken("sd15"), "teacher.source=sd", *more) for more in ([], ["teacher.variant=fp16"])]
+    ours = [
+        teacher(*shrunken("sd15"), "teacher.source=sd", *more)
+        for more in ([], ["teacher.variant=fp16"])
+    ]
     for found, atol in zip(ours, (1e-3, 0), strict=True):
         assert found.denoiser.model.conv_in.weight.dtype == torch.float32
         for name, value in theirs.state_dict().items():
-            torch.testing.assert_close(found.denoiser.model.state_dict()[name], value.float(), rtol=0, atol=atol)
+            torch.testing.assert_close(
+                found.denoiser.model.state_dict()[name], value.float(), rtol=0, atol=atol
+            )
     assert ours[0].key != ours[1].key
 
 
@@ -79,27 +99,44 @@ FROZEN = ["unet", "vae", "text_encoder", "text_encoder_2"]
 
 
 @pytest.mark.parametrize("lacking", [None, "vae", "text_encoder_2"])
-def test_the_variant_is_of_all_frozen_parts_and_what_lacks_it_is_named(lacking: str | None, folder: Path, recwarn):
-    """Weights of the variant are rounded to float16; a part's are the plain ones where it has none such."""
+def test_the_variant_is_of_all_frozen_parts_and_what_lacks_it_is_named(
+    lacking: str | None, folder: Path, recwarn
+):
+    """Weights of the variant are rounded to float16; a part's are the plain ones where it has none
+    such.
+    """
     saved = save_pipeline(folder / "sdxl", "sdxl")
     save_variant(saved, *(part for part in FROZEN if part != lacking))
     config = composed(
-        "experiment=sdxl_ode_warmstart", *shrunken("sdxl"), "teacher.source=sdxl", "teacher.variant=fp16"
+        "experiment=sdxl_ode_warmstart",
+        *shrunken("sdxl"),
+        "teacher.source=sdxl",
+        "teacher.variant=fp16",
     )
     encoder, codec = (build(config["teacher"][name]) for name in ("conditioner", "autoencoder"))
     first, second = encoder.encoder.models
     found = {"vae": codec.network, "text_encoder": first, "text_encoder_2": second}
     for part, network in found.items():
         assert all(weight.dtype == torch.float32 for weight in network.parameters())
-        is_rounded = all(torch.equal(weight, weight.half().float()) for weight in network.parameters())
+        is_rounded = all(
+            torch.equal(weight, weight.half().float()) for weight in network.parameters()
+        )
         assert is_rounded == (part != lacking), part
-    named = [str(warning.message) for warning in recwarn if "the plain file is read" in str(warning.message)]
-    assert len(named) == (lacking is not None) and all(f"sdxl has no {lacking}/" in text for text in named)
+    named = [
+        str(warning.message)
+        for warning in recwarn
+        if "the plain file is read" in str(warning.message)
+    ]
+    assert len(named) == (lacking is not None) and all(
+        f"sdxl has no {lacking}/" in text for text in named
+    )
 
 
 def test_a_folder_without_the_u_net_s_variant_is_refused(folder: Path):
     save_variant(save_pipeline(folder / "sd"), "vae", "text_encoder")
-    with pytest.raises(FileNotFoundError, match=r"sd has no unet/diffusion_pytorch_model\.fp16\.safetensors"):
+    with pytest.raises(
+        FileNotFoundError, match=r"sd has no unet/diffusion_pytorch_model\.fp16\.safetensors"
+    ):
         teacher(*shrunken("sd15"), "teacher.source=sd", "teacher.variant=fp16")
 
 
@@ -107,11 +144,23 @@ def test_a_folder_without_the_u_net_s_variant_is_refused(folder: Path):
 def test_frozen_parts_are_held_as_they_are_asked_for_and_speak_float32(dtype: str, folder: Path):
     save_variant(save_pipeline(folder / "sdxl", "sdxl"), *FROZEN)
     asked = [f"+teacher.conditioner.encoder.dtype={dtype}", f"+teacher.autoencoder.dtype={dtype}"]
-    given = ["experiment=sdxl_ode_warmstart", *shrunken("sdxl"), "teacher.source=sdxl", "teacher.variant=fp16"]
+    given = [
+        "experiment=sdxl_ode_warmstart",
+        *shrunken("sdxl"),
+        "teacher.source=sdxl",
+        "teacher.variant=fp16",
+    ]
     full, narrow = (composed(*given, *more)["teacher"] for more in ([], asked))
-    (plain, cond), (theirs, ours) = ((build(s["autoencoder"]), build(s["conditioner"])) for s in (full, narrow))
-    assert {weight.dtype for weight in (*theirs.network.parameters(), *ours.parameters())} == {getattr(torch, dtype)}
-    x, labels = torch.randn(2, *plain.shape, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 3])
+    (plain, cond), (theirs, ours) = (
+        (build(s["autoencoder"]), build(s["conditioner"])) for s in (full, narrow)
+    )
+    assert {weight.dtype for weight in (*theirs.network.parameters(), *ours.parameters())} == {
+        getattr(torch, dtype)
+    }
+    x, labels = (
+        torch.randn(2, *plain.shape, generator=torch.Generator().manual_seed(0)),
+        torch.tensor([0, 3]),
+    )
     for narrow_one, full_one in [
         (theirs.decode(x), plain.decode(x)),
         *zip(ours(labels).values(), cond(labels).values(), strict=True),
@@ -127,7 +176,9 @@ def test_a_dtype_that_is_none_is_refused():
 
 def test_a_teacher_is_refused_that_predicts_something_else(folder: Path):
     save_pipeline(folder / "v", prediction="v_prediction")
-    with pytest.raises(ValueError, match=r"v predicts v_prediction.*teacher\.denoiser\.prediction=eps"):
+    with pytest.raises(
+        ValueError, match=r"v predicts v_prediction.*teacher\.denoiser\.prediction=eps"
+    ):
         teacher(*shrunken("sd15"), "teacher.source=v")
 
 
@@ -138,10 +189,16 @@ def test_a_sampler_that_noises_real_samples_is_refused_where_there_are_none(
     with pytest.raises(SystemExit):
         dmd2("train", *PROMPTS, *shrunken("sd15"), "teacher.source=sd", "sampler=four_step_real")
     line = capsys.readouterr().err.splitlines()[-1]
-    assert "trains on real samples" in line and "gives only label" in line and "sampler=four_step," in line
+    assert (
+        "trains on real samples" in line
+        and "gives only label" in line
+        and "sampler=four_step," in line
+    )
 
 
-def test_sample_grids_may_be_decoded_by_a_tiny_vae(folder: Path, capsys: pytest.CaptureFixture[str]):
+def test_sample_grids_may_be_decoded_by_a_tiny_vae(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+):
     sd = save_pipeline(folder / "sd")
     blocks = {f"{half}_block_out_channels": (8, 8) for half in ("encoder", "decoder")}
     tiny = diffusers.AutoencoderTiny(**blocks, num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1))
@@ -149,14 +206,26 @@ def test_sample_grids_may_be_decoded_by_a_tiny_vae(folder: Path, capsys: pytest.
         torch.nn.init.zeros_(parameter)
     tiny.save_pretrained(folder / "tiny")  # of any latents it makes one even picture
     given = [*PROMPTS, *shrunken("sd15"), f"teacher.source={sd}"]
-    node = "callbacks.samples.autoencoder={{_target_:dmd2.nets.autoencoder.TinyVAE,source:{},resolution:{},factor:2}}"
+    node = (
+        "callbacks.samples.autoencoder="
+        "{{_target_:dmd2.nets.autoencoder.TinyVAE,source:{},resolution:{},factor:2}}"
+    )
     mistakes = (
-        (node.format("gone/no/where", 16), "callbacks.samples.autoencoder: there is no pipeline at gone"),
+        (
+            node.format("gone/no/where", 16),
+            "callbacks.samples.autoencoder: there is no pipeline at gone",
+        ),
         (node.format("tiny", 32), "callbacks.samples.autoencoder=null"),
-        ("callbacks.samples.autoencoder=some/name", "type a node, e.g. callbacks.samples.autoencoder={_target_:"),
+        (
+            "callbacks.samples.autoencoder=some/name",
+            "type a node, e.g. callbacks.samples.autoencoder={_target_:",
+        ),
     )
     for i, (wrong, words) in enumerate(mistakes):
-        for name, rest in {"files": given, "trained_here": ["experiment=digits_dmd", "max_iterations=2"]}.items():
+        for name, rest in {
+            "files": given,
+            "trained_here": ["experiment=digits_dmd", "max_iterations=2"],
+        }.items():
             with pytest.raises(SystemExit):
                 dmd2("train", *rest, wrong, f"paths.run={name}{i}")
             assert words in capsys.readouterr().err.splitlines()[-1]
@@ -198,7 +267,15 @@ def test_latents_are_scored_and_shown_as_images(folder: Path):
     assert (run / "comparison.png").exists() and (run / "report.html").exists()
     mismatch = ["teacher.autoencoder.scaling_factor=0.5", "metric=none"]
     with pytest.raises(SystemExit):
-        dmd2("train", *given, "global_batch=4", *SMALL, *shrunken("sd15"), "teacher.source=sd", *mismatch)
+        dmd2(
+            "train",
+            *given,
+            "global_batch=4",
+            *SMALL,
+            *shrunken("sd15"),
+            "teacher.source=sd",
+            *mismatch,
+        )
 
 
 @pytest.mark.parametrize("negative", ["null", "red a"])
@@ -211,7 +288,13 @@ def test_pairs_are_those_of_diffusers_ddim_under_guidance(negative: str, folder:
         "pairs.at_once=2",
         "loss=dmd",
     ]
-    given = ["experiment=sd15_dmd", "metric=none", "data.captions.source=captions.txt", "global_batch=2", *SMALL]
+    given = [
+        "experiment=sd15_dmd",
+        "metric=none",
+        "data.captions.source=captions.txt",
+        "global_batch=2",
+        *SMALL,
+    ]
     dmd2("pairs", *given, *few, *shrunken("sd15"), "teacher.source=sd", "teacher.dtype=null")
     store = PairStore(next(path.parent for path in Path("cache/pairs").glob("*/manifest.json")))
     found = teacher(*shrunken("sd15"), "teacher.source=sd")
@@ -219,7 +302,12 @@ def test_pairs_are_those_of_diffusers_ddim_under_guidance(negative: str, folder:
     encoder = found.conditioner.encoder
     with torch.no_grad():
         null = encoder(encoder.tokens([negative.replace("null", "")] * 3))["text"]
-    settings = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False}
+    settings = {
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "clip_sample": False,
+    }
     theirs = diffusers.DDIMScheduler(**settings, timestep_spacing="trailing", set_alpha_to_one=True)
     theirs.set_timesteps(4)
     x, model = torch.from_numpy(np.array(store.noise)).float(), found.denoiser.model
@@ -227,4 +315,6 @@ def test_pairs_are_those_of_diffusers_ddim_under_guidance(negative: str, folder:
         for row in theirs.timesteps:
             plain, free = (model(x, row, text).sample for text in (cond["text"], null))
             x = theirs.step(free + 3.0 * (plain - free), row, x).prev_sample
-    torch.testing.assert_close(torch.from_numpy(np.array(store.images)).float(), x, rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(
+        torch.from_numpy(np.array(store.images)).float(), x, rtol=1e-2, atol=1e-2
+    )

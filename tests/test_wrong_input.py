@@ -1,4 +1,6 @@
-"""Wrong input gets one line that says what, what was got and what to type, a non-zero exit, and no training."""
+"""Wrong input gets one line that says what, what was got and what to type, a non-zero exit, and no
+training.
+"""
 
 import os
 import re
@@ -10,7 +12,12 @@ import torch
 
 from dmd2.cli.main import main
 
-TINY = ["max_iterations=2", "teacher.pretrain.max_iterations=1", "metric.num_samples=20", "callbacks.samples=null"]
+TINY = [
+    "max_iterations=2",
+    "teacher.pretrain.max_iterations=1",
+    "metric.num_samples=20",
+    "callbacks.samples=null",
+]
 
 
 TEXT = ["experiment=sd15_dmd2", "metric=none", "trainer=cpu", "global_batch=4"]
@@ -25,7 +32,9 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         main()
     assert stop.value.code not in (0, None)
     os.environ.pop("DMD2_RUN_ID", None)
-    said = re.findall(r"^dmd2:.*(?:\n  .*)*", capsys.readouterr().err, re.MULTILINE)  # a long list goes on, indented
+    said = re.findall(
+        r"^dmd2:.*(?:\n  .*)*", capsys.readouterr().err, re.MULTILINE
+    )  # a long list goes on, indented
     assert len(said) == 1, said
     return said[0]
 
@@ -43,7 +52,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("arguments", "words"),
     [
         (["trian"], ["no verb 'trian'", "did you mean train?"]),
-        (["train", "experiment=nope"], ["no experiment=nope", "digits_dmd2,", ",\n  ", "toy2d_dmd2"]),
+        (
+            ["train", "experiment=nope"],
+            ["no experiment=nope", "digits_dmd2,", ",\n  ", "toy2d_dmd2"],
+        ),
         (
             ["train", "experiment=toy2d_dmd2", "data=images", "data.source=x"],
             [".modes.name reads data.name", "data=NAME"],
@@ -51,12 +63,21 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["train", "loss=nope"], ["nope", "dmd2", "no_gan"]),
         (["train", "sed=1"], ["sed", "seed"]),
         (["train", "+sed=1"], ["sed", "did you mean seed?"]),
-        (["train", "+loss.generator.dm.wieght=1"], ["loss.generator.dm.wieght", "did you mean weight?"]),
+        (
+            ["train", "+loss.generator.dm.wieght=1"],
+            ["loss.generator.dm.wieght", "did you mean weight?"],
+        ),
         (["train", "+teacher.denoiser.model.chanels=1"], ["teacher.denoiser.model.chanels"]),
-        (["train", "+teacher.pretrain.data.bach_size=1"], ["bach_size", "did you mean batch_size?"]),
+        (
+            ["train", "+teacher.pretrain.data.bach_size=1"],
+            ["bach_size", "did you mean batch_size?"],
+        ),
         (["train", "sampler.times=[0.5,1.0]"], ["must fall", "[0.5, 1.0]", "sampler.times=[1.0"]),
         (["train", "loss=dmd"], ["pairs", "needs"]),
-        (["train", "experiment=digits_dmd", "loss=no_gan"], ["pairs=null", "no loss term reads them"]),
+        (
+            ["train", "experiment=digits_dmd", "loss=no_gan"],
+            ["pairs=null", "no loss term reads them"],
+        ),
         (
             ["train", "loss=no_gan", "discriminator_features=teacher"],
             ["discriminator_features=teacher", "no loss term has a discriminator"],
@@ -75,7 +96,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             ["loss.generator.gan", "take it out: ~loss.generator.gan,"],
         ),
         (["train", *XL, "loss=no_gan"], ["take it out: ~loss.generator.gan,"]),
-        (["train", *XL, "loss=no_gan", "~loss.generator.gan"], ["data.source", "take it out: ~data.source"]),
+        (
+            ["train", *XL, "loss=no_gan", "~loss.generator.gan"],
+            ["data.source", "take it out: ~data.source"],
+        ),
         (["train", "data=images", "data.source=gone.zip", "data.resolution=8"], ["gone.zip"]),
         (["train", "data=ring", "loss=no_gan"], ["no labels", "10 classes"]),
         (["train", "teacher=cifar10", "loss=no_gan"], ["shape", "(1, 8, 8)"]),
@@ -91,16 +115,28 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["train", "ema=0.9"], ["ema=[0.999]"]),
         (["train", "max_iterations=1k"], ["max_iterations", "1k"]),
         (["train", "accumulate=5"], ["accumulate=5", "batch_size=64"]),
-        (["train", "global_batch=10", "accumulate=3", "data.batch_size=null"], ["=10", "type global_batch=9"]),
-        (["train", "global_batch=32"], ["global_batch=32", "data.batch_size=64", "data.batch_size=null"]),
+        (
+            ["train", "global_batch=10", "accumulate=3", "data.batch_size=null"],
+            ["=10", "type global_batch=9"],
+        ),
+        (
+            ["train", "global_batch=32"],
+            ["global_batch=32", "data.batch_size=64", "data.batch_size=null"],
+        ),
         (["train", "data.batch_size=null"], ["global_batch=N", "data.batch_size=N"]),
         (["train", "callbacks.samples.every=0"], ["callbacks.samples", "0"]),
         (["train", "teacher.guidance=2"], ["guidance", "condition_dropout"]),
         (["train", "trainer.devices=2"], ["trainer.devices=2"]),
         (["train", "teacher.negative=blurry"], ["teacher.negative", "leave teacher.negative out"]),
-        (["train", "+teacher.negative=blurry"], ["'blurry'", "reads no text", "type teacher.negative=null"]),
+        (
+            ["train", "+teacher.negative=blurry"],
+            ["'blurry'", "reads no text", "type teacher.negative=null"],
+        ),
         (["train", *TEXT, "teacher.negative=5"], ["teacher.negative=5", "no text"]),
-        (["train", *TEXT, "teacher.negative=blurry", "teacher.guidance=1"], ["'blurry'", "teacher.guidance=W"]),
+        (
+            ["train", *TEXT, "teacher.negative=blurry", "teacher.guidance=1"],
+            ["'blurry'", "teacher.guidance=W"],
+        ),
         (["train", "data.batch_size=0"], ["data.batch_size=0", "at least 1"]),
         (["train", "data.batch_size=few"], ["data.batch_size=few", "whole number"]),
         (["sample", "run=gone", "num_image=3"], ["num_image", "did you mean num_images?"]),
@@ -121,11 +157,20 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["compare", "runs=gone", "out=null"], ["gone"]),
         (["pairs"], ["pairs", "digits_dmd"]),
         (["prepare", "source=x", "out=y"], ["recipe", "imagenet64"]),
-        (["prepare", "recipe=pairs"], ["no recipe=pairs", "latents_sdxl", "type dmd2 pairs experiment=NAME"]),
+        (
+            ["prepare", "recipe=pairs"],
+            ["no recipe=pairs", "latents_sdxl", "type dmd2 pairs experiment=NAME"],
+        ),
         (["prepare", "recipe=imagenet64"], ["source=VALUE", "out=VALUE"]),
         (["prepare", "recipe=imagenet64", "source=gone", "out=y"], ["gone", "a folder, a zip"]),
-        (["prepare", "recipe=imagenet64", "source=x", "out=y", "+recipe.brokn=skip"], ["did you mean broken?"]),
-        (["train", "data=imagenet64"], ["data/imagenet64", "dmd2 prepare recipe=imagenet64", "image-net.org"]),
+        (
+            ["prepare", "recipe=imagenet64", "source=x", "out=y", "+recipe.brokn=skip"],
+            ["did you mean broken?"],
+        ),
+        (
+            ["train", "data=imagenet64"],
+            ["data/imagenet64", "dmd2 prepare recipe=imagenet64", "image-net.org"],
+        ),
         (["train", "data=images", "data.source=."], ["data.resolution=64"]),
         (["benchmark", "part=gone"], ["gone", "loader"]),
         (["import"], ["source=VALUE", "out=VALUE"]),
@@ -135,9 +180,18 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             ["download https://", "dmd2 import source=edm-cifar10"],
         ),
         (["train", "weights=gone.safetensors"], ["gone.safetensors", "type weights=FILE"]),
-        (["train", "critic_weights=gone.safetensors"], ["gone.safetensors", "type critic_weights=FILE"]),
-        (["train", "teacher=pipeline", "data=prompts", "data.captions.source=x"], ["type teacher.source=VALUE"]),
-        (["train", *TEXT, "teacher.source=gone/no/where"], ["no pipeline at gone/no/where", "teacher.source=DIR"]),
+        (
+            ["train", "critic_weights=gone.safetensors"],
+            ["gone.safetensors", "type critic_weights=FILE"],
+        ),
+        (
+            ["train", "teacher=pipeline", "data=prompts", "data.captions.source=x"],
+            ["type teacher.source=VALUE"],
+        ),
+        (
+            ["train", *TEXT, "teacher.source=gone/no/where"],
+            ["no pipeline at gone/no/where", "teacher.source=DIR"],
+        ),
         (["train", *TEXT, "teacher.source=."], [". has no scheduler/scheduler_config.json"]),
         (["train", "teacher=sd15", "data=latents"], ["type data.source=VALUE"]),
     ],
@@ -152,7 +206,9 @@ def test_a_mistake_is_answered_in_one_line(
     assert not Path("cache/teachers").exists(), "a teacher was trained before the mistake was seen"
 
 
-def test_an_empty_folder_and_a_corrupt_image_are_named(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+def test_an_empty_folder_and_a_corrupt_image_are_named(
+    capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
     (folder / "images" / "cat").mkdir(parents=True)
     data = ["data=images", "data.source=images", "data.resolution=8", "paths.run=other"]
     assert "images" in refused(capsys, "train", *data[:-1])
@@ -160,12 +216,18 @@ def test_an_empty_folder_and_a_corrupt_image_are_named(capsys: pytest.CaptureFix
     assert "broken.png" in refused(capsys, "train", *data)
 
 
-def test_more_classes_than_the_teacher_knows_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    line = refused(capsys, "train", "teacher.denoiser.model.label_dim=5", "teacher.conditioner.num_classes=5")
+def test_more_classes_than_the_teacher_knows_are_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    line = refused(
+        capsys, "train", "teacher.denoiser.model.label_dim=5", "teacher.conditioner.num_classes=5"
+    )
     assert "out of range" in line and "9" in line and "5" in line
 
 
-def test_a_directory_that_holds_a_run_is_refused(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+def test_a_directory_that_holds_a_run_is_refused(
+    capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
     (folder / "old").mkdir()
     (folder / "old" / "config.yaml").write_text("")
     assert "paths.run" in refused(capsys, "train", "paths.run=old", *TINY)
@@ -173,13 +235,20 @@ def test_a_directory_that_holds_a_run_is_refused(capsys: pytest.CaptureFixture[s
 
 LACKING = {
     "Inception": (
-        ["experiment=imagenet64_dmd2", "metric=imagenet64", "+metric.suite.detectors.inception.fetch=false"],
+        [
+            "experiment=imagenet64_dmd2",
+            "metric=imagenet64",
+            "+metric.suite.detectors.inception.fetch=false",
+        ],
         ["download https://", "cache/inception/inception-2015-12-05.pt"],
     ),
     "GPUs": (["experiment=imagenet64_dmd2", "trainer=gpu"], ["trainer=cpu"]),
     "teacher": (
         ["experiment=imagenet64_dmd2"],
-        ["download https://", "dmd2 import source=edm-imagenet-64x64-cond-adm.pkl out=cache/teachers/"],
+        [
+            "download https://",
+            "dmd2 import source=edm-imagenet-64x64-cond-adm.pkl out=cache/teachers/",
+        ],
     ),
     "weights": (
         ["experiment=imagenet64_dmd2_finetune", "teacher.weights=teacher.safetensors"],
@@ -187,7 +256,11 @@ LACKING = {
     ),
     "LPIPS": (
         ["experiment=imagenet64_dmd", "teacher.weights=teacher.safetensors"],
-        ["https://download.pytorch.org/models/vgg16-397923af.pth at ", "hub/checkpoints", "SquaredError"],
+        [
+            "https://download.pytorch.org/models/vgg16-397923af.pth at ",
+            "hub/checkpoints",
+            "SquaredError",
+        ],
     ),
     "data": (
         ["experiment=imagenet64_dmd2", "teacher.weights=teacher.safetensors", "data.source=gone"],

@@ -1,4 +1,6 @@
-"""`launcher=slurm`: each run of a sweep is a Slurm job. Here, since Hydra takes launchers from this package alone."""
+"""`launcher=slurm`: each run of a sweep is a Slurm job. Here, since Hydra takes launchers from this
+package alone.
+"""
 
 import subprocess
 import sys
@@ -17,7 +19,10 @@ from dmd2.config.slurm_site import site_settings
 from dmd2.runs.job import SlurmJob, write_job
 
 POLL_SECONDS = 5
-SETUP = ("export DMD2_REQUEUE=1", "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK")  # srun does not inherit it
+SETUP = (
+    "export DMD2_REQUEUE=1",
+    "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK",
+)  # srun does not inherit it
 Shape = tuple[int, int, bool]
 """Nodes, processes a node, and whether each has a GPU."""
 
@@ -29,7 +34,8 @@ class Slurm(Launcher):
     signal_delay_s     Seconds before that at which a job is told.
     cpus_per_task      CPU cores of each process.
     array_parallelism  Jobs at the same time.
-    site               YAML file with what this cluster wants of every job (`dmd2.config.slurm_site`).
+    site               YAML file with what this cluster wants of every job
+                       (`dmd2.config.slurm_site`).
     mem_gb             Memory of each node; null is the cluster's default.
     partition, account, qos, constraint    Of this sweep; null is as in the site's file.
     sbatch             Any other option of sbatch, e.g. {nodelist: node7}.
@@ -61,12 +67,16 @@ class Slurm(Launcher):
             "additional_parameters": {"requeue": True, **found["sbatch"], **sbatch},
         }
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
         """Take what Hydra knows of the sweep."""
         self.loader, self.config = hydra_context.config_loader, config
         self.module = task_function.__module__
 
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
         """Submit, wait, and leave it to the end of the sweep to tell how the jobs ended."""
         arrays: dict[Shape, list[SlurmJob]] = {}
         for i, overrides in enumerate(job_overrides, initial_job_idx):
@@ -74,13 +84,22 @@ class Slurm(Launcher):
             arrays.setdefault(shape(job.config["trainer"]), []).append(job)
         ids = [name for size, jobs in arrays.items() for name in self.submit(size, jobs)]
         folder = self.config.hydra.sweep.dir
-        print(f"{len(ids)} jobs are in the queue: {' '.join(ids)}; their output: {folder}/.submitit", flush=True)
+        print(
+            f"{len(ids)} jobs are in the queue: {' '.join(ids)}; their output: {folder}/.submitit",
+            flush=True,
+        )
         try:
             wait_for(set(ids))
         except KeyboardInterrupt:
-            print(f"the jobs go on; the table: dmd2 compare runs={folder}; to stop them: scancel {' '.join(ids)}")
+            print(
+                f"the jobs go on; the table: dmd2 compare runs={folder}; to stop them: scancel "
+                f"{' '.join(ids)}"
+            )
             raise
-        return [JobReturn(overrides=overrides, status=JobStatus.COMPLETED) for overrides in job_overrides]
+        return [
+            JobReturn(overrides=overrides, status=JobStatus.COMPLETED)
+            for overrides in job_overrides
+        ]
 
     def job(self, overrides: list[str], num: int) -> SlurmJob:
         """A job with its config, complete and checked before it waits in a queue."""
@@ -123,7 +142,10 @@ def shape(trainer: Mapping[str, Any]) -> Shape:
     """What a trainer's section asks of Slurm."""
     num_nodes, devices = trainer.get("num_nodes", 1), trainer["devices"]
     if not isinstance(devices, int) or devices < 1:
-        raise ValueError(f"launcher=slurm asks for as many processes as trainer.devices says, got {devices}; e.g. 8")
+        raise ValueError(
+            f"launcher=slurm asks for as many processes as trainer.devices says, got {devices}; "
+            "e.g. 8"
+        )
     return num_nodes, devices, trainer["accelerator"] == "gpu"
 
 
@@ -132,6 +154,8 @@ def wait_for(ids: set[str]) -> None:
     command = ["squeue", "--me", "--array", "--noheader", "--format=%i"]
     while True:
         asked = subprocess.run(command, capture_output=True, text=True, check=False)
-        if asked.returncode == 0 and not ids & set(asked.stdout.split()):  # else the controller is away for a while
+        if asked.returncode == 0 and not ids & set(
+            asked.stdout.split()
+        ):  # else the controller is away for a while
             return
         time.sleep(POLL_SECONDS)

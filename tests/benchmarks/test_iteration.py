@@ -1,4 +1,6 @@
-"""The benchmark of a training iteration: an experiment's own parts run; how fast is no test's business."""
+"""The benchmark of a training iteration: an experiment's own parts run; how fast is no test's
+business.
+"""
 
 import sys
 
@@ -29,7 +31,12 @@ def folder(tmp_path, monkeypatch):
 def test_both_kinds_of_iteration_have_a_row(capsys):
     lines = measured(capsys, "part.batch_size=4")
     rows = [line.split(" | ")[0] for line in lines if line.startswith("| ")]
-    assert rows == ["| iteration", "| of generator and critic", "| of the critic alone", "| mean of 5"]
+    assert rows == [
+        "| iteration",
+        "| of generator and critic",
+        "| of the critic alone",
+        "| mean of 5",
+    ]
     assert "4 images a device" in lines[-2] and "2,000 iterations" in lines[-2]
 
 
@@ -40,19 +47,30 @@ def test_a_text_teacher_s_need_no_files(capsys):
 
 
 @pytest.mark.parametrize("experiment", ["sd15_dmd2_gan", "sdxl_dmd2_4step", "sdxl_dmd2_4step_lora"])
-def test_published_recipes_are_measured_in_their_own_shapes_and_dtypes(experiment, tmp_path, monkeypatch):
+def test_published_recipes_are_measured_in_their_own_shapes_and_dtypes(
+    experiment, tmp_path, monkeypatch
+):
     monkeypatch.setenv("DMD2_RUN_ID", "now")
     sized = ["trainer=cpu", "global_batch=null", "data.batch_size=2", *shrunken(experiment[:4])]
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         config = resolved(compose("train", overrides=[f"experiment={experiment}", *sized]))
     module, data = parts(config, tmp_path)
-    assert data.shape == (4, 8, 8) and module.models.teacher.model.conv_in.weight.dtype == torch.bfloat16
-    assert {weight.dtype for weight in module.generator.parameters() if weight.requires_grad} == {torch.float32}
+    assert (
+        data.shape == (4, 8, 8)
+        and module.models.teacher.model.conv_in.weight.dtype == torch.bfloat16
+    )
+    assert {weight.dtype for weight in module.generator.parameters() if weight.requires_grad} == {
+        torch.float32
+    }
     cond = module.models.conditioner(torch.tensor([0, 7]))
     assert cond["text"].shape == (2, 77, 32 if "sdxl" in experiment else 16)
-    assert ("pooled" in cond) == ("sdxl" in experiment) and cond.get("pooled", cond["text"])[0].std() > 0.5
+    assert ("pooled" in cond) == ("sdxl" in experiment) and cond.get("pooled", cond["text"])[
+        0
+    ].std() > 0.5
     with torch.no_grad():
-        assert module.models.teacher(torch.randn(2, 4, 8, 8), torch.tensor([0.5, 0.9]), cond).shape == (2, 4, 8, 8)
+        assert module.models.teacher(
+            torch.randn(2, 4, 8, 8), torch.tensor([0.5, 0.9]), cond
+        ).shape == (2, 4, 8, 8)
 
 
 def test_what_cannot_be_made_up_is_refused(capsys):

@@ -1,4 +1,6 @@
-"""The benchmark of the loader: made-up and given images fill its table; what it measures is no test's business."""
+"""The benchmark of the loader: made-up and given images fill its table; what it measures is no
+test's business.
+"""
 
 import sys
 
@@ -27,7 +29,9 @@ def test_the_verb_makes_images_up(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     short = [f"part.{key}={value}" for key, value in SMALL.items()]
     monkeypatch.setattr(
-        sys, "argv", ["dmd2", "benchmark", *short, "part.num_workers=[0]", "part.target=1000000000000"]
+        sys,
+        "argv",
+        ["dmd2", "benchmark", *short, "part.num_workers=[0]", "part.target=1000000000000"],
     )
     main()
     assert "does not feed 1,000,000,000,000 images/s" in capsys.readouterr().out

@@ -1,4 +1,6 @@
-"""The benchmark of steps: a row for what each step of a student makes, the last as the run was scored."""
+"""The benchmark of steps: a row for what each step of a student makes, the last as the run was
+scored.
+"""
 
 import json
 import sys
@@ -9,9 +11,16 @@ import pytest
 from dmd2.cli.main import main
 
 TINY = [
-    "experiment=toy2d_dmd2", "sampler=four_step", "critic_step_layer=embed", "max_iterations=2", "data.batch_size=8",
-    "teacher.pretrain.max_iterations=2", "metric.num_samples=40", "metric.teacher_steps=[1]", "paths.run=run",
-]  # fmt: skip
+    "experiment=toy2d_dmd2",
+    "sampler=four_step",
+    "critic_step_layer=embed",
+    "max_iterations=2",
+    "data.batch_size=8",
+    "teacher.pretrain.max_iterations=2",
+    "metric.num_samples=40",
+    "metric.teacher_steps=[1]",
+    "paths.run=run",
+]
 
 
 def dmd2(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -27,7 +36,13 @@ def test_each_step_of_a_student_is_scored(
     monkeypatch.setattr(sys, "argv", sys.argv)
     dmd2(capsys, "train", *TINY)
     head, _, *rows = dmd2(capsys, "benchmark", "part=steps", "source=run").splitlines()
-    assert [row.split(" | ")[0] for row in rows] == ["| t = 1", "| t = 0.75", "| t = 0.5", "| t = 0.25", "| together"]
+    assert [row.split(" | ")[0] for row in rows] == [
+        "| t = 1",
+        "| t = 0.75",
+        "| t = 0.5",
+        "| t = 0.25",
+        "| together",
+    ]
     scored = json.loads(Path("run/summary.json").read_text())["metrics"]
     last = dict(zip(head.strip("| ").split(" | "), rows[3].strip("| ").split(" | "), strict=True))
     assert {name: float(last[name]) for name in scored} == pytest.approx(scored, rel=5e-3)

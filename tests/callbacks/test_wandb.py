@@ -11,7 +11,12 @@ def test_a_server_that_cannot_be_reached_costs_the_page_s_place_and_nothing_else
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wandb = pytest.importorskip("wandb", reason="wandb is an optional extra")
-    settings = {"BASE_URL": "http://127.0.0.1:9", "API_KEY": "0" * 40, "MODE": "online", "INIT_TIMEOUT": "2"}
+    settings = {
+        "BASE_URL": "http://127.0.0.1:9",
+        "API_KEY": "0" * 40,
+        "MODE": "online",
+        "INIT_TIMEOUT": "2",
+    }
     for name, value in settings.items():
         monkeypatch.setenv(f"WANDB_{name}", value)
     logger = wandb_logger("dmd2", "test", str(tmp_path))

@@ -39,12 +39,16 @@ def write(path: Path, files: dict[str, bytes]) -> Path:
                 archive.writestr(info, data)
         return path
     raw = io.BytesIO()
-    with tarfile.open(fileobj=raw, mode={".gz": "w:gz", ".xz": "w:xz"}.get(path.suffix, "w")) as archive:
+    with tarfile.open(
+        fileobj=raw, mode={".gz": "w:gz", ".xz": "w:xz"}.get(path.suffix, "w")
+    ) as archive:
         for name, data in files.items():
             info = tarfile.TarInfo(name)
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
-    path.write_bytes(zstandard.compress(raw.getvalue()) if path.suffix == ".zst" else raw.getvalue())
+    path.write_bytes(
+        zstandard.compress(raw.getvalue()) if path.suffix == ".zst" else raw.getvalue()
+    )
     return path
 
 

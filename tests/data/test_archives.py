@@ -18,7 +18,9 @@ def test_every_packing_gives_the_same_files(packed, files, suffix):
     assert {member.name: member.read() for member in members(packed(suffix))} == files
 
 
-@pytest.mark.parametrize("name", ["/etc/a.png", "../a.png", "a/../../b.png", "a\\..\\b.png", "C:\\a.png"])
+@pytest.mark.parametrize(
+    "name", ["/etc/a.png", "../a.png", "a/../../b.png", "a\\..\\b.png", "C:\\a.png"]
+)
 @pytest.mark.parametrize("suffix", ["zip", "tar"])
 def test_names_that_lead_out_are_refused(tmp_path, pack, suffix, name):
     source = pack(tmp_path / f"bad.{suffix}", {name: b""})

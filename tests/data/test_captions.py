@@ -23,7 +23,10 @@ def test_every_phrasing_meets_every_word():
 
 
 def test_an_image_keeps_its_digit_and_its_caption_names_it():
-    plain, text = ready(Digits(batch_size=8, seed=0)), ready(TextDigits(CAPTIONS, batch_size=8, seed=5))
+    plain, text = (
+        ready(Digits(batch_size=8, seed=0)),
+        ready(TextDigits(CAPTIONS, batch_size=8, seed=5)),
+    )
     for theirs, ours in ((plain.train, text.train), (plain.test, text.test)):
         np.testing.assert_array_equal(theirs.x, ours.x)
         np.testing.assert_array_equal(theirs.labels, text.class_of(torch.from_numpy(ours.labels)))
@@ -37,14 +40,19 @@ def test_an_image_keeps_its_digit_and_its_caption_names_it():
 def test_a_batch_has_the_captions_of_its_own_images():
     text = ready(TextDigits(CAPTIONS, batch_size=16, seed=0))
     batch = next(iter(text.train_dataloader()))
-    known = {(x.tobytes(), int(label)) for x, label in zip(text.train.x, text.train.labels, strict=True)}
+    known = {
+        (x.tobytes(), int(label)) for x, label in zip(text.train.x, text.train.labels, strict=True)
+    }
     assert all(
-        (x.numpy().tobytes(), int(label)) in known for x, label in zip(batch["real"], batch["label"], strict=True)
+        (x.numpy().tobytes(), int(label)) in known
+        for x, label in zip(batch["real"], batch["label"], strict=True)
     )
 
 
 def test_other_captions_are_other_data():
-    fewer, more = (TextDigits(captions, batch_size=8, seed=0) for captions in (CAPTIONS[:10], CAPTIONS))
+    fewer, more = (
+        TextDigits(captions, batch_size=8, seed=0) for captions in (CAPTIONS[:10], CAPTIONS)
+    )
     assert fewer.fingerprint() != more.fingerprint()
     with pytest.raises(ValueError, match="ten digits in turn"):
         TextDigits(CAPTIONS[:7], batch_size=8, seed=0)

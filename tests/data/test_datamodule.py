@@ -37,7 +37,9 @@ def batches(num, rank=None, consumed=0, **options):
     data.trainer = rank
     data.load_state_dict({"consumed": consumed})
     data.setup()
-    return [data.on_after_batch_transfer(batch, 0) for batch in islice(data.train_dataloader(), num)]
+    return [
+        data.on_after_batch_transfer(batch, 0) for batch in islice(data.train_dataloader(), num)
+    ]
 
 
 def assert_same(some, others):
@@ -70,7 +72,9 @@ def test_pixels_survive_the_round_trip():
     x = data.to_model(every)
     assert x.dtype == torch.float32 and x.min() == -1 and x.max() == 1
     assert torch.equal(data.to_pixels(x), every)
-    assert torch.equal(data.to_pixels(torch.tensor([-9.0, 9.0])), torch.tensor([0, 255], dtype=torch.uint8))
+    assert torch.equal(
+        data.to_pixels(torch.tensor([-9.0, 9.0])), torch.tensor([0, 255], dtype=torch.uint8)
+    )
     assert torch.equal(data.to_pixels(x + 0.4 / 127.5), every)
 
 
@@ -96,7 +100,9 @@ def test_any_number_of_workers_gives_the_same_batches_as_bytes(num_workers):
 
 
 def test_ranks_partition_an_epoch():
-    seen = [batch["label"] for rank in range(5) for batch in batches(1, Rank(rank, 5), batch_size=2)]
+    seen = [
+        batch["label"] for rank in range(5) for batch in batches(1, Rank(rank, 5), batch_size=2)
+    ]
     assert sorted(torch.cat(seen).tolist()) == list(range(10))
 
 
@@ -115,7 +121,9 @@ def test_two_ranks_are_one_rank_row_by_row(pairs):
     halves = [batches(5, Rank(rank, 2), flip=True, **pairs) for rank in (0, 1)]
     for one, first, second in zip(whole, *halves, strict=True):
         for name in one.keys() - {"index"}:
-            torch.testing.assert_close(torch.cat([first[name], second[name]]), one[name], rtol=0, atol=0)
+            torch.testing.assert_close(
+                torch.cat([first[name], second[name]]), one[name], rtol=0, atol=0
+            )
 
 
 def test_half_of_the_images_are_mirrored():
@@ -164,7 +172,9 @@ def test_a_sampler_of_lightning_is_refused():
 
 
 def test_fingerprint_is_of_the_data_alone():
-    assert Numbers(batch_size=2, seed=0).fingerprint() == Numbers(batch_size=4, seed=1).fingerprint()
+    assert (
+        Numbers(batch_size=2, seed=0).fingerprint() == Numbers(batch_size=4, seed=1).fingerprint()
+    )
 
 
 class Recorder(lightning.LightningModule):

@@ -76,10 +76,16 @@ OPTIONS = [
 @pytest.mark.parametrize("wrapper, held_out", [("", "test"), ("", "val"), ("cifar/", "test")])
 def test_split_folders_are_the_splits(files, tmp_path, pack, wrapper, held_out):
     names = sorted(files)
-    split = {f"{wrapper}{'train' if i % 4 else held_out}/{name}": files[name] for i, name in enumerate(names)}
+    split = {
+        f"{wrapper}{'train' if i % 4 else held_out}/{name}": files[name]
+        for i, name in enumerate(names)
+    }
     data = images(pack(tmp_path / "a.zip", split), tmp_path)
     assert data.class_names == ["ant", "cat", "dog"]
-    assert data.test.labels.tolist() == [0, 1, 2] and data.train.labels.tolist() == [0] * 3 + [1] * 3 + [2] * 3
+    assert (
+        data.test.labels.tolist() == [0, 1, 2]
+        and data.train.labels.tolist() == [0] * 3 + [1] * 3 + [2] * 3
+    )
     np.testing.assert_array_equal(data.test.x, [pixels_of(files[name]) for name in names[::4]])
     with pytest.raises(ValueError, match="its own test split"):
         images(tmp_path / "a.zip", tmp_path, test_fraction=0.1)
@@ -166,7 +172,10 @@ def test_a_corrupt_image_is_named_and_nothing_is_opened(files, tmp_path, pack):
 
 def test_empty_and_confused_sources(files, tmp_path, pack):
     (tmp_path / "empty").mkdir()
-    for source in (tmp_path / "empty", pack(tmp_path / "a.zip", {"cat/readme.txt": b"", "._b.png": b""})):
+    for source in (
+        tmp_path / "empty",
+        pack(tmp_path / "a.zip", {"cat/readme.txt": b"", "._b.png": b""}),
+    ):
         with pytest.raises(ValueError, match="no images in"):
             images(source, tmp_path)
     with pytest.raises(ValueError, match=r"stray\.png in \S+ lies in no class folder"):
@@ -191,14 +200,23 @@ def test_labels_that_make_no_sense(files, tmp_path, pack, text, message):
 
 
 def test_labels_need_not_start_at_zero(files, tmp_path, pack):
-    inside = {"a.png": files["cat/0.png"], "dataset.json": json.dumps({"labels": [["a.png", 6]]}).encode()}
+    inside = {
+        "a.png": files["cat/0.png"],
+        "dataset.json": json.dumps({"labels": [["a.png", 6]]}).encode(),
+    }
     data = images(pack(tmp_path / "a.zip", inside), tmp_path)
     assert data.train.labels.tolist() == [6] and data.num_classes == 7
 
 
 @pytest.mark.parametrize(
     "options",
-    [{"resolution": 0}, {"resize": "magic"}, {"crop": "left"}, {"channels": 4}, {"test_fraction": 1.0}],
+    [
+        {"resolution": 0},
+        {"resize": "magic"},
+        {"crop": "left"},
+        {"channels": 4},
+        {"test_fraction": 1.0},
+    ],
 )
 def test_wrong_options_are_refused(tmp_path, options):
     with pytest.raises(ValueError, match=f"{next(iter(options))} must be"):

@@ -25,7 +25,9 @@ from dmd2.data.prompts import Prompts
 
 
 class Halved:
-    """A made-up autoencoder: latents are every second pixel, twice as large; the noise is added as it is."""
+    """A made-up autoencoder: latents are every second pixel, twice as large; the noise is added as
+    it is.
+    """
 
     shape = (3, 4, 4)
 
@@ -75,7 +77,10 @@ def shards(folder: Path) -> Path:
             for i in rows:
                 said = (f"{i}.txt", f"caption {i}".encode())
                 if i % 2:
-                    said = (f"{i}.json", json.dumps({"caption": f"caption {i}", "url": "x"}).encode())
+                    said = (
+                        f"{i}.json",
+                        json.dumps({"caption": f"caption {i}", "url": "x"}).encode(),
+                    )
                 for name, data in (said, (f"{i}.png", png(i))):
                     info = tarfile.TarInfo(name)
                     info.size = len(data)
@@ -90,7 +95,9 @@ def made(source: Path, out: Path) -> list[str]:
 
 def opened(folder: Path, codec: Halved | None = None, **options) -> Latents:
     table = options.pop("captions", None) or captions.read(str(folder))
-    data = Latents(folder, captions=table, autoencoder=codec or Halved(), batch_size=4, seed=0, **options)
+    data = Latents(
+        folder, captions=table, autoencoder=codec or Halved(), batch_size=4, seed=0, **options
+    )
     data.prepare_data()
     data.setup()
     return data
@@ -126,7 +133,9 @@ def test_an_image_without_a_caption_and_a_broken_line_are_named(tmp_path: Path):
 
 def test_latents_of_another_kind_than_the_teacher_s_are_refused_by_both_values(tmp_path: Path):
     made(beside(tmp_path / "images"), tmp_path / "out")
-    with pytest.raises(ValueError, match=r"scaling_factor 2\.0, and the teacher's are of scaling_factor 3\.0"):
+    with pytest.raises(
+        ValueError, match=r"scaling_factor 2\.0, and the teacher's are of scaling_factor 3\.0"
+    ):
         opened(tmp_path / "out", Halved(3.0))
     with pytest.raises(FileNotFoundError, match="dmd2 prepare recipe=latents"):
         opened(tmp_path / "gone", captions=["a"])
@@ -135,7 +144,14 @@ def test_latents_of_another_kind_than_the_teacher_s_are_refused_by_both_values(t
     with pytest.raises(ValueError, match="do not begin with"):
         opened(tmp_path / "out", captions=["another"])
     with pytest.raises(ValueError, match="prepared in another way"):
-        latents(tmp_path / "images", tmp_path / "out", Decoder(8, crop="none"), Halved(), "caption", "stop")
+        latents(
+            tmp_path / "images",
+            tmp_path / "out",
+            Decoder(8, crop="none"),
+            Halved(),
+            "caption",
+            "stop",
+        )
     with pytest.raises(ValueError, match="mirror"):
         opened(tmp_path / "out", flip=True)
 
@@ -145,7 +161,9 @@ def test_other_captions_may_follow(tmp_path: Path):
     (tmp_path / "more.txt").write_text("another\n\n a\u2028third \n", encoding="utf-8")
     table = captions.read([str(tmp_path / "out"), str(tmp_path / "more.txt")])
     data = opened(tmp_path / "out", captions=table)
-    assert table[5:] == ["another", "a\u2028third"] and data.num_classes == 7 and len(data.train) == 5
+    assert (
+        table[5:] == ["another", "a\u2028third"] and data.num_classes == 7 and len(data.train) == 5
+    )
 
 
 KILLED = """
@@ -169,11 +187,15 @@ made(Path("images"), Path("out"))
 """
 
 
-def test_a_preparation_that_is_killed_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, monkeypatch):
+def test_a_preparation_that_is_killed_goes_on_and_ends_with_the_same_bytes(
+    tmp_path: Path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     beside(tmp_path / "images")
     paths = [str(Path(__file__).parent), *sys.path]
-    ended = subprocess.run([sys.executable, "-c", KILLED.format(paths=paths)], env=os.environ, timeout=100)
+    ended = subprocess.run(
+        [sys.executable, "-c", KILLED.format(paths=paths)], env=os.environ, timeout=100
+    )
     assert ended.returncode == -signal.SIGKILL
     assert len(list(Path("out.partial/progress").glob("*-*.json"))) == 1
     made(Path("images"), Path("out"))
@@ -189,7 +211,9 @@ def rows(path: Path) -> Path:
     elif path.suffix == ".csv":
         path.write_text('text,id\na,1\n,2\n"c, d",3\n')
     else:
-        pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install dmd2[parquet]")
+        pyarrow = pytest.importorskip(
+            "pyarrow", reason="pyarrow is not installed: pip install dmd2[parquet]"
+        )
         pytest.importorskip("pyarrow.parquet").write_table(pyarrow.Table.from_pylist(table), path)
     return path
 
@@ -198,14 +222,19 @@ def rows(path: Path) -> Path:
 def test_captions_are_read_from_a_column(suffix: str, tmp_path: Path):
     path = rows(tmp_path / f"captions{suffix}")
     assert captions.read(str(path), "text") == ["a", "", "c, d"]
-    with pytest.raises(ValueError, match=r"no column caption, it has text, id; type data\.captions\.column=NAME"):
+    with pytest.raises(
+        ValueError, match=r"no column caption, it has text, id; type data\.captions\.column=NAME"
+    ):
         captions.read(str(path))
 
 
 def test_files_without_captions_are_refused(tmp_path: Path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="no captions at"):
         captions.read(str(tmp_path / "gone.txt"))
-    for name, text, words in (("a.txt", "\n\n", "no captions in"), ("a.pkl", "x", "cannot read captions")):
+    for name, text, words in (
+        ("a.txt", "\n\n", "no captions in"),
+        ("a.pkl", "x", "cannot read captions"),
+    ):
         (tmp_path / name).write_text(text)
         with pytest.raises(ValueError, match=words):
             captions.read(str(tmp_path / name))

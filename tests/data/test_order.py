@@ -28,7 +28,9 @@ def test_two_ranks_draw_what_one_draws():
     whole = BatchSampler(10, 6, seed=2)
     halves = [BatchSampler(10, 3, seed=2, rank=rank, world_size=2) for rank in (0, 1)]
     for k in range(8):
-        np.testing.assert_array_equal(np.concatenate([half.rows(k) for half in halves]), whole.rows(k))
+        np.testing.assert_array_equal(
+            np.concatenate([half.rows(k) for half in halves]), whole.rows(k)
+        )
 
 
 def test_seeds_epochs_and_streams_differ():

@@ -11,7 +11,13 @@ def block(num, start=0):
 
 
 def writer(path, **options):
-    defaults = {"num_pairs": 5, "shape": (1, 2, 2), "dtype": "uint8", "fingerprint": "a", "at_once": 3}
+    defaults = {
+        "num_pairs": 5,
+        "shape": (1, 2, 2),
+        "dtype": "uint8",
+        "fingerprint": "a",
+        "at_once": 3,
+    }
     return PairWriter(path, **defaults | options)
 
 
@@ -36,7 +42,11 @@ def test_written_in_two_goes_reads_as_one(tmp_path):
     np.testing.assert_array_equal(store.images.ravel(), np.arange(20))
     np.testing.assert_array_equal(store.labels, labels.numpy())
     third = writer(tmp_path / "pairs")
-    assert not list(third.free()) and third.num_written() == 5 and not (tmp_path / "pairs" / "progress").exists()
+    assert (
+        not list(third.free())
+        and third.num_written() == 5
+        and not (tmp_path / "pairs" / "progress").exists()
+    )
     third.finish()
 
 
@@ -48,7 +58,9 @@ def test_latents_are_kept_as_they_are(tmp_path):
     assert PairStore(tmp_path).images.tolist() == latents.tolist()
 
 
-@pytest.mark.parametrize("other", [{"fingerprint": "b"}, {"num_pairs": 6}, {"shape": (4,)}, {"dtype": "float16"}])
+@pytest.mark.parametrize(
+    "other", [{"fingerprint": "b"}, {"num_pairs": 6}, {"shape": (4,)}, {"dtype": "float16"}]
+)
 def test_pairs_of_two_kinds_never_mix(tmp_path, other):
     writer(tmp_path)
     with pytest.raises(ValueError, match=f"have {next(iter(other))} .* remove the folder"):

@@ -23,7 +23,10 @@ SAMPLE = Path(__file__).parents[3] / "shared/data/imagenet_sample"
 
 
 def opened(folder: Path, **options) -> Images:
-    data = Images(folder, **{"resolution": None, "cache": folder / "no cache", "batch_size": 4, "seed": 0} | options)
+    data = Images(
+        folder,
+        **{"resolution": None, "cache": folder / "no cache", "batch_size": 4, "seed": 0} | options,
+    )
     data.prepare_data()
     data.setup()
     assert not (folder / "no cache").exists()
@@ -44,14 +47,18 @@ def encoded(image: Image.Image, kind: str, **options) -> bytes:
 def as_edm(image: Image.Image) -> Image.Image:
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image.crop((left, top, left + side, top + side)).resize((64, 64), Image.Resampling.LANCZOS)
+    return image.crop((left, top, left + side, top + side)).resize(
+        (64, 64), Image.Resampling.LANCZOS
+    )
 
 
 def as_adm(image: Image.Image) -> Image.Image:
     while min(image.size) >= 128:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
     scale = 64 / min(image.size)
-    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+    image = image.resize(
+        (round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC
+    )
     left, top = (image.width - 64) // 2, (image.height - 64) // 2
     return image.crop((left, top, left + 64, top + 64))
 
@@ -59,15 +66,27 @@ def as_adm(image: Image.Image) -> Image.Image:
 @pytest.mark.skipif(not SAMPLE.is_dir(), reason="no photographs in ../shared/data/imagenet_sample")
 @pytest.mark.parametrize(("resize", "by_hand"), [("lanczos", as_edm), ("adm", as_adm)])
 def test_photographs_through_the_verb(tmp_path, monkeypatch, capsys, resize, by_hand):
-    """Either published resizing, written out here, of real photographs with their synsets' labels."""
+    """Either published resizing, written out here, of real photographs with their synsets'
+    labels.
+    """
     options = [f"recipe.decoder.resize={resize}", "recipe.num_classes=100"]
-    command = ["dmd2", "prepare", "recipe=imagenet64", f"source={SAMPLE / 'train'}", f"out={tmp_path / 'out'}"]
+    command = [
+        "dmd2",
+        "prepare",
+        "recipe=imagenet64",
+        f"source={SAMPLE / 'train'}",
+        f"out={tmp_path / 'out'}",
+    ]
     monkeypatch.setattr(sys, "argv", command + options)
     main()
     assert "100 images to train on, 0 to test, 3 x 64 x 64, 100 classes" in capsys.readouterr().out
     data, files = opened(tmp_path / "out"), sorted(SAMPLE.glob("train/*/*"))
-    assert data.class_names == [path.parent.name for path in files] and data.train.labels.tolist() == [*range(100)]
-    expected = [np.asarray(by_hand(Image.open(path).convert("RGB"))).transpose(2, 0, 1) for path in files]
+    assert data.class_names == [
+        path.parent.name for path in files
+    ] and data.train.labels.tolist() == [*range(100)]
+    expected = [
+        np.asarray(by_hand(Image.open(path).convert("RGB"))).transpose(2, 0, 1) for path in files
+    ]
     np.testing.assert_array_equal(data.train.x, expected)
     monkeypatch.setattr(sys, "argv", command + options)
     main()
@@ -94,7 +113,13 @@ def test_odd_files_are_counted_and_broken_ones_are_left_out_by_name(tmp_path, pa
     source = pack(tmp_path / "source", whole | broken | {"dog/a.png": WHOLE["JPEG L"]})
     lines = images(source, tmp_path / "out", Decoder(6), 0.0, None, "skip")
     data = opened(tmp_path / "out")
-    assert data.class_names == ["ant", "cat", "dog"] and data.train.labels.tolist() == [1, 1, 1, 1, 2]
+    assert data.class_names == ["ant", "cat", "dog"] and data.train.labels.tolist() == [
+        1,
+        1,
+        1,
+        1,
+        2,
+    ]
     assert data.train.x.shape == (5, 3, 6, 6) and abs(data.train.x.astype(int) - 100).max() <= 1
     assert "3 broken, left out: ant/empty.jpg, ant/text.jpg, ant/truncated.jpg" in lines
     assert lines[1] == "the files were 2 JPEG L, 1 JPEG CMYK, 1 PNG I;16, 1 PNG P"
@@ -115,7 +140,9 @@ def test_nothing_but_broken_files_is_no_data(tmp_path, pack):
 
 
 def test_classes_that_a_source_lacks_would_shift_the_labels(packed, tmp_path):
-    with pytest.raises(ValueError, match=r"shows 3 classes, the recipe wants 1000.*recipe\.num_classes=3"):
+    with pytest.raises(
+        ValueError, match=r"shows 3 classes, the recipe wants 1000.*recipe\.num_classes=3"
+    ):
         images(packed("zip"), tmp_path / "out", Decoder(6), 0.0, 1000, "stop")
 
 
@@ -158,7 +185,9 @@ def many(tmp_path_factory) -> Path:
     ("name", "calls", "num_blocks"),
     [("kind", BLOCK + 20, 1), ("_keep", 1, 3), ("write_manifest", 0, 3), ("discard", 0, 3)],
 )
-def test_killed_and_begun_again_it_is_byte_for_byte_the_same(many, tmp_path, name, calls, num_blocks):
+def test_killed_and_begun_again_it_is_byte_for_byte_the_same(
+    many, tmp_path, name, calls, num_blocks
+):
     def run(out, name, calls):
         command = [sys.executable, "-c", DEADLY, name, str(calls), str(many), str(out)]
         return subprocess.run(command, timeout=120, capture_output=True).returncode
@@ -168,7 +197,9 @@ def test_killed_and_begun_again_it_is_byte_for_byte_the_same(many, tmp_path, nam
     assert len(list(tmp_path.glob("killed.partial/progress/*-*.json"))) == num_blocks
     for out in ("killed", "whole"):
         prepare(many, lay_out(many, 0.0), Decoder(4), tmp_path / out, "skip")
-    whole, killed = ({p.name: p.read_bytes() for p in (tmp_path / out).iterdir()} for out in ("whole", "killed"))
+    whole, killed = (
+        {p.name: p.read_bytes() for p in (tmp_path / out).iterdir()} for out in ("whole", "killed")
+    )
     assert not (tmp_path / "killed.partial").exists()
     assert whole == killed and set(whole) == {*ARRAYS, "manifest.json"}
     assert len(np.load(tmp_path / "killed" / "train.npy")) == 2 * BLOCK + 7
@@ -192,7 +223,10 @@ def test_an_lmdb_of_raw_pixels_is_the_same_data(files, tmp_path, pack, edm):
     lmdb = pytest.importorskip("lmdb")
     draw = np.random.default_rng(1)
     x, labels = draw.integers(0, 256, (11, 3, 6, 6), np.uint8), draw.integers(0, 5, 11)
-    with lmdb.open(str(tmp_path / "lmdb"), map_size=1 << 20) as database, database.begin(write=True) as values:
+    with (
+        lmdb.open(str(tmp_path / "lmdb"), map_size=1 << 20) as database,
+        database.begin(write=True) as values,
+    ):
         values.put(b"images_shape", b"11 3 6 6")
         values.put(b"labels_shape", b"11")
         for i in range(11):
@@ -214,7 +248,10 @@ def test_prepared_and_decoded_in_passing_are_the_same(packed, tmp_path):
     passing.prepare_data()
     passing.setup()
     np.testing.assert_array_equal(data.train.x, passing.train.x)
-    assert isinstance(data.train.x, np.memmap) and Path(data.train.x.filename) == tmp_path / "out" / "train.npy"
+    assert (
+        isinstance(data.train.x, np.memmap)
+        and Path(data.train.x.filename) == tmp_path / "out" / "train.npy"
+    )
 
 
 def test_a_prepared_folder_is_itself_wherever_it_lies(packed, tmp_path):
@@ -226,7 +263,9 @@ def test_a_prepared_folder_is_itself_wherever_it_lies(packed, tmp_path):
 def test_options_that_were_not_prepared_are_refused(packed, tmp_path):
     made(packed("zip"), tmp_path / "out", resize="adm")
     opened(tmp_path / "out", resize="adm", resolution=6, num_classes=9)
-    with pytest.raises(ValueError, match=r"prepared with resize=adm, got lanczos; type data\.resize=adm"):
+    with pytest.raises(
+        ValueError, match=r"prepared with resize=adm, got lanczos; type data\.resize=adm"
+    ):
         opened(tmp_path / "out", resize="lanczos")
     with pytest.raises(ValueError, match="has its splits"):
         opened(tmp_path / "out", test_fraction=0.1)
@@ -246,7 +285,9 @@ def test_an_altered_a_truncated_and_a_missing_array_are_refused_by_name(packed, 
     opened(tmp_path / "out")
     path.write_bytes(data[:-1])
     os.utime(path, (0, 0))
-    with pytest.raises(ValueError, match=rf"out/{name} has {len(data) - 1} bytes, its manifest says {len(data)}"):
+    with pytest.raises(
+        ValueError, match=rf"out/{name} has {len(data) - 1} bytes, its manifest says {len(data)}"
+    ):
         opened(tmp_path / "out")
     path.unlink()
     with pytest.raises(FileNotFoundError, match=rf"out/{name} is missing"):

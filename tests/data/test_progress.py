@@ -1,4 +1,6 @@
-"""Work that many processes share: whoever does it, whoever dies, however many there are, it is the same bytes."""
+"""Work that many processes share: whoever does it, whoever dies, however many there are, it is the
+same bytes.
+"""
 
 import os
 import signal
@@ -81,11 +83,20 @@ def as_rank(job: Job) -> None:
     codec = Met()
     codec.job = job
     with process_group.together(on_gpu=False):
-        print("\n".join(latents(job.out.parent / "images", job.out, Decoder(8), codec, "caption", "skip")))
+        print(
+            "\n".join(
+                latents(job.out.parent / "images", job.out, Decoder(8), codec, "caption", "skip")
+            )
+        )
 
 
 def on_ranks(out: Path, num: int, **killed_after: int) -> None:
-    launch(as_rank, Job(out, num, {int(name[-1]): after for name, after in killed_after.items()}), num, one_line)
+    launch(
+        as_rank,
+        Job(out, num, {int(name[-1]): after for name, after in killed_after.items()}),
+        num,
+        one_line,
+    )
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -94,7 +105,9 @@ def files(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with captioned images, two of them broken, and what one process makes of them, in blocks of four."""
+    """A folder with captioned images, two of them broken, and what one process makes of them, in
+    blocks of four.
+    """
     folder = tmp_path_factory.mktemp("shared")
     beside(folder / "images", 43)
     for i in (0, 17):
@@ -106,11 +119,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_ranks_share_the_work_and_one_speaks(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_ranks_share_the_work_and_one_speaks(
+    place: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     on_ranks(place / "two", 2)
     assert files(place / "two") == files(place / "one")
     said = capfd.readouterr().out
-    assert said.count("41 latents to train on") == 1 and said.count("2 broken, left out: 0.png, 17.png") == 1
+    assert (
+        said.count("41 latents to train on") == 1
+        and said.count("2 broken, left out: 0.png, 17.png") == 1
+    )
 
 
 def test_a_block_whose_rank_died_is_another_s(place: Path) -> None:
@@ -125,4 +143,6 @@ def test_killed_on_three_ranks_it_goes_on_where_it_was_on_two(place: Path) -> No
     assert not (place / "killed").exists()
     assert len(list(place.glob("killed.partial/progress/*-*.json"))) == 5
     on_ranks(place / "killed", 2)
-    assert files(place / "killed") == files(place / "one") and not (place / "killed.partial").exists()
+    assert (
+        files(place / "killed") == files(place / "one") and not (place / "killed.partial").exists()
+    )

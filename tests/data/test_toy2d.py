@@ -6,7 +6,9 @@ from dmd2.data.toy import Toy2D
 
 
 def toy(name, **options):
-    data = Toy2D(name, **{"batch_size": 4, "seed": 0, "num_train": 8000, "num_test": 1000} | options)
+    data = Toy2D(
+        name, **{"batch_size": 4, "seed": 0, "num_train": 8000, "num_test": 1000} | options
+    )
     data.prepare_data()
     data.setup()
     return data
@@ -19,7 +21,11 @@ def mode_of(data, x):
 @pytest.mark.parametrize("name, num_modes", [("ring", 8), ("grid", 25), ("checkerboard", 8)])
 def test_unit_variance_and_even_modes(name, num_modes):
     data = toy(name)
-    assert data.shape == (2,) and data.train.x.dtype == np.float32 and data.modes.shape == (num_modes, 2)
+    assert (
+        data.shape == (2,)
+        and data.train.x.dtype == np.float32
+        and data.modes.shape == (num_modes, 2)
+    )
     assert len(data.train) == 8000 and len(data.test) == 1000
     assert data.num_classes == 0 and data.provides() == {"real"}
     np.testing.assert_allclose(data.train.x.mean(0), 0, atol=0.01)

@@ -1,8 +1,9 @@
-"""The score difference is the gradient of KL(p_fake,t || p_real,t): exact Gaussian scores against autograd.
+"""The score difference is the gradient of KL(p_fake,t || p_real,t): exact Gaussian scores against
+autograd.
 
-The generator is x = A z + b, so that its distribution is Gaussian at every noise level, and at A = s Q with
-Q orthogonal both scores are those of isotropic Gaussians, which `GaussianMixture` knows exactly.
-"""
+The generator is x = A z + b, so that its distribution is Gaussian at every noise level, and at A =
+s Q with Q orthogonal both scores are those of isotropic Gaussians, which `GaussianMixture` knows
+exactly."""
 
 import pytest
 import torch
@@ -36,7 +37,9 @@ def exact(schedule: NoiseSchedule, t: float) -> Tensor:
 
 
 def estimated(schedule: NoiseSchedule, t: float, num: int = 200_000) -> Tensor:
-    """The mean of DMD's estimator under the exact weight, alpha^2 / sigma^2, in the place of Eq. 8's."""
+    """The mean of DMD's estimator under the exact weight, alpha^2 / sigma^2, in the place of Eq.
+    8's.
+    """
     A, b = parameters()
     draw = torch.Generator().manual_seed(0)
     z, noise = torch.randn(2, num, 2, generator=draw).unbind()

@@ -114,7 +114,9 @@ def test_weight_makes_the_x0_error_the_error_of_the_prediction(dialect: str):
     torch.testing.assert_close(found, direct, rtol=1e-4, atol=0)
 
 
-def targets(prediction: Prediction, x0: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+def targets(
+    prediction: Prediction, x0: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor
+) -> Tensor:
     alpha, sigma = expand(alpha, x0), expand(sigma, x0)
     return {"x0": x0, "eps": noise, "v": alpha * noise - sigma * x0, "flow": noise - x0}[prediction]
 
@@ -169,7 +171,9 @@ def test_critic_s_gradient_raises_real_logits_and_lowers_fake_ones():
 
 
 def test_accuracy():
-    real, fake = F.accuracy(torch.tensor([[1.0], [2.0], [-1.0], [3.0]]), torch.tensor([[-1.0], [1.0]]))
+    real, fake = F.accuracy(
+        torch.tensor([[1.0], [2.0], [-1.0], [3.0]]), torch.tensor([[-1.0], [1.0]])
+    )
     assert (real, fake) == (0.75, 0.5)
 
 
@@ -180,7 +184,9 @@ def test_accuracy():
     "loss",
     [
         lambda a, b, c: F.surrogate(a, F.score_difference(b, c) / F.normaliser(a, b, 1e-6)),
-        lambda a, b, c: F.denoising(a, b, partial(weighting.edm, sigma_data=0.5)(c[:, 0].abs(), c[:, 1].abs())),
+        lambda a, b, c: F.denoising(
+            a, b, partial(weighting.edm, sigma_data=0.5)(c[:, 0].abs(), c[:, 1].abs())
+        ),
         lambda a, b, c: F.gan_critic(a, b),
         lambda a, b, c: F.gan_generator(a),
     ],

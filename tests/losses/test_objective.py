@@ -17,14 +17,18 @@ def test_needs_are_those_of_the_terms_and_judged_views_those_of_the_head():
     assert Objective(VIEWS, {"dm": DM}, {"fake": FAKE}).needs == set()
     whole = Objective(VIEWS, {"dm": DM, "gan": GAN_G}, {"fake": FAKE, "gan": GAN_D})
     assert whole.needs == {"discriminator", "real"} and whole.gan_views == {"g", "c"}
-    own = Objective({**VIEWS, "d": UniformRows()}, {"dm": DM}, {"fake": FAKE, "gan": GANCritic(1.0, view="d")})
+    own = Objective(
+        {**VIEWS, "d": UniformRows()}, {"dm": DM}, {"fake": FAKE, "gan": GANCritic(1.0, view="d")}
+    )
     assert own.gan_views == {"d"}
     paired = Objective(VIEWS, {"dm": DM, "r": Regression(0.25, SquaredError())}, {"fake": FAKE})
     assert paired.needs == {"pairs"} and paired.gan_views == set()
 
 
 def test_a_view_that_is_not_there_is_refused():
-    with pytest.raises(ValueError, match=r"loss\.generator\.dm reads the view 'g', but loss\.views has c"):
+    with pytest.raises(
+        ValueError, match=r"loss\.generator\.dm reads the view 'g', but loss\.views has c"
+    ):
         Objective({"c": UniformRows()}, {"dm": DM}, {"fake": FAKE})
 
 

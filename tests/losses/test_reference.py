@@ -1,8 +1,8 @@
 """The four losses of DMD2 against one recorded evaluation of each by the reference implementation.
 
-The record is of the plain losses, without their weights in the objective: distribution matching and the
-generator's GAN loss with their gradients at the image, and the critic's two with the gradient's norm.
-"""
+The record is of the plain losses, without their weights in the objective: distribution matching and
+the generator's GAN loss with their gradients at the image, and the critic's two with the gradient's
+norm."""
 
 import json
 from functools import partial
@@ -24,12 +24,14 @@ from dmd2.losses.terms import Denoising, DistributionMatching, GANCritic, GANGen
 from dmd2.losses.turns import CriticTurn, GeneratorTurn, Term, Turn
 from dmd2.losses.views import Models, View
 from dmd2.nets.adm import DhariwalUNet
-from dmd2.nets.discriminator import ConvHead, Critic, Head
+from dmd2.nets.critic import Critic
+from dmd2.nets.discriminator import ConvHead, Discriminator
 from dmd2.randomness import Draws
 
 LOSS = {"rtol": 1e-5, "atol": 0}
 GRADIENT = {"rtol": 1e-4, "atol": 0}
-# The head's last GroupNorm normalises pairs of numbers here (64 channels, 32 groups, 1x1), whose derivative
+# The head's last GroupNorm normalises pairs of numbers here (64 channels, 32 groups, 1x1), whose
+# derivative
 # is a difference next to nothing: float32 leaves three digits of the gradient through it.
 THROUGH_THE_HEAD = 3e-3
 HEAD = frozenset({"view"})
@@ -43,8 +45,10 @@ def record(reference: Path) -> dict[str, Tensor]:
 
 @pytest.fixture
 def models(reference: Path) -> Models:
-    teacher, fake = (denoiser(reference / f"dmd2/{name}.safetensors") for name in ("teacher", "critic"))
-    head = Head([ConvHead(torch.Size([1, 64, 8, 8]))])
+    teacher, fake = (
+        denoiser(reference / f"dmd2/{name}.safetensors") for name in ("teacher", "critic")
+    )
+    head = Discriminator([ConvHead(torch.Size([1, 64, 8, 8]))])
     head.heads[0].layers.load_state_dict(load_file(reference / "dmd2/head.safetensors"))
     return Models(teacher.requires_grad_(False), Critic(fake, head), ClassLabels(10))
 
@@ -61,25 +65,42 @@ def denoiser(path: Path) -> EDM:
     return EDM(model.eval(), Karras(), sigma_data=0.5, taps=["enc.8x8_block0"])
 
 
-def generator_turn(models: Models, record: dict[str, Tensor], loss: str, gan_views: frozenset[str]) -> GeneratorTurn:
-    """A turn whose view "view" has the recorded times and noise; the image is the generator's output."""
+def generator_turn(
+    models: Models, record: dict[str, Tensor], loss: str, gan_views: frozenset[str]
+) -> GeneratorTurn:
+    """A turn whose view "view" has the recorded times and noise; the image is the generator's
+    output.
+    """
     image = record["fake_image"].clone().requires_grad_()
     cond = models.conditioner(record["fake_label"])
     turn = GeneratorTurn(
-        models=models, draws=Draws(0, 0), times={}, gan_views=gan_views, x=image.detach(), cond=cond,
-        generated=image, pair_image=None,
-    )  # fmt: skip
+        models=models,
+        draws=Draws(0, 0),
+        times={},
+        gan_views=gan_views,
+        x=image.detach(),
+        cond=cond,
+        generated=image,
+        pair_image=None,
+    )
     turn._views["view"] = noised(turn, [record[f"{loss}_t0"]], [record[f"{loss}_noise0"]])
     return turn
 
 
 def critic_turn(models: Models, record: dict[str, Tensor], loss: str, num_draws: int) -> CriticTurn:
     turn = CriticTurn(
-        models=models, draws=Draws(0, 0), times={}, gan_views=HEAD if num_draws == 2 else frozenset(),
-        x=record["fake_image"].detach(), cond=models.conditioner(record["fake_label"]),
-        real=record["real_image"], real_cond=models.conditioner(record["real_label"]),
-    )  # fmt: skip
-    rows, noises = ([record[f"{loss}_{what}{i}"] for i in range(num_draws)] for what in ("t", "noise"))
+        models=models,
+        draws=Draws(0, 0),
+        times={},
+        gan_views=HEAD if num_draws == 2 else frozenset(),
+        x=record["fake_image"].detach(),
+        cond=models.conditioner(record["fake_label"]),
+        real=record["real_image"],
+        real_cond=models.conditioner(record["real_label"]),
+    )
+    rows, noises = (
+        [record[f"{loss}_{what}{i}"] for i in range(num_draws)] for what in ("t", "noise")
+    )
     turn._views["view"] = noised(turn, rows, noises)
     return turn
 
@@ -105,7 +126,9 @@ def critic_loss_and_norm(turn: CriticTurn, term: Term) -> tuple[Tensor, Tensor]:
     return loss, torch.cat([g.flatten() for g in gradients]).norm()
 
 
-def assert_same_gradient(found: Tensor, recorded: Tensor, tolerance: float = GRADIENT["rtol"]) -> None:
+def assert_same_gradient(
+    found: Tensor, recorded: Tensor, tolerance: float = GRADIENT["rtol"]
+) -> None:
     """The error relative to the gradient's own size, as single entries may be next to zero."""
     assert (found - recorded).norm() / recorded.norm() < tolerance
 
@@ -126,9 +149,14 @@ def test_generator_s_gan_loss(models, record):
 
 def test_generator_s_gan_loss_in_double(models, record):
     """The same networks and equations by hand, where rounding does not hide a difference."""
-    model, head = models.critic.denoiser.model.double(), models.critic.discriminator.heads[0].double()
+    model, head = (
+        models.critic.denoiser.model.double(),
+        models.critic.discriminator.heads[0].double(),
+    )
     image = record["fake_image"].double().requires_grad_()
-    _, sigma = models.teacher.schedule.alpha_sigma(models.teacher.schedule.time_of_row(record["gen_gan_t0"]))
+    _, sigma = models.teacher.schedule.alpha_sigma(
+        models.teacher.schedule.time_of_row(record["gen_gan_t0"])
+    )
     sigma = sigma.double().view(-1, 1, 1, 1)
     x_t = image + sigma * record["gen_gan_noise0"]
     label = models.conditioner(record["fake_label"])["label"].double()
@@ -149,7 +177,9 @@ def test_critic_s_gan_loss(models, record):
     term = GANCritic(weight=1.0, view="view")
     loss, norm = critic_loss_and_norm(critic_turn(models, record, "critic_gan", 2), term)
     torch.testing.assert_close(loss, record["critic_gan_loss"].float(), **LOSS)
-    torch.testing.assert_close(norm, record["critic_gan_grad_norm"].float(), rtol=THROUGH_THE_HEAD, atol=0)
+    torch.testing.assert_close(
+        norm, record["critic_gan_grad_norm"].float(), rtol=THROUGH_THE_HEAD, atol=0
+    )
 
 
 def test_weight_scales_the_gradient_and_not_the_logged_loss(models, record):

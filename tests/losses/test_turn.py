@@ -1,4 +1,6 @@
-"""What a turn does with the networks: who gets gradients, who runs how often, what the views hold."""
+"""What a turn does with the networks: who gets gradients, who runs how often, what the views
+hold.
+"""
 
 import copy
 from collections.abc import Mapping
@@ -14,7 +16,14 @@ from dmd2.diffusion.schedules import Karras, UniformRows
 from dmd2.losses import functional as F
 from dmd2.losses import weighting
 from dmd2.losses.distances import SquaredError
-from dmd2.losses.terms import Denoising, DistributionMatching, GANCritic, GANGenerator, Regression, by_level
+from dmd2.losses.terms import (
+    Denoising,
+    DistributionMatching,
+    GANCritic,
+    GANGenerator,
+    Regression,
+    by_level,
+)
 from dmd2.losses.turns import CriticTurn, GeneratorTurn, Term
 from dmd2.losses.views import Models
 from dmd2.nets.critic import Critic
@@ -67,27 +76,45 @@ def generate(generator: Denoiser, models: Models, num: int = 6) -> tuple[Tensor,
 
 
 def generator_turn(
-    models: Models, generator: Denoiser, terms: Mapping[str, Term] = SHARED_GENERATOR, iteration: int = 0,
+    models: Models,
+    generator: Denoiser,
+    terms: Mapping[str, Term] = SHARED_GENERATOR,
+    iteration: int = 0,
     num: int = 6,
-) -> GeneratorTurn:  # fmt: skip
+) -> GeneratorTurn:
     x, cond = generate(generator, models, num)
     return GeneratorTurn(
-        models=models, draws=Draws(0, iteration), times={str(t.view): ROWS for t in terms.values()},
-        gan_views=gan_views(terms), x=x.detach(), cond=cond, generated=x, pair_image=None,
-    )  # fmt: skip
+        models=models,
+        draws=Draws(0, iteration),
+        times={str(t.view): ROWS for t in terms.values()},
+        gan_views=gan_views(terms),
+        x=x.detach(),
+        cond=cond,
+        generated=x,
+        pair_image=None,
+    )
 
 
 def critic_turn(
-    models: Models, generator: Denoiser, terms: Mapping[str, Term] = SHARED_CRITIC, iteration: int = 0,
-    num: int = 6, num_real: int = 4,
-) -> CriticTurn:  # fmt: skip
+    models: Models,
+    generator: Denoiser,
+    terms: Mapping[str, Term] = SHARED_CRITIC,
+    iteration: int = 0,
+    num: int = 6,
+    num_real: int = 4,
+) -> CriticTurn:
     x, cond = generate(generator, models, num)
     real = torch.randn(num_real, 2, generator=torch.Generator().manual_seed(2)) + 1
     return CriticTurn(
-        models=models, draws=Draws(0, iteration), times={str(t.view): ROWS for t in terms.values()},
-        gan_views=gan_views(terms), x=x.detach(), cond=cond, real=real,
+        models=models,
+        draws=Draws(0, iteration),
+        times={str(t.view): ROWS for t in terms.values()},
+        gan_views=gan_views(terms),
+        x=x.detach(),
+        cond=cond,
+        real=real,
         real_cond=models.conditioner((torch.arange(num_real) + 1) % 3),
-    )  # fmt: skip
+    )
 
 
 def gan_views(terms: Mapping[str, Term]) -> frozenset[str]:
@@ -130,7 +157,11 @@ def test_gan_gradient_reaches_the_generator_through_whom_the_head_reads(models, 
     turn.backward(gan, 1.0)
     found = gradient(generator)
     generator.zero_grad()
-    reader = models.teacher if models.critic.discriminator_features == "teacher" else models.critic.denoiser
+    reader = (
+        models.teacher
+        if models.critic.discriminator_features == "teacher"
+        else models.critic.denoiser
+    )
     x, cond = generate(generator, models)
     noise, t = Draws(0, 0).normal("GeneratorTurn/v/fake/noise", (6, 2)), turn.view("v").t
     features = reader.features(models.teacher.schedule.add_noise(x, noise, t), t, cond)
@@ -144,7 +175,11 @@ def test_gan_trains_the_encoder_that_the_head_reads_and_not_the_teacher(models, 
     critic_turn(models, generator, gan).backward(gan, 1.0)
     assert all_have_one(models.critic.discriminator)
     encoder = models.critic.denoiser.model.enc
-    assert all_have_one(encoder) if models.critic.discriminator_features == "critic" else none_has_one(encoder)
+    assert (
+        all_have_one(encoder)
+        if models.critic.discriminator_features == "critic"
+        else none_has_one(encoder)
+    )
     assert none_has_one(models.critic.denoiser.model.dec)
 
 
@@ -169,7 +204,9 @@ def test_scale_scales_the_gradient_and_nothing_that_is_logged(models, generator)
     generator.zero_grad()
     half = generator_turn(models, generator).backward(SHARED_GENERATOR, 0.5)
     torch.testing.assert_close(gradient(generator), 0.5 * found)
-    assert {k: v.item() for k, v in half.items() if v == v} == {k: v.item() for k, v in whole.items() if v == v}
+    assert {k: v.item() for k, v in half.items() if v == v} == {
+        k: v.item() for k, v in whole.items() if v == v
+    }
 
     critic_turn(models, generator).backward(SHARED_CRITIC, 1.0)
     found = gradient(models.critic)
@@ -197,7 +234,10 @@ def test_shared_and_independent_views_have_the_same_expected_gradient(network: s
     def terms_on(first: str, second: str) -> dict[str, Term]:
         """Weights that make both terms' gradients of a size."""
         if network == "generator":
-            return {"dm": DistributionMatching(view=first, floor=0.3), "gan": GANGenerator(3.0, view=second)}
+            return {
+                "dm": DistributionMatching(view=first, floor=0.3),
+                "gan": GANGenerator(3.0, view=second),
+            }
         return {"denoising": Denoising(EDM_WEIGHT, view=first), "gan": GANCritic(1.0, view=second)}
 
     make = generator_turn if network == "generator" else partial(critic_turn, num_real=num)
@@ -317,9 +357,15 @@ def test_pairs_ride_along_and_only_regression_sees_them(generator):
     gradients = {}
     for name in ("dm", "regression"):
         turn = GeneratorTurn(
-            models=models, draws=Draws(0, 0), times={"v": ROWS}, gan_views=frozenset(), x=x[:6].detach(),
-            cond={"label": cond["label"][:6]}, generated=x, pair_image=target,
-        )  # fmt: skip
+            models=models,
+            draws=Draws(0, 0),
+            times={"v": ROWS},
+            gan_views=frozenset(),
+            x=x[:6].detach(),
+            cond={"label": cond["label"][:6]},
+            generated=x,
+            pair_image=target,
+        )
         x.retain_grad()
         x.grad = None
         turn.backward({name: terms[name]}, 1.0)
@@ -348,7 +394,9 @@ def test_means_by_noise_level():
     found = by_level(torch.tensor([1.0, 3.0, 5.0, 7.0]), torch.tensor([0.0, 0.2, 0.75, 1.0]))
     assert list(found) == ["t0.00", "t0.25", "t0.50", "t0.75"]
     values = torch.stack(list(found.values()))
-    torch.testing.assert_close(values, torch.tensor([2.0, torch.nan, torch.nan, 6.0]), equal_nan=True)
+    torch.testing.assert_close(
+        values, torch.tensor([2.0, torch.nan, torch.nan, 6.0]), equal_nan=True
+    )
 
 
 def test_a_turn_can_be_repeated(models, generator):

@@ -23,7 +23,9 @@ def labels() -> Tensor:
 
 @pytest.fixture
 def features() -> tuple[Tensor, Tensor]:
-    """Correlated features of a real set [200, 6] and a fake set [150, 6] with another mean and covariance."""
+    """Correlated features of a real set [200, 6] and a fake set [150, 6] with another mean and
+    covariance.
+    """
     draws = torch.Generator().manual_seed(1)
     mixing = torch.randn(2, 6, 6, generator=draws)
     real = torch.randn(200, 6, generator=draws) @ mixing[0]

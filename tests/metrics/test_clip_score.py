@@ -9,13 +9,17 @@ from dmd2.metrics.clip_score import MEAN, STD, ClipImages, ClipScore
 from dmd2.metrics.preprocessing import Square
 from pipelines import save_clip
 
-transformers = pytest.importorskip("transformers", reason="transformers is not installed: pip install dmd2[text]")
+transformers = pytest.importorskip(
+    "transformers", reason="transformers is not installed: pip install dmd2[text]"
+)
 CAPTIONS = ["a red dot", "dot", "a dot a dot a dot"]
 
 
 def test_it_is_the_whole_model_s_cosine(tmp_path: Path) -> None:
     folder = str(save_clip(tmp_path))
-    images = torch.randint(0, 256, (5, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images = torch.randint(
+        0, 256, (5, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     labels = torch.tensor([0, 1, 2, 1, 0])
     detector, score = ClipImages(folder, Square(8)), ClipScore("clip", folder, CAPTIONS, "a red ")
     for rows in ([0, 1], [2, 3, 4]):

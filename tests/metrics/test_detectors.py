@@ -1,4 +1,6 @@
-"""Detectors: ranges, principal components of the train split, repeatability, and the classifier's cache."""
+"""Detectors: ranges, principal components of the train split, repeatability, and the classifier's
+cache.
+"""
 
 import pytest
 import torch
@@ -28,8 +30,12 @@ def test_random_convolutions_are_principal_components_of_the_train_split(images,
     raw = detector.responses(images)
     assert raw.shape == (120, 576)
     std = raw.std(0)
-    kept = (std / std.clamp_min(0.1 * std.median())) ** 2  # a response that is hardly ever on counts for less
-    whole = RandomConvolutions(seed=0, components=576)  # all components keep all the standardised variance
+    kept = (
+        std / std.clamp_min(0.1 * std.median())
+    ) ** 2  # a response that is hardly ever on counts for less
+    whole = RandomConvolutions(
+        seed=0, components=576
+    )  # all components keep all the standardised variance
     whole.fit(images, labels)
     assert whole(images).T.cov().trace().item() == pytest.approx(kept.sum().item(), rel=1e-3)
 
@@ -64,7 +70,9 @@ def test_detectors_ignore_batches_autocast_and_train_mode(images, labels):
 
 @pytest.fixture
 def halves():
-    """Images of two classes, bright above or bright below, uint8 [80, 1, 8, 8], and their labels."""
+    """Images of two classes, bright above or bright below, uint8 [80, 1, 8, 8], and their
+    labels.
+    """
     draws = torch.Generator().manual_seed(0)
     labels = torch.arange(80) % 2
     images = torch.randint(0, 100, (80, 1, 8, 8), generator=draws)
@@ -75,7 +83,13 @@ def halves():
 
 def test_classifier_learns_and_its_cache_gives_the_same_net(halves, tmp_path):
     images, labels = halves
-    settings = {"num_classes": 2, "cache": tmp_path, "num_epochs": 8, "batch_size": 20, "channels": 4}
+    settings = {
+        "num_classes": 2,
+        "cache": tmp_path,
+        "num_epochs": 8,
+        "batch_size": 20,
+        "channels": 4,
+    }
     first, second = Classifier(**settings), ClassifierLogits(**settings)
     first.fit(images, labels)
     (path,) = tmp_path.glob("[!.]*")

@@ -1,4 +1,6 @@
-"""Exact sums: the same bits in any order and any division, and as close to float64 as the grid says."""
+"""Exact sums: the same bits in any order and any division, and as close to float64 as the grid
+says.
+"""
 
 import torch
 
@@ -21,12 +23,20 @@ def test_the_step_is_a_power_of_two_of_the_scale():
 
 
 def test_any_order_and_any_parts_give_the_same_bits():
-    x = torch.randn(3000, 5, generator=torch.Generator().manual_seed(0)) * torch.tensor([1, 3, 0.1, 1e-4, 1])
+    x = torch.randn(3000, 5, generator=torch.Generator().manual_seed(0)) * torch.tensor(
+        [1, 3, 0.1, 1e-4, 1]
+    )
     step = step_for(3.0)
     whole = moments([x], step)
-    for order, size in ((torch.arange(3000), 7), (torch.randperm(3000), 999), (torch.arange(3000).flip(0), 1)):
+    for order, size in (
+        (torch.arange(3000), 7),
+        (torch.randperm(3000), 999),
+        (torch.arange(3000).flip(0), 1),
+    ):
         parts = moments(x[order].split(size), step)
-        assert all(torch.equal(found, expected) for found, expected in zip(parts, whole, strict=True))
+        assert all(
+            torch.equal(found, expected) for found, expected in zip(parts, whole, strict=True)
+        )
 
 
 def test_the_sums_are_float64_s_to_ten_digits():

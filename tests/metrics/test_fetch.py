@@ -1,4 +1,6 @@
-"""Weights are fetched once, checked before they get their name, and asked for in one line where that fails."""
+"""Weights are fetched once, checked before they get their name, and asked for in one line where
+that fails.
+"""
 
 import hashlib
 import multiprocessing
@@ -43,7 +45,9 @@ def test_without_a_network_the_line_says_what_to_put_where(tmp_path):
 
 def test_of_many_processes_one_fetches(tmp_path, url, capfd):
     spawn = multiprocessing.get_context("spawn")
-    ranks = [spawn.Process(target=fetched, args=(tmp_path / "here", url, SHA256, True)) for _ in range(2)]
+    ranks = [
+        spawn.Process(target=fetched, args=(tmp_path / "here", url, SHA256, True)) for _ in range(2)
+    ]
     for rank in ranks:
         rank.start()
     for rank in ranks:

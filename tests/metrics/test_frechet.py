@@ -1,4 +1,6 @@
-"""Fréchet distance: closed forms, parity with four other implementations, exactness under sharding."""
+"""Fréchet distance: closed forms, parity with four other implementations, exactness under
+sharding.
+"""
 
 import numpy as np
 import pytest
@@ -38,7 +40,9 @@ def test_scipy_matrix_root_agrees(features):
     (mu1, sigma1), (mu2, sigma2) = map(moments, features)
     root = scipy.linalg.sqrtm((sigma1 @ sigma2).numpy()).real
     expected = (mu1 - mu2).square().sum() + sigma1.trace() + sigma2.trace() - 2 * np.trace(root)
-    assert frechet_distance(mu1, sigma1, mu2, sigma2).item() == pytest.approx(expected.item(), rel=1e-9)
+    assert frechet_distance(mu1, sigma1, mu2, sigma2).item() == pytest.approx(
+        expected.item(), rel=1e-9
+    )
 
 
 def test_scipy_agrees_where_covariances_have_no_full_rank():
@@ -46,7 +50,9 @@ def test_scipy_agrees_where_covariances_have_no_full_rank():
     (mu1, sigma1), (mu2, sigma2) = (moments(torch.randn(20, 30, generator=draws)) for _ in range(2))
     root = scipy.linalg.sqrtm((sigma1 @ sigma2).numpy()).real
     expected = (mu1 - mu2).square().sum() + sigma1.trace() + sigma2.trace() - 2 * np.trace(root)
-    assert frechet_distance(mu1, sigma1, mu2, sigma2).item() == pytest.approx(expected.item(), rel=1e-6)
+    assert frechet_distance(mu1, sigma1, mu2, sigma2).item() == pytest.approx(
+        expected.item(), rel=1e-6
+    )
 
 
 def test_symmetric_and_zero_only_between_equals(features):
@@ -136,7 +142,9 @@ def test_torchmetrics_agrees(features):
 
 
 def test_clean_fid_agrees(features):
-    clean_fid = pytest.importorskip("cleanfid.fid", reason="clean-fid is not installed (extra: eval)")
+    clean_fid = pytest.importorskip(
+        "cleanfid.fid", reason="clean-fid is not installed (extra: eval)"
+    )
     real, fake = features
     theirs = clean_fid.fid_from_feats(fake.double().numpy(), real.double().numpy())
     assert measure(FrechetDistance("d", "fd"), real, fake) == pytest.approx(theirs, rel=1e-6)

@@ -1,4 +1,6 @@
-"""Inception wrappers: the message for absent weights, checked hashes, and both ways to call a net."""
+"""Inception wrappers: the message for absent weights, checked hashes, and both ways to call a
+net.
+"""
 
 import pytest
 import torch
@@ -14,7 +16,9 @@ class Tiny(nn.Module):
         super().__init__()
         self.layers = nn.Conv2d(3, 16, 3)
 
-    def forward(self, img: Tensor, return_features: bool = False, no_output_bias: bool = False) -> Tensor:
+    def forward(
+        self, img: Tensor, return_features: bool = False, no_output_bias: bool = False
+    ) -> Tensor:
         if not return_features:
             return (img.float().mean([2, 3]) + (0 if no_output_bias else 9)).softmax(1)
         return self.layers((img.float() - 128) / 128).mean([2, 3])
@@ -56,7 +60,8 @@ def test_a_torchscript_file_gives_features_of_colour_and_grey_images(tmp_path):
 
 def test_torch_fidelity_net_from_bare_tensors(tmp_path, monkeypatch):
     theirs = pytest.importorskip(
-        "torch_fidelity.feature_extractor_inceptionv3", reason="torch-fidelity is not installed (extra: eval)"
+        "torch_fidelity.feature_extractor_inceptionv3",
+        reason="torch-fidelity is not installed (extra: eval)",
     )
     with monkeypatch.context() as patch:  # a net of random weights, without its download
         patch.setattr(theirs, "load_state_dict_from_url", lambda *_, **__: {})

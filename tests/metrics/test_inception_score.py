@@ -1,4 +1,6 @@
-"""Inception score: closed forms, and parity with torchmetrics and torch-fidelity on given logits."""
+"""Inception score: closed forms, and parity with torchmetrics and torch-fidelity on given
+logits.
+"""
 
 import pytest
 import torch
@@ -29,7 +31,9 @@ def test_sharp_and_even_classes_score_their_number_and_blurred_ones_score_one():
 
 
 def test_log_probabilities_are_logits(logits):
-    assert measure(logits.log_softmax(1), num_splits=1) == pytest.approx(measure(logits, num_splits=1), rel=1e-6)
+    assert measure(logits.log_softmax(1), num_splits=1) == pytest.approx(
+        measure(logits, num_splits=1), rel=1e-6
+    )
 
 
 def test_parts_depend_on_the_seed_and_not_on_the_order(logits):
@@ -43,6 +47,8 @@ def test_torchmetrics_agrees(logits):
 
 
 def test_torch_fidelity_agrees(logits):
-    theirs = pytest.importorskip("torch_fidelity.metric_isc", reason="torch-fidelity is not installed (extra: eval)")
+    theirs = pytest.importorskip(
+        "torch_fidelity.metric_isc", reason="torch-fidelity is not installed (extra: eval)"
+    )
     found = theirs.isc_features_to_metric(logits, splits=1)["inception_score_mean"]
     assert measure(logits, num_splits=1) == pytest.approx(found, rel=1e-9)

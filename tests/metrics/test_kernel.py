@@ -1,4 +1,6 @@
-"""Kernel distance: brute force, parity with torchmetrics and clean-fid, subsets from the seed alone."""
+"""Kernel distance: brute force, parity with torchmetrics and clean-fid, subsets from the seed
+alone.
+"""
 
 import pytest
 import torch
@@ -40,8 +42,12 @@ def test_unbiased_around_zero_for_one_distribution():
 def test_subsets_depend_on_the_seed_and_not_on_the_order(features):
     real, fake = features
     first = measure(real, fake, num_subsets=3, subset_size=50)
-    assert measure(real, fake.flip(0), num_subsets=3, subset_size=50) == pytest.approx(first, rel=1e-12)
-    assert measure(real, fake, num_subsets=3, subset_size=50, seed=1) != pytest.approx(first, rel=1e-3)
+    assert measure(real, fake.flip(0), num_subsets=3, subset_size=50) == pytest.approx(
+        first, rel=1e-12
+    )
+    assert measure(real, fake, num_subsets=3, subset_size=50, seed=1) != pytest.approx(
+        first, rel=1e-3
+    )
 
 
 def test_torchmetrics_agrees(features):
@@ -54,15 +60,21 @@ def test_torchmetrics_agrees(features):
 
 
 def test_torch_fidelity_agrees(features):
-    theirs = pytest.importorskip("torch_fidelity.metric_kid", reason="torch-fidelity is not installed (extra: eval)")
+    theirs = pytest.importorskip(
+        "torch_fidelity.metric_kid", reason="torch-fidelity is not installed (extra: eval)"
+    )
     real, fake = features[0][:150], features[1]
     settings = {"kid_subsets": 1, "kid_subset_size": 150, "verbose": False}
     expected = theirs.kid_features_to_metric(real.double(), fake.double(), **settings)
-    assert measure(real, fake, num_subsets=1) == pytest.approx(expected["kernel_inception_distance_mean"], rel=1e-7)
+    assert measure(real, fake, num_subsets=1) == pytest.approx(
+        expected["kernel_inception_distance_mean"], rel=1e-7
+    )
 
 
 def test_clean_fid_agrees(features):
-    clean_fid = pytest.importorskip("cleanfid.fid", reason="clean-fid is not installed (extra: eval)")
+    clean_fid = pytest.importorskip(
+        "cleanfid.fid", reason="clean-fid is not installed (extra: eval)"
+    )
     real, fake = features[0][:150], features[1]
     theirs = clean_fid.kernel_distance(real.double().numpy(), fake.double().numpy(), num_subsets=1)
     assert measure(real, fake, num_subsets=1) == pytest.approx(theirs, rel=1e-7)

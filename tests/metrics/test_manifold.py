@@ -1,4 +1,6 @@
-"""Precision, recall and nearest neighbours: brute force, parity with torch-fidelity, and the extremes."""
+"""Precision, recall and nearest neighbours: brute force, parity with torch-fidelity, and the
+extremes.
+"""
 
 import numpy as np
 import pytest
@@ -49,10 +51,17 @@ def test_brute_force(features, k):
 
 
 def test_torch_fidelity_agrees(features):
-    prc = pytest.importorskip("torch_fidelity.metric_prc", reason="torch-fidelity is not installed (extra: eval)")
+    prc = pytest.importorskip(
+        "torch_fidelity.metric_prc", reason="torch-fidelity is not installed (extra: eval)"
+    )
     real, fake = features
     theirs = prc.prc_features_to_metric(
-        fake.double(), real.double(), prc_neighborhood=3, prc_batch_size=64, save_cpu_ram=False, verbose=False
+        fake.double(),
+        real.double(),
+        prc_neighborhood=3,
+        prc_batch_size=64,
+        save_cpu_ram=False,
+        verbose=False,
     )
     ours = measure(PrecisionRecall("d"), real, fake)
     assert ours == pytest.approx({name: theirs[name] for name in ours})
@@ -72,7 +81,10 @@ def test_blocks_bound_the_memory_and_not_the_value(features, monkeypatch):
     whole = measure(PrecisionRecall("d"), real, fake), measure(NearestTrain("d"), real, fake)
     monkeypatch.setattr(precision_recall, "MAX_ENTRIES", 1000)
     assert max(len(block) for block in precision_recall.distance_blocks(fake, real)) == 5
-    assert (measure(PrecisionRecall("d"), real, fake), measure(NearestTrain("d"), real, fake)) == whole
+    assert (
+        measure(PrecisionRecall("d"), real, fake),
+        measure(NearestTrain("d"), real, fake),
+    ) == whole
 
 
 @pytest.mark.parametrize("make", [PrecisionRecall, NearestTrain])
@@ -93,8 +105,12 @@ def test_copies_are_near_and_held_out_samples_are_not():
     train, test, new = torch.randn(3, 400, 4, generator=draws)
     copied = measure(NearestTrain("d"), train, train + 1e-5, test=test)
     assert copied["near_copies"] == 1
-    assert copied["nearest_train"] == pytest.approx(2e-5, rel=0.05)  # |(1e-5, ...)| in four dimensions
+    assert copied["nearest_train"] == pytest.approx(
+        2e-5, rel=0.05
+    )  # |(1e-5, ...)| in four dimensions
     held_out = measure(NearestTrain("d"), train, test, test=test)
     assert held_out["near_copies"] == pytest.approx(0.05)
     assert measure(NearestTrain("d"), train, new, test=test)["near_copies"] < 0.1
-    assert held_out["nearest_train"] == pytest.approx(torch.cdist(test, train).amin(1).mean().item(), rel=1e-4)
+    assert held_out["nearest_train"] == pytest.approx(
+        torch.cdist(test, train).amin(1).mean().item(), rel=1e-4
+    )

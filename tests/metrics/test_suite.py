@@ -1,4 +1,6 @@
-"""The suite end to end: keys, batches, ranks, the floor of real data, and errors that say what to type."""
+"""The suite end to end: keys, batches, ranks, the floor of real data, and errors that say what to
+type.
+"""
 
 import json
 import socket
@@ -46,7 +48,9 @@ def test_values_are_sorted_floats_whatever_the_batches(images, labels):
     assert list(values) == ["kid", "near_copies", "nearest_train", "precision", "recall", "rfd"]
     assert all(type(value) is float for value in values.values())
     assert other.evaluate(batches(noise, labels[:40], 3)) == pytest.approx(values, rel=1e-3)
-    assert suite.evaluate(batches(noise, labels[:40], 40)) == values  # nothing is left from the last time
+    assert (
+        suite.evaluate(batches(noise, labels[:40], 40)) == values
+    )  # nothing is left from the last time
 
 
 def test_floor_is_the_test_split_as_samples(images, labels):
@@ -79,7 +83,9 @@ def test_two_ranks_get_what_one_gets(images, labels, tmp_path):
     suite.fit(images[:80], labels[:80], images[80:], labels[80:])
     for rank in range(2):
         values, floor = json.loads((tmp_path / f"{rank}.json").read_text())
-        assert values == pytest.approx(suite.floor(), rel=1e-4)  # other batches: a network may round otherwise
+        assert values == pytest.approx(
+            suite.floor(), rel=1e-4
+        )  # other batches: a network may round otherwise
         assert floor == suite.floor()
 
 
@@ -96,9 +102,13 @@ class Counted(Flatten):
         return super().features(samples)
 
 
-def test_features_of_real_data_are_kept_under_the_data_s_and_the_detector_s_key(images, labels, tmp_path):
+def test_features_of_real_data_are_kept_under_the_data_s_and_the_detector_s_key(
+    images, labels, tmp_path
+):
     def floor(key):
-        suite = MetricSuite({"pixels": Counted()}, {"kid": KernelDistance("pixels", subset_size=20)}, 200, tmp_path)
+        suite = MetricSuite(
+            {"pixels": Counted()}, {"kid": KernelDistance("pixels", subset_size=20)}, 200, tmp_path
+        )
         suite.fit(images[:80], labels[:80], images[80:], labels[80:], key=key)
         return suite.floor()
 
@@ -112,7 +122,10 @@ def test_features_of_real_data_are_kept_under_the_data_s_and_the_detector_s_key(
 def test_errors_say_what_to_type(images, labels):
     with pytest.raises(ValueError, match=r"metric\.metrics\.rfd\.detector"):
         MetricSuite({"pixels": Flatten()}, {"rfd": RelativeFrechetDistance("pixel", "rfd")})
-    twice = {"a": RelativeFrechetDistance("pixels", "rfd"), "b": RelativeFrechetDistance("pixels", "rfd")}
+    twice = {
+        "a": RelativeFrechetDistance("pixels", "rfd"),
+        "b": RelativeFrechetDistance("pixels", "rfd"),
+    }
     suite = MetricSuite({"pixels": Flatten()}, twice)
     suite.fit(images, labels, images, labels)
     with pytest.raises(ValueError, match=r"metric\.metrics\.b\.prefix=b_"):
@@ -133,7 +146,9 @@ def test_class_gaussian_has_the_moments_of_each_class():
     assert samples.dtype == torch.uint8
     assert asked.unique(return_counts=True)[1].tolist() == [2000, 2000]
     for label in (0, 5):
-        real, fake = (x.double().flatten(1) for x in (train[labels == label], samples[asked == label]))
+        real, fake = (
+            x.double().flatten(1) for x in (train[labels == label], samples[asked == label])
+        )
         torch.testing.assert_close(fake.mean(0), real.mean(0), atol=2.5, rtol=0)
         torch.testing.assert_close(fake.T.cov(), real.T.cov(), atol=80, rtol=0.1)
     assert torch.equal(class_gaussian(train, labels, 4000)[0], samples)
@@ -144,7 +159,9 @@ def test_digits_a_gaussian_fools_the_classifier_and_not_rfd(tmp_path):
     images = np.rint(digits.images * 255 / 16).astype(np.uint8)[:, None]
     train, test, train_labels, test_labels = map(
         torch.as_tensor,
-        train_test_split(images, digits.target, train_size=1347, stratify=digits.target, random_state=0),
+        train_test_split(
+            images, digits.target, train_size=1347, stratify=digits.target, random_state=0
+        ),
     )
     suite = image_suite()
     suite.detectors["logits"] = ClassifierLogits(10, tmp_path, num_epochs=3)

@@ -1,4 +1,6 @@
-"""Sliced Wasserstein-2 against its closed form, and modes found on perfect and collapsed samples."""
+"""Sliced Wasserstein-2 against its closed form, and modes found on perfect and collapsed
+samples.
+"""
 
 import math
 
@@ -64,7 +66,9 @@ def test_all_modes_of_perfect_samples():
 def test_modes_missing_from_collapsed_samples():
     assert modes_found(ring(3))["modes"] == 3
     assert modes_found(torch.zeros(100, 2)) == {"modes": 0, "high_quality": 0}
-    few = torch.cat([ring(1, 990), torch.tensor(RING[4:5]).repeat(10, 1)])  # 1 % of samples, 8 % of a fair share
+    few = torch.cat(
+        [ring(1, 990), torch.tensor(RING[4:5]).repeat(10, 1)]
+    )  # 1 % of samples, 8 % of a fair share
     assert modes_found(few)["modes"] == 1
     assert modes_found(few, share=0.05)["modes"] == 2
 

@@ -1,4 +1,6 @@
-"""What detectors are shown: clean-fid's own resize, PIL's squares, and patches that keep every pixel."""
+"""What detectors are shown: clean-fid's own resize, PIL's squares, and patches that keep every
+pixel.
+"""
 
 import numpy as np
 import pytest
@@ -9,15 +11,21 @@ from dmd2.metrics.preprocessing import Patch, Square, picture, pixels, scaled
 
 
 def drawn(width: int, height: int, seed: int = 0) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
+    return Image.fromarray(
+        np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    )
 
 
 @pytest.mark.parametrize("size", [(256, 256), (512, 512), (40, 300)])
 def test_resizing_is_clean_fid_s(size: tuple[int, int]) -> None:
-    theirs = pytest.importorskip("cleanfid.resize", reason="clean-fid is not installed (extra: eval)")
+    theirs = pytest.importorskip(
+        "cleanfid.resize", reason="clean-fid is not installed (extra: eval)"
+    )
     image = drawn(*size)
     expected = theirs.build_resizer("clean")(np.asarray(image))
-    torch.testing.assert_close(scaled(image, 299), torch.from_numpy(expected).permute(2, 0, 1), rtol=0, atol=0)
+    torch.testing.assert_close(
+        scaled(image, 299), torch.from_numpy(expected).permute(2, 0, 1), rtol=0, atol=0
+    )
 
 
 def test_a_square_is_the_middle_scaled_by_pil() -> None:

@@ -1,4 +1,6 @@
-"""The one interface: every dialect gives clean data, guidance is one pass, and a pass may be cut in two."""
+"""The one interface: every dialect gives clean data, guidance is one pass, and a pass may be cut in
+two.
+"""
 
 import pytest
 import torch
@@ -9,12 +11,19 @@ from dmd2.diffusion.conditioning import ClassLabels, Unconditional
 from dmd2.diffusion.denoiser import EDM, Denoiser, Prediction, UnscaledDenoiser, guided
 from dmd2.diffusion.schedules import VP, Flow, Karras, NoiseSchedule, expand
 from dmd2.nets.adm import DhariwalUNet
-from dmd2.nets.discriminator import ConvHead, Critic, Head, VectorHead, discriminator_on, step_embedding_on
+from dmd2.nets.critic import Critic, step_embedding_on
+from dmd2.nets.discriminator import ConvHead, Discriminator, VectorHead, discriminator_on
 from dmd2.nets.song import SongUNet
 from dmd2.nets.toy import MLP, GaussianMixture
 
 SCHEDULES = {"karras": Karras(), "vp": VP.scaled_linear(0.00085, 0.012), "flow": Flow(shift=2.0)}
-UNET = {"img_resolution": 8, "in_channels": 1, "out_channels": 1, "label_dim": 10, "model_channels": 16}
+UNET = {
+    "img_resolution": 8,
+    "in_channels": 1,
+    "out_channels": 1,
+    "label_dim": 10,
+    "model_channels": 16,
+}
 UNET |= {"channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [4], "dropout": 0.0}
 
 
@@ -30,7 +39,9 @@ class Oracle(nn.Module):
         super().__init__()
         self.output = output
 
-    def encode(self, x: Tensor, noise_labels: Tensor, class_labels: Tensor | None = None) -> list[Tensor]:
+    def encode(
+        self, x: Tensor, noise_labels: Tensor, class_labels: Tensor | None = None
+    ) -> list[Tensor]:
         return []
 
     def decode(self, state: list[Tensor]) -> Tensor:
@@ -49,13 +60,19 @@ def mlp(taps: tuple[str, ...] = ("enc.1",), label_dim: int = 0) -> Denoiser:
     return EDM(awake(MLP(2, 16, 4, label_dim)), Karras(), sigma_data=1.0, taps=taps)  # type: ignore[return-value]
 
 
-def unet(family: type[nn.Module] = DhariwalUNet, taps: tuple[str, ...] = ("enc.4x4_block0",)) -> Denoiser:
+def unet(
+    family: type[nn.Module] = DhariwalUNet, taps: tuple[str, ...] = ("enc.4x4_block0",)
+) -> Denoiser:
     return EDM(awake(family(**UNET)), Karras(), taps=taps)  # type: ignore[return-value]
 
 
 NETWORKS = {
     "mlp": (mlp, (2,), Unconditional()),
-    "direct": (lambda: UnscaledDenoiser(awake(MLP(2, 16, 4)), Flow(), "x0", taps=["enc.1"]), (2,), Unconditional()),
+    "direct": (
+        lambda: UnscaledDenoiser(awake(MLP(2, 16, 4)), Flow(), "x0", taps=["enc.1"]),
+        (2,),
+        Unconditional(),
+    ),
     "adm": (unet, (1, 8, 8), ClassLabels(10)),
     "ddpmpp": (lambda: unet(SongUNet), (1, 8, 8), ClassLabels(10)),
 }
@@ -72,7 +89,14 @@ def case(request: pytest.FixtureRequest) -> tuple[Denoiser, Tensor, Tensor, dict
 
 
 # v is defined for alpha^2 + sigma^2 = 1, flow for alpha + sigma = 1.
-SPOKEN = [("vp", "x0"), ("vp", "eps"), ("vp", "v"), ("flow", "x0"), ("flow", "eps"), ("flow", "flow")]
+SPOKEN = [
+    ("vp", "x0"),
+    ("vp", "eps"),
+    ("vp", "v"),
+    ("flow", "x0"),
+    ("flow", "eps"),
+    ("flow", "flow"),
+]
 
 
 @pytest.mark.parametrize(("family", "prediction"), SPOKEN)
@@ -81,7 +105,9 @@ def test_a_network_that_outputs_the_truth_gives_the_clean_data(family: str, pred
     x0, noise = torch.randn(5, 1, 4, 4), torch.randn(5, 1, 4, 4)
     t = torch.tensor([0.002, 0.25, 0.5, 0.75, 0.999])
     alpha, sigma = (expand(c, x0) for c in schedule.alpha_sigma(t))
-    truth = {"x0": x0, "eps": noise, "v": alpha * noise - sigma * x0, "flow": noise - x0}[prediction]
+    truth = {"x0": x0, "eps": noise, "v": alpha * noise - sigma * x0, "flow": noise - x0}[
+        prediction
+    ]
     denoiser = UnscaledDenoiser(Oracle(truth), schedule, prediction)
     x_t = schedule.add_noise(x0, noise, t)
     torch.testing.assert_close(denoiser.predict(x_t, t, {}), truth)
@@ -101,7 +127,9 @@ def test_edm_s_raw_network_at_its_own_target_gives_the_clean_data():
 
 
 def test_edm_preconditioning_of_a_silent_network_is_the_wiener_filter():
-    """With F = 0 the output is c_skip x_t, the best linear guess for data of variance sigma_data^2."""
+    """With F = 0 the output is c_skip x_t, the best linear guess for data of variance
+    sigma_data^2.
+    """
     data = GaussianMixture(Karras(), torch.zeros(1, 2), torch.tensor([0.7]), torch.ones(1))
     x_t, t = torch.randn(5, 2) * 3, torch.rand(5)
     silent = EDM(Oracle(torch.zeros(5, 2)), Karras(), sigma_data=0.7)
@@ -171,7 +199,9 @@ def test_taps_leave_no_hook_behind(case):
 
 
 def test_an_unknown_tap_is_refused_with_the_names_there_are():
-    with pytest.raises(ValueError, match=r"no layer is named 'enc\.7'; this network has .*enc\.0, enc\.1"):
+    with pytest.raises(
+        ValueError, match=r"no layer is named 'enc\.7'; this network has .*enc\.0, enc\.1"
+    ):
         mlp(taps=("enc.7",))
 
 
@@ -218,7 +248,9 @@ def noised_mixture(schedule: NoiseSchedule, t: float) -> MixtureSameFamily:
     """The density of x_t, in double."""
     alpha, sigma = (float(c) for c in schedule.alpha_sigma(torch.tensor([t])))
     std = ((alpha * STDS.double()) ** 2 + sigma**2).sqrt()[:, None].expand(2, 2)
-    return MixtureSameFamily(Categorical(WEIGHTS.double()), Independent(Normal(alpha * MEANS.double(), std), 1))
+    return MixtureSameFamily(
+        Categorical(WEIGHTS.double()), Independent(Normal(alpha * MEANS.double(), std), 1)
+    )
 
 
 @pytest.mark.parametrize("family", SCHEDULES)
@@ -275,10 +307,15 @@ def test_head_on_several_levels_takes_its_widths_from_a_dry_run():
     denoiser = unet(taps=("enc.8x8_block0", "enc.4x4_block0"))
     conditioner = ClassLabels(10)
     head = discriminator_on(
-        denoiser, lambda shape: ConvHead(shape, num_groups=8), (1, 8, 8), conditioner(torch.tensor([0]))
+        denoiser,
+        lambda shape: ConvHead(shape, num_groups=8),
+        (1, 8, 8),
+        conditioner(torch.tensor([0])),
     )
     assert [level.layers[0].in_channels for level in head.heads] == [16, 32]
-    features = denoiser.features(torch.randn(3, 1, 8, 8), torch.rand(3), conditioner(torch.arange(3)))
+    features = denoiser.features(
+        torch.randn(3, 1, 8, 8), torch.rand(3), conditioner(torch.arange(3))
+    )
     logits = head(features)
     assert logits.shape == (3, 2)
     torch.testing.assert_close(logits[:, 1:], head.heads[1](features[1]))
@@ -295,7 +332,10 @@ def test_head_needs_taps():
 
 
 def test_head_stays_in_float32_under_autocast():
-    head, features = Head([VectorHead(torch.Size([1, 16]))]), [torch.randn(4, 16).bfloat16()]
+    head, features = (
+        Discriminator([VectorHead(torch.Size([1, 16]))]),
+        [torch.randn(4, 16).bfloat16()],
+    )
     with torch.autocast("cpu", torch.bfloat16):
         logits = head(features)
     assert logits.dtype == torch.float32
@@ -304,7 +344,9 @@ def test_head_stays_in_float32_under_autocast():
 
 def test_logits_are_finite_at_both_ends_of_the_noise():
     denoiser = unet()
-    head = discriminator_on(denoiser, lambda s: ConvHead(s, 8), (1, 8, 8), ClassLabels(10)(torch.tensor([0])))
+    head = discriminator_on(
+        denoiser, lambda s: ConvHead(s, 8), (1, 8, 8), ClassLabels(10)(torch.tensor([0]))
+    )
     critic, t = Critic(denoiser, head), torch.tensor([0.0, 1.0])
     x_t = denoiser.schedule.add_noise(torch.rand(2, 1, 8, 8), torch.randn(2, 1, 8, 8), t)
     features = critic.denoiser.features(x_t, t, ClassLabels(10)(torch.tensor([3, 4])))
@@ -315,7 +357,9 @@ def test_a_critic_that_is_told_the_rung_starts_as_it_was_and_learns_each_by_itse
     denoiser = EDM(awake(MLP(2, 16, 2)), Karras())
     x, t = torch.randn(64, 2), torch.full((64,), 0.5)
     before = denoiser(x, t, {})
-    critic = Critic(denoiser, None, step_embedding=step_embedding_on(denoiser, "embed", 3, (2,), {}))
+    critic = Critic(
+        denoiser, None, step_embedding=step_embedding_on(denoiser, "embed", 3, (2,), {})
+    )
 
     def x0(step):
         return denoiser.decode(critic.encode(x, t, {}, step))
@@ -328,7 +372,9 @@ def test_a_critic_that_is_told_the_rung_starts_as_it_was_and_learns_each_by_itse
     optimizer = torch.optim.Adam(critic.parameters(), 1e-2)
     for _ in range(200):  # two steps with samples of their own: one point each
         optimizer.zero_grad()
-        sum((x0(step) - target).square().mean() for step, target in ((0, 1.0), (1, -1.0))).backward()
+        sum(
+            (x0(step) - target).square().mean() for step, target in ((0, 1.0), (1, -1.0))
+        ).backward()
         optimizer.step()
     assert (x0(0).mean() - 1).abs() < 0.2 and (x0(1).mean() + 1).abs() < 0.2
 
@@ -336,6 +382,8 @@ def test_a_critic_that_is_told_the_rung_starts_as_it_was_and_learns_each_by_itse
 def test_a_layer_that_does_not_embed_the_time_takes_no_vectors_of_rungs():
     cond = ClassLabels(10)(torch.tensor([0]))
     for layer in ("enc.8x8_conv", "enc"):
-        with pytest.raises(ValueError, match=f"critic_step_layer={layer} must run once a pass and give"):
+        with pytest.raises(
+            ValueError, match=f"critic_step_layer={layer} must run once a pass and give"
+        ):
             step_embedding_on(unet(), layer, 4, (1, 8, 8), cond)
     assert step_embedding_on(unet(), "map_layer0", 4, (1, 8, 8), cond).vectors.shape == (4, 64)

@@ -1,4 +1,6 @@
-"""LoRA: at first the base itself, then its weights plus a product, and nothing else that is trained or saved."""
+"""LoRA: at first the base itself, then its weights plus a product, and nothing else that is trained
+or saved.
+"""
 
 import sys
 from pathlib import Path
@@ -25,7 +27,11 @@ VP_TABLE = {"beta_start": 0.00085, "beta_end": 0.012}
 
 def base() -> UnscaledDenoiser:
     torch.manual_seed(0)
-    return UnscaledDenoiser(MLP(2, 16, 2, 2), VP.scaled_linear(**VP_TABLE), "eps").requires_grad_(False).eval()
+    return (
+        UnscaledDenoiser(MLP(2, 16, 2, 2), VP.scaled_linear(**VP_TABLE), "eps")
+        .requires_grad_(False)
+        .eval()
+    )
 
 
 def linear_layers(denoiser: UnscaledDenoiser) -> list[str]:
@@ -42,13 +48,19 @@ def moved(denoiser: UnscaledDenoiser) -> UnscaledDenoiser:
     with torch.no_grad():
         for weight in denoiser.parameters():
             if weight.requires_grad:
-                weight.add_(0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(2)))
+                weight.add_(
+                    0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(2))
+                )
     return denoiser
 
 
 def inputs() -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
     draw = torch.Generator().manual_seed(3)
-    return torch.randn(6, 2, generator=draw), torch.linspace(0.1, 1, 6), {"label": torch.eye(2).repeat(3, 1)}
+    return (
+        torch.randn(6, 2, generator=draw),
+        torch.linspace(0.1, 1, 6),
+        {"label": torch.eye(2).repeat(3, 1)},
+    )
 
 
 def test_it_begins_as_its_base_and_holds_its_weights():
@@ -76,7 +88,9 @@ def test_what_it_was_made_on_is_there_without_it():
     student = moved(on(teacher))
     before, found = student(*inputs()), base_of(student)
     assert torch.equal(found(*inputs()), teacher(*inputs())) and not list(layers(found.model))
-    assert {x.data_ptr() for x in found.parameters()} == {x.data_ptr() for x in teacher.parameters()}
+    assert {x.data_ptr() for x in found.parameters()} == {
+        x.data_ptr() for x in teacher.parameters()
+    }
     assert torch.equal(student(*inputs()), before) and list(layers(student.model))
 
 
@@ -106,7 +120,9 @@ def test_averages_are_of_its_own_weights_on_the_same_base():
 
 @pytest.mark.parametrize("targets", [["nothing"], []])
 def test_a_target_that_is_not_there_is_named(targets: list[str]):
-    with pytest.raises(ValueError, match=r"no layer called 'nothing'; this network has|targets, got 4 and \[\]"):
+    with pytest.raises(
+        ValueError, match=r"no layer called 'nothing'; this network has|targets, got 4 and \[\]"
+    ):
         adapted(base(), 4, 8, targets)
 
 
@@ -128,5 +144,8 @@ def test_the_published_one_for_sdxl_has_the_published_size():
     node = {**config.teacher.denoiser, "schedule": {"_target_": "torch.nn.Identity"}}
     with torch.device("meta"):
         student = build(config.lora.generator)(build(node).requires_grad_(False))
-    assert sum(weight.numel() for weight in student.parameters() if weight.requires_grad) == 196_751_360
+    assert (
+        sum(weight.numel() for weight in student.parameters() if weight.requires_grad)
+        == 196_751_360
+    )
     assert sum(weight.numel() for weight in student.state_dict().values()) == 196_751_360

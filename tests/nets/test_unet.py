@@ -1,4 +1,6 @@
-"""diffusers' U-Nets as denoisers: the same numbers as diffusers' schedulers make of them, and the published sizes."""
+"""diffusers' U-Nets as denoisers: the same numbers as diffusers' schedulers make of them, and the
+published sizes.
+"""
 
 import sys
 from pathlib import Path
@@ -21,29 +23,46 @@ from dmd2.nets.discriminator import ConvHead
 from dmd2.nets.unet import UNet, UNetXL, from_configs
 from dmd2.runs.build import build
 
-diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed: pip install dmd2[text]")
+diffusers = pytest.importorskip(
+    "diffusers", reason="diffusers is not installed: pip install dmd2[text]"
+)
 pytest.importorskip("transformers", reason="transformers is not installed: pip install dmd2[text]")
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012}
 TIMES = {1.0: 999, 0.75: 749, 0.5: 499, 0.25: 249, 0.4: 399}
 NAMES = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
 SMALL = {
-    "sample_size": 8, "in_channels": 1, "out_channels": 1, "block_out_channels": (8, 16), "layers_per_block": 1,
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"), "norm_num_groups": 4, "attention_head_dim": 4,
-    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"), "cross_attention_dim": 12,
-}  # fmt: skip
+    "sample_size": 8,
+    "in_channels": 1,
+    "out_channels": 1,
+    "block_out_channels": (8, 16),
+    "layers_per_block": 1,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "norm_num_groups": 4,
+    "attention_head_dim": 4,
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    "cross_attention_dim": 12,
+}
 
 
 def scheduler(prediction: str = "eps", **changed: object):
     """Stable Diffusion's, with nothing clipped."""
-    settings = {"beta_schedule": "scaled_linear", "clip_sample": False, "prediction_type": NAMES[prediction]}
+    settings = {
+        "beta_schedule": "scaled_linear",
+        "clip_sample": False,
+        "prediction_type": NAMES[prediction],
+    }
     return diffusers.DDIMScheduler(**BETAS, **settings, **changed)
 
 
 def small(prediction: str = "eps") -> UNet:
     torch.manual_seed(0)
     model = diffusers.UNet2DConditionModel(**SMALL)
-    return UNet(model, VP.scaled_linear(**BETAS), prediction, ["mid_block"]).requires_grad_(False).eval()
+    return (
+        UNet(model, VP.scaled_linear(**BETAS), prediction, ["mid_block"])
+        .requires_grad_(False)
+        .eval()
+    )
 
 
 def inputs(B: int = 5) -> tuple[Tensor, Tensor, Cond]:
@@ -62,12 +81,19 @@ def test_times_are_the_published_rows_for_the_schedule_and_for_the_network():
 
 
 def test_noise_is_added_as_diffusers_adds_it():
-    (x0, t, _), noise = inputs(), torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(2))
+    (x0, t, _), noise = (
+        inputs(),
+        torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(2)),
+    )
     schedule = VP.scaled_linear(**BETAS)
     expected = scheduler().add_noise(x0, noise, torch.tensor(list(TIMES.values())))
     torch.testing.assert_close(schedule.add_noise(x0, noise, t), expected, rtol=1e-5, atol=1e-5)
-    assert (1 / schedule.alpha_sigma(torch.tensor([0.4]))[0]).item() == pytest.approx(1.53, abs=0.005)
-    assert (1 / schedule.alpha_sigma(torch.tensor([1.0]))[0]).item() == pytest.approx(14.65, abs=0.005)
+    assert (1 / schedule.alpha_sigma(torch.tensor([0.4]))[0]).item() == pytest.approx(
+        1.53, abs=0.005
+    )
+    assert (1 / schedule.alpha_sigma(torch.tensor([1.0]))[0]).item() == pytest.approx(
+        14.65, abs=0.005
+    )
 
 
 def clean(prediction: str, output: Tensor, x_t: Tensor) -> Tensor:
@@ -83,7 +109,9 @@ def test_clean_data_is_what_diffusers_makes_of_the_output(prediction: str):
     denoiser, (x_t, t, cond) = small(prediction), inputs()
     output = denoiser.model(x_t, torch.tensor(list(TIMES.values())), cond["text"]).sample
     assert torch.equal(denoiser.predict(x_t, t, cond), output)
-    torch.testing.assert_close(denoiser(x_t, t, cond), clean(prediction, output, x_t), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        denoiser(x_t, t, cond), clean(prediction, output, x_t), rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("prediction", NAMES)
@@ -93,7 +121,9 @@ def test_guidance_on_clean_data_is_guidance_on_the_output(prediction: str):
     conditional, unconditional = (denoiser.predict(x_t, t, c) for c in (cond, null))
     expected = clean(prediction, unconditional + 1.75 * (conditional - unconditional), x_t)
     found = guided(denoiser, x_t, t, cond, null, 1.75)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=2e-5)  # where t = 1 multiplies by 15
+    torch.testing.assert_close(
+        found, expected, rtol=1e-5, atol=2e-5
+    )  # where t = 1 multiplies by 15
 
 
 def test_four_steps_are_those_of_the_lcm_scheduler():
@@ -115,7 +145,9 @@ def test_one_step_at_row_399_takes_unscaled_noise():
     denoiser, (z, _, cond) = small(), inputs()
     output = denoiser.model(z, 399, cond["text"]).sample
     expected = (z - 0.573914**0.5 * output) / 0.426086**0.5
-    torch.testing.assert_close(FewStepSampler([0.4]).sample(denoiser, [z], cond), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        FewStepSampler([0.4]).sample(denoiser, [z], cond), expected, rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("prediction", NAMES)
@@ -151,10 +183,15 @@ def test_checkpointed_gradients_are_the_same_in_eval_mode(autocast: bool):
     for gradient_checkpointing in (False, True):
         torch.manual_seed(0)
         model = diffusers.UNet2DConditionModel(**SMALL).eval()
-        denoiser = UNet(model, VP.scaled_linear(**BETAS), "eps", ["mid_block"], gradient_checkpointing)
+        denoiser = UNet(
+            model, VP.scaled_linear(**BETAS), "eps", ["mid_block"], gradient_checkpointing
+        )
         passes, (x_t, t, cond) = [], inputs()
-        model.down_blocks[0].resnets[0].register_forward_pre_hook(lambda *_, passes=passes: passes.append(0))
-        # As Lightning's bf16-mixed: without the cache, in which weights cast without a graph would stay.
+        model.down_blocks[0].resnets[0].register_forward_pre_hook(
+            lambda *_, passes=passes: passes.append(0)
+        )
+        # As Lightning's bf16-mixed: without the cache, in which weights cast without a graph would
+        # stay.
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast, cache_enabled=False):
             with torch.no_grad():
                 denoiser(x_t, t, cond)
@@ -162,13 +199,17 @@ def test_checkpointed_gradients_are_the_same_in_eval_mode(autocast: bool):
             x0 = denoiser.decode(encoding)
             (x0.square().mean() + encoding.features[0].float().square().mean()).backward()
         assert x0.dtype == torch.float32 and len(passes) == 2 + gradient_checkpointing
-        assert all(weight.dtype == weight.grad.dtype == torch.float32 for weight in model.parameters())
+        assert all(
+            weight.dtype == weight.grad.dtype == torch.float32 for weight in model.parameters()
+        )
         found.append([x0.detach(), x_t.grad, *(weight.grad for weight in model.parameters())])
     torch.testing.assert_close(*found, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("gradient_checkpointing", [False, True])
-def test_the_decoder_runs_for_the_rows_that_are_decoded_and_for_no_others(gradient_checkpointing: bool):
+def test_the_decoder_runs_for_the_rows_that_are_decoded_and_for_no_others(
+    gradient_checkpointing: bool,
+):
     denoiser, (x_t, t, cond) = small().requires_grad_(True), inputs()
     if gradient_checkpointing:
         denoiser.model.enable_gradient_checkpointing()
@@ -190,15 +231,22 @@ def test_the_decoder_runs_for_the_rows_that_are_decoded_and_for_no_others(gradie
 
 
 def test_a_tap_behind_the_middle_is_refused():
-    with pytest.raises(ValueError, match=r"the encoder ends before the layer 'up_blocks\.0'.*mid_block"):
+    with pytest.raises(
+        ValueError, match=r"the encoder ends before the layer 'up_blocks\.0'.*mid_block"
+    ):
         UNet(small().model, VP.scaled_linear(**BETAS), "eps", ["mid_block", "up_blocks.0"])
 
 
 def test_sdxl_reads_pooled_text_and_sizes():
     added = {"addition_embed_type": "text_time", "addition_time_embed_dim": 4}
-    model = diffusers.UNet2DConditionModel(**SMALL, **added, projection_class_embeddings_input_dim=6 * 4 + 10)
+    model = diffusers.UNet2DConditionModel(
+        **SMALL, **added, projection_class_embeddings_input_dim=6 * 4 + 10
+    )
     denoiser, (x_t, t, cond) = UNetXL(model.eval(), VP.scaled_linear(**BETAS), "eps"), inputs()
-    cond |= {"pooled": torch.randn(5, 10), "time_ids": torch.tensor([8.0, 8, 0, 0, 8, 8]).expand(5, 6)}
+    cond |= {
+        "pooled": torch.randn(5, 10),
+        "time_ids": torch.tensor([8.0, 8, 0, 0, 8, 8]).expand(5, 6),
+    }
     x0 = denoiser(x_t, t, cond)
     assert not torch.equal(x0, denoiser(x_t, t, cond | {"pooled": torch.randn(5, 10)}))
     both = denoiser(torch.cat([x_t, x_t]), torch.cat([t, t]), join(cond, cond))
@@ -209,15 +257,22 @@ def test_sdxl_reads_pooled_text_and_sizes():
     ("name", "num_parameters", "size", "num_in_head"),
     [("sd15", 859_520_964, 8, 52_437_761), ("sdxl", 2_567_463_684, 32, 104_874_241)],
 )
-def test_published_networks_and_their_heads_have_the_published_sizes(name, num_parameters, size, num_in_head):
+def test_published_networks_and_their_heads_have_the_published_sizes(
+    name, num_parameters, size, num_in_head
+):
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         section = compose("train", overrides=[f"teacher={name}", "data=text_digits"]).teacher
     config = section.denoiser.model
     with torch.device("meta"), torch.no_grad():
         model = build(config)
-        denoiser = get_class(section.denoiser._target_)(model, nn.Module(), "eps", section.denoiser.taps)
+        denoiser = get_class(section.denoiser._target_)(
+            model, nn.Module(), "eps", section.denoiser.taps
+        )
         x_t = torch.zeros(1, 4, config.sample_size, config.sample_size)
-        cond = {"text": torch.zeros(1, 77, config.cross_attention_dim), "pooled": torch.zeros(1, 1280)}
+        cond = {
+            "text": torch.zeros(1, 77, config.cross_attention_dim),
+            "pooled": torch.zeros(1, 1280),
+        }
         with denoiser.catch() as features:
             model(x_t, torch.zeros(1), **denoiser.arguments(cond | {"time_ids": torch.zeros(1, 6)}))
         head = build(section.head)(features[0].shape)
@@ -227,14 +282,21 @@ def test_published_networks_and_their_heads_have_the_published_sizes(name, num_p
 
 
 @pytest.mark.parametrize("prediction", NAMES)
-def test_a_pipeline_s_configs_say_what_its_network_speaks_and_its_weights_are_imported(prediction, tmp_path: Path):
+def test_a_pipeline_s_configs_say_what_its_network_speaks_and_its_weights_are_imported(
+    prediction, tmp_path: Path
+):
     ours = small(prediction)
     ours.model.save_pretrained(tmp_path / "unet")
     scheduler(prediction).save_pretrained(tmp_path / "scheduler")
     found = from_configs(str(tmp_path), ["mid_block"], gradient_checkpointing=False)
     assert found.prediction == prediction and found.schedule.num_rows == 1000
     sys_argv, out = sys.argv, tmp_path / "imported.safetensors"
-    sys.argv = ["dmd2", "import", f"source={tmp_path / 'unet' / 'diffusion_pytorch_model.safetensors'}", f"out={out}"]
+    sys.argv = [
+        "dmd2",
+        "import",
+        f"source={tmp_path / 'unet' / 'diffusion_pytorch_model.safetensors'}",
+        f"out={out}",
+    ]
     try:
         main()
     finally:

@@ -31,8 +31,14 @@ TINY = {
 VARIANTS = {
     "adm": (DhariwalUNet, {}),
     "ddpmpp": (SongUNet, {}),
-    "ncsnpp": (SongUNet, {"embedding_type": "fourier", "encoder_type": "residual", "channel_mult_noise": 2}),
-    "skip": (SongUNet, {"encoder_type": "skip", "decoder_type": "skip", "resample_filter": [1, 3, 3, 1]}),
+    "ncsnpp": (
+        SongUNet,
+        {"embedding_type": "fourier", "encoder_type": "residual", "channel_mult_noise": 2},
+    ),
+    "skip": (
+        SongUNet,
+        {"encoder_type": "skip", "decoder_type": "skip", "resample_filter": [1, 3, 3, 1]},
+    ),
 }
 
 
@@ -58,7 +64,12 @@ def net(fresh: UNet) -> UNet:
 
 
 def inputs(B: int = 4) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return torch.randn(B, 3, 8, 8), torch.randn(B), torch.eye(5)[torch.arange(B) % 5], torch.randn(B, 4)
+    return (
+        torch.randn(B, 3, 8, 8),
+        torch.randn(B),
+        torch.eye(5)[torch.arange(B) % 5],
+        torch.randn(B, 4),
+    )
 
 
 def relative_error(got: Tensor, wanted: Tensor) -> float:
@@ -75,10 +86,14 @@ def test_parity_with_reference(name: str) -> None:
     channels = config.pop("img_channels")
     family = FAMILIES[config.pop("model_type")]
     net = family(in_channels=channels, out_channels=channels, **config).eval()
-    net.load_state_dict({key.removeprefix("model."): value for key, value in load_file(path).items()})
+    net.load_state_dict(
+        {key.removeprefix("model."): value for key, value in load_file(path).items()}
+    )
 
     recorded = np.load(path.with_suffix(".npz"))
-    x, denoised, encoded = (torch.from_numpy(recorded[k]) for k in ("x", "denoised", "encoder_output"))
+    x, denoised, encoded = (
+        torch.from_numpy(recorded[k]) for k in ("x", "denoised", "encoder_output")
+    )
     sigma, label = (
         torch.from_numpy(recorded["sigma"])[:, None, None, None],
         torch.from_numpy(recorded["label"]),
@@ -88,7 +103,9 @@ def test_parity_with_reference(name: str) -> None:
     layer = net.feature_layers[-1]
     assert layer == f"enc.{recorded['encoder_output_layer']}"
     features = []
-    net.get_submodule(layer).register_forward_hook(lambda module, args, output: features.append(output))
+    net.get_submodule(layer).register_forward_hook(
+        lambda module, args, output: features.append(output)
+    )
     with torch.no_grad():
         raw = net(x / total.sqrt(), sigma.flatten().log() / 4, one_hot)
     assert relative_error(0.5**2 / total * x + 0.5 * sigma / total.sqrt() * raw, denoised) < 1e-5
@@ -133,7 +150,9 @@ def test_every_parameter_has_a_gradient(net: UNet) -> None:
 
 @torch.no_grad()
 def test_fresh_output_is_nearly_zero(fresh: UNet) -> None:
-    assert fresh.eval()(*inputs()).abs().max() < (1e-12 if isinstance(fresh, DhariwalUNet) else 1e-3)
+    assert fresh.eval()(*inputs()).abs().max() < (
+        1e-12 if isinstance(fresh, DhariwalUNet) else 1e-3
+    )
 
 
 @torch.no_grad()
@@ -158,7 +177,9 @@ def test_traces_as_one_graph(name: str) -> None:
     family, options = VARIANTS[name]
     net = family(**TINY, **options).eval()
     args = inputs()
-    torch.testing.assert_close(torch.compile(net, backend="eager", fullgraph=True)(*args), net(*args))
+    torch.testing.assert_close(
+        torch.compile(net, backend="eager", fullgraph=True)(*args), net(*args)
+    )
 
 
 def test_feature_layers(fresh: UNet) -> None:
@@ -179,14 +200,18 @@ def test_fast_box_filter_is_the_box_filter() -> None:
     x, box = torch.randn(2, 4, 6, 6), separable_filter([1, 1])
     kernel = box.expand(4, 1, 2, 2)
     torch.testing.assert_close(downsample(x, box), F.conv2d(x, kernel, stride=2, groups=4))
-    torch.testing.assert_close(upsample(x, box), F.conv_transpose2d(x, 4 * kernel, stride=2, groups=4))
+    torch.testing.assert_close(
+        upsample(x, box), F.conv_transpose2d(x, 4 * kernel, stride=2, groups=4)
+    )
 
 
 @pytest.mark.parametrize("taps", [[1, 1], [1, 3, 3, 1]])
 def test_resampling_keeps_constants(taps: list[int]) -> None:
     x, kernel = torch.ones(1, 2, 8, 8), separable_filter(taps)
     for resampled in (downsample(x, kernel), upsample(x, kernel)):
-        torch.testing.assert_close(resampled[..., 1:-1, 1:-1], torch.ones_like(resampled[..., 1:-1, 1:-1]))
+        torch.testing.assert_close(
+            resampled[..., 1:-1, 1:-1], torch.ones_like(resampled[..., 1:-1, 1:-1])
+        )
     conv = FilteredConv(2, 4, taps)
     assert conv(x).shape == (1, 4, 4, 4)
     torch.testing.assert_close(conv.resample_filter.sum(), torch.tensor(1.0))

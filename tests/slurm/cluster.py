@@ -1,4 +1,6 @@
-"""A real Slurm on this machine for as long as a test needs it: one controller, two pretended nodes, munge."""
+"""A real Slurm on this machine for as long as a test needs it: one controller, two pretended nodes,
+munge.
+"""
 
 import os
 import secrets
@@ -11,7 +13,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "squeue", "scontrol", "scancel", "sinfo", "setpriv")
+PROGRAMS = (
+    "slurmctld",
+    "slurmd",
+    "munged",
+    "sbatch",
+    "srun",
+    "squeue",
+    "scontrol",
+    "scancel",
+    "sinfo",
+    "setpriv",
+)
 NODES = ("node1", "node2")
 CONF = """\
 ClusterName=throwaway
@@ -44,7 +57,10 @@ MailProg=/bin/true
 TaskProlog={folder}/prolog.sh
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
-NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=4 RealMemory=8000 State=UNKNOWN\n"
+NODE = (
+    "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=4 RealMemory=8000 "
+    "State=UNKNOWN\n"
+)
 
 
 def missing() -> list[str]:
@@ -53,7 +69,9 @@ def missing() -> list[str]:
 
 
 class Cluster:
-    """Everything lies in one new folder of short name, which munge's socket needs to be searchable for all."""
+    """Everything lies in one new folder of short name, which munge's socket needs to be searchable
+    for all.
+    """
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="slurm", dir="/tmp"))
@@ -72,40 +90,64 @@ class Cluster:
         # Names of pretended nodes do not resolve, and ranks meet at the first of them.
         (folder / "prolog.sh").write_text("#!/bin/sh\necho export MASTER_ADDR=127.0.0.1\n")
         (folder / "prolog.sh").chmod(0o755)
-        ports, user = free_ports(len(NODES) + 1), os.environ.get("USER") or subprocess.getoutput("id -un")
+        ports, user = (
+            free_ports(len(NODES) + 1),
+            os.environ.get("USER") or subprocess.getoutput("id -un"),
+        )
         conf = CONF.format(host=host, ports=ports, user=user, folder=folder)
-        nodes = "".join(NODE.format(name=n, host=host, port=p) for n, p in zip(NODES, ports[1:], strict=True))
+        nodes = "".join(
+            NODE.format(name=n, host=host, port=p) for n, p in zip(NODES, ports[1:], strict=True)
+        )
         (folder / "slurm.conf").write_text(conf + nodes)
         files = {name: f"{folder}/munge.{name}" for name in ("socket", "pid", "log", "seed")}
         self.run(
-            "munged", "--foreground", f"--key-file={folder}/munge.key", f"--socket={files['socket']}", "--force",
-            f"--pid-file={files['pid']}", f"--log-file={files['log']}", f"--seed-file={files['seed']}",
-        )  # fmt: skip
+            "munged",
+            "--foreground",
+            f"--key-file={folder}/munge.key",
+            f"--socket={files['socket']}",
+            "--force",
+            f"--pid-file={files['pid']}",
+            f"--log-file={files['log']}",
+            f"--seed-file={files['seed']}",
+        )
         wait(lambda: Path(files["socket"]).exists(), "munged")
         self.run("slurmctld", "-D", "-c", "-f", f"{folder}/slurm.conf")
         for name in NODES:
             self.run("slurmd", "-D", "-N", name, "-f", f"{folder}/slurm.conf")
-        wait(lambda: self.ask("sinfo", "-h", "-N", "-o", "%T").split() == ["idle"] * len(NODES), "the nodes")
+        wait(
+            lambda: self.ask("sinfo", "-h", "-N", "-o", "%T").split() == ["idle"] * len(NODES),
+            "the nodes",
+        )
 
     def run(self, *command: str) -> None:
-        """Start a daemon in a session of its own, that ends with this process even where that one is killed."""
+        """Start a daemon in a session of its own, that ends with this process even where that one
+        is killed.
+        """
         with (self.folder / f"{command[0]}.out").open("ab") as output:
             daemon = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "TERM", *command], env=self.environment, stdin=subprocess.DEVNULL,
-                stdout=output, stderr=output, start_new_session=True,
-            )  # fmt: skip
+                ["setpriv", "--pdeathsig", "TERM", *command],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
         self.daemons.append(daemon)
 
     def ask(self, *command: str) -> str:
         """What one of Slurm's commands prints."""
-        return subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False).stdout
+        return subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, check=False
+        ).stdout
 
     def ended(self) -> bool:
         """Whether no job waits or runs."""
         return not self.ask("squeue", "--noheader")
 
     def stop(self) -> None:
-        """End jobs, what they left running, and the daemons, the last one first; remove the folder."""
+        """End jobs, what they left running, and the daemons, the last one first; remove the
+        folder.
+        """
         if any("slurmctld" in daemon.args for daemon in self.daemons):  # type: ignore[operator]
             self.ask("scancel", "--user", str(os.getuid()))
             wait(self.ended, "the end of all jobs")
@@ -118,7 +160,9 @@ class Cluster:
 
 
 def leftovers(conf: str) -> list[int]:
-    """Processes of a cluster that outlived its daemons: those with its SLURM_CONF, but for this one."""
+    """Processes of a cluster that outlived its daemons: those with its SLURM_CONF, but for this
+    one.
+    """
     found = []
     for path in Path("/proc").glob("[0-9]*/environ"):
         pid = int(path.parent.name)

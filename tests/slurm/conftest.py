@@ -11,9 +11,14 @@ from cluster import Cluster, missing
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """A Slurm with two nodes; skips where its programs are not installed, unless they are required."""
+    """A Slurm with two nodes; skips where its programs are not installed, unless they are
+    required.
+    """
     if lacking := missing():
-        message = f"no Slurm here: {', '.join(lacking)} of Debian's slurmctld, slurmd, slurm-client and munge"
+        message = (
+            f"no Slurm here: {', '.join(lacking)} of Debian's slurmctld, slurmd, slurm-client and "
+            "munge"
+        )
         if os.environ.get("DMD2_REQUIRE_SLURM"):
             pytest.fail(message)
         pytest.skip(message)

@@ -1,4 +1,6 @@
-"""On a real Slurm: sweeps tell how every job ended, and jobs that are interrupted end as if they had not been."""
+"""On a real Slurm: sweeps tell how every job ended, and jobs that are interrupted end as if they
+had not been.
+"""
 
 import json
 import re
@@ -28,15 +30,27 @@ SMALL = [
     "data.batch_size=16",
     "log_every=1",
 ]
-SWEEP = ["train", "--multirun", *SMALL, "launcher=slurm", "launcher.cpus_per_task=1", "launcher.array_parallelism=2"]
+SWEEP = [
+    "train",
+    "--multirun",
+    *SMALL,
+    "launcher=slurm",
+    "launcher.cpus_per_task=1",
+    "launcher.array_parallelism=2",
+]
 
 
 def begin(cluster: Cluster, place: Path, *arguments: str) -> "subprocess.Popen[str]":
     """Begin `dmd2` with its output in one pipe."""
     return subprocess.Popen(
-        ["dmd2", *arguments], executable=str(place / "bin" / "dmd2"), cwd=place, env=cluster.environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        ["dmd2", *arguments],
+        executable=str(place / "bin" / "dmd2"),
+        cwd=place,
+        env=cluster.environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
 
 
 def queued(sweep: "subprocess.Popen[str]") -> list[str]:
@@ -53,7 +67,9 @@ def queued(sweep: "subprocess.Popen[str]") -> list[str]:
 def script(cluster: Cluster, place: Path, *arguments: str) -> tuple[str, Path]:
     """Submit the script of those who want no launcher; the job's id and its run's directory."""
     command = ["sbatch", "--parsable", "--cpus-per-task=1", str(SCRIPT), *SMALL, *arguments]
-    asked = subprocess.run(command, cwd=place, env=cluster.environment, capture_output=True, text=True, check=True)
+    asked = subprocess.run(
+        command, cwd=place, env=cluster.environment, capture_output=True, text=True, check=True
+    )
     job = asked.stdout.strip()
     return job, place / "runs" / "toy2d_dmd2" / f"slurm-{job}"
 
@@ -73,10 +89,16 @@ def assert_same_end(run: Path, whole: Path, end: int = END) -> None:
     for part in ("state_dict", "optimizer_states", "lr_schedulers"):
         torch.testing.assert_close(ends[1][part], ends[0][part], rtol=0, atol=0)
     rows = [read_rows(folder / "metrics.csv") for folder in (whole, run)]
-    logs = [[{k: v for k, v in row.items() if not k.startswith("speed/")} for row in found] for found in rows]
+    logs = [
+        [{k: v for k, v in row.items() if not k.startswith("speed/")} for row in found]
+        for found in rows
+    ]
     assert logs[0] == logs[1]
     summaries = [json.loads((folder / "summary.json").read_text()) for folder in (whole, run)]
-    assert summaries[1]["status"] == "completed" and summaries[0]["students"] == summaries[1]["students"]
+    assert (
+        summaries[1]["status"] == "completed"
+        and summaries[0]["students"] == summaries[1]["students"]
+    )
 
 
 def restarts(cluster: Cluster, job: str) -> int:
@@ -99,17 +121,32 @@ def test_a_sweep_tells_how_each_job_ended(cluster: Cluster, workplace: Path, who
     assert sorted(line.split("|")[1].strip()[-5:] for line in table) == ["0.001", "0.002"]
     scores = [float(line.split("|")[3]) for line in table]
     assert scores == sorted(scores)
-    failed, killed = output.index("failed: four/toy2d_dmd2-1 "), output.index("killed: four/toy2d_dmd2-3 ")
-    assert "Traceback" in output[failed:killed] and "FloatingPointError: iteration" in output[failed:killed]
+    failed, killed = (
+        output.index("failed: four/toy2d_dmd2-1 "),
+        output.index("killed: four/toy2d_dmd2-3 "),
+    )
+    assert (
+        "Traceback" in output[failed:killed]
+        and "FloatingPointError: iteration" in output[failed:killed]
+    )
     assert "2 of 4 jobs completed: four" in output and (workplace / "four" / "scores.png").exists()
-    states = re.findall(r"JobState=(\w+)", cluster.ask("scontrol", "show", "job", last.split("_")[0]))
+    states = re.findall(
+        r"JobState=(\w+)", cluster.ask("scontrol", "show", "job", last.split("_")[0])
+    )
     assert sorted(states) == ["COMPLETED", "COMPLETED", "FAILED", "FAILED"]
 
 
 def test_told_while_torch_loads_and_while_training_it_ends_the_same(
     cluster: Cluster, workplace: Path, whole: Path
 ) -> None:
-    sweep = begin(cluster, workplace, *SWEEP, f"max_iterations={END}", "hydra.sweep.dir=one", "+data.num_workers=1")
+    sweep = begin(
+        cluster,
+        workplace,
+        *SWEEP,
+        f"max_iterations={END}",
+        "hydra.sweep.dir=one",
+        "+data.num_workers=1",
+    )
     (job,) = queued(sweep)
     run = workplace / "one" / "toy2d_dmd2-0"
     wait(lambda: json.loads((run / "job.json").read_text())["status"] == "running", "the job")
@@ -123,7 +160,9 @@ def test_told_while_torch_loads_and_while_training_it_ends_the_same(
     assert_same_end(run, whole)
 
 
-def test_the_script_is_told_ahead_and_goes_on(cluster: Cluster, workplace: Path, whole: Path) -> None:
+def test_the_script_is_told_ahead_and_goes_on(
+    cluster: Cluster, workplace: Path, whole: Path
+) -> None:
     job, run = script(cluster, workplace, f"max_iterations={END}")
     wait(lambda: len(read_rows(run / "metrics.csv")) > 5, "some iterations")
     cluster.ask("scancel", "--signal=USR1", job)
@@ -132,7 +171,9 @@ def test_the_script_is_told_ahead_and_goes_on(cluster: Cluster, workplace: Path,
     assert_same_end(run, whole)
 
 
-def test_a_preempted_job_saves_goes_on_and_loses_nothing(cluster: Cluster, workplace: Path, whole: Path) -> None:
+def test_a_preempted_job_saves_goes_on_and_loses_nothing(
+    cluster: Cluster, workplace: Path, whole: Path
+) -> None:
     job, run = script(cluster, workplace, f"max_iterations={END}", "+data.num_workers=1")
     wait(lambda: len(read_rows(run / "metrics.csv")) > 5, "some iterations")
     cluster.ask("scancel", "--signal=TERM", job)
@@ -146,10 +187,14 @@ def test_a_preempted_job_saves_goes_on_and_loses_nothing(cluster: Cluster, workp
     assert_same_end(run, whole)
 
 
-def test_two_nodes_of_two_ranks_are_told_and_end_the_same(cluster: Cluster, workplace: Path) -> None:
+def test_two_nodes_of_two_ranks_are_told_and_end_the_same(
+    cluster: Cluster, workplace: Path
+) -> None:
     end = 80  # four processes share what there is
     ranks = ["trainer=ddp", "trainer.accelerator=cpu", f"max_iterations={end}"]
-    alone = begin(cluster, workplace, "train", *SMALL, *ranks, "trainer.devices=4", "paths.run=whole4")
+    alone = begin(
+        cluster, workplace, "train", *SMALL, *ranks, "trainer.devices=4", "paths.run=whole4"
+    )
     output, _ = alone.communicate()
     assert alone.returncode == 0, output
     ranks += ["trainer.devices=2", "trainer.num_nodes=2", "launcher.cpus_per_task=1"]

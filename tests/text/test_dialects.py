@@ -1,4 +1,6 @@
-"""Text to image in any dialect: a v-prediction and a flow teacher are the same code with other rows of YAML."""
+"""Text to image in any dialect: a v-prediction and a flow teacher are the same code with other rows
+of YAML.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,9 @@ pytest.importorskip("transformers", reason="transformers is not installed: pip i
 
 
 @pytest.mark.parametrize("teacher", ["text_digits", "text_digits_v", "text_digits_flow"])
-def test_every_dialect_learns_to_denoise(teacher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_every_dialect_learns_to_denoise(
+    teacher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("DMD2_RUN_ID", "now")
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         overrides = ["experiment=text2digits_dmd2", f"teacher={teacher}", f"paths.cache={tmp_path}"]
@@ -31,7 +35,10 @@ def test_every_dialect_learns_to_denoise(teacher: str, tmp_path: Path, monkeypat
         cond = conditioner(torch.arange(8))
         x0, noise = torch.rand(8, 1, 8, 8) * 2 - 1, torch.randn(8, 1, 8, 8)
         head = discriminator_on(
-            denoiser, build(section["head"]), (1, 8, 8), conditioner(torch.zeros(1, dtype=torch.long))
+            denoiser,
+            build(section["head"]),
+            (1, 8, 8),
+            conditioner(torch.zeros(1, dtype=torch.long)),
         )
     t = torch.linspace(0.2, 0.6, 8)
     x_t = denoiser.schedule.add_noise(x0, noise, t)

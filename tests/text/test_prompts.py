@@ -13,20 +13,26 @@ from dmd2.nets.text.clip import CLIP, CLIPPair
 from dmd2.nets.text.prompts import CachedPrompts, Prompts, prompts
 from dmd2.nets.text.tiny import tiny_clip
 
-transformers = pytest.importorskip("transformers", reason="transformers is not installed: pip install dmd2[text]")
+transformers = pytest.importorskip(
+    "transformers", reason="transformers is not installed: pip install dmd2[text]"
+)
 
 WORDS = ["zero", "one", "two", "seven"]
 CAPTIONS = filled(["a {}", "handwritten {}"], WORDS)
 
 
 def tiny(seed: int = 0) -> CLIP:
-    return tiny_clip([*WORDS, "a", "handwritten"], hidden_size=16, num_layers=2, max_length=8, seed=seed)
+    return tiny_clip(
+        [*WORDS, "a", "handwritten"], hidden_size=16, num_layers=2, max_length=8, seed=seed
+    )
 
 
 def pair() -> CLIPPair:
     first, second = tiny(0), tiny(1)
     torch.manual_seed(0)
-    config = transformers.CLIPTextConfig(**second.models[0].config.to_dict() | {"projection_dim": 6})
+    config = transformers.CLIPTextConfig(
+        **second.models[0].config.to_dict() | {"projection_dim": 6}
+    )
     projected = transformers.CLIPTextModelWithProjection(config)
     return CLIPPair([*first.tokenizers, *second.tokenizers], [first.models[0], projected], size=512)
 
@@ -34,7 +40,9 @@ def pair() -> CLIPPair:
 def test_known_words_are_one_token_each_and_captions_are_padded():
     tokens = tiny().tokens(CAPTIONS)
     assert tokens.shape == (8, 1, 8) and tokens.dtype == torch.int32
-    assert tokens[:, 0, 0].tolist() == [0] * 8 and (tokens[:, 0, 3:] == 1).all()  # start, two words, ends
+    assert (
+        tokens[:, 0, 0].tolist() == [0] * 8 and (tokens[:, 0, 3:] == 1).all()
+    )  # start, two words, ends
     assert len({tuple(row) for row in tokens[:, 0, 1:3].tolist()}) == 8
     assert tokens[3, 0, 2] == tokens[7, 0, 2] != tokens[2, 0, 2]
 
@@ -51,7 +59,9 @@ def test_a_label_is_the_number_of_a_caption():
     assert conditioner.num_classes == 8
     cond = conditioner(torch.tensor([7, 0]))
     with torch.no_grad():
-        expected = encoder.models[0](encoder.tokens(["handwritten seven", "a zero"])[:, 0]).last_hidden_state
+        expected = encoder.models[0](
+            encoder.tokens(["handwritten seven", "a zero"])[:, 0]
+        ).last_hidden_state
     torch.testing.assert_close(cond["text"], expected)
 
 
@@ -64,7 +74,9 @@ def test_the_twin_is_the_empty_caption_or_zeros():
         empty = encoder(encoder.tokens([""]))["text"] if twin == "empty" else torch.zeros(1, 8, 16)
         torch.testing.assert_close(null["text"], empty.expand(3, -1, -1))
         dropped = drop(cond, null, torch.tensor([True, False, False]))["text"]
-        assert torch.equal(dropped[0], null["text"][0]) and torch.equal(dropped[1:], cond["text"][1:])
+        assert torch.equal(dropped[0], null["text"][0]) and torch.equal(
+            dropped[1:], cond["text"][1:]
+        )
 
 
 @pytest.mark.parametrize("twin", ["empty", "zeros"])
@@ -91,9 +103,12 @@ def test_sdxl_reads_penultimate_states_side_by_side_and_its_twin_keeps_the_sizes
     tokens = encoder.tokens(CAPTIONS[3:4])
     with torch.no_grad():
         states = [
-            model(ids, output_hidden_states=True) for model, ids in zip(encoder.models, tokens.unbind(1), strict=True)
+            model(ids, output_hidden_states=True)
+            for model, ids in zip(encoder.models, tokens.unbind(1), strict=True)
         ]
-    torch.testing.assert_close(cond["text"], torch.cat([state.hidden_states[-2] for state in states], -1))
+    torch.testing.assert_close(
+        cond["text"], torch.cat([state.hidden_states[-2] for state in states], -1)
+    )
     torch.testing.assert_close(cond["pooled"], states[1].text_embeds)
     null = conditioner.null(cond)
     assert null["text"].abs().max() == null["pooled"].abs().max() == 0
@@ -102,7 +117,10 @@ def test_sdxl_reads_penultimate_states_side_by_side_and_its_twin_keeps_the_sizes
 
 @pytest.mark.parametrize("encoder", [tiny, pair])
 def test_the_table_holds_what_the_encoder_makes(encoder, tmp_path: Path):
-    online, cached = Prompts(CAPTIONS, encoder(), "empty"), CachedPrompts(CAPTIONS, encoder(), "empty", tmp_path)
+    online, cached = (
+        Prompts(CAPTIONS, encoder(), "empty"),
+        CachedPrompts(CAPTIONS, encoder(), "empty", tmp_path),
+    )
     labels = torch.tensor([6, 1, 1])
     torch.testing.assert_close(cached(labels), online(labels))
     torch.testing.assert_close(cached.null(cached(labels)), online.null(online(labels)))
@@ -115,36 +133,48 @@ def test_a_table_is_made_once_and_anew_for_other_captions_or_weights(tmp_path: P
     (path,) = tmp_path.glob("*.safetensors")
     save_tensors({"text": 2 * read_tensors(path)["text"]}, path)
     marked = CachedPrompts(CAPTIONS, tiny(), "zeros", tmp_path)(torch.arange(8))["text"]
-    torch.testing.assert_close(marked, 2 * Prompts(CAPTIONS, tiny(), "empty")(torch.arange(8))["text"])
+    torch.testing.assert_close(
+        marked, 2 * Prompts(CAPTIONS, tiny(), "empty")(torch.arange(8))["text"]
+    )
     CachedPrompts(CAPTIONS[1:], tiny(), "empty", tmp_path)
     CachedPrompts(CAPTIONS, tiny(seed=1), "empty", tmp_path)
     assert len(list(tmp_path.glob("*.safetensors"))) == 3
 
 
-def test_a_cache_is_the_choice_of_a_table_and_a_metric_s_captions_are_encoded_as_they_come(tmp_path: Path):
+def test_a_cache_is_the_choice_of_a_table_and_a_metric_s_captions_are_encoded_as_they_come(
+    tmp_path: Path,
+):
     online = prompts(CAPTIONS, tiny(), "empty", "seven")
     cached = prompts(CAPTIONS, tiny(), "empty", "seven", tmp_path)
     assert type(online) is Prompts and isinstance(cached, CachedPrompts)
     others = ["two nine", "a one"]
     found, expected = (conditioner.of(others) for conditioner in (cached, online))
     torch.testing.assert_close(found(torch.arange(2)), expected(torch.arange(2)))
-    torch.testing.assert_close(found.null(found(torch.arange(2))), cached.null(cached(torch.arange(2))))
+    torch.testing.assert_close(
+        found.null(found(torch.arange(2))), cached.null(cached(torch.arange(2)))
+    )
 
 
 def test_a_table_holds_nothing_but_what_comes_from_words(tmp_path: Path):
-    """The size that SDXL's condition tells is of the configuration at hand, whoever made the table."""
+    """The size that SDXL's condition tells is of the configuration at hand, whoever made the
+    table.
+    """
     first, second = pair(), pair()
     second.size = 64
     for encoder in (first, second):
         cond = CachedPrompts(CAPTIONS, encoder, "zeros", tmp_path)(torch.tensor([5, 2]))
         assert cond["time_ids"].tolist() == [[encoder.size] * 2 + [0, 0] + [encoder.size] * 2] * 2
-        torch.testing.assert_close(cond["text"], Prompts(CAPTIONS, encoder, "zeros")(torch.tensor([5, 2]))["text"])
+        torch.testing.assert_close(
+            cond["text"], Prompts(CAPTIONS, encoder, "zeros")(torch.tensor([5, 2]))["text"]
+        )
     assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_cache_that_is_a_file_is_refused(tmp_path: Path):
     (tmp_path / "captions.txt").touch()
-    with pytest.raises(ValueError, match=r"captions\.txt is a file.*teacher\.conditioner\.cache=DIR"):
+    with pytest.raises(
+        ValueError, match=r"captions\.txt is a file.*teacher\.conditioner\.cache=DIR"
+    ):
         CachedPrompts(CAPTIONS, tiny(), "empty", tmp_path / "captions.txt")
 
 

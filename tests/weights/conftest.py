@@ -17,15 +17,22 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def published(reference: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Writes a reference network as its authors would publish it; keywords replace constructor arguments."""
+    """Writes a reference network as its authors would publish it; keywords replace constructor
+    arguments.
+    """
 
     def write(name: str, **changed: Any) -> Path:
         state, config = recorded(reference / "edm" / f"{name}.safetensors")
         loss = Persistent("EDMLoss")
         loss.sigma_data, loss.means = np.float32(0.5), [np.int64(3), np.bool_(True)]
-        content = {"ema": persistent(state, config | changed), "loss_fn": loss, "augment_pipe": None}
+        content = {
+            "ema": persistent(state, config | changed),
+            "loss_fn": loss,
+            "augment_pipe": None,
+        }
         return dump(
-            content | {"dataset_kwargs": EasyDict(path="images.zip", xflip=False)}, tmp_path / f"edm-{name}.pkl"
+            content | {"dataset_kwargs": EasyDict(path="images.zip", xflip=False)},
+            tmp_path / f"edm-{name}.pkl",
         )
 
     return write

@@ -1,4 +1,6 @@
-"""Pickles in the format that EDM publishes its networks in, made of the recorded reference networks."""
+"""Pickles in the format that EDM publishes its networks in, made of the recorded reference
+networks.
+"""
 
 import json
 import pickle
@@ -38,7 +40,9 @@ class Persistent(nn.Module):
 
 def persistent(state: dict[str, Tensor], config: dict[str, Any]) -> Persistent:
     """An EDMPrecond of these tensors."""
-    inner = {name: value for name, value in config.items() if name not in ("img_channels", "model_type")}
+    inner = {
+        name: value for name, value in config.items() if name not in ("img_channels", "model_type")
+    }
     inner |= {"in_channels": config["img_channels"], "out_channels": config["img_channels"]}
     root = Persistent("EDMPrecond", use_fp16=False, **config)
     root.sigma_data = np.float64(0.5)
@@ -60,13 +64,18 @@ def persistent(state: dict[str, Tensor], config: dict[str, Any]) -> Persistent:
 
 def dump(content: Any, path: Path) -> Path:
     """Pickle with the names of EDM's modules in place; they are gone when this returns."""
-    modules = {name: ModuleType(name) for name in ("torch_utils", "torch_utils.persistence", "dnnlib", "dnnlib.util")}
+    modules = {
+        name: ModuleType(name)
+        for name in ("torch_utils", "torch_utils.persistence", "dnnlib", "dnnlib.util")
+    }
     modules["torch_utils.persistence"]._reconstruct_persistent_obj = _reconstruct_persistent_obj  # type: ignore
     modules["dnnlib.util"].EasyDict = EasyDict  # type: ignore
     with pytest.MonkeyPatch.context() as patch:
         for name, module in modules.items():
             patch.setitem(sys.modules, name, module)
-        patch.setattr(_reconstruct_persistent_obj, "__module__", "torch_utils.persistence", raising=False)
+        patch.setattr(
+            _reconstruct_persistent_obj, "__module__", "torch_utils.persistence", raising=False
+        )
         patch.setattr(EasyDict, "__module__", "dnnlib.util")
         path.write_bytes(pickle.dumps(content))
     return path

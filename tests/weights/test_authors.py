@@ -1,4 +1,6 @@
-"""Checkpoints of DMD2's authors: told apart by their names, loaded into our networks, refused where they harm."""
+"""Checkpoints of DMD2's authors: told apart by their names, loaded into our networks, refused where
+they harm.
+"""
 
 import os
 import pickle
@@ -17,13 +19,16 @@ from dmd2.diffusion.denoiser import EDM
 from dmd2.diffusion.schedules import Karras
 from dmd2.io.tensors import load_weights
 from dmd2.nets.adm import DhariwalUNet
-from dmd2.nets.discriminator import ConvHead, Critic, Head
+from dmd2.nets.critic import Critic
+from dmd2.nets.discriminator import ConvHead, Discriminator
 
 State = dict[str, Tensor]
 
 
 def denoiser() -> EDM:
-    model = DhariwalUNet(8, 3, 3, label_dim=4, model_channels=32, channel_mult=[1], num_blocks=1, attn_resolutions=[])
+    model = DhariwalUNet(
+        8, 3, 3, label_dim=4, model_channels=32, channel_mult=[1], num_blocks=1, attn_resolutions=[]
+    )
     return EDM(model, Karras())
 
 
@@ -33,14 +38,18 @@ def state(seed: int) -> State:
     return {name: torch.randn_like(value) for name, value in denoiser().state_dict().items()}
 
 
-def head() -> Head:
+def head() -> Discriminator:
     torch.manual_seed(3)
-    return Head([ConvHead(torch.Size([1, 32, 8, 8]))])
+    return Discriminator([ConvHead(torch.Size([1, 32, 8, 8]))])
 
 
 def guidance(head_too: bool = True) -> State:
-    """What pytorch_model_1.bin holds: the frozen teacher, the critic, perhaps its head, and the table of sigmas."""
-    found = {f"real_unet.{k}": v for k, v in state(1).items()} | {f"fake_unet.{k}": v for k, v in state(2).items()}
+    """What pytorch_model_1.bin holds: the frozen teacher, the critic, perhaps its head, and the
+    table of sigmas.
+    """
+    found = {f"real_unet.{k}": v for k, v in state(1).items()} | {
+        f"fake_unet.{k}": v for k, v in state(2).items()
+    }
     if head_too:
         found |= {f"cls_pred_branch.{k}": v for k, v in head().heads[0].layers.state_dict().items()}
     return found | {"karras_sigmas": torch.linspace(0, 1, 10)}
@@ -51,7 +60,9 @@ def saved(content: object, path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "feedforward_model.", "module.feedforward_model."])
+@pytest.mark.parametrize(
+    "prefix", ["", "module.", "feedforward_model.", "module.feedforward_model."]
+)
 def test_a_generator_is_found_under_any_prefix(tmp_path: Path, prefix: str):
     source = saved({prefix + k: v for k, v in state(0).items()}, tmp_path / "pytorch_model.bin")
     import_weights(source, tmp_path / "g.safetensors")
@@ -63,14 +74,21 @@ def test_a_generator_is_found_under_any_prefix(tmp_path: Path, prefix: str):
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "guidance_model."])
-def test_a_critic_comes_with_its_head(tmp_path: Path, prefix: str, capsys: pytest.CaptureFixture[str]):
+def test_a_critic_comes_with_its_head(
+    tmp_path: Path, prefix: str, capsys: pytest.CaptureFixture[str]
+):
     source = saved({prefix + k: v for k, v in guidance().items()}, tmp_path / "pytorch_model_1.bin")
     import_weights(source, tmp_path / "c.safetensors")
     critic = Critic(denoiser(), head())
     torch.nn.init.zeros_(critic.discriminator.heads[0].layers[0].weight)  # type: ignore
     load_weights(critic, tmp_path / "c.safetensors")
-    assert all(torch.equal(value, state(2)[name]) for name, value in critic.denoiser.state_dict().items())
-    assert all(torch.equal(a, b) for a, b in zip(critic.discriminator.parameters(), head().parameters(), strict=True))
+    assert all(
+        torch.equal(value, state(2)[name]) for name, value in critic.denoiser.state_dict().items()
+    )
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(critic.discriminator.parameters(), head().parameters(), strict=True)
+    )
     told = capsys.readouterr().out
     assert "a critic of" in told and f"left out: {len(state(1)) + 1} tensors" in told
 
@@ -82,7 +100,9 @@ def test_a_critic_without_a_head_is_one(tmp_path: Path):
 
 def test_of_both_players_the_generator_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     both = {f"feedforward_model.{k}": v for k, v in state(0).items()}
-    both |= {f"guidance_model.{k}": v for k, v in guidance().items()} | {"unheard_of": torch.zeros(1)}
+    both |= {f"guidance_model.{k}": v for k, v in guidance().items()} | {
+        "unheard_of": torch.zeros(1)
+    }
     import_weights(saved(both, tmp_path / "m.bin"), tmp_path / "g.safetensors")
     assert load_file(tmp_path / "g.safetensors").keys() == denoiser().state_dict().keys()
     assert "guidance_model, unheard_of" in capsys.readouterr().out
@@ -119,7 +139,10 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a list": (lambda path: torch.save([torch.zeros(1)], path), "no state dict"),
     "a number among tensors": (lambda path: torch.save({"step": 3}, path), "no state dict"),
-    "another network": (lambda path: torch.save({"down_blocks.0.weight": torch.zeros(1)}, path), "down_blocks"),
+    "another network": (
+        lambda path: torch.save({"down_blocks.0.weight": torch.zeros(1)}, path),
+        "down_blocks",
+    ),
     "two generators": (
         lambda path: torch.save({f"{p}.map_layer0.weight": torch.zeros(1) for p in "ab"}, path),
         "no one generator",
@@ -129,7 +152,9 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_what_is_no_such_checkpoint_is_refused(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_what_is_no_such_checkpoint_is_refused(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.chdir(tmp_path)
     make, words = HOSTILE[case]
     make(Path("m.bin"))

@@ -15,7 +15,9 @@ def test_round_trip_is_bit_equal_and_leaves_one_file(tmp_path: Path):
     model, other = nn.Linear(3, 2), nn.Linear(3, 2)
     save_weights(model, path, {"iteration": "7"})
     load_weights(other, path)
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True)
+    )
     assert [p.name for p in path.parent.iterdir()] == ["w.safetensors"]
     with safe_open(path, "pt") as file:
         assert file.metadata() == {"iteration": "7"}
@@ -34,7 +36,9 @@ def test_a_damaged_file_is_an_error(tmp_path: Path):
         load_weights(nn.Linear(300, 2), path)
 
 
-@pytest.mark.parametrize("other", [nn.Linear(4, 2), nn.Linear(3, 2, bias=False), nn.Sequential(nn.Linear(3, 2))])
+@pytest.mark.parametrize(
+    "other", [nn.Linear(4, 2), nn.Linear(3, 2, bias=False), nn.Sequential(nn.Linear(3, 2))]
+)
 def test_another_network_s_weights_are_an_error(tmp_path: Path, other: nn.Module):
     save_weights(nn.Linear(3, 2), tmp_path / "w.safetensors")
     with pytest.raises(ValueError, match="holds another network's weights"):

@@ -1,4 +1,6 @@
-"""Images a second from uint8 to the sums of FID, against clean-fid and torch-fidelity with the same network."""
+"""Images a second from uint8 to the sums of FID, against clean-fid and torch-fidelity with the same
+network.
+"""
 
 import copy
 import tempfile
@@ -43,7 +45,9 @@ class Images(Dataset[Tensor]):
         return self.images[i]
 
 
-def evaluation(source: None, resolution: int, num_images: int, batch_size: int, num_repeats: int) -> list[str]:
+def evaluation(
+    source: None, resolution: int, num_images: int, batch_size: int, num_repeats: int
+) -> list[str]:
     """A table of rates [images/s] and how many times theirs ours is, on the CPU.
 
     source       None: the images are made up, since rates do not depend on what they show.
@@ -58,23 +62,38 @@ def evaluation(source: None, resolution: int, num_images: int, batch_size: int, 
     from torch_fidelity.utils import get_featuresdict_from_dataset  # noqa: PLC0415
 
     draw = generator(0, "benchmark images")
-    images = torch.randint(0, 256, (num_images, 3, resolution, resolution), generator=draw, dtype=torch.uint8)
+    images = torch.randint(
+        0, 256, (num_images, 3, resolution, resolution), generator=draw, dtype=torch.uint8
+    )
     batches, labels, cpu = images.split(batch_size), torch.zeros(batch_size), torch.device("cpu")
     net = random_inception()
-    suite = MetricSuite({"inception": Wrapped(net)}, {"fid": FrechetDistance("inception", "fid")}, batch_size)
+    suite = MetricSuite(
+        {"inception": Wrapped(net)}, {"fid": FrechetDistance("inception", "fid")}, batch_size
+    )
     suite.fit(images[:2], labels[:2], images[:0], labels[:0])
     suite.reset()
 
     def clean_fid(mode: str) -> None:
         waiting = iter(batches)
-        settings = {"num_gen": num_images, "batch_size": batch_size, "device": cpu, "verbose": False}
-        get_model_features(lambda _: next(waiting), lambda x: net(x.to(torch.uint8))[0], mode, 1, **settings)
+        settings = {
+            "num_gen": num_images,
+            "batch_size": batch_size,
+            "device": cpu,
+            "verbose": False,
+        }
+        get_model_features(
+            lambda _: next(waiting), lambda x: net(x.to(torch.uint8))[0], mode, 1, **settings
+        )
 
     paths: dict[str, Callable[[], object]] = {
-        "ours, with the sums": lambda: suite.update((batch, labels[: len(batch)]) for batch in batches),
+        "ours, with the sums": lambda: suite.update(
+            (batch, labels[: len(batch)]) for batch in batches
+        ),
         "clean-fid, resizing in the network": lambda: clean_fid("legacy_tensorflow"),
         "clean-fid, resizing with PIL": lambda: clean_fid("clean"),
-        "torch-fidelity": lambda: get_featuresdict_from_dataset(Images(images), net, batch_size, False, True, False),
+        "torch-fidelity": lambda: get_featuresdict_from_dataset(
+            Images(images), net, batch_size, False, True, False
+        ),
     }
     seconds: dict[str, list[float]] = {name: [] for name in paths}
     for _ in range(num_repeats):

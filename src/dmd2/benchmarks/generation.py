@@ -1,4 +1,6 @@
-"""Seconds an image takes the teacher, guided and in many steps, and a run's student, on this machine in one go."""
+"""Seconds an image takes the teacher, guided and in many steps, and a run's student, on this
+machine in one go.
+"""
 
 from pathlib import Path
 from statistics import median
@@ -15,13 +17,19 @@ from dmd2.runs.load import load_student
 
 @torch.no_grad()
 def generation(
-    source: Path | None, num_steps: int, batch_size: int, dtype: str, num_cold: int, num_repeats: int
+    source: Path | None,
+    num_steps: int,
+    batch_size: int,
+    dtype: str,
+    num_cold: int,
+    num_repeats: int,
 ) -> list[str]:
     """A table of seconds an image and images a second, from labels or captions to pixels.
 
     The teacher's network is the student's, without LoRA where the student has it.
 
-    source       A run's directory; its config.yaml is enough, since weights do not change how long an image takes,
+    source       A run's directory; its config.yaml is enough, since weights do not change how long
+                 an image takes,
                  but for a student with LoRA, which lies on its teacher's file.
     num_steps    Of the teacher's, by DDIM, at the run's guidance.
     batch_size   Images at once.
@@ -36,7 +44,9 @@ def generation(
     device, guidance = device_of(network), student.config["teacher"]["guidance"]
     numbered = SampleSet(data.shape, conditioner.num_classes, 0, device)
     makers: dict[str, Sampling] = {
-        f"teacher, guidance {guidance:g}": TeacherSampling(network, conditioner, DDIM(num_steps), guidance),
+        f"teacher, guidance {guidance:g}": TeacherSampling(
+            network, conditioner, DDIM(num_steps), guidance
+        ),
         "student": student.maker(),
     }
     seconds: dict[str, list[float]] = {name: [] for name in makers}

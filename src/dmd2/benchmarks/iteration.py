@@ -1,4 +1,6 @@
-"""What an experiment's training iterations take here, with random weights and made-up images, latents and prompts."""
+"""What an experiment's training iterations take here, with random weights and made-up images,
+latents and prompts.
+"""
 
 from pathlib import Path
 from statistics import median
@@ -47,12 +49,19 @@ def now() -> float:
 
 
 def iteration(
-    source: Path | None, experiment: str, trainer: str, batch_size: int, num_cold: int, num_rounds: int,
+    source: Path | None,
+    experiment: str,
+    trainer: str,
+    batch_size: int,
+    num_cold: int,
+    num_rounds: int,
     overrides: list[str],
-) -> list[str]:  # fmt: skip
-    """A table of seconds by kind of iteration, what the whole run would take, and the most memory held.
+) -> list[str]:
+    """A table of seconds by kind of iteration, what the whole run would take, and the most memory
+    held.
 
-    experiment  One without pairs. Text teachers need no files: embeddings are made up, and neither text encoder nor
+    experiment  One without pairs. Text teachers need no files: embeddings are made up, and neither
+                text encoder nor
                 VAE is held.
     trainer     A choice of conf/trainer.
     batch_size  Images on each device.
@@ -65,12 +74,16 @@ def iteration(
     sized = [f"trainer={trainer}", "global_batch=null", f"data.batch_size={batch_size}"]
     config = of_train([f"experiment={experiment}", *sized, *overrides])
     if config["pairs"] is not None:
-        raise ValueError(f"{experiment} needs pairs, which cannot be made up; choose another part.experiment")
+        raise ValueError(
+            f"{experiment} needs pairs, which cannot be made up; choose another part.experiment"
+        )
     processes(config)
     every, watch = config["critic_updates"], IterationTimer()
     with TemporaryDirectory() as folder:
         module, data = parts(config, Path(folder))
-        build_trainer(config, (num_cold + num_rounds) * every, [watch], logger=False).fit(module, datamodule=data)
+        build_trainer(config, (num_cold + num_rounds) * every, [watch], logger=False).fit(
+            module, datamodule=data
+        )
     timed = watch.seconds[num_cold * every :]
     first, others = median(timed[::every]), [s for i, s in enumerate(timed) if i % every]
     mean = (first + (every - 1) * median(others)) / every if others else first
@@ -81,7 +94,8 @@ def iteration(
         f"| of generator and critic | {first:.3g} |",
         *([f"| of the critic alone | {median(others):.3g} |"] if others else []),
         f"| mean of {every} | {mean:.3g} |",
-        f"{batch_size} images a device, {batch_size / mean:,.3g} images/s each; {num:,} iterations: {hours:,.0f} h",
+        f"{batch_size} images a device, {batch_size / mean:,.3g} images/s each; {num:,} "
+        f"iterations: {hours:,.0f} h",
         f"most memory held: {peak_memory_bytes() / 1e9:.1f} GB",
         *([NO_TEXT] if isinstance(module.models.teacher, UNet) else []),
     ]
@@ -98,7 +112,9 @@ def parts(config: Config, folder: Path) -> tuple[DMD, RandomImages]:
         denoiser = build(section["denoiser"]).requires_grad_(False).eval()
     node = section["conditioner"]
     if isinstance(denoiser, UNet):
-        conditioner = RandomPrompts(denoiser.model.config, node["encoder"].get("max_length", CLIP_TOKENS))
+        conditioner = RandomPrompts(
+            denoiser.model.config, node["encoder"].get("max_length", CLIP_TOKENS)
+        )
     else:
         conditioner = build(node)
     teacher = Teacher(denoiser, conditioner, "random", folder, data)

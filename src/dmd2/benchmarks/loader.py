@@ -20,7 +20,9 @@ NUM_MADE_UP, SHAPE = 20_000, (3, 64, 64)
 
 
 class RandomImages(DataModule):
-    """Images of a shape and no content, in a memory map in `folder`; takes the arguments of `DataModule` besides."""
+    """Images of a shape and no content, in a memory map in `folder`; takes the arguments of
+    `DataModule` besides.
+    """
 
     def __init__(self, folder: Path, shape: tuple[int, ...], num: int, **common: Any) -> None:
         super().__init__(**common)
@@ -38,7 +40,12 @@ class RandomImages(DataModule):
 
 
 def loader(
-    source: Path | None, batch_size: int, num_batches: int, num_repeats: int, num_workers: list[int], target: int
+    source: Path | None,
+    batch_size: int,
+    num_batches: int,
+    num_repeats: int,
+    num_workers: list[int],
+    target: int,
 ) -> list[str]:
     """A table of rates [images/s] and of their ratios to the first row's, and a verdict.
 
@@ -52,17 +59,21 @@ def loader(
     with TemporaryDirectory() as folder:
         rates = {
             workers: median(
-                _rate(_data(source, Path(folder), batch_size, workers), num_batches) for _ in range(num_repeats)
+                _rate(_data(source, Path(folder), batch_size, workers), num_batches)
+                for _ in range(num_repeats)
             )
             for workers in num_workers
         }
     first, best = rates[num_workers[0]], max(rates.values())
     lines = ["| workers | images/s | ratio |", "|---|---|---|"]
-    lines += [f"| {workers} | {rate:,.0f} | {rate / first:.2f} |" for workers, rate in rates.items()]
+    lines += [
+        f"| {workers} | {rate:,.0f} | {rate / first:.2f} |" for workers, rate in rates.items()
+    ]
     verdict = "feeds" if best >= target else "does not feed"
     return [
         *lines,
-        f"this host ({os.cpu_count()} cores) {verdict} {target:,} images/s: {best / target:.1f} times that",
+        f"this host ({os.cpu_count()} cores) {verdict} {target:,} images/s: {best / target:.1f} "
+        "times that",
     ]
 
 

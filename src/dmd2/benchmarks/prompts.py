@@ -1,4 +1,6 @@
-"""Conditions of a text teacher without its encoder: nothing has to be downloaded to see what a U-Net costs."""
+"""Conditions of a text teacher without its encoder: nothing has to be downloaded to see what a
+U-Net costs.
+"""
 
 from typing import Any
 
@@ -11,7 +13,9 @@ NUM_PROMPTS, NUM_SIZES = 8, 6
 
 
 class RandomPrompts(Conditioner):
-    """N(0, 1) of the shape that a `UNet2DConditionModel` of this `config` reads; each its own unconditional twin."""
+    """N(0, 1) of the shape that a `UNet2DConditionModel` of this `config` reads; each its own
+    unconditional twin.
+    """
 
     num_classes = NUM_PROMPTS
 

@@ -13,7 +13,8 @@ from dmd2.runs.load import load_student
 def steps(source: Path | None) -> list[str]:
     """A table of the run's own metrics for its first average, a row a step.
 
-    To a critic that is not told the step the samples of all steps are one mixture, and that is what is matched. Where
+    To a critic that is not told the step the samples of all steps are one mixture, and that is what
+    is matched. Where
     "together" scores better than each step, the last one pays for the first.
 
     source  A run's directory.
@@ -24,17 +25,30 @@ def steps(source: Path | None) -> list[str]:
     student.read(None)
     scoring, device, data = student.scoring(), device_of(student.generator), student.data
     scoring.real_references(device)  # what the suite compares with
-    num, numbered, times = scoring.sizes.numbers[-1], scoring.numbered(device), student.sampler.times
+    num, numbered, times = (
+        scoring.sizes.numbers[-1],
+        scoring.numbered(device),
+        student.sampler.times,
+    )
     made = {}
     for i, t in enumerate(times):
-        maker = GeneratorSampling(student.generator, student.conditioner, FewStepSampler(times[: i + 1]))
-        made[f"t = {t:g}"] = torch.cat([x.cpu() for x, _ in numbered.batches(maker, range(num), scoring.batch_size)])
-    step = torch.arange(num) // max(student.conditioner.num_classes, 1) % len(times)  # each has each class as often
+        maker = GeneratorSampling(
+            student.generator, student.conditioner, FewStepSampler(times[: i + 1])
+        )
+        made[f"t = {t:g}"] = torch.cat(
+            [x.cpu() for x, _ in numbered.batches(maker, range(num), scoring.batch_size)]
+        )
+    step = (
+        torch.arange(num) // max(student.conditioner.num_classes, 1) % len(times)
+    )  # each has each class as often
     made["together"] = torch.stack(list(made.values()))[step, torch.arange(num)]
     labels = data.class_of(numbered.labels(range(num)).cpu())
     lines = []
     for name, x0 in made.items():
         scores = scoring.suite.evaluate([(data.to_pixels(x0), labels)])
-        lines += [f"| {name} | {x0.std():.3f} | {' | '.join(f'{value:.3g}' for value in scores.values())} |"]
+        lines += [
+            f"| {name} | {x0.std():.3f} | "
+            f"{' | '.join(f'{value:.3g}' for value in scores.values())} |"
+        ]
     columns = ["samples", "std", *scores]
     return [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", *lines]

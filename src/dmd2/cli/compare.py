@@ -1,9 +1,11 @@
-"""One table and one picture of many runs: mean and spread over seeds, beside real data and the teacher.
+"""One table and one picture of many runs: mean and spread over seeds, beside real data and the
+teacher.
 
 usage: dmd2 compare runs=DIR [out=DIR]
 
   runs   A folder that holds run directories, at any depth, e.g. runs/sweeps/TIME.
-  out    Folder whose README.md gets the table, between its two table marks, and scores.png; null only prints.
+  out    Folder whose README.md gets the table, between its two table marks, and scores.png; null
+         only prints.
 """
 
 from pathlib import Path
@@ -25,7 +27,9 @@ def main(options: DictConfig) -> None:
     summaries = gather(runs)
     print(*unfinished(runs), sep="\n")
     if not summaries:
-        raise FileNotFoundError(f"there is no completed run below {runs}; e.g. runs=runs/sweeps/TIME")
+        raise FileNotFoundError(
+            f"there is no completed run below {runs}; e.g. runs=runs/sweeps/TIME"
+        )
     print("\n".join(table(summaries)))
     if options.out is not None:
         write_comparison(summaries, Path(options.out))

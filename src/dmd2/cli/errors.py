@@ -1,4 +1,6 @@
-"""How a command ends on a mistake of its user: one line on stderr, exit code 2; Ctrl-C gives 130."""
+"""How a command ends on a mistake of its user: one line on stderr, exit code 2; Ctrl-C gives
+130.
+"""
 
 import functools
 import re
@@ -13,19 +15,32 @@ from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 from dmd2.config.check import unknown_override
 from dmd2.distributed.slurm import Requeue, requeue
 
-USERS = (ValueError, OSError, ImportError, FloatingPointError, HydraException, OmegaConfBaseException)
+USERS = (
+    ValueError,
+    OSError,
+    ImportError,
+    FloatingPointError,
+    HydraException,
+    OmegaConfBaseException,
+)
 ELSEWHERE = {"recipe=pairs": " (type dmd2 pairs experiment=NAME)"}
 """Choices that one may look for in a group, and where they are."""
 
 
 def one_line(error: BaseException) -> str | None:
-    """A user's mistake in one line (but for a long list); None for an error of ours, which deserves its traceback."""
+    """A user's mistake in one line (but for a long list); None for an error of ours, which deserves
+    its traceback.
+    """
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
-        # What a constructor said, without Hydra's account of where; of a wrong type Hydra's account says more.
+        # What a constructor said, without Hydra's account of where; of a wrong type Hydra's account
+        # says more.
         return one_line(error.__cause__) or " ".join(str(error).split())
     text = " ".join(str(error).split())
     if isinstance(error, RuntimeError) and text.startswith("DataLoader worker (pid"):
-        return f"{text.rstrip('. ')}; where memory ran out, lower data.num_workers; to go on type resume=auto"
+        return (
+            f"{text.rstrip('. ')}; where memory ran out, lower data.num_workers; to go on type "
+            "resume=auto"
+        )
     if not isinstance(error, USERS):
         return None
     if isinstance(error, InterpolationKeyError):
@@ -40,14 +55,21 @@ def one_line(error: BaseException) -> str | None:
 def does_not_fit(key: str, lacking: str) -> str:
     """A key refers to one of another part, which the chosen one has not."""
     group, other = (name.partition(".")[0] for name in (key, lacking))
-    return f"{key} reads {lacking}, and this {other} has none; choose what goes together: {group}=NAME {other}=NAME"
+    return (
+        f"{key} reads {lacking}, and this {other} has none; choose what goes together: "
+        f"{group}=NAME {other}=NAME"
+    )
 
 
 def no_choice(group: str, name: str, options: str) -> str:
     """What there is in place of an unknown choice; a long list goes on below, indented."""
     choice = f"{group}={name}"
-    said = f"there is no {choice}{ELSEWHERE.get(choice, '')}; choose from {', '.join(options.split())}"
-    return textwrap.fill(said, 100, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    said = (
+        f"there is no {choice}{ELSEWHERE.get(choice, '')}; choose from {', '.join(options.split())}"
+    )
+    return textwrap.fill(
+        said, 100, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
 
 
 def fail_for_users(error: BaseException) -> None:
@@ -58,7 +80,9 @@ def fail_for_users(error: BaseException) -> None:
 
 
 def user_errors(task: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Decorate a task, inside `hydra.main`, so that its mistakes are told here and not in Hydra's words."""
+    """Decorate a task, inside `hydra.main`, so that its mistakes are told here and not in Hydra's
+    words.
+    """
 
     @functools.wraps(task)
     def run(composed: Any) -> None:

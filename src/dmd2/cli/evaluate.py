@@ -1,14 +1,18 @@
-"""Score a run's weights again, by the run's own metrics or others; writes evaluation.json beside its summary.
+"""Score a run's weights again, by the run's own metrics or others; writes evaluation.json beside
+its summary.
 
 usage: dmd2 evaluate run=DIR [weights=raw] [metric=coco30k] [num_samples=10000] [batch_size=500]
        torchrun --no-python --nproc-per-node=8 dmd2 evaluate run=DIR ...   the same on eight GPUs
 
   run          A run's directory, e.g. runs/digits_dmd2/latest.
   metric       A choice of conf/metric in place of the run's own, whose keys are metric.KEY.
-  weights      One of the run's averages, or "raw"; null scores each of them. Or a generator's .safetensors, e.g. of
-               `dmd2 import`: DIR then needs no more than the config.yaml of what to score it by, which
+  weights      One of the run's averages, or "raw"; null scores each of them. Or a generator's
+               .safetensors, e.g. of
+               `dmd2 import`: DIR then needs no more than the config.yaml of what to score it by,
+               which
                `dmd2 train --cfg job --resolve KEY=VALUE ... > DIR/config.yaml` writes.
-  num_samples  Samples a score; more is exacter, and scores compare only at the same number. A list scores several.
+  num_samples  Samples a score; more is exacter, and scores compare only at the same number. A list
+               scores several.
   batch_size   Samples at once; another one changes how networks round, and nothing else.
 
 A score that was cut off goes on where it was, by the same command.
@@ -30,7 +34,13 @@ from dmd2.io.files import read_json, write_json
 from dmd2.runs.load import load_student, on_ranks
 from dmd2.runs.report import print_table
 
-NOT_RUN = {"status": "not trained here", "iterations": 0, "floor": {}, "baselines": {}, "teacher": {}}
+NOT_RUN = {
+    "status": "not trained here",
+    "iterations": 0,
+    "floor": {},
+    "baselines": {},
+    "teacher": {},
+}
 """The summary of a directory that holds a config.yaml only."""
 
 

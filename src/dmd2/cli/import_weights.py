@@ -2,10 +2,14 @@
 
 usage: dmd2 import source=FILE out=FILE.safetensors
 
-  source  A network of EDM's (edm-*.pkl), a U-Net of diffusers (diffusion_pytorch_model.safetensors), or a checkpoint
-          of the DMD2 authors (pytorch_model.bin, the generator; pytorch_model_1.bin, the critic with its head).
-  out     The file to write. A teacher goes where its configuration looks for it (the error of `dmd2 train` says
-          where), a generator starts a run with weights=FILE and is scored with `dmd2 evaluate run=DIR weights=FILE`.
+  source  A network of EDM's (edm-*.pkl), a U-Net of diffusers
+          (diffusion_pytorch_model.safetensors), or a checkpoint
+          of the DMD2 authors (pytorch_model.bin, the generator; pytorch_model_1.bin, the critic
+          with its head).
+  out     The file to write. A teacher goes where its configuration looks for it (the error of `dmd2
+          train` says
+          where), a generator starts a run with weights=FILE and is scored with `dmd2 evaluate
+          run=DIR weights=FILE`.
 """
 
 import json
@@ -36,7 +40,9 @@ def main(options: DictConfig) -> None:
 def import_weights(source: Path, out: Path) -> None:
     """Write `source`, in any of the formats, as `out`."""
     if out.suffix != ".safetensors":
-        raise ValueError(f"out must end in .safetensors, got {out}; type out={out.with_suffix('.safetensors')}")
+        raise ValueError(
+            f"out must end in .safetensors, got {out}; type out={out.with_suffix('.safetensors')}"
+        )
     metadata, left_out = {"source": source.name}, list[str]()
     if not source.is_file():
         raise FileNotFoundError(f"there is no file {source}")
@@ -51,15 +57,25 @@ def import_weights(source: Path, out: Path) -> None:
         tensors, architecture = network(read_pickle(source))
         metadata["architecture"], kind = json.dumps(architecture), architecture["model"]["class"]
     check_size(tensors, source)
-    apart = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    apart = {
+        name: tensor.clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
     save_tensors(apart, out, metadata)  # which takes no tensors that share memory
     num_parameters = sum(tensor.numel() for tensor in tensors.values())
     print(f"{out}: a {kind} of {len(tensors)} tensors, {num_parameters:,} numbers")
     if left_out:
-        print(f"left out: {len(left_out)} tensors, {', '.join(sorted({name.split('.')[0] for name in left_out}))}")
+        print(
+            f"left out: {len(left_out)} tensors, "
+            f"{', '.join(sorted({name.split('.')[0] for name in left_out}))}"
+        )
 
 
 def check_size(tensors: dict[str, Tensor], source: Path) -> None:
-    """Raise ValueError where tensors that share their memory would be written out to more than came in."""
+    """Raise ValueError where tensors that share their memory would be written out to more than came
+    in.
+    """
     if sum(tensor.nbytes for tensor in tensors.values()) > source.stat().st_size:
-        raise ValueError(f"{source} is refused: its tensors overlap, and would fill more than the file")
+        raise ValueError(
+            f"{source} is refused: its tensors overlap, and would fill more than the file"
+        )

@@ -48,7 +48,8 @@ def main() -> None:
     if {"-h", "--help"} & set(rest):
         print(verb_help(verb))
         return
-    # Ranks of one run and jobs of one sweep must agree on the run's name, so it is fixed before Hydra starts.
+    # Ranks of one run and jobs of one sweep must agree on the run's name, so it is fixed before
+    # Hydra starts.
     os.environ.setdefault("DMD2_RUN_ID", time.strftime("%Y-%m-%d_%H-%M-%S"))
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come here whole, and leave as one line
     if slurm.active():
@@ -67,7 +68,9 @@ def main() -> None:
 
 
 def verb_help(verb: str) -> str:
-    """A verb's own page: its module's docstring, read without importing it, and the experiments there are."""
+    """A verb's own page: its module's docstring, read without importing it, and the experiments
+    there are.
+    """
     source = (Path(__file__).parent / f"{MODULES.get(verb, verb)}.py").read_text()
     text = source.split('"""')[1].strip()
     if verb not in ("train", "pretrain", "pairs"):

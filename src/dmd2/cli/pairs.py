@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from dmd2.cli.errors import user_errors
 from dmd2.cli.processes import in_all_processes
-from dmd2.cli.sweep import each
+from dmd2.cli.sweep import run_or_sweep_job
 from dmd2.config.check import Config, config_folder
 from dmd2.config.devices import processes
 from dmd2.distributed.process_group import rank_zero_first
@@ -22,11 +22,13 @@ from dmd2.runs.cached import make_pairs
 @user_errors
 def main(composed: DictConfig) -> None:
     """Make sure that the pairs exist."""
-    each(composed, work)
+    run_or_sweep_job(composed, work)
 
 
 def work(config: Config) -> None:
-    """Make them in as many processes as the trainer takes; a Slurm job's processes come here, too."""
+    """Make them in as many processes as the trainer takes; a Slurm job's processes come here,
+    too.
+    """
     in_all_processes(config, make)
 
 
@@ -35,7 +37,8 @@ def make(config: Config) -> None:
     processes(config)
     if config["pairs"] is None:
         raise ValueError(
-            f"the experiment {config['name']} uses no pairs; choose one that does: experiment=digits_dmd"
+            f"the experiment {config['name']} uses no pairs; choose one that does: "
+            "experiment=digits_dmd"
         )
     with rank_zero_first():  # who trains a teacher, if there is none
         data = build_data(config["data"])

@@ -3,7 +3,8 @@
 usage: dmd2 prepare recipe=NAME source=PATH out=DIR [recipe.KEY=VALUE ...]
        torchrun --no-python --nproc-per-node=8 dmd2 prepare recipe=NAME ...   the same on eight GPUs
 
-  recipe   What to make: imagenet64, latents (of Stable Diffusion 1.5) or latents_sdxl; conf/recipe/NAME.yaml has its
+  recipe   What to make: imagenet64, latents (of Stable Diffusion 1.5) or latents_sdxl;
+           conf/recipe/NAME.yaml has its
            options. Noise-image pairs are a teacher's: dmd2 pairs experiment=NAME.
   source   What to make it of, e.g. the folder of ILSVRC's train images.
   out      Folder for what is made; a finished one is checked, byte for byte.

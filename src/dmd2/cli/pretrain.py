@@ -7,7 +7,7 @@ import hydra
 from omegaconf import DictConfig
 
 from dmd2.cli.errors import user_errors
-from dmd2.cli.sweep import each
+from dmd2.cli.sweep import run_or_sweep_job
 from dmd2.config.check import Config, config_folder
 from dmd2.config.devices import processes
 from dmd2.distributed.slurm import rank
@@ -18,7 +18,7 @@ from dmd2.runs.build import build_data, build_teacher, load_or_train
 @user_errors
 def main(composed: DictConfig) -> None:
     """Make sure that the teacher exists."""
-    each(composed, work)
+    run_or_sweep_job(composed, work)
 
 
 def work(config: Config) -> None:

@@ -11,7 +11,9 @@ from dmd2.distributed.launch import launch
 
 
 def in_all_processes(config: Config, task: Callable[[Config], None]) -> None:
-    """Do the task, a function of a module; several processes are ranks (`dmd2.distributed.process_group`), who share its work."""
+    """Do the task, a function of a module; several processes are ranks
+    (`dmd2.distributed.process_group`), who share its work.
+    """
     if process_group.started():
         as_rank(task, config)
     elif (num := processes(config)) == 1:
@@ -23,6 +25,8 @@ def in_all_processes(config: Config, task: Callable[[Config], None]) -> None:
 
 
 def as_rank(task: Callable[[Config], None], config: Config) -> None:
-    """Do one rank's part; rank 0 speaks for all, and its config, with the run's name, is everybody's."""
+    """Do one rank's part; rank 0 speaks for all, and its config, with the run's name, is
+    everybody's.
+    """
     with process_group.process_group(config["trainer"]["accelerator"] == "gpu"):
         task(process_group.broadcast_from_rank_zero(lambda: config))

@@ -1,4 +1,5 @@
-"""Draw samples from a run's student: numbered PNG files and a sheet of the first (points: picture and .npy file).
+"""Draw samples from a run's student: numbered PNG files and a sheet of the first (points: picture
+and .npy file).
 
 usage: dmd2 sample run=DIR [num_images=100] [out=samples] [KEY=VALUE ...]
        torchrun --no-python --nproc-per-node=8 dmd2 sample run=DIR ...   the same on eight GPUs
@@ -6,8 +7,10 @@ usage: dmd2 sample run=DIR [num_images=100] [out=samples] [KEY=VALUE ...]
   run          A run's directory, e.g. runs/digits_dmd2/latest.
   num_images   How many; the classes come in turn.
   out          Folder for the files.
-  weights      Which of the run's averages, or "raw", or a generator's .safetensors, e.g. of `dmd2 import`.
-  seed         Another seed gives other samples; sample i is the same for any num_images and batch_size.
+  weights      Which of the run's averages, or "raw", or a generator's .safetensors, e.g. of `dmd2
+               import`.
+  seed         Another seed gives other samples; sample i is the same for any num_images and
+               batch_size.
   batch_size   Samples at once.
 """
 
@@ -38,7 +41,8 @@ def main(options: DictConfig) -> None:
     check_options(options, "sample")
     if min(options.num_images, options.batch_size) < 1:
         raise ValueError(
-            f"num_images and batch_size must be at least 1, got {options.num_images}, {options.batch_size}"
+            f"num_images and batch_size must be at least 1, got {options.num_images}, "
+            f"{options.batch_size}"
         )
     on_ranks(Path(options.run), lambda: draw(options))
 
@@ -51,7 +55,9 @@ def draw(options: DictConfig) -> None:
     is_image = len(data.shape) > 1
     if not is_image and world_size() > 1:
         raise ValueError("points are drawn by one process; leave torchrun out")
-    numbered = SampleSet(data.shape, student.conditioner.num_classes, options.seed, device_of(student.generator))
+    numbered = SampleSet(
+        data.shape, student.conditioner.num_classes, options.seed, device_of(student.generator)
+    )
     out.mkdir(parents=True, exist_ok=True)
     shown: list[Tensor] = []
     for block in blocks(rows, options.batch_size):
@@ -59,7 +65,9 @@ def draw(options: DictConfig) -> None:
         if is_image:
             for i, pixels in zip(block, x, strict=True):
                 image(pixels).save(out / f"{i:06d}.png")
-        if not is_image or sum(map(len, shown)) < NUM_ON_SHEET:  # else only files grow with the number of samples
+        if (
+            not is_image or sum(map(len, shown)) < NUM_ON_SHEET
+        ):  # else only files grow with the number of samples
             shown.append(x)
     if rank() == 0:
         x = torch.cat(shown)

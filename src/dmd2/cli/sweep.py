@@ -1,4 +1,6 @@
-"""One config alone or one of a sweep's, and the end of a sweep: its table, and its failures with their tracebacks."""
+"""One config alone or one of a sweep's, and the end of a sweep: its table, and its failures with
+their tracebacks.
+"""
 
 import sys
 from collections.abc import Callable
@@ -12,23 +14,27 @@ from omegaconf import DictConfig
 
 from dmd2.config.check import Config, resolved
 from dmd2.runs.compare import gather, table, unfinished, write_comparison
-from dmd2.runs.job import attempt, read_jobs
+from dmd2.runs.job import read_jobs, run_job
 
 
-def each(composed: DictConfig, work: Callable[[Config], None]) -> None:
-    """Do a command's work on a composed config; a job of a sweep that fails is told, and the others go on."""
+def run_or_sweep_job(composed: DictConfig, work: Callable[[Config], None]) -> None:
+    """Do a command's work on a composed config; a job of a sweep that fails is told, and the others
+    go on.
+    """
     job = HydraConfig.get()
     if job.mode != RunMode.MULTIRUN:
         return work(resolved(composed))
     composed.paths.run = job.runtime.output_dir
-    attempt(Path(job.runtime.output_dir), job.overrides.task, lambda: work(resolved(composed)))
+    run_job(Path(job.runtime.output_dir), job.overrides.task, lambda: work(resolved(composed)))
 
 
 class SweepEnd(Callback):
     """Hydra calls this when the last job has ended, whichever launcher ran them."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Print what failed, then the table, and keep the table in the sweep's folder; exits with 1 on a failure."""
+        """Print what failed, then the table, and keep the table in the sweep's folder; exits with 1
+        on a failure.
+        """
         folder = Path(config.hydra.sweep.dir)
         jobs, summaries = read_jobs(folder), gather(folder)
         lost = [str(place) for place, job in jobs.items() if job["status"] != "completed"]
@@ -38,5 +44,8 @@ class SweepEnd(Callback):
             print("\n".join(table(summaries)))
         print(f"{len(jobs) - len(lost)} of {len(jobs)} jobs completed: {folder}")
         if lost:
-            print(f"dmd2: {len(lost)} of {len(jobs)} jobs did not complete: {', '.join(lost)}", file=sys.stderr)
+            print(
+                f"dmd2: {len(lost)} of {len(jobs)} jobs did not complete: {', '.join(lost)}",
+                file=sys.stderr,
+            )
             sys.exit(1)

@@ -1,21 +1,23 @@
 """Distil a teacher (trained first, if there is none) into a few-step generator; score it; show it.
 
 usage: dmd2 train [experiment=NAME] [KEY=VALUE ...]
-       dmd2 train --cfg job [experiment=NAME]                prints the whole configuration and stops
-       dmd2 train --multirun seed=0,1,2 critic_updates=1,5   one run for each combination, one after the other
+       dmd2 train --cfg job [experiment=NAME]                prints the whole configuration and
+       stops
+       dmd2 train --multirun seed=0,1,2 critic_updates=1,5   one run for each combination, one after
+       the other
        dmd2 train --multirun launcher=slurm seed=0,1,2 ...   the same as Slurm jobs (docs/slurm.md)
 
-Keys are those of conf/, e.g. max_iterations=500, optimizer.generator.lr=1e-4, loss=no_gan, logger=wandb.
-The run's directory is runs/EXPERIMENT/TIME, and runs/EXPERIMENT/latest points to it. A run that was ended goes on
-where its last checkpoint is: the same command with paths.run=DIR resume=auto (or resume=DIR/checkpoints/N.ckpt).
-"""
+Keys are those of conf/, e.g. max_iterations=500, optimizer.generator.lr=1e-4, loss=no_gan,
+logger=wandb. The run's directory is runs/EXPERIMENT/TIME, and runs/EXPERIMENT/latest points to it.
+A run that was ended goes on where its last checkpoint is: the same command with paths.run=DIR
+resume=auto (or resume=DIR/checkpoints/N.ckpt)."""
 
 import hydra
 from omegaconf import DictConfig
 
 from dmd2.cli.errors import user_errors
 from dmd2.cli.processes import in_all_processes
-from dmd2.cli.sweep import each
+from dmd2.cli.sweep import run_or_sweep_job
 from dmd2.config.check import Config, config_folder
 from dmd2.runs.run import Run
 
@@ -24,11 +26,13 @@ from dmd2.runs.run import Run
 @user_errors
 def main(composed: DictConfig) -> None:
     """One run of a composed config, by all devices of its trainer; Hydra calls this once a job."""
-    each(composed, work)
+    run_or_sweep_job(composed, work)
 
 
 def work(config: Config) -> None:
-    """The run, in as many processes as its trainer takes; a Slurm job's processes come here, too."""
+    """The run, in as many processes as its trainer takes; a Slurm job's processes come here,
+    too.
+    """
     in_all_processes(config, train)
 
 

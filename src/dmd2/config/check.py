@@ -1,4 +1,6 @@
-"""Checks a composed config before anything is built: a misspelt or unread key is refused by name."""
+"""Checks a composed config before anything is built: a misspelt or unread key is refused by
+name.
+"""
 
 import difflib
 import inspect
@@ -24,18 +26,24 @@ def config_folder() -> Path:
 def complete(composed: DictConfig) -> None:
     """Raise ValueError that names a key which must be given and was not."""
     if missing := missing_keys(OmegaConf.to_container(composed)):
-        raise ValueError(f"no value for {', '.join(missing)}; type {' '.join(f'{key}=VALUE' for key in missing)}")
+        raise ValueError(
+            f"no value for {', '.join(missing)}; type {' '.join(f'{key}=VALUE' for key in missing)}"
+        )
 
 
 def missing_keys(node: Any, path: str = "") -> list[str]:
-    """The keys of nested containers that have no value yet, in order; what only refers to them is none."""
+    """The keys of nested containers that have no value yet, in order; what only refers to them is
+    none.
+    """
     if not isinstance(node, dict):
         return [path[1:]] if node == "???" else []
     return [key for name in sorted(node) for key in missing_keys(node[name], f"{path}.{name}")]
 
 
 def check_options(composed: DictConfig, verb: str) -> None:
-    """Check the options of a verb that trains nothing: all that must be given, and none that nobody reads."""
+    """Check the options of a verb that trains nothing: all that must be given, and none that nobody
+    reads.
+    """
     complete(composed)
     for key in composed:
         if key not in (known := options_of(verb)):
@@ -60,14 +68,53 @@ def of_train(overrides: list[str]) -> Config:
 
 SECTIONS: dict[str, set[str]] = {
     "": {
-        "name", "seed", "max_iterations", "critic_updates", "global_batch", "accumulate", "max_grad_norm", "ema",
-        "max_skipped_updates", "log_every", "discriminator_features", "critic_step_layer", "weights", "critic_weights", "resume", "resume_allow",
-        "checkpoint", "pairs", "teacher", "data", "loss", "lora", "sampler", "optimizer", "metric", "callbacks",
-        "logger", "trainer", "paths", "launcher",
+        "name",
+        "seed",
+        "max_iterations",
+        "critic_updates",
+        "global_batch",
+        "accumulate",
+        "max_grad_norm",
+        "ema",
+        "max_skipped_updates",
+        "log_every",
+        "discriminator_features",
+        "critic_step_layer",
+        "weights",
+        "critic_weights",
+        "resume",
+        "resume_allow",
+        "checkpoint",
+        "pairs",
+        "teacher",
+        "data",
+        "loss",
+        "lora",
+        "sampler",
+        "optimizer",
+        "metric",
+        "callbacks",
+        "logger",
+        "trainer",
+        "paths",
+        "launcher",
     },
     "teacher": {
-        "sigma_data", "weighting", "guidance", "denoiser", "conditioner", "autoencoder", "head", "url", "license",
-        "negative", "source", "variant", "dtype", "weights", "pretrain",
+        "sigma_data",
+        "weighting",
+        "guidance",
+        "denoiser",
+        "conditioner",
+        "autoencoder",
+        "head",
+        "url",
+        "license",
+        "negative",
+        "source",
+        "variant",
+        "dtype",
+        "weights",
+        "pretrain",
     },
     "teacher.pretrain": {"max_iterations", "data", "module"},
     "pairs": {"num_pairs", "global_batch", "batch_size", "dtype", "solver", "at_once"},
@@ -75,12 +122,14 @@ SECTIONS: dict[str, set[str]] = {
     "lora": {"generator", "critic"},
     "optimizer": {"generator", "critic", "lr_factor"},
     "paths": {"runs", "cache", "run"},
-}  # fmt: skip
+}
 """The keys that are read of every section that is not a constructor call."""
 
 
 def check(config: Config) -> None:
-    """Raise ValueError that names the first key nobody reads, or the first value that cannot be meant."""
+    """Raise ValueError that names the first key nobody reads, or the first value that cannot be
+    meant.
+    """
     for section, known in SECTIONS.items():
         node: Any = config
         for part in filter(None, section.split(".")):
@@ -91,19 +140,32 @@ def check(config: Config) -> None:
     for key in ("max_iterations", "critic_updates", "accumulate", "log_every"):
         if not isinstance(config[key], int) or config[key] < 1:
             raise ValueError(f"{key} must be a whole number of at least 1, got {config[key]}")
-    if not isinstance(config["ema"], list) or not all(isinstance(decay, float) for decay in config["ema"]):
+    if not isinstance(config["ema"], list) or not all(
+        isinstance(decay, float) for decay in config["ema"]
+    ):
         raise ValueError(f"ema is a list of decays, got {config['ema']}; e.g. ema=[0.999]")
     if not isinstance(config["resume_allow"], list):
-        raise ValueError(f"resume_allow is a list of keys, got {config['resume_allow']}; e.g. resume_allow=[seed]")
+        raise ValueError(
+            f"resume_allow is a list of keys, got {config['resume_allow']}; e.g. "
+            "resume_allow=[seed]"
+        )
     if config["discriminator_features"] not in ("critic", "teacher"):
-        raise ValueError(f"discriminator_features must be critic or teacher, got {config['discriminator_features']}")
-    if config["pairs"] is not None and (lacking := SECTIONS["pairs"] - {"global_batch", *config["pairs"]}):
-        raise ValueError(f"no value for pairs.{min(lacking)}; experiment=digits_dmd shows a complete section")
+        raise ValueError(
+            "discriminator_features must be critic or teacher, got "
+            f"{config['discriminator_features']}"
+        )
+    if config["pairs"] is not None and (
+        lacking := SECTIONS["pairs"] - {"global_batch", *config["pairs"]}
+    ):
+        raise ValueError(
+            f"no value for pairs.{min(lacking)}; experiment=digits_dmd shows a complete section"
+        )
     for name in ("data", "pairs") if config["pairs"] is not None else ("data",):
         size, num_shares = config[name]["batch_size"], config["accumulate"]
         if not isinstance(size, int) or size < 1 or size % num_shares:
             raise ValueError(
-                f"{name}.batch_size={size} must be a whole number of at least 1 that accumulate={num_shares} divides"
+                f"{name}.batch_size={size} must be a whole number of at least 1 that "
+                f"accumulate={num_shares} divides"
             )
     if config["teacher"].get("negative") is not None:
         _check_negative(config["teacher"])
@@ -120,14 +182,18 @@ def check(config: Config) -> None:
 
 
 def _check_negative(teacher: Config) -> None:
-    """Raise ValueError where the text that guidance is to lead away from is none, or nothing would read it."""
+    """Raise ValueError where the text that guidance is to lead away from is none, or nothing would
+    read it.
+    """
     said = f"teacher.negative={teacher['negative']!r}"
     if not isinstance(teacher["negative"], str):
         raise ValueError(f"{said} is no text; type e.g. teacher.negative=blurry")
     if "negative" not in _parameters(get_object(teacher["conditioner"]["_target_"])):
         raise ValueError(f"{said}, and this teacher reads no text; type teacher.negative=null")
     if teacher["guidance"] == 1.0:
-        raise ValueError(f"{said}, and guidance is none; type teacher.guidance=W, or teacher.negative=null")
+        raise ValueError(
+            f"{said}, and guidance is none; type teacher.guidance=W, or teacher.negative=null"
+        )
 
 
 def unknown_override(text: str, verb: str) -> str | None:
@@ -141,14 +207,19 @@ def unknown_override(text: str, verb: str) -> str | None:
         return f"this {section} has no key {key}; leave {found[1]} out, or choose another {section}"
     if section in sections:
         return _unknown(found[1], key, sections[section])
-    return f"the config has no key {found[1]}; where its class takes it all the same, type +{found[1]}=VALUE"
+    return (
+        f"the config has no key {found[1]}; where its class takes it all the same, type "
+        f"+{found[1]}=VALUE"
+    )
 
 
 def options_of(verb: str) -> set[str]:
     """The options of a verb that trains nothing, with the groups that it chooses from."""
     node: Any = OmegaConf.load(config_folder() / f"{verb}.yaml")
     groups = {str(group) for row in node.defaults if isinstance(row, DictConfig) for group in row}
-    return set(node) - {"hydra", "defaults"} | {group for group in groups if not group.startswith("override ")}
+    return set(node) - {"hydra", "defaults"} | {
+        group for group in groups if not group.startswith("override ")
+    }
 
 
 def _calls(path: str, node: Any) -> list[tuple[str, Config]]:
@@ -157,7 +228,9 @@ def _calls(path: str, node: Any) -> list[tuple[str, Config]]:
         return [call for i, item in enumerate(node) for call in _calls(f"{path}.{i}", item)]
     if not isinstance(node, dict):
         return []
-    inner = [call for key, item in node.items() for call in _calls(f"{path}.{key}".lstrip("."), item)]
+    inner = [
+        call for key, item in node.items() for call in _calls(f"{path}.{key}".lstrip("."), item)
+    ]
     return [(path, node), *inner] if "_target_" in node else inner
 
 
@@ -168,7 +241,9 @@ def _check_call(path: str, node: Config) -> None:
         return
     for key in node:
         if not key.startswith("_") and key not in parameters:
-            raise ValueError(_unknown(f"{path}.{key}", key, set(parameters), f"; take it out: ~{path}.{key}"))
+            raise ValueError(
+                _unknown(f"{path}.{key}", key, set(parameters), f"; take it out: ~{path}.{key}")
+            )
 
 
 def _parameters(target: Any) -> dict[str, inspect.Parameter]:
@@ -189,5 +264,9 @@ def _parameters(target: Any) -> dict[str, inspect.Parameter]:
 
 def _unknown(path: str, key: str, known: set[str], otherwise: str = "") -> str:
     close = difflib.get_close_matches(key, known, 1)
-    hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(sorted(known))}{otherwise}"
+    hint = (
+        f"did you mean {close[0]}?"
+        if close
+        else f"known here: {', '.join(sorted(known))}{otherwise}"
+    )
     return f"nothing reads the key {path}; {hint}"

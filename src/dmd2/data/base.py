@@ -1,9 +1,9 @@
-"""The base class of all data: endless training batches in a stateless order, and two splits to look at.
+"""The base class of all data: endless training batches in a stateless order, and two splits to look
+at.
 
-A batch on the device is {"real": float32 [B, ...] in model space, "label": int64 [B], "index": int}, and
-with pairs also {"pair_noise": float32, "pair_image": float32 in model space, "pair_label": int64}. Data of
-captions alone (`dmd2.data.prompts`) have no "real".
-"""
+A batch on the device is {"real": float32 [B, ...] in model space, "label": int64 [B], "index":
+int}, and with pairs also {"pair_noise": float32, "pair_image": float32 in model space,
+"pair_label": int64}. Data of captions alone (`dmd2.data.prompts`) have no "real"."""
 
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,16 @@ class DataModule(LightningDataModule):
     seed              Seed of the order and of the flips.
     num_workers       Processes that gather batches; 0 gathers in this one.
     flip              Whether half of the training images are mirrored left to right.
-    pairs             Folder of noise-image pairs (`PairStore`) for the regression loss; None for none.
+    pairs             Folder of noise-image pairs (`PairStore`) for the regression loss; None for
+                      none.
     pairs_batch_size  Pairs a batch on each rank.
 
-    After `prepare_data()` and `setup()`: `shape` of a sample, e.g. (1, 8, 8); `num_classes`, 0 where there
-    are no labels; `class_names`; the splits `train` and `test`. The whole state is `consumed`, the number
-    of batches trained on: the training module adds to it (workers run ahead), and batches start there.
+    After `prepare_data()` and `setup()`: `shape` of a sample, e.g. (1, 8, 8); `num_classes`, 0
+    where there
+    are no labels; `class_names`; the splits `train` and `test`. The whole state is `consumed`, the
+    number
+    of batches trained on: the training module adds to it (workers run ahead), and batches start
+    there.
     """
 
     shape: tuple[int, ...]
@@ -56,7 +60,9 @@ class DataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}; e.g. data.batch_size=64")
+            raise ValueError(
+                f"batch_size must be at least 1, got {batch_size}; e.g. data.batch_size=64"
+            )
         if (pairs is not None) != (pairs_batch_size > 0):
             raise ValueError(
                 f"pairs and pairs_batch_size come together, got {pairs} and {pairs_batch_size}; "
@@ -69,7 +75,9 @@ class DataModule(LightningDataModule):
         self.consumed = 0
 
     def load(self) -> tuple[Split, Split, list[str]]:
-        """The train split, the test split (may be empty) and the names of the classes ([] for none)."""
+        """The train split, the test split (may be empty) and the names of the classes ([] for
+        none).
+        """
         raise NotImplementedError
 
     def identity(self) -> dict[str, Any]:
@@ -89,7 +97,9 @@ class DataModule(LightningDataModule):
         return pixels.to_model(x)
 
     def to_pixels(self, x: Tensor) -> Tensor:
-        """Stored samples (uint8, rounded and clamped) of x in model space; undoes `to_model` exactly."""
+        """Stored samples (uint8, rounded and clamped) of x in model space; undoes `to_model`
+        exactly.
+        """
         return pixels.to_pixels(x)
 
     def shown(self, x: np.ndarray) -> np.ndarray:
@@ -97,11 +107,15 @@ class DataModule(LightningDataModule):
         return x
 
     def class_of(self, labels: Tensor) -> Tensor:
-        """The classes that scores read, of labels [B]: the labels themselves, unless these number captions."""
+        """The classes that scores read, of labels [B]: the labels themselves, unless these number
+        captions.
+        """
         return labels
 
     def provides(self) -> set[str]:
-        """What batches hold that means something, of "real", "label" and "pairs"; known after `setup()`."""
+        """What batches hold that means something, of "real", "label" and "pairs"; known after
+        `setup()`.
+        """
         label = {"label"} if self.num_classes else set()
         return {"real"} | label | ({"pairs"} if self.pairs is not None else set())
 
@@ -121,7 +135,9 @@ class DataModule(LightningDataModule):
 
     @property
     def on_gpu(self) -> bool:
-        """Whether batches go to a GPU: they then wait in pinned memory, from which copies are faster."""
+        """Whether batches go to a GPU: they then wait in pinned memory, from which copies are
+        faster.
+        """
         return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
     def setup(self, stage: str = "fit") -> None:
@@ -132,7 +148,8 @@ class DataModule(LightningDataModule):
             self.pairs = PairStore(self.pairs_path)
             if self.pairs.shape != self.shape:
                 raise ValueError(
-                    f"pairs in {self.pairs_path} have shape {self.pairs.shape}, the data {self.shape}; "
+                    f"pairs in {self.pairs_path} have shape {self.pairs.shape}, the data "
+                    f"{self.shape}; "
                     "generate pairs for this data, or set data.pairs=null"
                 )
 
@@ -149,12 +166,16 @@ class DataModule(LightningDataModule):
             worker_init_fn=ignore_signals,
         )
 
-    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int = 0) -> dict[str, Any]:
+    def on_after_batch_transfer(
+        self, batch: dict[str, Any], dataloader_idx: int = 0
+    ) -> dict[str, Any]:
         """Model space and flips, on the batch's device."""
         if "real" in batch:
             real = self.to_model(batch["real"])
             if self.flip:
-                mirrored = self._mirrored(batch["index"], len(real)).to(real.device, non_blocking=True)
+                mirrored = self._mirrored(batch["index"], len(real)).to(
+                    real.device, non_blocking=True
+                )
                 real = torch.where(mirrored.view(-1, *[1] * (real.ndim - 1)), real.flip(-1), real)
             batch = batch | {"real": real}
         if self.pairs is not None:
@@ -170,7 +191,9 @@ class DataModule(LightningDataModule):
         self.consumed = state_dict["consumed"]
 
     def _sampler(self, num_samples: int, batch_size: int, stream: str) -> BatchSampler:
-        return BatchSampler(num_samples, batch_size, self.seed, self.rank, self.world_size, self.consumed, stream)
+        return BatchSampler(
+            num_samples, batch_size, self.seed, self.rank, self.world_size, self.consumed, stream
+        )
 
     def _pair_order(self) -> BatchSampler | None:
         if self.pairs is None:
@@ -178,6 +201,8 @@ class DataModule(LightningDataModule):
         return self._sampler(len(self.pairs), self.pairs_batch_size, "pair_order")
 
     def _mirrored(self, k: int, num_rows: int) -> Tensor:
-        """Which rows of batch k are mirrored on this rank, bool [B]: drawn for all ranks, then sliced."""
+        """Which rows of batch k are mirrored on this rank, bool [B]: drawn for all ranks, then
+        sliced.
+        """
         draw = torch.rand(num_rows * self.world_size, generator=generator(self.seed, k, "flip"))
         return draw.chunk(self.world_size)[self.rank] < 0.5

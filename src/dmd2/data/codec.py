@@ -1,4 +1,6 @@
-"""What data of latents asks of an autoencoder; this package knows none itself, a configuration brings it."""
+"""What data of latents asks of an autoencoder; this package knows none itself, a configuration
+brings it.
+"""
 
 from typing import Any, Protocol
 

@@ -16,7 +16,10 @@ class Batches(Dataset[dict[str, Any]]):
     """Batches of arrays by name as stored, uint8 for images, and of pairs where there are any."""
 
     def __init__(
-        self, stored: Mapping[str, np.ndarray], pairs: PairStore | None, pair_order: BatchSampler | None
+        self,
+        stored: Mapping[str, np.ndarray],
+        pairs: PairStore | None,
+        pair_order: BatchSampler | None,
     ) -> None:
         self.stored, self.pairs, self.pair_order = stored, pairs, pair_order
 
@@ -30,7 +33,8 @@ class Batches(Dataset[dict[str, Any]]):
         return batch | {"index": draw.k}
 
     def __len__(self) -> int:
-        # Lightning asks only to put its own sampler in the place of ours, which ranks share already.
+        # Lightning asks only to put its own sampler in the place of ours, which ranks share
+        # already.
         raise TypeError("batches are endless; set trainer.use_distributed_sampler=false")
 
 

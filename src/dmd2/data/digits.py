@@ -30,16 +30,22 @@ class Digits(DataModule):
         x = np.rint(images * 255 / 16).astype(np.uint8).reshape(-1, 1, 8, 8)
         train, test = stratified(labels, NUM_TEST)
         labels = labels.astype(np.int64)
-        return Split(x[train], labels[train]), Split(x[test], labels[test]), [str(i) for i in range(10)]
+        return (
+            Split(x[train], labels[train]),
+            Split(x[test], labels[test]),
+            [str(i) for i in range(10)],
+        )
 
     def identity(self) -> dict[str, Any]:
         return {"num_test": NUM_TEST}
 
 
 class TextDigits(Digits):
-    """The same images with captions: a label is the number of a caption, and caption i is of the digit i % 10.
+    """The same images with captions: a label is the number of a caption, and caption i is of the
+    digit i % 10.
 
-    captions  The table (`dmd2.data.captions.filled`). Each image has one caption of its digit, always the same.
+    captions  The table (`dmd2.data.captions.filled`). Each image has one caption of its digit,
+              always the same.
     """
 
     def __init__(self, captions: Sequence[str], **common: Any) -> None:

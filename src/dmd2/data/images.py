@@ -18,20 +18,27 @@ from dmd2.io.files import key_of
 class Images(DataModule):
     """Images uint8 [C, H, W], with classes where the source has them.
 
-    source         A folder that `dmd2 prepare` wrote, opened as it is; a folder of class folders; a .zip,
-                   .tar or .tar.gz/.xz/.zst of one; EDM's zip with a dataset.json; or the authors' LMDB.
+    source         A folder that `dmd2 prepare` wrote, opened as it is; a folder of class folders; a
+                   .zip,
+                   .tar or .tar.gz/.xz/.zst of one; EDM's zip with a dataset.json; or the authors'
+                   LMDB.
                    With train/ and test/ (or val/) at the top level these are the splits.
     resolution     Height and width in pixels.
-    cache          Folder for decoded data; one source with one set of options is decoded there once.
+    cache          Folder for decoded data; one source with one set of options is decoded there
+                   once.
     resize         As of `Decoder`.
     crop           As of `Decoder`.
     channels       As of `Decoder`.
-    test_fraction  Share of each class held out where the source has no test split; 0 leaves `test` empty.
-    num_classes    Number of classes where the source shows only some of them, e.g. 1000; None counts them.
+    test_fraction  Share of each class held out where the source has no test split; 0 leaves `test`
+                   empty.
+    num_classes    Number of classes where the source shows only some of them, e.g. 1000; None
+                   counts them.
     hint           What to tell somebody who has no such source.
 
-    Of a prepared source the options up to `test_fraction` are known: None takes them, and any other value
-    than was prepared is refused. Takes the arguments of `DataModule` besides. Raises FileNotFoundError where
+    Of a prepared source the options up to `test_fraction` are known: None takes them, and any other
+    value
+    than was prepared is refused. Takes the arguments of `DataModule` besides. Raises
+    FileNotFoundError where
     there is no source and ValueError where its contents or an option make no sense.
     """
 
@@ -59,7 +66,11 @@ class Images(DataModule):
 
     @cached_property
     def _plan(self) -> dict[str, Any]:
-        made = {"format": FORMAT, "decoder": asdict(self.decoder), "test_fraction": self.test_fraction}
+        made = {
+            "format": FORMAT,
+            "decoder": asdict(self.decoder),
+            "test_fraction": self.test_fraction,
+        }
         return {"source": identity(self.source), **made}
 
     @cached_property
@@ -75,12 +86,16 @@ class Images(DataModule):
         if self.hint and not self.source.exists():
             raise FileNotFoundError(f"no data at {self.source}; {self.hint}")
         if not self.folder.exists():
-            prepare(self.source, lay_out(self.source, self.test_fraction), self.decoder, self.folder)
+            prepare(
+                self.source, lay_out(self.source, self.test_fraction), self.decoder, self.folder
+            )
         check_if_changed(self.folder)
 
     def load(self) -> tuple[Split, Split, list[str]]:
         if not self.folder.exists():
-            raise FileNotFoundError(f"{self.source} is not decoded in {self.cache}; call prepare_data() first")
+            raise FileNotFoundError(
+                f"{self.source} is not decoded in {self.cache}; call prepare_data() first"
+            )
         train, test, class_names = open_prepared(self.folder)
         if self.least_classes is not None:
             class_names = self._widened(class_names, self.least_classes)
@@ -88,11 +103,16 @@ class Images(DataModule):
 
     def identity(self) -> dict[str, Any]:
         if is_prepared(self.source):  # Wherever it lies, it is the same data.
-            return {"content": read_manifest(self.source)["content"], "num_classes": self.least_classes}
+            return {
+                "content": read_manifest(self.source)["content"],
+                "num_classes": self.least_classes,
+            }
         return {**self._plan, "num_classes": self.least_classes}
 
     def _as_prepared(self, asked: dict[str, Any]) -> Decoder:
-        """What was done to the prepared source; raises ValueError where something else is asked for."""
+        """What was done to the prepared source; raises ValueError where something else is asked
+        for.
+        """
         manifest = read_manifest(self.source)
         if "autoencoder" in manifest:
             raise ValueError(f"{self.source} holds latents, not images; type data=latents")
@@ -104,14 +124,18 @@ class Images(DataModule):
                     f"type data.{name}={done[name]}, or prepare it again elsewhere"
                 )
         if self.test_fraction:
-            raise ValueError(f"{self.source} has its splits, got {self.test_fraction=}; set data.test_fraction=null")
+            raise ValueError(
+                f"{self.source} has its splits, got {self.test_fraction=}; set "
+                "data.test_fraction=null"
+            )
         return Decoder(**done)
 
     def _widened(self, class_names: list[str], num_classes: int) -> list[str]:
         """Room for the classes that the source does not show."""
         if len(class_names) > num_classes:
             raise ValueError(
-                f"{self.source} has labels up to {len(class_names) - 1}, out of range for {num_classes} "
+                f"{self.source} has labels up to {len(class_names) - 1}, out of range for "
+                f"{num_classes} "
                 f"classes; set data.num_classes={len(class_names)}"
             )
         return class_names + [str(i) for i in range(len(class_names), num_classes)]

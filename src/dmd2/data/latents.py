@@ -16,10 +16,12 @@ AT_ONCE = 64
 class Latents(Captioned):
     """Latents float16 [C, h, w], memory-mapped; row i's label is the number of its caption.
 
-    source  The prepared folder; its captions must be the first of the table, and others may follow for the
+    source  The prepared folder; its captions must be the first of the table, and others may follow
+            for the
             generator to draw from.
 
-    Takes the arguments of `Captioned` besides. Raises FileNotFoundError where there is no such folder and
+    Takes the arguments of `Captioned` besides. Raises FileNotFoundError where there is no such
+    folder and
     ValueError where its latents are not the teacher's.
     """
 
@@ -28,7 +30,9 @@ class Latents(Captioned):
         self.source = Path(source)
 
     def prepare_data(self) -> None:
-        """See that the latents are there, nobody altered them, and they are of the teacher's kind."""
+        """See that the latents are there, nobody altered them, and they are of the teacher's
+        kind.
+        """
         if not is_prepared(self.source):
             raise FileNotFoundError(
                 f"there are no prepared latents at {self.source}; type dmd2 prepare recipe=latents "
@@ -41,8 +45,10 @@ class Latents(Captioned):
         for name, value in ours.items():
             if theirs[name] != value:
                 raise ValueError(
-                    f"the latents in {self.source} were made with {name} {theirs[name]}, and the teacher's are of "
-                    f"{name} {value}; prepare them again with the teacher's VAE, or choose another teacher"
+                    f"the latents in {self.source} were made with {name} {theirs[name]}, and the "
+                    "teacher's are of "
+                    f"{name} {value}; prepare them again with the teacher's VAE, or choose "
+                    "another teacher"
                 )
         check_if_changed(self.source)
 
@@ -50,7 +56,8 @@ class Latents(Captioned):
         train, test, captions = open_prepared(self.source)
         if captions != self.captions[: len(captions)]:
             raise ValueError(
-                f"data.captions do not begin with those of {self.source}; name it first in captions.source"
+                f"data.captions do not begin with those of {self.source}; name it first in "
+                "captions.source"
             )
         return train, test, self.captions
 

@@ -1,7 +1,7 @@
 """Noise-image pairs of the teacher's ODE, the data of DMD1's regression loss: memmaps in a folder.
 
-noise.npy float16 [N, ...], images.npy uint8 or float16 [N, ...], labels.npy int64 [N], manifest.json; and, until it
-is finished, which blocks are there (`dmd2.data.preparation.blocks`).
+noise.npy float16 [N, ...], images.npy uint8 or float16 [N, ...], labels.npy int64 [N],
+manifest.json; and, until it is finished, which blocks are there (`dmd2.data.preparation.blocks`).
 """
 
 from collections.abc import Iterator
@@ -22,18 +22,26 @@ ARRAYS = ("noise", "images", "labels")
 
 
 class PairWriter:
-    """Writes pairs in blocks, which any processes share; opened again on the same folder it goes on where it was.
+    """Writes pairs in blocks, which any processes share; opened again on the same folder it goes on
+    where it was.
 
     path         Folder of the store; made if missing.
     num_pairs    How many pairs the finished store holds.
     shape        Of one noise and of one image, e.g. (3, 64, 64).
     dtype        Of the stored images: "uint8" for pixels, "float16" for latents and points.
-    fingerprint  What the pairs were made from (teacher, sampler, seed): pairs of two kinds never mix.
+    fingerprint  What the pairs were made from (teacher, sampler, seed): pairs of two kinds never
+                 mix.
     at_once      Pairs a block.
     """
 
     def __init__(
-        self, path: str | Path, num_pairs: int, shape: tuple[int, ...], dtype: str, fingerprint: str, at_once: int
+        self,
+        path: str | Path,
+        num_pairs: int,
+        shape: tuple[int, ...],
+        dtype: str,
+        fingerprint: str,
+        at_once: int,
     ) -> None:
         if dtype not in ("uint8", "float16"):
             raise ValueError(f"dtype of stored images must be uint8 or float16, got {dtype}")
@@ -50,20 +58,29 @@ class PairWriter:
         with locked(self.path):
             if not self._is_finished():
                 plan = key_of(self._about)
-                self._progress = Progress(self.path / "progress", plan, num_pairs, at_once, self._begin)
+                self._progress = Progress(
+                    self.path / "progress", plan, num_pairs, at_once, self._begin
+                )
 
     def free(self) -> Iterator[range]:
-        """The pairs to write, block by block: those that nobody else has taken. At the end all are written."""
+        """The pairs to write, block by block: those that nobody else has taken. At the end all are
+        written.
+        """
         return iter(()) if self._progress is None else self._progress.free()
 
     def write(self, rows: range, noise: Tensor, images: Tensor, labels: Tensor) -> None:
         """Write a block: unit noise [B, ...], images in model space [B, ...], labels [B].
 
-        The noise is stored as float16: round it before the teacher sees it, or the pair is off by that.
+        The noise is stored as float16: round it before the teacher sees it, or the pair is off by
+        that.
         Raises ValueError where the block does not fit.
         """
         expected = (len(rows), *self.shape)
-        if tuple(noise.shape) != expected or images.shape != noise.shape or len(labels) != len(rows):
+        if (
+            tuple(noise.shape) != expected
+            or images.shape != noise.shape
+            or len(labels) != len(rows)
+        ):
             raise ValueError(
                 f"a block must be noise and images {list(expected)} and labels [{len(rows)}], got "
                 f"{list(noise.shape)}, {list(images.shape)} and {list(labels.shape)}"
@@ -113,7 +130,8 @@ class PairWriter:
 
 
 class PairStore:
-    """A finished store: `noise` float16 [N, ...], `images` uint8 or float16 [N, ...], `labels` int64 [N].
+    """A finished store: `noise` float16 [N, ...], `images` uint8 or float16 [N, ...], `labels`
+    int64 [N].
 
     Raises FileNotFoundError where there is no store, and ValueError where it is not finished.
     """
@@ -121,13 +139,18 @@ class PairStore:
     def __init__(self, path: str | Path) -> None:
         folder = Path(path)
         if not (folder / "manifest.json").exists():
-            raise FileNotFoundError(f"no pairs in {folder}; give the folder that a PairWriter wrote")
+            raise FileNotFoundError(
+                f"no pairs in {folder}; give the folder that a PairWriter wrote"
+            )
         manifest = _manifest(folder)
         if not manifest["finished"]:
             raise ValueError(
-                f"the store {folder} is not finished; start its generation again, it goes on where it stopped"
+                f"the store {folder} is not finished; start its generation again, it goes on "
+                "where it stopped"
             )
-        self.noise, self.images, self.labels = (open_array(folder / f"{name}.npy") for name in ARRAYS)
+        self.noise, self.images, self.labels = (
+            open_array(folder / f"{name}.npy") for name in ARRAYS
+        )
         self.shape: tuple[int, ...] = tuple(manifest["shape"])
         self.fingerprint: str = manifest["fingerprint"]
 

@@ -1,4 +1,6 @@
-"""Captions alone, for objectives that read no real images: distribution matching, with pairs or without."""
+"""Captions alone, for objectives that read no real images: distribution matching, with pairs or
+without.
+"""
 
 import hashlib
 import json
@@ -16,7 +18,8 @@ from dmd2.data.split import Split
 
 
 class Captioned(DataModule):
-    """Data of a text teacher, in its own space: a label is the number of a caption, pixels are what `codec` decodes.
+    """Data of a text teacher, in its own space: a label is the number of a caption, pixels are what
+    `codec` decodes.
 
     captions     The table.
     autoencoder  The teacher's.
@@ -27,7 +30,9 @@ class Captioned(DataModule):
     def __init__(self, captions: Sequence[str], autoencoder: Codec, **common: Any) -> None:
         super().__init__(**common)
         if self.flip:
-            raise ValueError("what is said of left and right would be wrong in a mirror; set data.flip=false")
+            raise ValueError(
+                "what is said of left and right would be wrong in a mirror; set data.flip=false"
+            )
         self.captions, self.codec = list(captions), autoencoder
 
     def prepare_data(self) -> None:
@@ -48,12 +53,16 @@ class Captioned(DataModule):
 
 
 class Prompts(Captioned):
-    """No samples at all: a batch is {"label": int64 [B], "index": int}, and pairs where there are any."""
+    """No samples at all: a batch is {"label": int64 [B], "index": int}, and pairs where there are
+    any.
+    """
 
     def load(self) -> tuple[Split, Split, list[str]]:
         nothing = np.float16(0)  # of the right shape, in no memory, and in no batch
         splits = (
-            Split(np.broadcast_to(nothing, (num, *self.codec.shape)), np.arange(num, dtype=np.int64))
+            Split(
+                np.broadcast_to(nothing, (num, *self.codec.shape)), np.arange(num, dtype=np.int64)
+            )
             for num in (len(self.captions), 0)
         )
         return (*splits, self.captions)  # type: ignore[return-value]

@@ -1,4 +1,6 @@
-"""A split: images (or points) with their labels; and how a set without a test part is split in two."""
+"""A split: images (or points) with their labels; and how a set without a test part is split in
+two.
+"""
 
 from dataclasses import dataclass
 
@@ -27,7 +29,8 @@ class Split:
 
 
 def stratified(labels: np.ndarray, num_test: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers of the train and of the test part, each rising; the same for the same labels, always.
+    """Row numbers of the train and of the test part, each rising; the same for the same labels,
+    always.
 
     Every class gives its share of the `num_test` rows, to within about one row.
     """

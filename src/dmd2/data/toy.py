@@ -22,16 +22,20 @@ NAMES = ("ring", "grid", "checkerboard")
 
 
 class Toy2D(DataModule):
-    """Points float32 [N, 2] of unit variance, unlabelled, spread evenly over the modes that are kept.
+    """Points float32 [N, 2] of unit variance, unlabelled, spread evenly over the modes that are
+    kept.
 
     name       "ring", "grid" or "checkerboard".
     num_train  Points to train on.
     num_test   Points to test on.
     drop       Numbers of the modes to leave out, in both splits: the data of a biased teacher.
-    std        Standard deviation of a Gaussian mode, default 0.1; the checkerboard has none to choose.
+    std        Standard deviation of a Gaussian mode, default 0.1; the checkerboard has none to
+               choose.
 
-    `modes` [K, 2] are the centres of all modes, the dropped ones too; `mode_std` is the standard deviation
-    of either coordinate within a mode. Takes the arguments of `DataModule` besides; `flip` is refused.
+    `modes` [K, 2] are the centres of all modes, the dropped ones too; `mode_std` is the standard
+    deviation
+    of either coordinate within a mode. Takes the arguments of `DataModule` besides; `flip` is
+    refused.
     """
 
     def __init__(
@@ -45,9 +49,13 @@ class Toy2D(DataModule):
     ) -> None:
         super().__init__(**common)
         if name not in NAMES:
-            raise ValueError(f"name must be ring, grid or checkerboard, got {name}; e.g. data.name=ring")
+            raise ValueError(
+                f"name must be ring, grid or checkerboard, got {name}; e.g. data.name=ring"
+            )
         if self.flip:
-            raise ValueError("points have no left and right to flip, got flip=True; set data.flip=false")
+            raise ValueError(
+                "points have no left and right to flip, got flip=True; set data.flip=false"
+            )
         if name == "checkerboard" and std is not None:
             raise ValueError(f"the checkerboard has no std to choose, got {std}; set data.std=null")
         if std is not None and not 0 < std < 1:
@@ -57,7 +65,8 @@ class Toy2D(DataModule):
         self.drop = sorted(set(drop))
         if not set(self.drop) < set(range(len(self.modes))):
             raise ValueError(
-                f"drop must name some, not all, of the modes 0..{len(self.modes) - 1}, got {list(drop)}; "
+                f"drop must name some, not all, of the modes 0..{len(self.modes) - 1}, got "
+                f"{list(drop)}; "
                 "e.g. data.drop=[0,1]"
             )
 
@@ -77,7 +86,9 @@ class Toy2D(DataModule):
         return {name: getattr(self, name) for name in names}
 
     def _points(self, split: str, num: int) -> Split:
-        """Points that visit the modes in turn, so that each has its exact share of any first few."""
+        """Points that visit the modes in turn, so that each has its exact share of any first
+        few.
+        """
         kept = np.delete(self.modes, self.drop, axis=0)
         draw = generator("toy", self.toy, split)
         if self.toy == "checkerboard":

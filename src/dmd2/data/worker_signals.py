@@ -6,7 +6,9 @@ import threading
 
 
 def ignore_signals(worker: int) -> None:
-    """Let only the run's main process end this one: Ctrl-C and Slurm's signals reach every process of a run."""
+    """Let only the run's main process end this one: Ctrl-C and Slurm's signals reach every process
+    of a run.
+    """
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     if not hasattr(signal, "sigwaitinfo"):  # macOS, where nobody else sends SIGTERM

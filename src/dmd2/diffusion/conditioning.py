@@ -1,8 +1,8 @@
 """Conditions: from labels to what a denoiser reads, and their unconditional twin.
 
-A `Cond` is opaque to everyone but the denoiser that came with its conditioner: a dictionary of tensors
-[B, ...], empty for unconditional models. Everyone else may only join, repeat and slice its rows.
-"""
+A `Cond` is opaque to everyone but the denoiser that came with its conditioner: a dictionary of
+tensors [B, ...], empty for unconditional models. Everyone else may only join, repeat and slice its
+rows."""
 
 from collections.abc import Sequence
 
@@ -26,12 +26,18 @@ class Conditioner(nn.Module):
         raise NotImplementedError
 
     def null(self, cond: Cond) -> Cond:
-        """The unconditional twin of a condition's rows, or what a negative text puts in its place."""
+        """The unconditional twin of a condition's rows, or what a negative text puts in its
+        place.
+        """
         raise NotImplementedError
 
     def of(self, captions: Sequence[str]) -> "Conditioner":
-        """The same on another table of captions; raises ValueError where captions are not encoded as they come."""
-        raise ValueError(f"{type(self).__name__} reads no captions of a metric's own; choose another metric")
+        """The same on another table of captions; raises ValueError where captions are not encoded
+        as they come.
+        """
+        raise ValueError(
+            f"{type(self).__name__} reads no captions of a metric's own; choose another metric"
+        )
 
 
 class Unconditional(Conditioner):
@@ -45,7 +51,9 @@ class Unconditional(Conditioner):
 
 
 class ClassLabels(Conditioner):
-    """Class labels as one-hot rows [B, num_classes], zeros meaning "no class" (EDM's convention)."""
+    """Class labels as one-hot rows [B, num_classes], zeros meaning "no class" (EDM's
+    convention).
+    """
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -63,5 +71,6 @@ class ClassLabels(Conditioner):
 def drop(cond: Cond, null: Cond, dropped: Tensor) -> Cond:
     """The condition with the rows where `dropped` [B] replaced by their unconditional twins."""
     return {
-        key: torch.where(dropped.view(-1, *[1] * (value.ndim - 1)), null[key], value) for key, value in cond.items()
+        key: torch.where(dropped.view(-1, *[1] * (value.ndim - 1)), null[key], value)
+        for key, value in cond.items()
     }

@@ -1,8 +1,9 @@
-"""The one interface around every teacher, critic and generator: x0_hat = denoiser(x_t, t, cond), t in [0, 1].
+"""The one interface around every teacher, critic and generator: x0_hat = denoiser(x_t, t, cond), t
+in [0, 1].
 
-A family wraps its network in a subclass; the algorithm sees clean data only. A pass may be cut in two,
-`encode` and `decode`, so that the GAN head pays for the encoder alone and only some rows are decoded.
-"""
+A family wraps its network in a subclass; the algorithm sees clean data only. A pass may be cut in
+two, `encode` and `decode`, so that the GAN head pays for the encoder alone and only some rows are
+decoded."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,10 +20,13 @@ from dmd2.diffusion.schedules import Karras, NoiseSchedule, expand
 Prediction = Literal["x0", "eps", "v", "flow"]
 
 
-def to_x0(prediction: Prediction, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+def to_x0(
+    prediction: Prediction, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor
+) -> Tensor:
     """Clean data [B, ...] of a network's output in any dialect, at alpha and sigma [B].
 
-    From x_t = alpha x0 + sigma noise: eps is the noise; v = alpha noise - sigma x0 (Salimans & Ho 2022, with
+    From x_t = alpha x0 + sigma noise: eps is the noise; v = alpha noise - sigma x0 (Salimans & Ho
+    2022, with
     alpha^2 + sigma^2 = 1); flow = noise - x0 (with alpha + sigma = 1).
     """
     alpha, sigma = expand(alpha, x_t), expand(sigma, x_t)
@@ -37,7 +41,8 @@ def to_x0(prediction: Prediction, output: Tensor, x_t: Tensor, alpha: Tensor, si
 
 @dataclass
 class Encoding:
-    """A pass that stopped after the encoder: features, for the head, and what the decoder needs to go on.
+    """A pass that stopped after the encoder: features, for the head, and what the decoder needs to
+    go on.
 
     Features are of all rows; the rest is of those that are to be decoded.
     """
@@ -66,7 +71,8 @@ def last(x: Tensor, num: int | None) -> Tensor:
 class Denoiser(nn.Module):
     """Base of all families: x_t [B, ...], t [B] and a condition give x0_hat [B, ...] in float32.
 
-    `taps` names submodules of `model` (dotted) whose outputs the head reads; they are caught by forward hooks.
+    `taps` names submodules of `model` (dotted) whose outputs the head reads; they are caught by
+    forward hooks.
     """
 
     prediction: Prediction
@@ -79,8 +85,12 @@ class Denoiser(nn.Module):
         for tap in self.taps:
             self.layer(tap)
 
-    def encode(self, x_t: Tensor, t: Tensor, cond: Cond, num_decoded: int | None = None) -> Encoding:
-        """The pass up to where the last feature is known; `decode` then gives the last `num_decoded` rows, or all."""
+    def encode(
+        self, x_t: Tensor, t: Tensor, cond: Cond, num_decoded: int | None = None
+    ) -> Encoding:
+        """The pass up to where the last feature is known; `decode` then gives the last
+        `num_decoded` rows, or all.
+        """
         raise NotImplementedError
 
     def decode(self, encoding: Encoding) -> Tensor:
@@ -123,7 +133,9 @@ class Denoiser(nn.Module):
         try:
             yield features
             if beyond := [tap for tap in self.taps if tap not in caught]:
-                raise ValueError(f"the encoder ends before the layer {beyond[0]!r}; tap one of its own")
+                raise ValueError(
+                    f"the encoder ends before the layer {beyond[0]!r}; tap one of its own"
+                )
             features.extend(caught[tap] for tap in self.taps)
         finally:
             for hook in hooks:
@@ -131,21 +143,30 @@ class Denoiser(nn.Module):
 
 
 class EDM(Denoiser):
-    """EDM's preconditioning around a network F of two halves, `encode` and `decode` (Karras et al. 2022, Eq. 7)."""
+    """EDM's preconditioning around a network F of two halves, `encode` and `decode` (Karras et al.
+    2022, Eq. 7).
+    """
 
     prediction: Prediction = "x0"
 
     def __init__(
-        self, model: nn.Module, schedule: NoiseSchedule, sigma_data: float = 0.5, taps: Sequence[str] = ()
+        self,
+        model: nn.Module,
+        schedule: NoiseSchedule,
+        sigma_data: float = 0.5,
+        taps: Sequence[str] = (),
     ) -> None:
         super().__init__(model, schedule, taps)
         if not isinstance(schedule, Karras):
             raise ValueError(
-                f"EDM's preconditioning needs alpha = 1, so the Karras schedule; got {type(schedule).__name__}"
+                "EDM's preconditioning needs alpha = 1, so the Karras schedule; got "
+                f"{type(schedule).__name__}"
             )
         self.sigma_data = sigma_data
 
-    def encode(self, x_t: Tensor, t: Tensor, cond: Cond, num_decoded: int | None = None) -> Encoding:
+    def encode(
+        self, x_t: Tensor, t: Tensor, cond: Cond, num_decoded: int | None = None
+    ) -> Encoding:
         _, sigma = self.schedule.alpha_sigma(t)
         c_in = (sigma**2 + self.sigma_data**2).rsqrt()
         with self.catch() as features:
@@ -161,20 +182,28 @@ class EDM(Denoiser):
 
 
 class UnscaledDenoiser(Denoiser):
-    """A network of two halves that reads x_t and 1000 t as they are and speaks eps, v, flow or x0 (VP and flow).
+    """A network of two halves that reads x_t and 1000 t as they are and speaks eps, v, flow or x0
+    (VP and flow).
 
-    For networks trained here: published ones want their own time labels (Stable Diffusion the table's row).
+    For networks trained here: published ones want their own time labels (Stable Diffusion the
+    table's row).
     """
 
     def __init__(
-        self, model: nn.Module, schedule: NoiseSchedule, prediction: Prediction, taps: Sequence[str] = ()
+        self,
+        model: nn.Module,
+        schedule: NoiseSchedule,
+        prediction: Prediction,
+        taps: Sequence[str] = (),
     ) -> None:
         super().__init__(model, schedule, taps)
         if prediction not in ("x0", "eps", "v", "flow"):
             raise ValueError(f"prediction must be x0, eps, v or flow, got {prediction!r}")
         self.prediction = prediction
 
-    def encode(self, x_t: Tensor, t: Tensor, cond: Cond, num_decoded: int | None = None) -> Encoding:
+    def encode(
+        self, x_t: Tensor, t: Tensor, cond: Cond, num_decoded: int | None = None
+    ) -> Encoding:
         with self.catch() as features:
             state = self.model.encode(x_t, 1000 * t, cond.get("label"))
         return Encoding(x_t, t, state, features).last(num_decoded)
@@ -183,8 +212,12 @@ class UnscaledDenoiser(Denoiser):
         return self.model.decode(encoding.state)
 
 
-def guided(denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Cond, null: Cond, guidance: float) -> Tensor:
-    """Classifier-free guidance null + w (cond - null) on x0, both halves in one batch; w = 1 is one plain pass."""
+def guided(
+    denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Cond, null: Cond, guidance: float
+) -> Tensor:
+    """Classifier-free guidance null + w (cond - null) on x0, both halves in one batch; w = 1 is one
+    plain pass.
+    """
     if guidance == 1.0:
         return denoiser(x_t, t, cond)
     both = denoiser(torch.cat([x_t, x_t]), torch.cat([t, t]), join(cond, null))

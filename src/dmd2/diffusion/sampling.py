@@ -1,4 +1,6 @@
-"""Samples in few steps, and what generators of few steps train on: backward simulation (DMD2 section 4.5)."""
+"""Samples in few steps, and what generators of few steps train on: backward simulation (DMD2
+section 4.5).
+"""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -13,7 +15,8 @@ from dmd2.diffusion.denoiser import Denoiser
 class FewStepSampler:
     """Denoise, re-noise to the next time, denoise (DMD2 section 4.5); one step is a list of one.
 
-    Training inputs come from the same loop, walked up to a step without a graph ("backward simulation"), so that a
+    Training inputs come from the same loop, walked up to a step without a graph ("backward
+    simulation"), so that a
     generator is trained on just what inference shows it.
     """
 
@@ -35,13 +38,23 @@ class FewStepSampler:
         return generator(x_t, t, cond)
 
     def training_input(
-        self, generator: Denoiser, noise: Sequence[Tensor], cond: Cond, step: int, real: Tensor | None
+        self,
+        generator: Denoiser,
+        noise: Sequence[Tensor],
+        cond: Cond,
+        step: int,
+        real: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """What a generator trains on at times[step], x_t [B, ...] and t [B]; `real` [B, ...] is not read here."""
+        """What a generator trains on at times[step], x_t [B, ...] and t [B]; `real` [B, ...] is not
+        read here.
+        """
         return self.walk(generator, noise, cond, step)
 
-    def walk(self, generator: Denoiser, noise: Sequence[Tensor], cond: Cond, step: int) -> tuple[Tensor, Tensor]:
-        """The generator's input x_t [B, ...] and t [B] at times[step], reached by running it from pure noise.
+    def walk(
+        self, generator: Denoiser, noise: Sequence[Tensor], cond: Cond, step: int
+    ) -> tuple[Tensor, Tensor]:
+        """The generator's input x_t [B, ...] and t [B] at times[step], reached by running it from
+        pure noise.
 
         `noise` holds a tensor for each step up to this one; no gradient flows through the walk.
         """
@@ -59,15 +72,22 @@ class FewStepSampler:
 
 
 class NoisedReal(FewStepSampler):
-    """The same steps, trained on real samples noised to a step's time; the first step's input stays pure noise.
+    """The same steps, trained on real samples noised to a step's time; the first step's input stays
+    pure noise.
 
-    That is training without backward simulation (DMD2 Table 4). The condition must be that of the real samples.
+    That is training without backward simulation (DMD2 Table 4). The condition must be that of the
+    real samples.
     """
 
     needs = frozenset({"real"})
 
     def training_input(
-        self, generator: Denoiser, noise: Sequence[Tensor], cond: Cond, step: int, real: Tensor | None
+        self,
+        generator: Denoiser,
+        noise: Sequence[Tensor],
+        cond: Cond,
+        step: int,
+        real: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """What a generator trains on at times[step], x_t [B, ...] and t [B], of `real` [B, ...]."""
         if step == 0:

@@ -1,8 +1,8 @@
-"""Noise schedules, x_t = alpha(t) x0 + sigma(t) noise with t in [0, 1], and the distributions of t in training.
+"""Noise schedules, x_t = alpha(t) x0 + sigma(t) noise with t in [0, 1], and the distributions of t
+in training.
 
-Every family also is a table of `num_rows` levels, as in DDPM: row `num_rows - 1` is t = 1, and times that
-count rows (999, 749, ...) name the same levels as in the papers.
-"""
+Every family also is a table of `num_rows` levels, as in DDPM: row `num_rows - 1` is t = 1, and
+times that count rows (999, 749, ...) name the same levels as in the papers."""
 
 from typing import Protocol
 
@@ -18,7 +18,9 @@ def expand(coefficient: Tensor, x: Tensor) -> Tensor:
 
 
 class NoiseSchedule(nn.Module):
-    """x_t = alpha(t) x0 + sigma(t) noise; a family gives alpha and sigma, and t from their ratio."""
+    """x_t = alpha(t) x0 + sigma(t) noise; a family gives alpha and sigma, and t from their
+    ratio.
+    """
 
     prior_std: float
     """Standard deviation of the state that a sampler starts from, at t = 1."""
@@ -40,7 +42,9 @@ class NoiseSchedule(nn.Module):
         return (row + 1) / self.num_rows
 
     def row_of_time(self, t: Tensor) -> Tensor:
-        """The nearest row, int64 [B]; rounding, since ceil(t * 1000) - 1 gives row 400 for t = 0.4 in float32."""
+        """The nearest row, int64 [B]; rounding, since ceil(t * 1000) - 1 gives row 400 for t = 0.4
+        in float32.
+        """
         return ((t * self.num_rows).round().long() - 1).clamp(0, self.num_rows - 1)
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
@@ -53,11 +57,17 @@ class Karras(NoiseSchedule):
     """EDM's levels (Karras et al. 2022, Eq. 5): alpha = 1, sigma^(1/rho) linear in t."""
 
     def __init__(
-        self, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0, num_rows: int = 1000
+        self,
+        sigma_min: float = 0.002,
+        sigma_max: float = 80.0,
+        rho: float = 7.0,
+        num_rows: int = 1000,
     ) -> None:
         super().__init__(num_rows)
         if not 0 < sigma_min < sigma_max:
-            raise ValueError(f"sigma_min must lie between 0 and sigma_max, got {sigma_min} and {sigma_max}")
+            raise ValueError(
+                f"sigma_min must lie between 0 and sigma_max, got {sigma_min} and {sigma_max}"
+            )
         self.rho = rho
         self.prior_std = sigma_max
         self.low, self.high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
@@ -78,7 +88,9 @@ class Karras(NoiseSchedule):
 
 
 class VP(NoiseSchedule):
-    """A variance-preserving table (DDPM, Stable Diffusion): alpha^2 = alphas_cumprod[row], sigma^2 = 1 - alpha^2."""
+    """A variance-preserving table (DDPM, Stable Diffusion): alpha^2 = alphas_cumprod[row], sigma^2
+    = 1 - alpha^2.
+    """
 
     prior_std = 1.0
     alphas_cumprod: Tensor
@@ -92,7 +104,9 @@ class VP(NoiseSchedule):
         self.register_buffer("alphas_cumprod", table, persistent=False)
 
     @classmethod
-    def scaled_linear(cls, beta_start: float = 0.00085, beta_end: float = 0.012, num_rows: int = 1000) -> "VP":
+    def scaled_linear(
+        cls, beta_start: float = 0.00085, beta_end: float = 0.012, num_rows: int = 1000
+    ) -> "VP":
         """Stable Diffusion's table: sqrt(beta) linear from sqrt(beta_start) to sqrt(beta_end)."""
         beta = torch.linspace(beta_start**0.5, beta_end**0.5, num_rows, dtype=torch.float64) ** 2
         return cls((1 - beta).cumprod(0))
@@ -109,7 +123,9 @@ class VP(NoiseSchedule):
 
 
 class Flow(NoiseSchedule):
-    """Rectified flow with a resolution shift s (SD3): sigma = s t / (1 + (s - 1) t), alpha = 1 - sigma."""
+    """Rectified flow with a resolution shift s (SD3): sigma = s t / (1 + (s - 1) t), alpha = 1 -
+    sigma.
+    """
 
     prior_std = 1.0
 
@@ -136,21 +152,30 @@ class TimeSampler(Protocol):
 
 
 class UniformRows:
-    """Uniform over the rows of the table from `low` to `high`, shares of it; both ends belong (facts: 20 to 980)."""
+    """Uniform over the rows of the table from `low` to `high`, shares of it; both ends belong
+    (facts: 20 to 980).
+    """
 
     def __init__(self, low: float = 0.0, high: float = 1.0) -> None:
         if not 0 <= low <= high <= 1:
-            raise ValueError(f"low and high must satisfy 0 <= low <= high <= 1, got {low} and {high}")
+            raise ValueError(
+                f"low and high must satisfy 0 <= low <= high <= 1, got {low} and {high}"
+            )
         self.low, self.high = low, high
 
     def __call__(self, schedule: NoiseSchedule, draws: Draws, stream: str, num: int) -> Tensor:
         last = schedule.num_rows - 1
-        first, end = round(self.low * schedule.num_rows), min(round(self.high * schedule.num_rows), last)
+        first, end = (
+            round(self.low * schedule.num_rows),
+            min(round(self.high * schedule.num_rows), last),
+        )
         return schedule.time_of_row(draws.integers(stream, first, end + 1, num)).float()
 
 
 class LogNormalSigma:
-    """ln(sigma / alpha) ~ N(mean, std^2): EDM's training distribution (Karras et al. 2022, Table 1)."""
+    """ln(sigma / alpha) ~ N(mean, std^2): EDM's training distribution (Karras et al. 2022, Table
+    1).
+    """
 
     def __init__(self, mean: float = -1.2, std: float = 1.2) -> None:
         self.mean, self.std = mean, std

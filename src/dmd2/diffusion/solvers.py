@@ -26,18 +26,27 @@ class Solver(Protocol):
         ...
 
     def sample(
-        self, denoise: Denoise, schedule: NoiseSchedule, noise: Tensor, cond: Cond,
+        self,
+        denoise: Denoise,
+        schedule: NoiseSchedule,
+        noise: Tensor,
+        cond: Cond,
         churn_noise: Callable[[int], Tensor] | None = None,
-    ) -> Tensor:  # fmt: skip
-        """x0 [B, ...] from N(0, I) noise [B, ...]; `churn_noise(i)` gives step i's fresh noise where churn > 0."""
+    ) -> Tensor:
+        """x0 [B, ...] from N(0, I) noise [B, ...]; `churn_noise(i)` gives step i's fresh noise
+        where churn > 0.
+        """
         ...
 
 
 class DDIM:
-    """Deterministic DDIM (Song et al. 2021, Eq. 12 with eta = 0) for any schedule, from t = 1 in equal steps of t.
+    """Deterministic DDIM (Song et al. 2021, Eq. 12 with eta = 0) for any schedule, from t = 1 in
+    equal steps of t.
 
-    That is Euler's method for the ODE in the variable sigma / alpha. For a table of 1000 rows and 50 steps these are
-    the rows 999, 979, ..., 19, which others call trailing; the last step returns the denoiser's output.
+    That is Euler's method for the ODE in the variable sigma / alpha. For a table of 1000 rows and
+    50 steps these are
+    the rows 999, 979, ..., 19, which others call trailing; the last step returns the denoiser's
+    output.
     """
 
     churn = 0.0
@@ -53,9 +62,13 @@ class DDIM:
 
     @torch.no_grad()
     def sample(
-        self, denoise: Denoise, schedule: NoiseSchedule, noise: Tensor, cond: Cond,
+        self,
+        denoise: Denoise,
+        schedule: NoiseSchedule,
+        noise: Tensor,
+        cond: Cond,
         churn_noise: Callable[[int], Tensor] | None = None,
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         """x0 [B, ...] from N(0, I) noise [B, ...]."""
         times = [1 - i / self.num_steps for i in range(self.num_steps)]
         x = schedule.prior_std * noise.double()
@@ -67,32 +80,46 @@ class DDIM:
 
 
 class Heun:
-    """The ODE sampler of EDM (Karras et al. 2022, Algorithm 2) for any schedule, uniform in t from 1 to row 0.
+    """The ODE sampler of EDM (Karras et al. 2022, Algorithm 2) for any schedule, uniform in t from
+    1 to row 0.
 
-    For Karras' schedule these are EDM's own levels. With `churn` > 0 it is the paper's stochastic sampler.
+    For Karras' schedule these are EDM's own levels. With `churn` > 0 it is the paper's stochastic
+    sampler.
     One step is the denoiser's output at t = 1.
     """
 
     def __init__(
-        self, num_steps: int = 18, churn: float = 0.0, s_min: float = 0.0, s_max: float = math.inf,
+        self,
+        num_steps: int = 18,
+        churn: float = 0.0,
+        s_min: float = 0.0,
+        s_max: float = math.inf,
         s_noise: float = 1.0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         if num_steps < 1:
             raise ValueError(f"num_steps must be at least 1, got {num_steps}")
         self.num_steps = num_steps
         self.churn, self.s_min, self.s_max, self.s_noise = churn, s_min, s_max, s_noise
 
     def num_evaluations(self, schedule: NoiseSchedule) -> int:
-        """Network evaluations a sample (NFE): two a step; one in the last, and in the first if it sees no data."""
+        """Network evaluations a sample (NFE): two a step; one in the last, and in the first if it
+        sees no data.
+        """
         alpha, _ = coefficients(schedule, 1.0)
         return 2 * self.num_steps - 1 - int(alpha == 0 and self.num_steps > 1)
 
     @torch.no_grad()
     def sample(
-        self, denoise: Denoise, schedule: NoiseSchedule, noise: Tensor, cond: Cond,
+        self,
+        denoise: Denoise,
+        schedule: NoiseSchedule,
+        noise: Tensor,
+        cond: Cond,
         churn_noise: Callable[[int], Tensor] | None = None,
-    ) -> Tensor:  # fmt: skip
-        """x0 [B, ...] from N(0, I) noise [B, ...]; `churn_noise(i)` gives step i's fresh noise where churn > 0."""
+    ) -> Tensor:
+        """x0 [B, ...] from N(0, I) noise [B, ...]; `churn_noise(i)` gives step i's fresh noise
+        where churn > 0.
+        """
         times = self._times(schedule)
         x = schedule.prior_std * noise.double()
         for i, t in enumerate(times):
@@ -112,10 +139,16 @@ class Heun:
 
     def _times(self, schedule: NoiseSchedule) -> list[float]:
         end = float(schedule.time_of_row(torch.tensor(0)))
-        return torch.linspace(1, end, max(self.num_steps, 2), dtype=torch.float64)[: self.num_steps].tolist()
+        return torch.linspace(1, end, max(self.num_steps, 2), dtype=torch.float64)[
+            : self.num_steps
+        ].tolist()
 
-    def _churn(self, schedule: NoiseSchedule, x: Tensor, t: float, noise: Tensor) -> tuple[Tensor, float]:
-        """Raise the noise level by a share gamma (lines 4 to 6 of the algorithm), in the variable sigma / alpha."""
+    def _churn(
+        self, schedule: NoiseSchedule, x: Tensor, t: float, noise: Tensor
+    ) -> tuple[Tensor, float]:
+        """Raise the noise level by a share gamma (lines 4 to 6 of the algorithm), in the variable
+        sigma / alpha.
+        """
         alpha, sigma = coefficients(schedule, t)
         gamma = min(self.churn / self.num_steps, math.sqrt(2) - 1)
         if not (gamma > 0 and alpha > 0 and self.s_min <= sigma / alpha <= self.s_max):

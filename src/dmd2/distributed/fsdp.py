@@ -1,7 +1,7 @@
 """Networks cut into pieces by FSDP2, a piece a rank, and whole copies of them.
 
-A network is cut inside its `Denoiser`, at `model`, whose `encode` and `decode` gather weights as `forward` does.
-"""
+A network is cut inside its `Denoiser`, at `model`, whose `encode` and `decode` gather weights as
+`forward` does."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -22,11 +22,16 @@ def mesh_of(device: str, num_nodes: int) -> DeviceMesh:
     """All ranks: shards lie within a node, and several nodes are replicas of each other."""
     if num_nodes == 1:
         return init_device_mesh(device, (world_size(),))
-    return init_device_mesh(device, (num_nodes, world_size() // num_nodes), mesh_dim_names=("replicate", "shard"))
+    return init_device_mesh(
+        device, (num_nodes, world_size() // num_nodes), mesh_dim_names=("replicate", "shard")
+    )
 
 
-def blocks_of(network: nn.Module, most: int, taps: tuple[str, ...], path: str = "") -> Iterator[nn.Module]:
-    """The largest members of lists of layers with at most `most` parameters, and no tapped layer inside.
+def blocks_of(
+    network: nn.Module, most: int, taps: tuple[str, ...], path: str = ""
+) -> Iterator[nn.Module]:
+    """The largest members of lists of layers with at most `most` parameters, and no tapped layer
+    inside.
 
     A gradient may enter at a tapped layer's output, and must find the weights behind it gathered.
     """
@@ -40,24 +45,30 @@ def blocks_of(network: nn.Module, most: int, taps: tuple[str, ...], path: str = 
             yield from blocks_of(child, most, taps, inner)
 
 
-def outline(network: Any) -> Any:
+def meta_copy(network: Any) -> Any:
     """A copy without weights, which are on the meta device; its buffers are where they were."""
-    bare = {id(p): nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad) for p in network.parameters()}
+    bare = {
+        id(p): nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad)
+        for p in network.parameters()
+    }
     return copy.deepcopy(network, bare)
 
 
 def shard(part: Any, blocks: list[nn.Module], **options: Any) -> None:
     """Cut a network in place with FSDP2's `options`: its blocks, then the rest of it.
 
-    Its weights are rank 0's, sent one at a time and then let go: on the other ranks it may be an outline.
+    Its weights are rank 0's, sent one at a time and then let go: on the other ranks it may be an
+    meta_copy.
     """
     weights = {name: parameter.detach() for name, parameter in part.named_parameters()}
-    bare = outline(part)
-    part.load_state_dict(bare.state_dict(), assign=True)  # or FSDP2 would keep pieces of its own until the first pass
+    bare = meta_copy(part)
+    part.load_state_dict(
+        bare.state_dict(), assign=True
+    )  # or FSDP2 would keep pieces of its own until the first pass
     for block in blocks:
         fully_shard(block, **options)
     fully_shard(part, **options)
-    part.outline = (bare,)  # For `gathered`. In a tuple the registry does not see it.
+    part.meta_copy = (bare,)  # For `gathered`. In a tuple the registry does not see it.
     cut = {name: shard_of(weights.pop(name), like) for name, like in part.named_parameters()}
     part.load_state_dict(cut, strict=False, assign=True)
     for method in ("encode", "decode"):
@@ -74,14 +85,22 @@ def shard_of(whole: Tensor, like: Any) -> Tensor:
 
 def parts(network: nn.Module) -> list[tuple[nn.Module, str, Any]]:
     """What `shard` has cut in a network: each with its parent, and its name there."""
-    children = [(parent, *named) for parent in network.modules() for named in parent.named_children()]
-    return [child for child in children if isinstance(child[2], FSDPModule) and hasattr(child[2], "outline")]
+    children = [
+        (parent, *named) for parent in network.modules() for named in parent.named_children()
+    ]
+    return [
+        child
+        for child in children
+        if isinstance(child[2], FSDPModule) and hasattr(child[2], "meta_copy")
+    ]
 
 
 def gathered(part: Any, device: torch.device) -> nn.Module:
     """A whole copy of what `shard` has cut, on `device`; all ranks must ask for it."""
-    copied = copy.deepcopy(part.outline[0])
-    state = {name: unsharded_tensor(tensor).to(device) for name, tensor in part.state_dict().items()}
+    copied = copy.deepcopy(part.meta_copy[0])
+    state = {
+        name: unsharded_tensor(tensor).to(device) for name, tensor in part.state_dict().items()
+    }
     copied.load_state_dict(state, assign=True)
     return copied.to(device)
 
@@ -92,8 +111,10 @@ def unsharded_tensor(tensor: Tensor) -> Tensor:
 
 
 @contextmanager
-def whole(network: nn.Module) -> Iterator[None]:
-    """A block in which a network is whole on every rank's device, as it is without shards; all ranks must enter."""
+def unsharded(network: nn.Module) -> Iterator[None]:
+    """A block in which a network is whole on every rank's device, as it is without shards; all
+    ranks must enter.
+    """
     found = parts(network)
     for parent, name, part in found:
         setattr(parent, name, gathered(part, next(part.parameters()).device))
@@ -117,7 +138,10 @@ def shard_like(optimizer: Optimizer, state: Mapping[str, Any]) -> dict[str, Any]
         return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)
 
     cut_state = {
-        i: {name: cut(value, parameters[i]) if value.ndim else value for name, value in entry.items()}
+        i: {
+            name: cut(value, parameters[i]) if value.ndim else value
+            for name, value in entry.items()
+        }
         for i, entry in state["state"].items()
     }
     return {**state, "state": cut_state}

@@ -1,4 +1,6 @@
-"""Starts the ranks of a run on this machine, one a device, passes signals on, and ends them together."""
+"""Starts the ranks of a run on this machine, one a device, passes signals on, and ends them
+together.
+"""
 
 import os
 import signal
@@ -25,20 +27,26 @@ Explain = Callable[[BaseException], str | None]
 def launch(task: Callable[[Any], None], argument: Any, num: int, explain: Explain) -> None:
     """Run `task(argument)` in `num` new processes and return when all are done.
 
-    Raises ChildProcessError that names the first rank that failed, KeyboardInterrupt where a signal ended them.
+    Raises ChildProcessError that names the first rank that failed, KeyboardInterrupt where a signal
+    ended them.
     """
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     shared = {
         "WORLD_SIZE": str(num),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(store.port),
-        "TORCHELASTIC_USE_AGENT_STORE": "True",  # the store is here, so no port can be taken in between
+        # the store is here, so no port can be taken in between
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
     }
     spawn, ranks, endings = get_context("spawn"), [], []
     for i in range(num):
         ending, reports = spawn.Pipe(duplex=False)
         own = shared | {"RANK": str(i), "LOCAL_RANK": str(i)}
-        ranks.append(spawn.Process(target=_rank, args=(task, argument, own, explain, reports), name=f"rank {i}"))
+        ranks.append(
+            spawn.Process(
+                target=_rank, args=(task, argument, own, explain, reports), name=f"rank {i}"
+            )
+        )
         endings.append(ending)
     with forward_signals(ranks) as told:
         for process in ranks:
@@ -49,7 +57,9 @@ def launch(task: Callable[[Any], None], argument: Any, num: int, explain: Explai
         account = f"rank {failed} of {num} {_account(ranks[failed], endings[failed])}"
         if not told:
             raise ChildProcessError(account)
-        print(f"dmd2: {account}", file=sys.stderr)  # a rank that was still starting ends by the signal itself
+        print(
+            f"dmd2: {account}", file=sys.stderr
+        )  # a rank that was still starting ends by the signal itself
     if failed is not None or any(process.exitcode == INTERRUPTED for process in ranks):
         raise KeyboardInterrupt
 

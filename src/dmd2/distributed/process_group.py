@@ -1,7 +1,8 @@
-"""This process among the ranks of a run, and what they tell each other on the host; alone it is rank 0 of 1.
+"""This process among the ranks of a run, and what they tell each other on the host; alone it is
+rank 0 of 1.
 
-The environment says who it is, in torchrun's words: RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT.
-"""
+The environment says who it is, in torchrun's words: RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR,
+MASTER_PORT."""
 
 import hashlib
 import os
@@ -18,7 +19,9 @@ from torch import Tensor, distributed
 
 T = TypeVar("T")
 TIMEOUT = timedelta(days=7)
-"""Rank 0 may train a teacher while the others wait; one that died is noticed by its closed connection instead."""
+"""Rank 0 may train a teacher while the others wait; one that died is noticed by its closed
+connection instead.
+"""
 
 
 def started() -> bool:
@@ -27,12 +30,18 @@ def started() -> bool:
 
 
 def init_process_group(on_gpu: bool) -> None:
-    """Meet the other ranks, who have met as often: gradients go over NCCL or gloo, words over gloo."""
+    """Meet the other ranks, who have met as often: gradients go over NCCL or gloo, words over
+    gloo.
+    """
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     store, own, num = _meeting_place()
-    fresh = distributed.PrefixStore(f"meeting {next(_meetings)}", store)  # the last one's addresses are stale
-    distributed.init_process_group("nccl" if on_gpu else "gloo", store=fresh, rank=own, world_size=num)
+    fresh = distributed.PrefixStore(
+        f"meeting {next(_meetings)}", store
+    )  # the last one's addresses are stale
+    distributed.init_process_group(
+        "nccl" if on_gpu else "gloo", store=fresh, rank=own, world_size=num
+    )
     _host()
 
 
@@ -44,7 +53,8 @@ def destroy_process_group() -> None:
 
 @contextmanager
 def process_group(on_gpu: bool) -> Iterator[None]:
-    """A block among the other ranks, if this process was started as one of several; rank 0 alone prints.
+    """A block among the other ranks, if this process was started as one of several; rank 0 alone
+    prints.
 
     One that fails leaves without parting from them.
     """
@@ -78,7 +88,9 @@ def broadcast_from_rank_zero(make: Callable[[], T]) -> T:
 
 @contextmanager
 def rank_zero_first() -> Iterator[None]:
-    """A block that rank 0 is through with before the others begin: they find in caches what it has made."""
+    """A block that rank 0 is through with before the others begin: they find in caches what it has
+    made.
+    """
     if rank() > 0:
         distributed.barrier(group=_host())
     yield
@@ -103,7 +115,8 @@ def check_same_weights(tensors: Mapping[str, Tensor]) -> None:
     distributed.all_gather_object(digests, digest(tensors), group=_host())
     if others := [i for i, digest in enumerate(digests) if digest != digests[0]]:
         raise ValueError(
-            f"rank {', '.join(map(str, others))} of {world_size()} starts with other weights than rank 0; "
+            f"rank {', '.join(map(str, others))} of {world_size()} starts with other weights than "
+            "rank 0; "
             "see that all machines read the same files and run the same versions"
         )
 

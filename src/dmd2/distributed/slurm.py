@@ -1,8 +1,8 @@
-"""A process's part in a Slurm job: told ahead of its end, it saves and has the job queued again. Linux only.
+"""A process's part in a Slurm job: told ahead of its end, it saves and has the job queued again.
+Linux only.
 
-Signals that come before a process can act on them are held for it: `python -m dmd2.distributed.slurm COMMAND` starts a command
-in that way.
-"""
+Signals that come before a process can act on them are held for it: `python -m
+dmd2.distributed.slurm COMMAND` starts a command in that way."""
 
 import os
 import signal
@@ -13,7 +13,9 @@ from types import FrameType
 from typing import NoReturn
 
 AHEAD = frozenset({signal.SIGUSR1, signal.SIGUSR2})
-"""What `--signal` has Slurm send ahead of a time limit or a preemption: USR2 by `launcher=slurm`, USR1 by scripts."""
+"""What `--signal` has Slurm send ahead of a time limit or a preemption: USR2 by `launcher=slurm`,
+USR1 by scripts.
+"""
 
 HELD: Iterable[signal.Signals] = AHEAD | {signal.SIGTERM}
 MAX_RESTARTS = 100
@@ -25,14 +27,18 @@ class Requeue(KeyboardInterrupt):
 
 
 def active() -> bool:
-    """Whether this process is of a job that is queued again by itself; who submits the job says so."""
+    """Whether this process is of a job that is queued again by itself; who submits the job says
+    so.
+    """
     return "DMD2_REQUEUE" in os.environ and "SLURM_JOB_ID" in os.environ
 
 
 def listen() -> None:
-    """Act on signals from now on, also on those that came before; a run that trains has its own way meanwhile.
+    """Act on signals from now on, also on those that came before; a run that trains has its own way
+    meanwhile.
 
-    SIGTERM is only heard by a run that trains: Slurm sends it with time to spare, and queues a job that it preempts
+    SIGTERM is only heard by a run that trains: Slurm sends it with time to spare, and queues a job
+    that it preempts
     again by itself, unless the job ends before it is killed.
     """
 
@@ -46,10 +52,14 @@ def listen() -> None:
 
 
 def name_ranks() -> None:
-    """Give the processes that srun started for one run their names as its ranks (`dmd2.distributed.process_group`)."""
+    """Give the processes that srun started for one run their names as its ranks
+    (`dmd2.distributed.process_group`).
+    """
     if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) == 1:
         return
-    nodes = subprocess.run(["scontrol", "show", "hostnames"], capture_output=True, text=True, check=True).stdout
+    nodes = subprocess.run(
+        ["scontrol", "show", "hostnames"], capture_output=True, text=True, check=True
+    ).stdout
     job = int(os.environ["SLURM_JOB_ID"])
     os.environ.setdefault("MASTER_ADDR", nodes.split()[0])
     os.environ.setdefault("MASTER_PORT", str(20_000 + job % 10_000))
@@ -62,12 +72,18 @@ def name_ranks() -> None:
 
 
 def requeue() -> NoReturn:
-    """Have this job queued again, by its first process, and wait to be ended; exits with 1 where it cannot be."""
+    """Have this job queued again, by its first process, and wait to be ended; exits with 1 where it
+    cannot be.
+    """
     if rank() == 0:
         restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-        failure = f"it was {restarts} times already" if restarts >= MAX_RESTARTS else ask_for_requeue()
+        failure = (
+            f"it was {restarts} times already" if restarts >= MAX_RESTARTS else ask_for_requeue()
+        )
         if failure:
-            print(f"dmd2: job {job_id()} is not queued again: {failure}", file=sys.stderr, flush=True)
+            print(
+                f"dmd2: job {job_id()} is not queued again: {failure}", file=sys.stderr, flush=True
+            )
             sys.exit(1)
         print(f"job {job_id()} is queued again", flush=True)
     # A process that exits by itself could end the job before Slurm has ended the others.
@@ -78,7 +94,9 @@ def requeue() -> NoReturn:
 
 def ask_for_requeue() -> str:
     """What Slurm has against queueing this job again; empty where it does it."""
-    asked = subprocess.run(["scontrol", "requeue", job_id()], capture_output=True, text=True, check=False)
+    asked = subprocess.run(
+        ["scontrol", "requeue", job_id()], capture_output=True, text=True, check=False
+    )
     return asked.stderr.strip() if asked.returncode else ""
 
 

@@ -1,4 +1,6 @@
-"""The sums of a score that is on its way, on disk: one that was cut off goes on there, to the same last bit."""
+"""The sums of a score that is on its way, on disk: one that was cut off goes on there, to the same
+last bit.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,15 +13,20 @@ from dmd2.metrics.suite import Batches, MetricSuite
 class Sums:
     """Keeps them in `folder` (None: nowhere), after `every` blocks of each rank.
 
-    `key` names all that the score is a function of. Ranks go on each for itself, from where it was; another number of
+    `key` names all that the score is a function of. Ranks go on each for itself, from where it was;
+    another number of
     ranks begins again.
     """
 
     def __init__(self, folder: Path | None = None, key: str = "", every: int = 50) -> None:
         self.folder, self.key, self.every = folder, key, every
 
-    def add(self, suite: MetricSuite, batches: Callable[[range], Batches], rows: range, batch_size: int) -> None:
-        """Add the samples `rows` to a suite that has those before them, or find that some were added already."""
+    def add(
+        self, suite: MetricSuite, batches: Callable[[range], Batches], rows: range, batch_size: int
+    ) -> None:
+        """Add the samples `rows` to a suite that has those before them, or find that some were
+        added already.
+        """
         if self.folder is None:
             return suite.update(batches(rows))
         path = self.folder / f"{self.key}-{rows.stop}-{rank()}-of-{world_size()}.safetensors"

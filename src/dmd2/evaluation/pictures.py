@@ -23,21 +23,29 @@ def image(pixels: Tensor) -> Image.Image:
 
 
 def grid(images: Tensor, num_columns: int, least_pixels: int = 320) -> Image.Image:
-    """Images uint8 [N, C, H, W], row by row; small ones are enlarged, pixel by pixel, to a readable size."""
+    """Images uint8 [N, C, H, W], row by row; small ones are enlarged, pixel by pixel, to a readable
+    size.
+    """
     num, channels, height, width = images.shape
     num_rows = -(-num // num_columns)
-    padded = torch.full((num_rows * num_columns, channels, height + 1, width + 1), 255, dtype=torch.uint8)
+    padded = torch.full(
+        (num_rows * num_columns, channels, height + 1, width + 1), 255, dtype=torch.uint8
+    )
     padded[:num, :, :height, :width] = images.cpu()
-    table = padded.view(num_rows, num_columns, channels, height + 1, width + 1).permute(2, 0, 3, 1, 4)
+    table = padded.view(num_rows, num_columns, channels, height + 1, width + 1).permute(
+        2, 0, 3, 1, 4
+    )
     sheet = image(table.reshape(channels, num_rows * (height + 1), num_columns * (width + 1)))
     scale = max(1, -(-least_pixels // min(sheet.size)))
     return sheet.resize((sheet.width * scale, sheet.height * scale), Image.Resampling.NEAREST)
 
 
 def picture(samples: Mapping[str, Tensor], path: Path) -> None:
-    """Sets of samples side by side under their names: images uint8 [N, C, H, W] as grids, points [N, 2] as clouds.
+    """Sets of samples side by side under their names: images uint8 [N, C, H, W] as grids, points
+    [N, 2] as clouds.
 
-    SampleSet samples go through the classes in turn; a grid shows a class a row, ten classes at most.
+    SampleSet samples go through the classes in turn; a grid shows a class a row, ten classes at
+    most.
     """
     figure, axes = plt.subplots(1, len(samples), figsize=(2.8 * len(samples), 3.2), squeeze=False)
     reach = 1.25 * float(next(iter(samples.values())).abs().max())
@@ -45,7 +53,9 @@ def picture(samples: Mapping[str, Tensor], path: Path) -> None:
         axis.set_title(title, fontsize=9)
         if x.ndim == 2:
             axis.scatter(*x.cpu().T.numpy(), s=3, alpha=0.4, linewidths=0, color=TEACHER)
-            axis.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=[], yticks=[])
+            axis.set(
+                xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=[], yticks=[]
+            )
         else:
             sheet = grid(class_rows(x), -(-len(x) // 10)).convert("RGB")
             axis.imshow(np.asarray(sheet), interpolation="nearest")
@@ -54,7 +64,9 @@ def picture(samples: Mapping[str, Tensor], path: Path) -> None:
 
 
 def class_rows(images: Tensor, num_rows: int = 10) -> Tensor:
-    """SampleSet images with classes in turn, rearranged so that a row of a grid is a class; few stay as they are."""
+    """SampleSet images with classes in turn, rearranged so that a row of a grid is a class; few
+    stay as they are.
+    """
     if len(images) < num_rows:
         return images
     whole = len(images) // num_rows * num_rows
@@ -62,27 +74,52 @@ def class_rows(images: Tensor, num_rows: int = 10) -> Tensor:
 
 
 def score_plot(
-    history: Sequence[Mapping[str, Any]], references: Mapping[str, Mapping[str, Mapping[str, float]]],
-    primary: str, path: Path,
-) -> None:  # fmt: skip
-    """The primary metric of every set of weights over the iterations, with the references as lines."""
+    history: Sequence[Mapping[str, Any]],
+    references: Mapping[str, Mapping[str, Mapping[str, float]]],
+    primary: str,
+    path: Path,
+) -> None:
+    """The primary metric of every set of weights over the iterations, with the references as
+    lines.
+    """
     figure, axis = plt.subplots(figsize=(6.4, 3.6))
     iterations = [row["iteration"] for row in history]
     for name in history[-1]["scores"] if history else ():
         values = [row["scores"][name][primary] for row in history]
-        axis.plot(iterations, values, marker="o", ms=3, label=f"student, {name}", alpha=1 if name != "raw" else 0.4)
+        axis.plot(
+            iterations,
+            values,
+            marker="o",
+            ms=3,
+            label=f"student, {name}",
+            alpha=1 if name != "raw" else 0.4,
+        )
     for evaluations, scores in references.get("teacher", {}).items():
         axis.axhline(scores[primary], color=TEACHER, lw=0.9, ls="--")
-        axis.annotate(f"teacher, {evaluations} NFE", (1, scores[primary]), xycoords=("axes fraction", "data"),
-                      ha="right", va="bottom", fontsize=7, color=TEACHER)  # fmt: skip
+        axis.annotate(
+            f"teacher, {evaluations} NFE",
+            (1, scores[primary]),
+            xycoords=("axes fraction", "data"),
+            ha="right",
+            va="bottom",
+            fontsize=7,
+            color=TEACHER,
+        )
     for group in ("floor", "baselines", "start"):
         for name, scores in references.get(group, {}).items():
             if primary not in scores:  # scored on another number of samples, and named by it
                 continue
             label = "real, held out" if group == "floor" else name.replace("_", " ")
             axis.axhline(scores[primary], color=REAL, lw=0.9, ls=":")
-            axis.annotate(label, (0, scores[primary]), xycoords=("axes fraction", "data"),
-                          ha="left", va="bottom", fontsize=7, color=REAL)  # fmt: skip
+            axis.annotate(
+                label,
+                (0, scores[primary]),
+                xycoords=("axes fraction", "data"),
+                ha="left",
+                va="bottom",
+                fontsize=7,
+                color=REAL,
+            )
     axis.set(xlabel="iterations (critic updates)", ylabel=primary, yscale="log")
     axis.legend(fontsize=8, frameon=False)
     _save(figure, path)

@@ -1,4 +1,6 @@
-"""Real images that samples are scored against and nobody trains on: statistics of a folder's features, made once."""
+"""Real images that samples are scored against and nobody trains on: statistics of a folder's
+features, made once.
+"""
 
 import io
 from collections.abc import Iterator
@@ -20,9 +22,11 @@ AT_ONCE = 50
 
 
 class RealImages:
-    """All images of a `source`, a folder or an archive; or an .npz with `mu` and `sigma` of their features.
+    """All images of a `source`, a folder or an archive; or an .npz with `mu` and `sigma` of their
+    features.
 
-    Statistics are kept in the folder `cache`, as such an .npz, under what names the source and the detector. Raises
+    Statistics are kept in the folder `cache`, as such an .npz, under what names the source and the
+    detector. Raises
     FileNotFoundError, with `hint`, where there is no source.
     """
 

@@ -1,4 +1,6 @@
-"""Samples by number: sample i has its own label and noise, so that a set does not depend on batch size or ranks."""
+"""Samples by number: sample i has its own label and noise, so that a set does not depend on batch
+size or ranks.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -61,7 +63,9 @@ Sampling = GeneratorSampling | TeacherSampling
 
 @dataclass(frozen=True)
 class SampleSet:
-    """The numbered samples of a maker: `shape` of one, classes in turn (or none), all randomness from `seed`."""
+    """The numbered samples of a maker: `shape` of one, classes in turn (or none), all randomness
+    from `seed`.
+    """
 
     shape: tuple[int, ...]
     num_classes: int
@@ -84,11 +88,15 @@ class SampleSet:
 
     @torch.no_grad()
     def pairs(self, maker: TeacherSampling, rows: range) -> tuple[Tensor, Tensor, Tensor]:
-        """Noise, what the teacher's ODE makes of it, and labels; noise as float16 holds it, so that they match."""
+        """Noise, what the teacher's ODE makes of it, and labels; noise as float16 holds it, so that
+        they match.
+        """
         noise, labels = self.noise(rows, 0).half().float(), self.labels(rows)
         return noise, maker(lambda _: noise, labels), labels
 
-    def batches(self, maker: Sampling, rows: range, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(
+        self, maker: Sampling, rows: range, batch_size: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """The same in batches."""
         for start in range(0, len(rows), batch_size):
             yield self.make(maker, rows[start : start + batch_size])

@@ -1,4 +1,6 @@
-"""Scores of a generator, and what they are to be read against: the teacher, real data, a simple baseline."""
+"""Scores of a generator, and what they are to be read against: the teacher, real data, a simple
+baseline.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
@@ -14,7 +16,13 @@ from dmd2.diffusion.denoiser import Denoiser
 from dmd2.diffusion.sampling import FewStepSampler
 from dmd2.diffusion.solvers import Heun, Solver
 from dmd2.evaluation.partial_sums import Sums
-from dmd2.evaluation.samples import GeneratorSampling, RandomClassSampleSet, SampleSet, Sampling, TeacherSampling
+from dmd2.evaluation.samples import (
+    GeneratorSampling,
+    RandomClassSampleSet,
+    SampleSet,
+    Sampling,
+    TeacherSampling,
+)
 from dmd2.evaluation.scores import Sizes
 from dmd2.metrics.suite import Batches, MetricSuite, blocks
 
@@ -29,9 +37,11 @@ class Scoring:
     """Scores with one suite and one set of numbered samples.
 
     suite          Detectors and metrics.
-    num_samples    Samples a score. Rising numbers score the first so many of one set and name the number:
+    num_samples    Samples a score. Rising numbers score the first so many of one set and name the
+                   number:
                    [10000, 50000] gives fid_10k and fid_50k from one pass.
-    batch_size     Samples at once, always the same ones: any number of ranks gives the same score to the last digit.
+    batch_size     Samples at once, always the same ones: any number of ranks gives the same score
+                   to the last digit.
                    Another batch size may change how a network rounds, and nothing else.
     teacher_steps  Step counts at which the teacher is scored.
     primary        The metric to judge by; lower is better.
@@ -60,7 +70,11 @@ class Scoring:
         self.suite, self.sizes, self.batch_size = suite, Sizes(num_samples), batch_size
         self.teacher_steps, self.metric, self.seed = tuple(teacher_steps), primary, seed
         self.solver = solver
-        self.baselines, self.num_reference, self.classes = dict(baselines or {}), num_reference, classes
+        self.baselines, self.num_reference, self.classes = (
+            dict(baselines or {}),
+            num_reference,
+            classes,
+        )
         self.sums = Sums()  # kept nowhere
 
     real_by_label = True
@@ -77,13 +91,19 @@ class Scoring:
         self.fitted_on: torch.device | None = None
 
     def student(
-        self, generator: Denoiser, stop: Callable[[], bool] = lambda: False, num_sizes: int | None = None
+        self,
+        generator: Denoiser,
+        stop: Callable[[], bool] = lambda: False,
+        num_sizes: int | None = None,
     ) -> Scores:
-        """Scores of a generator's numbered samples, at the first `num_sizes` of their numbers (None: at all).
+        """Scores of a generator's numbered samples, at the first `num_sizes` of their numbers
+        (None: at all).
 
         Raises InterruptedError as soon as `stop()` says so.
         """
-        return self._score(self.student_maker(generator), generator, stop, self.sizes.numbers[:num_sizes])
+        return self._score(
+            self.student_maker(generator), generator, stop, self.sizes.numbers[:num_sizes]
+        )
 
     def real_references(self, device: torch.device) -> References:
         """Scores to compare with that need no teacher: `floor` (real held-out data), `baselines`.
@@ -95,21 +115,33 @@ class Scoring:
         labels = torch.tensor(real.labels)
         floor = self.suite.floor() if num_held_out else {}
         if floor and self.metric not in floor:
-            raise ValueError(f"metric.primary is {self.metric}, but the metrics are {', '.join(sorted(floor))}")
+            raise ValueError(
+                f"metric.primary is {self.metric}, but the metrics are {', '.join(sorted(floor))}"
+            )
         baselines = {
-            name: self._of_set(*baseline(torch.tensor(self.data.shown(real.x)), self.data.class_of(labels), num))
+            name: self._of_set(
+                *baseline(torch.tensor(self.data.shown(real.x)), self.data.class_of(labels), num)
+            )
             for name, baseline in self.baselines.items()
         }
-        return {"floor": {"real": self._named(floor, num_held_out)} if floor else {}, "baselines": baselines}
+        return {
+            "floor": {"real": self._named(floor, num_held_out)} if floor else {},
+            "baselines": baselines,
+        }
 
     def teacher_references(self, teacher: Denoiser, guidance: float) -> References:
-        """Scores of the teacher, by network evaluations, and `start`: what it makes where the student stands.
+        """Scores of the teacher, by network evaluations, and `start`: what it makes where the
+        student stands.
 
         None where no teacher is asked for.
         """
         makers = self.teacher_makers(teacher, guidance)
         found = {str(maker.num_evaluations): self._score(maker, teacher) for maker in makers}
-        start = {"untrained_student": self._score(self.student_maker(teacher), teacher)} if makers else {}
+        start = (
+            {"untrained_student": self._score(self.student_maker(teacher), teacher)}
+            if makers
+            else {}
+        )
         return {"teacher": found, "start": start}
 
     def student_maker(self, generator: Denoiser) -> GeneratorSampling:
@@ -118,11 +150,16 @@ class Scoring:
 
     def teacher_makers(self, teacher: Denoiser, guidance: float) -> list[TeacherSampling]:
         """What makes samples of the teacher, at each of its step counts."""
-        return [TeacherSampling(teacher, self.conditioner, self.solver(n), guidance) for n in self.teacher_steps]
+        return [
+            TeacherSampling(teacher, self.conditioner, self.solver(n), guidance)
+            for n in self.teacher_steps
+        ]
 
     def numbered(self, device: torch.device | str) -> SampleSet:
         """The numbered samples that everything here is scored on, and grids show."""
-        return NUMBERED[self.classes](self.data.shape, self.conditioner.num_classes, self.seed, device)
+        return NUMBERED[self.classes](
+            self.data.shape, self.conditioner.num_classes, self.seed, device
+        )
 
     def _score(
         self,
@@ -171,9 +208,14 @@ class Scoring:
 
     def _fit(self, device: torch.device) -> None:
         if not self.suite.metrics:
-            raise ValueError("this experiment has no metrics; choose some with metric=NAME, of those in conf/metric")
+            raise ValueError(
+                "this experiment has no metrics; choose some with metric=NAME, of those in "
+                "conf/metric"
+            )
         if "real" not in self.data.provides():
-            raise ValueError("captions alone show no images to score against; type callbacks.evaluation=null")
+            raise ValueError(
+                "captions alone show no images to score against; type callbacks.evaluation=null"
+            )
         if self.fitted_on != device:
             train, test = self._reference(self.data.train), self._reference(self.data.test)
             self.suite.fit(*train, *test, device, f"{self.data.fingerprint()} {self.num_reference}")
@@ -183,7 +225,9 @@ class Scoring:
         """Evenly spaced rows of a split: files come class by class."""
         num = min(len(split), self.num_reference or len(split))
         rows = np.linspace(0, len(split) - 1, num).astype(int)
-        x = self.data.shown(split.x if num == len(split) else split.x[rows])  # a memory map stays one
+        x = self.data.shown(
+            split.x if num == len(split) else split.x[rows]
+        )  # a memory map stays one
         return x, self.data.class_of(torch.from_numpy(split.labels[rows]))
 
 

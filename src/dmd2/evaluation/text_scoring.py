@@ -24,10 +24,15 @@ class TextScoring(Scoring):
 
     real_by_label = False
 
-    def __init__(self, captions: Sequence[str], real: Mapping[str, RealImages], **common: Any) -> None:
+    def __init__(
+        self, captions: Sequence[str], real: Mapping[str, RealImages], **common: Any
+    ) -> None:
         super().__init__(**common)
         if len(captions) < (num := self.sizes.numbers[-1]):
-            raise ValueError(f"metric.num_samples={num}, and metric.captions are {len(captions)}; name a longer file")
+            raise ValueError(
+                f"metric.num_samples={num}, and metric.captions are {len(captions)}; name a "
+                "longer file"
+            )
         self.captions, self.real = captions, real
 
     def attach(self, data: DataModule, conditioner: Conditioner, sampler: FewStepSampler) -> None:

@@ -1,4 +1,6 @@
-"""NumPy's files, read without running anything: a file that is none, or that asks for code, is refused by name."""
+"""NumPy's files, read without running anything: a file that is none, or that asks for code, is
+refused by name.
+"""
 
 import os
 import zipfile
@@ -19,9 +21,11 @@ def open_array(path: Path) -> np.memmap:
 
 
 def write_rows(path: Path, rows: Sequence[int], x: np.ndarray) -> None:
-    """Fill rows of the array in a .npy file with x [len(rows), ...]; they are on the disk when this returns.
+    """Fill rows of the array in a .npy file with x [len(rows), ...]; they are on the disk when this
+    returns.
 
-    Exactly their bytes are written. A memory map writes whole pages, and over a network file system would undo what
+    Exactly their bytes are written. A memory map writes whole pages, and over a network file system
+    would undo what
     another machine wrote to the rows beside them.
     """
     array = open_array(path)

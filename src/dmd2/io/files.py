@@ -1,4 +1,6 @@
-"""Files that others read while they are written: the old one or the new one, never a half; and made by one alone."""
+"""Files that others read while they are written: the old one or the new one, never a half; and made
+by one alone.
+"""
 
 import fcntl
 import hashlib
@@ -30,7 +32,9 @@ def fsynced(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def name_in_errors(path: Path) -> Iterator[None]:
-    """Let an OSError of this block name the file: the system does so where opening fails, not where writing does."""
+    """Let an OSError of this block name the file: the system does so where opening fails, not where
+    writing does.
+    """
     try:
         yield
     except OSError as error:
@@ -61,8 +65,12 @@ def read_json(path: Path) -> Any:
 
 
 def key_of(*parts: Any) -> str:
-    """A short hash of plain values, the name of something cached; a key `cache` in them is only a place."""
-    return hashlib.sha256(json.dumps(_without_places(parts), sort_keys=True).encode()).hexdigest()[:16]
+    """A short hash of plain values, the name of something cached; a key `cache` in them is only a
+    place.
+    """
+    return hashlib.sha256(json.dumps(_without_places(parts), sort_keys=True).encode()).hexdigest()[
+        :16
+    ]
 
 
 def _without_places(value: Any) -> Any:
@@ -85,7 +93,9 @@ def sha256(path: Path) -> str:
 
 
 def discard(folder: Path) -> None:
-    """Remove a folder, of which nobody sees a part meanwhile; one that is not there is removed already."""
+    """Remove a folder, of which nobody sees a part meanwhile; one that is not there is removed
+    already.
+    """
     gone = folder.with_name(f".{folder.name}.gone{os.getpid()}")
     shutil.rmtree(gone, ignore_errors=True)  # of a process that was killed here
     with suppress(FileNotFoundError):
@@ -95,9 +105,11 @@ def discard(folder: Path) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Inside, no other process is that named the same path: it waits, and then finds what this one made.
+    """Inside, no other process is that named the same path: it waits, and then finds what this one
+    made.
 
-    A lock on a file beside `path`, which the system frees when its holder ends. Ranks need no process group for
+    A lock on a file beside `path`, which the system frees when its holder ends. Ranks need no
+    process group for
     it, and none waits in a collective, which would time out.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -107,9 +119,11 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def try_lock(path: Path) -> IO[str]:
-    """Take `path` while the file that is returned is open; raises BlockingIOError where another process has it.
+    """Take `path` while the file that is returned is open; raises BlockingIOError where another
+    process has it.
 
-    A lock of this process alone: one that its workers inherit would outlive it by the seconds that they do.
+    A lock of this process alone: one that its workers inherit would outlive it by the seconds that
+    they do.
     """
     lock = path.with_name(f".{path.name}.lock").open("w")
     fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

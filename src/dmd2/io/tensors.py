@@ -11,12 +11,18 @@ from torch import Tensor, nn
 
 def save_weights(module: nn.Module, path: Path, metadata: dict[str, str] | None = None) -> None:
     """Write a module's state dict to `path`."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    tensors = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()
+    }
     save_tensors(tensors, path, metadata)
 
 
-def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Write contiguous tensors to `path`, under a temporary name first; raises OSError where it cannot."""
+def save_tensors(
+    tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None
+) -> None:
+    """Write contiguous tensors to `path`, under a temporary name first; raises OSError where it
+    cannot.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".partial{os.getpid()}")
     try:
@@ -33,7 +39,9 @@ def names_in(path: Path) -> list[str]:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """What a file says of itself beside its tensors; empty where there is no file, or it says nothing."""
+    """What a file says of itself beside its tensors; empty where there is no file, or it says
+    nothing.
+    """
     if not path.is_file():
         return {}
     with _opened(path) as file:
@@ -48,7 +56,9 @@ def _opened(path: Path) -> Any:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file; raises FileNotFoundError where there is none, and ValueError where it is damaged."""
+    """The tensors of a file; raises FileNotFoundError where there is none, and ValueError where it
+    is damaged.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"there are no weights at {path}")
     try:
@@ -60,7 +70,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def load_weights(module: nn.Module, path: Path) -> None:
     """Fill a module from `path`; every name and shape must match.
 
-    Raises FileNotFoundError where there is no file, and ValueError where it is damaged or of another network.
+    Raises FileNotFoundError where there is no file, and ValueError where it is damaged or of
+    another network.
     """
     tensors = read_tensors(path)
     try:

@@ -20,16 +20,20 @@ class Decoder(Protocol):
 
 
 class SquaredError(nn.Module):
-    """Mean squared error of pixels: DMD's own ablation (CIFAR-10 FID 2.78 against 2.66 with LPIPS)."""
+    """Mean squared error of pixels: DMD's own ablation (CIFAR-10 FID 2.78 against 2.66 with
+    LPIPS).
+    """
 
     def forward(self, image: Tensor, target: Tensor) -> Tensor:
         return mse_loss(image, target)
 
 
 class LPIPS(nn.Module):
-    """Perceptual distance on VGG-16 features, both images resized to `size` squared first (DMD section 4.1: 224).
+    """Perceptual distance on VGG-16 features, both images resized to `size` squared first (DMD
+    section 4.1: 224).
 
-    As published, by piq with `replace_pooling`: VGG's max pools are averages. Images in [-1, 1], scaled here as the
+    As published, by piq with `replace_pooling`: VGG's max pools are averages. Images in [-1, 1],
+    scaled here as the
     ones in [0, 1] that piq asks for would be by ImageNet's mean and deviation.
     Needs torchvision and its file vgg16-397923af.pth in torch's hub folder; nothing is fetched.
     """
@@ -39,8 +43,10 @@ class LPIPS(nn.Module):
         weights = Path(torch.hub.get_dir()) / "checkpoints" / "vgg16-397923af.pth"
         if not weights.exists():
             raise FileNotFoundError(
-                f"LPIPS needs VGG-16's weights: put https://download.pytorch.org/models/{weights.name} at "
-                f"{weights}, or choose another distance: loss=dmd or loss=regression of latents, of pixels "
+                "LPIPS needs VGG-16's weights: put "
+                f"https://download.pytorch.org/models/{weights.name} at "
+                f"{weights}, or choose another distance: loss=dmd or loss=regression of latents, "
+                "of pixels "
                 "loss.generator.regression.distance._target_=dmd2.losses.distances.SquaredError"
             )
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity  # noqa: PLC0415 (torchvision)
@@ -65,7 +71,9 @@ def average_pools(network: nn.Module) -> None:
 
 
 class Decoded(nn.Module):
-    """A distance of what an autoencoder makes of latents (DMD section 4.1: LPIPS of Stable Diffusion's images)."""
+    """A distance of what an autoencoder makes of latents (DMD section 4.1: LPIPS of Stable
+    Diffusion's images).
+    """
 
     def __init__(self, autoencoder: Decoder, distance: Callable[[Tensor, Tensor], Tensor]) -> None:
         super().__init__()

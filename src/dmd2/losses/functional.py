@@ -1,7 +1,8 @@
-"""The equations of DMD (Yin et al., CVPR 2024) and DMD2 (Yin et al., NeurIPS 2024), on tensors; no network is called.
+"""The equations of DMD (Yin et al., CVPR 2024) and DMD2 (Yin et al., NeurIPS 2024), on tensors; no
+network is called.
 
-Everything is float32 and speaks clean data: `real` and `fake` are the teacher's and the critic's x0 predictions.
-"""
+Everything is float32 and speaks clean data: `real` and `fake` are the teacher's and the critic's x0
+predictions."""
 
 import torch
 from torch import Tensor
@@ -19,7 +20,9 @@ def score_difference(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def normaliser(x: Tensor, real: Tensor, floor: float) -> Tensor:
-    """The denominator of DMD's weight, Eq. 8: mean |x - real| of each sample, at least `floor`, [B, 1, ...]."""
+    """The denominator of DMD's weight, Eq. 8: mean |x - real| of each sample, at least `floor`, [B,
+    1, ...].
+    """
     return per_sample_mean((x - real).abs()).clamp_min(floor)
 
 
@@ -35,7 +38,9 @@ def surrogate(x: Tensor, gradient: Tensor) -> Tensor:
 
 
 def denoising(x0_hat: Tensor, x0: Tensor, weight: Tensor) -> Tensor:
-    """Weighted denoising error [] of predictions [B, ...] (DMD Eq. 6), weight [B] from `weighting`."""
+    """Weighted denoising error [] of predictions [B, ...] (DMD Eq. 6), weight [B] from
+    `weighting`.
+    """
     return (weight.view(-1, *[1] * (x0.ndim - 1)) * (x0_hat - x0) ** 2).mean()
 
 

@@ -1,4 +1,6 @@
-"""The objective as a loss file states it: the terms of either network and the noised views that they read."""
+"""The objective as a loss file states it: the terms of either network and the noised views that
+they read.
+"""
 
 from collections.abc import Mapping
 
@@ -9,7 +11,8 @@ from dmd2.losses.turns import Term
 class Objective:
     """Generator terms and critic terms by name, and the time distribution of every view they name.
 
-    Terms that name the same view share its noise and the networks' passes over it; terms with views of
+    Terms that name the same view share its noise and the networks' passes over it; terms with views
+    of
     their own draw independently, as the authors do. A term that is None is not there.
     """
 
@@ -25,15 +28,29 @@ class Objective:
         if not self.generator or not self.critic:
             raise ValueError("a loss needs at least one generator term and one critic term")
         terms = {
-            f"{p}.{n}": t for p, ts in (("generator", self.generator), ("critic", self.critic)) for n, t in ts.items()
+            f"{p}.{n}": t
+            for p, ts in (("generator", self.generator), ("critic", self.critic))
+            for n, t in ts.items()
         }
         named = {term.view for term in terms.values() if term.view is not None}
         for name, term in terms.items():
             if term.view is not None and term.view not in views:
-                raise ValueError(f"loss.{name} reads the view {term.view!r}, but loss.views has {', '.join(views)}")
+                raise ValueError(
+                    f"loss.{name} reads the view {term.view!r}, but loss.views has "
+                    f"{', '.join(views)}"
+                )
         if unread := set(views) - named:
-            raise ValueError(f"no term reads loss.views.{min(unread)}; remove it or name it in a term")
+            raise ValueError(
+                f"no term reads loss.views.{min(unread)}; remove it or name it in a term"
+            )
         self.needs = frozenset().union(*(term.needs for term in terms.values()))
-        self.gan_views = frozenset(str(term.view) for term in terms.values() if "discriminator" in term.needs)
-        if "discriminator" in self.needs and not any("discriminator" in term.needs for term in self.critic.values()):
-            raise ValueError("a generator GAN term needs the critic's GAN term too: nothing trains its discriminator")
+        self.gan_views = frozenset(
+            str(term.view) for term in terms.values() if "discriminator" in term.needs
+        )
+        if "discriminator" in self.needs and not any(
+            "discriminator" in term.needs for term in self.critic.values()
+        ):
+            raise ValueError(
+                "a generator GAN term needs the critic's GAN term too: nothing trains its "
+                "discriminator"
+            )

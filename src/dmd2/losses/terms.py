@@ -1,7 +1,8 @@
-"""Loss terms as a YAML lists them: thin shells over the equations in `functional`. A term's presence is its flag.
+"""Loss terms as a YAML lists them: thin shells over the equations in `functional`. A term's
+presence is its flag.
 
-Each term has a weight and the name of the noised view it reads; `(turn) -> (loss, logs)`, logs beside the loss.
-"""
+Each term has a weight and the name of the noised view it reads; `(turn) -> (loss, logs)`, logs
+beside the loss."""
 
 from collections.abc import Callable
 
@@ -29,7 +30,9 @@ class DistributionMatching:
 
     needs: frozenset[str] = frozenset()
 
-    def __init__(self, weight: float = 1.0, view: str = "dm", guidance: float = 1.0, floor: float = 1e-6) -> None:
+    def __init__(
+        self, weight: float = 1.0, view: str = "dm", guidance: float = 1.0, floor: float = 1e-6
+    ) -> None:
         self.weight, self.view, self.guidance, self.floor = weight, view, guidance, floor
 
     def __call__(self, turn: GeneratorTurn) -> tuple[Tensor, Logs]:
@@ -84,7 +87,9 @@ class Denoising:
 
 
 class GANCritic:
-    """The head's half of the GAN loss (DMD2 Eq. 4): real and generated samples in one pass, noised alike."""
+    """The head's half of the GAN loss (DMD2 Eq. 4): real and generated samples in one pass, noised
+    alike.
+    """
 
     needs = frozenset({"discriminator", "real"})
 

@@ -1,8 +1,8 @@
-"""What the loss terms of one turn see: the samples, their noised views, and each network's passes over a view.
+"""What the loss terms of one turn see: the samples, their noised views, and each network's passes
+over a view.
 
-A pass is made once, when a term first asks, and remembered: terms that name the same view share it. Which
-views exist and who shares them is the loss file's choice.
-"""
+A pass is made once, when a term first asks, and remembered: terms that name the same view share it.
+Which views exist and who shares them is the loss file's choice."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -48,7 +48,9 @@ class Turn:
     _encodings: dict[tuple[str, str], Encoding] = field(default_factory=dict, init=False)
 
     def samples(self, name: str) -> dict[str, tuple[Tensor, Cond]]:
-        """The clean rows of a view, real before fake; each part draws for itself, so that ranks can share a batch."""
+        """The clean rows of a view, real before fake; each part draws for itself, so that ranks can
+        share a batch.
+        """
         return {"fake": (self.x, self.cond)}
 
     def view(self, name: str) -> View:
@@ -65,18 +67,22 @@ class Turn:
         noise = self.draws.normal(f"{stream}/noise", tuple(x0.shape))
         return View(schedule.add_noise(x0, noise, t), t, x0, cond)
 
-    def seen(self, who: str, name: str) -> View:
+    def rows_for(self, who: str, name: str) -> View:
         """The rows of a view that "teacher" or "critic" passes over."""
         return self.view(name)
 
     def encoding(self, who: str, name: str) -> Encoding:
-        """The encoder's pass of "teacher" or "critic" over a view; the decoder is for generated samples alone."""
+        """The encoder's pass of "teacher" or "critic" over a view; the decoder is for generated
+        samples alone.
+        """
         if (who, name) not in self._encodings:
-            view = self.seen(who, name)
+            view = self.rows_for(who, name)
             seen, num = (view.x_t, view.t, view.cond), len(self.x)
             models = self.models
             self._encodings[who, name] = (
-                models.teacher.encode(*seen, num) if who == "teacher" else models.critic.encode(*seen, self.step, num)
+                models.teacher.encode(*seen, num)
+                if who == "teacher"
+                else models.critic.encode(*seen, self.step, num)
             )
         return self._encodings[who, name]
 
@@ -93,11 +99,15 @@ class Turn:
 
 @dataclass(kw_only=True)
 class GeneratorTurn(Turn):
-    """Gradients flow to the generator's output and to nothing else; only what the head reads keeps a graph.
+    """Gradients flow to the generator's output and to nothing else; only what the head reads keeps
+    a graph.
 
-    `generated` [B + P, ...] has the generator's graph: the samples, then what it makes of P stored pairs, whose
-    images are `pair_image` [P, ...]. Terms see a leaf in its place, so that a term's graph is freed before the
-    generator's is walked, the critic's weights get no gradient, and every term's gradient at the sample is known.
+    `generated` [B + P, ...] has the generator's graph: the samples, then what it makes of P stored
+    pairs, whose
+    images are `pair_image` [P, ...]. Terms see a leaf in its place, so that a term's graph is freed
+    before the
+    generator's is walked, the critic's weights get no gradient, and every term's gradient at the
+    sample is known.
     """
 
     generated: Tensor
@@ -115,11 +125,17 @@ class GeneratorTurn(Turn):
             shared = i + 1 < len(terms)  # another term may read the same view's graph
             (gradient,) = torch.autograd.grad(term.weight * loss, self.leaf, retain_graph=shared)
             gradients[name] = gradient
-            logs |= {f"loss_{name}": loss.detach(), **extra, f"sample_gradient_{name}": gradient.norm()}
+            logs |= {
+                f"loss_{name}": loss.detach(),
+                **extra,
+                f"sample_gradient_{name}": gradient.norm(),
+            }
         self.generated.backward(scale * torch.stack(list(gradients.values())).sum(0))
         first, *others = gradients
         for name in others:
-            logs[f"{name}_to_{first}"] = logs[f"sample_gradient_{name}"] / logs[f"sample_gradient_{first}"]
+            logs[f"{name}_to_{first}"] = (
+                logs[f"sample_gradient_{name}"] / logs[f"sample_gradient_{first}"]
+            )
         return logs | {"sample_mean": self.x.detach().mean(), "sample_std": self.x.detach().std()}
 
     @torch.enable_grad()
@@ -148,7 +164,9 @@ class GeneratorTurn(Turn):
 
 @dataclass(kw_only=True)
 class CriticTurn(Turn):
-    """Trains critic and head on the generator turn's own samples, detached; real rows come first in GAN views."""
+    """Trains critic and head on the generator turn's own samples, detached; real rows come first in
+    GAN views.
+    """
 
     real: Tensor | None
     real_cond: Cond
@@ -169,7 +187,7 @@ class CriticTurn(Turn):
         assert self.real is not None
         return {"real": (self.real, self.real_cond)} | super().samples(name)
 
-    def seen(self, who: str, name: str) -> View:
+    def rows_for(self, who: str, name: str) -> View:
         # With the head on the teacher, nobody reads what the critic makes of real samples.
         skips_real = who == "critic" and self.models.critic.discriminator_features == "teacher"
         return self.fake(name) if skips_real else self.view(name)

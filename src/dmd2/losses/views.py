@@ -32,7 +32,9 @@ class View:
     @classmethod
     def join(cls, views: Sequence["View"]) -> "View":
         """The rows of several views, one after the other."""
-        x_t, t, x0 = (torch.cat([getattr(view, name) for view in views]) for name in ("x_t", "t", "x0"))
+        x_t, t, x0 = (
+            torch.cat([getattr(view, name) for view in views]) for name in ("x_t", "t", "x0")
+        )
         return cls(x_t, t, x0, join(*(view.cond for view in views)))
 
     def last(self, num: int) -> "View":

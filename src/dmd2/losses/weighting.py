@@ -1,4 +1,5 @@
-"""The weight of the squared x0 error at each noise level: which prediction's plain error the loss is.
+"""The weight of the squared x0 error at each noise level: which prediction's plain error the loss
+is.
 
 Each is a function (alpha, sigma) -> weight, all [B]; a YAML names one with `_partial_: true`.
 """

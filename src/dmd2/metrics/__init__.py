@@ -1,1 +1,3 @@
-"""Detectors turn samples into features, metrics compare them with the train split's, `MetricSuite` runs both."""
+"""Detectors turn samples into features, metrics compare them with the train split's, `MetricSuite`
+runs both.
+"""

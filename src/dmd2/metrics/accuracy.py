@@ -7,7 +7,9 @@ from dmd2.metrics.base import FeatureMetric
 
 
 class ClassAccuracy(FeatureMetric):
-    """Share of samples whose greatest logit is their label's; reads a detector such as `ClassifierLogits`."""
+    """Share of samples whose greatest logit is their label's; reads a detector such as
+    `ClassifierLogits`.
+    """
 
     num_samples: Tensor
     num_correct: Tensor
@@ -15,7 +17,9 @@ class ClassAccuracy(FeatureMetric):
     def __init__(self, detector: str, prefix: str = "") -> None:
         super().__init__(detector, prefix)
         for state in ("num_samples", "num_correct"):
-            self.add_state(state, default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+            self.add_state(
+                state, default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum"
+            )
 
     def update(self, features: Tensor, labels: Tensor) -> None:
         self.num_samples += len(features)

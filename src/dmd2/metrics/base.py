@@ -1,4 +1,6 @@
-"""What every metric here shares: it names a detector, knows real features, and collects those of samples."""
+"""What every metric here shares: it names a detector, knows real features, and collects those of
+samples.
+"""
 
 from typing import Any
 
@@ -11,14 +13,17 @@ from torchmetrics.utilities.data import dim_zero_cat
 class FeatureMetric(Metric):
     """A torchmetrics Metric over features.
 
-    `set_reference` once with real features, `update` with each batch of samples' features, then `compute`.
+    `set_reference` once with real features, `update` with each batch of samples' features, then
+    `compute`.
     `detector` names the features it reads; `prefix` is put before the names that it reports.
     """
 
     full_state_update = False  # states are sums or lists: halves merge into the whole
 
     def __init__(self, detector: str, prefix: str = "") -> None:
-        super().__init__(compute_with_cache=False)  # a rank that had no new samples must sync all the same
+        super().__init__(
+            compute_with_cache=False
+        )  # a rank that had no new samples must sync all the same
         self.detector = detector
         self.prefix = prefix
 
@@ -39,7 +44,8 @@ class FeatureMetric(Metric):
 
 
 class StoredFeatures(FeatureMetric):
-    """A metric that needs all features at once: the train split's `reference` and the samples' `stored()`.
+    """A metric that needs all features at once: the train split's `reference` and the samples'
+    `stored()`.
 
     Of 50,000 samples and Inception that is 400 MB on each rank, and as much of the train split.
     """
@@ -61,7 +67,9 @@ class StoredFeatures(FeatureMetric):
         self.features.append(features)
 
     def stored(self) -> Tensor:
-        """The features [N, D] of all samples so far, in an order that depends on them alone and not on the ranks."""
+        """The features [N, D] of all samples so far, in an order that depends on them alone and not
+        on the ranks.
+        """
         x = dim_zero_cat(self.features)
         return x[x.double().sum(1).argsort()]
 

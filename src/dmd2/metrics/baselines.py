@@ -9,8 +9,10 @@ from dmd2.randomness import generator
 def class_gaussian(train: Tensor, labels: Tensor, num: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """`num` class-balanced draws from each class's own full-covariance Gaussian in pixels.
 
-    Takes images uint8 [N, C, H, W] and labels [N]; returns images uint8 [num, C, H, W] and labels [num], the
-    classes in turn. A draw is the class's mean plus a random combination of its centred images: that has
+    Takes images uint8 [N, C, H, W] and labels [N]; returns images uint8 [num, C, H, W] and labels
+    [num], the
+    classes in turn. A draw is the class's mean plus a random combination of its centred images:
+    that has
     exactly the sample covariance, with no matrix to factorise.
     """
     classes = labels.unique()

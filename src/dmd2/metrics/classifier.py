@@ -1,4 +1,6 @@
-"""A small classifier trained on the train split: features for a Fréchet distance, logits for accuracy."""
+"""A small classifier trained on the train split: features for a Fréchet distance, logits for
+accuracy.
+"""
 
 import hashlib
 from pathlib import Path
@@ -16,9 +18,11 @@ WIDTH = 64  # of the penultimate features
 
 
 class Classifier(Detector):
-    """Penultimate features [B, 64] of a small convolutional net, trained once and kept in the folder `cache`.
+    """Penultimate features [B, 64] of a small convolutional net, trained once and kept in the
+    folder `cache`.
 
-    The file's name is a hash of the settings and of the data, so another split or setting trains anew. Under
+    The file's name is a hash of the settings and of the data, so another split or setting trains
+    anew. Under
     several processes let one fit first: the others then read its file.
     """
 
@@ -40,13 +44,15 @@ class Classifier(Detector):
         self.head = nn.Linear(WIDTH, num_classes)
 
     def fit(self, samples: Tensor, labels: Tensor) -> None:
-        """Load the weights for this train split, or train and save them; on the device of this module.
+        """Load the weights for this train split, or train and save them; on the device of this
+        module.
 
         Raises ValueError if a label is not below `num_classes`.
         """
         if int(labels.max()) >= self.num_classes:
             raise ValueError(
-                f"the classifier has {self.num_classes} classes but there is a label {int(labels.max())}; "
+                f"the classifier has {self.num_classes} classes but there is a label "
+                f"{int(labels.max())}; "
                 f"set num_classes={int(labels.max()) + 1}"
             )
         device = self.head.weight.device
@@ -89,9 +95,13 @@ class Classifier(Detector):
         num_batches = -(-len(samples) // self.batch_size)
         parameters = [parameter.requires_grad_() for parameter in self.parameters()]
         optimizer = torch.optim.Adam(parameters, self.lr)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.num_epochs * num_batches)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
+            optimizer, self.num_epochs * num_batches
+        )
         for epoch in range(self.num_epochs):
-            order = torch.randperm(len(samples), generator=generator(self.seed, epoch, "classifier order"))
+            order = torch.randperm(
+                len(samples), generator=generator(self.seed, epoch, "classifier order")
+            )
             for rows in order.to(samples.device).split(self.batch_size):
                 optimizer.zero_grad()
                 F.cross_entropy(self.logits(samples[rows]), labels[rows]).backward()
@@ -99,7 +109,14 @@ class Classifier(Detector):
                 schedule.step()
 
     def _key(self, samples: Tensor, labels: Tensor) -> str:
-        settings = (self.num_classes, self.num_epochs, self.batch_size, self.lr, self.channels, self.seed)
+        settings = (
+            self.num_classes,
+            self.num_epochs,
+            self.batch_size,
+            self.lr,
+            self.channels,
+            self.seed,
+        )
         digest = hashlib.sha256(repr((settings, tuple(samples.shape))).encode())
         for tensor in (samples, labels):
             digest.update(tensor.cpu().contiguous().numpy().tobytes())

@@ -1,4 +1,6 @@
-"""Inception's features as clean-fid makes them in mode "clean": PIL resizes, not the network (arXiv:2104.11222)."""
+"""Inception's features as clean-fid makes them in mode "clean": PIL resizes, not the network
+(arXiv:2104.11222).
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,10 +16,16 @@ SIZE = 299  # pixels a side that the network takes
 
 
 class CleanInception(CleanFidInception):
-    """The same network on what a `view` shows of each image; of real ones too, whatever size they have."""
+    """The same network on what a `view` shows of each image; of real ones too, whatever size they
+    have.
+    """
 
     def __init__(
-        self, folder: str | Path, view: View, fetch: bool = True, sha256: str | None = CLEAN_FID_SHA256
+        self,
+        folder: str | Path,
+        view: View,
+        fetch: bool = True,
+        sha256: str | None = CLEAN_FID_SHA256,
     ) -> None:
         super().__init__(folder, fetch, sha256)
         self.view = view

@@ -1,4 +1,6 @@
-"""Detectors: frozen maps from samples to features, among them the random convolutions behind "rfd"."""
+"""Detectors: frozen maps from samples to features, among them the random convolutions behind
+"rfd".
+"""
 
 from typing import Self
 
@@ -12,18 +14,26 @@ CHUNK = 500  # samples at a time where a whole split is read
 
 
 def as_floats(samples: Tensor) -> Tensor:
-    """Images uint8 [B, C, H, W] as float32 in [-1, 1]; toy samples, which are floats, as they are."""
+    """Images uint8 [B, C, H, W] as float32 in [-1, 1]; toy samples, which are floats, as they
+    are.
+    """
     return samples.float() / 127.5 - 1 if samples.dtype == torch.uint8 else samples.float()
 
 
 class Detector(nn.Module):
-    """Samples to float32 features [B, D]: always in evaluation mode, without gradients or autocast."""
+    """Samples to float32 features [B, D]: always in evaluation mode, without gradients or
+    autocast.
+    """
 
     def fit(self, samples: Tensor, labels: Tensor) -> None:
-        """Learn from the train split, which lies on the CPU, what the features need; nothing by default."""
+        """Learn from the train split, which lies on the CPU, what the features need; nothing by
+        default.
+        """
 
     def key(self) -> str | None:
-        """What the features are a function of beside the samples; None where they are not worth keeping."""
+        """What the features are a function of beside the samples; None where they are not worth
+        keeping.
+        """
         return None
 
     def features(self, samples: Tensor) -> Tensor:
@@ -41,7 +51,9 @@ class Detector(nn.Module):
 
 
 class Flatten(Detector):
-    """The samples themselves as vectors: pixels in [-1, 1], or the toys' coordinates in the data's units."""
+    """The samples themselves as vectors: pixels in [-1, 1], or the toys' coordinates in the data's
+    units.
+    """
 
     def features(self, samples: Tensor) -> Tensor:
         return as_floats(samples).flatten(1)
@@ -50,9 +62,12 @@ class Flatten(Detector):
 class RandomConvolutions(Detector):
     """Principal components of fixed random convolution features: the space of "rfd".
 
-    Three 3x3 convolutions with ReLU (orthogonal weights times 2, biases uniform in ±.3), a 2x2 max pool
-    before the third; each map is averaged to 2x2. The 3 * 4 * `channels` responses are standardised and
-    projected on `components` axes, both as the train split has them; no response is scaled by more than ten
+    Three 3x3 convolutions with ReLU (orthogonal weights times 2, biases uniform in ±.3), a 2x2 max
+    pool
+    before the third; each map is averaged to 2x2. The 3 * 4 * `channels` responses are standardised
+    and
+    projected on `components` axes, both as the train split has them; no response is scaled by more
+    than ten
     times the median one.
     """
 
@@ -68,7 +83,9 @@ class RandomConvolutions(Detector):
 
     @torch.no_grad()
     def fit(self, samples: Tensor, labels: Tensor) -> None:
-        """Draw the convolutions for the images' channels; mean, scale and axes from the train split."""
+        """Draw the convolutions for the images' channels; mean, scale and axes from the train
+        split.
+        """
         in_channels = samples.shape[1]
         draws = generator(self.seed, "random convolutions")
         self.convolutions = nn.ModuleList(
@@ -76,9 +93,12 @@ class RandomConvolutions(Detector):
         )
         device = self.mean.device
         self.convolutions.requires_grad_(False).eval().to(device)
-        responses = torch.cat([self.responses(chunk.to(device)) for chunk in samples.split(CHUNK)]).double()
+        responses = torch.cat(
+            [self.responses(chunk.to(device)) for chunk in samples.split(CHUNK)]
+        ).double()
         std, mean = torch.std_mean(responses, 0)
-        # A response that the train split hardly ever turns on has no scale of its own: divided by its std, one
+        # A response that the train split hardly ever turns on has no scale of its own: divided by
+        # its std, one
         # odd pixel in a few samples would rule the distance.
         std = std.clamp_min(0.1 * std.median())
         _, axes = torch.linalg.eigh(((responses - mean) / std).T.cov())

@@ -1,4 +1,6 @@
-"""DINOv2 features for FD-DINOv2 (Stein et al. 2023, arXiv:2306.04675), from a folder on this machine."""
+"""DINOv2 features for FD-DINOv2 (Stein et al. 2023, arXiv:2306.04675), from a folder on this
+machine.
+"""
 
 from pathlib import Path
 
@@ -15,11 +17,15 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for pix
 
 
 class DinoV2(Detector):
-    """The class token [B, 1024] (ViT-L/14) after the last norm, of images resized bicubically, antialiased.
+    """The class token [B, 1024] (ViT-L/14) after the last norm, of images resized bicubically,
+    antialiased.
 
-    `folder` holds config.json and model.safetensors, such as those of facebook/dinov2-large; tensors only, and
-    nothing is fetched or run from there. Needs the package transformers, which interpolates the positions for 224
-    pixels almost as the original code does: distances may differ from published ones in the third digit.
+    `folder` holds config.json and model.safetensors, such as those of facebook/dinov2-large;
+    tensors only, and
+    nothing is fetched or run from there. Needs the package transformers, which interpolates the
+    positions for 224
+    pixels almost as the original code does: distances may differ from published ones in the third
+    digit.
     """
 
     mean: Tensor
@@ -30,7 +36,8 @@ class DinoV2(Detector):
         self.path = Path(folder) / "model.safetensors"
         if not self.path.exists():
             raise FileNotFoundError(
-                f"no DINOv2 weights: put config.json and model.safetensors of facebook/dinov2-large into {folder}"
+                "no DINOv2 weights: put config.json and model.safetensors of "
+                f"facebook/dinov2-large into {folder}"
             )
         from transformers import Dinov2Model  # noqa: PLC0415
 
@@ -43,5 +50,7 @@ class DinoV2(Detector):
         return f"{type(self).__name__} {sha256_of(self.path)}"
 
     def features(self, samples: Tensor) -> Tensor:
-        x = F.interpolate(as_colour(samples).float() / 255, (SIZE, SIZE), mode="bicubic", antialias=True)
+        x = F.interpolate(
+            as_colour(samples).float() / 255, (SIZE, SIZE), mode="bicubic", antialias=True
+        )
         return self.net((x - self.mean) / self.std).pooler_output

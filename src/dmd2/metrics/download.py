@@ -1,4 +1,6 @@
-"""Weights of a detector that others trained: found in a folder or fetched there once, and never unchecked."""
+"""Weights of a detector that others trained: found in a folder or fetched there once, and never
+unchecked.
+"""
 
 import os
 import shutil
@@ -10,9 +12,11 @@ from dmd2.io.files import sha256 as sha256_of
 
 
 def fetched(folder: str | Path, url: str, sha256: str | None, fetch: bool) -> Path:
-    """The file of `url` inside `folder`; where it is not there and `fetch` allows it, one process downloads it.
+    """The file of `url` inside `folder`; where it is not there and `fetch` allows it, one process
+    downloads it.
 
-    Raises FileNotFoundError if it is not there, ConnectionError if it cannot be had, ValueError if its SHA-256
+    Raises FileNotFoundError if it is not there, ConnectionError if it cannot be had, ValueError if
+    its SHA-256
     is another (None checks nothing).
     """
     path = Path(folder) / url.rsplit("/", 1)[1]
@@ -35,11 +39,15 @@ def _download(url: str, path: Path, sha256: str | None) -> None:
         _check(partial, url, sha256)
         partial.replace(path)
     except OSError as error:
-        raise ConnectionError(f"cannot fetch {url} ({error}): put the file at {path.absolute()}") from error
+        raise ConnectionError(
+            f"cannot fetch {url} ({error}): put the file at {path.absolute()}"
+        ) from error
     finally:
         partial.unlink(missing_ok=True)
 
 
 def _check(path: Path, url: str, sha256: str | None) -> None:
     if sha256 is not None and (found := sha256_of(path)) != sha256:
-        raise ValueError(f"{path} has SHA-256 {found} instead of {sha256}: delete it and download {url}")
+        raise ValueError(
+            f"{path} has SHA-256 {found} instead of {sha256}: delete it and download {url}"
+        )

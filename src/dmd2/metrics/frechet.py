@@ -1,4 +1,6 @@
-"""Fréchet distance of Gaussians fitted to features: FID of Heusel et al. 2017 (arXiv:1706.08500), Eq. 6."""
+"""Fréchet distance of Gaussians fitted to features: FID of Heusel et al. 2017 (arXiv:1706.08500),
+Eq. 6.
+"""
 
 from pathlib import Path
 
@@ -13,10 +15,12 @@ CHUNK = 4096  # rows of the reference that are float64 at a time
 
 
 def frechet_distance(mu1: Tensor, sigma1: Tensor, mu2: Tensor, sigma2: Tensor) -> Tensor:
-    """|mu1 - mu2|^2 + tr(sigma1 + sigma2 - 2 (sigma1 sigma2)^(1/2)) of means [D] and covariances [D, D].
+    """|mu1 - mu2|^2 + tr(sigma1 + sigma2 - 2 (sigma1 sigma2)^(1/2)) of means [D] and covariances
+    [D, D].
 
     In float64. The trace of the root is the sum of roots of the eigenvalues of the symmetric matrix
-    sigma1^(1/2) sigma2 sigma1^(1/2): six times faster than a matrix root, and defined where it is singular.
+    sigma1^(1/2) sigma2 sigma1^(1/2): six times faster than a matrix root, and defined where it is
+    singular.
     """
     mu1, sigma1, mu2, sigma2 = (x.double() for x in (mu1, sigma1, mu2, sigma2))
     return _distance(mu1, sigma1, root(sigma1), mu2, sigma2)
@@ -46,8 +50,10 @@ def _distance(mu1: Tensor, sigma1: Tensor, root1: Tensor, mu2: Tensor, sigma2: T
 class FrechetDistance(FeatureMetric):
     """Fréchet distance of the samples to the train split, reported as `name`.
 
-    Its states are exact sums around the reference's mean (`dmd2.metrics.exact_sums`), so any division of the same
-    features into batches and ranks gives the same value to the last digit. All ranks take the matrix root at the
+    Its states are exact sums around the reference's mean (`dmd2.metrics.exact_sums`), so any
+    division of the same
+    features into batches and ranks gives the same value to the last digit. All ranks take the
+    matrix root at the
     same time, each for itself, so none waits for another; the reference's own is taken once.
     """
 
@@ -69,7 +75,9 @@ class FrechetDistance(FeatureMetric):
         self.set_moments(*moments(train))
 
     def set_moments(self, mu: Tensor, sigma: Tensor) -> None:
-        """Take the reference's mean [D] and covariance [D, D]; make the states, whose width is now known."""
+        """Take the reference's mean [D] and covariance [D, D]; make the states, whose width is now
+        known.
+        """
         self.mu, self.sigma, self.root = mu.double(), sigma.double(), mu.new_empty(0)
         self.step = step_for(float(self.sigma.diagonal().max().sqrt()))
         num = len(mu)
@@ -95,14 +103,17 @@ class FrechetDistance(FeatureMetric):
 
 
 class RelativeFrechetDistance(FrechetDistance):
-    """The same as a percentage of the reference's total variance, which makes spaces comparable: "rfd"."""
+    """The same as a percentage of the reference's total variance, which makes spaces comparable:
+    "rfd".
+    """
 
     def compute(self) -> dict[str, Tensor]:
         return {self.name: 100 * self.distance() / self.sigma.trace()}
 
 
 class PublishedFrechetDistance(FrechetDistance):
-    """Fréchet distance to `mu` [D] and `sigma` [D, D] of an npz file, such as EDM's reference statistics.
+    """Fréchet distance to `mu` [D] and `sigma` [D, D] of an npz file, such as EDM's reference
+    statistics.
 
     Without a `path` the train split's own are taken, and the score is not the published protocol's.
     """
@@ -111,15 +122,24 @@ class PublishedFrechetDistance(FrechetDistance):
         super().__init__(detector, name, prefix)
         if path is not None and not Path(path).exists():
             raise FileNotFoundError(
-                f"no reference statistics at {path}; for the data's own type metric.suite.metrics.{name}.path=null"
+                f"no reference statistics at {path}; for the data's own type "
+                f"metric.suite.metrics.{name}.path=null"
             )
         self.path = path
 
     def set_reference(self, train: Tensor, test: Tensor) -> None:
-        """Read the published moments onto the device of `train`; raises ValueError where their width is another."""
+        """Read the published moments onto the device of `train`; raises ValueError where their
+        width is another.
+        """
         if self.path is None:
             return super().set_reference(train, test)
-        mu, sigma = (torch.from_numpy(x).to(train.device) for x in read_arrays(Path(self.path), "mu", "sigma"))
+        mu, sigma = (
+            torch.from_numpy(x).to(train.device)
+            for x in read_arrays(Path(self.path), "mu", "sigma")
+        )
         if mu.shape != train.shape[1:]:
-            raise ValueError(f"{self.path} has {len(mu)} means, detector {self.detector} {train.shape[1]} features")
+            raise ValueError(
+                f"{self.path} has {len(mu)} means, detector {self.detector} {train.shape[1]} "
+                "features"
+            )
         self.set_moments(mu, sigma)

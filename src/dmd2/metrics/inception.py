@@ -1,4 +1,6 @@
-"""Inception-v3: features [B, 2048] for FID and classes [B, 1008] for the Inception score, from weights by hash."""
+"""Inception-v3: features [B, 2048] for FID and classes [B, 1008] for the Inception score, from
+weights by hash.
+"""
 
 import io
 from pathlib import Path
@@ -12,23 +14,26 @@ from dmd2.metrics.download import fetched
 
 CLEAN_FID_URL = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
 CLEAN_FID_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
-TORCH_FIDELITY_URL = (
-    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
-)
+TORCH_FIDELITY_URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 TORCH_FIDELITY_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 
 
 class CleanFidInception(Detector):
     """NVIDIA's TorchScript port, which clean-fid and StyleGAN use and EDM's FID is of; no pickle.
 
-    It resizes inside, as TensorFlow did: clean-fid's mode "legacy_tensorflow". The file is looked for in `folder`,
+    It resizes inside, as TensorFlow did: clean-fid's mode "legacy_tensorflow". The file is looked
+    for in `folder`,
     and fetched there once unless `fetch` is false.
     """
 
-    def __init__(self, folder: str | Path, fetch: bool = True, sha256: str | None = CLEAN_FID_SHA256) -> None:
+    def __init__(
+        self, folder: str | Path, fetch: bool = True, sha256: str | None = CLEAN_FID_SHA256
+    ) -> None:
         super().__init__()
         self.sha256 = sha256
-        self.net = pixelwise(torch.jit.load(fetched(folder, CLEAN_FID_URL, sha256, fetch), map_location="cpu").eval())
+        self.net = pixelwise(
+            torch.jit.load(fetched(folder, CLEAN_FID_URL, sha256, fetch), map_location="cpu").eval()
+        )
         for parameter in self.net.parameters():  # a ScriptModule has no requires_grad_
             parameter.requires_grad_(False)
 
@@ -40,7 +45,8 @@ class CleanFidInception(Detector):
 
 
 class CleanFidClasses(CleanFidInception):
-    """The same network's log probabilities [B, 1008], without the last layer's bias: what the Inception score reads.
+    """The same network's log probabilities [B, 1008], without the last layer's bias: what the
+    Inception score reads.
 
     A pass of its own: beside `CleanFidInception` it doubles the work.
     """
@@ -51,12 +57,15 @@ class CleanFidClasses(CleanFidInception):
 
 
 class TorchFidelityInception(Detector):
-    """torch-fidelity's port, torchmetrics' too, with its TensorFlow-like resize; needs the package torch-fidelity.
+    """torch-fidelity's port, torchmetrics' too, with its TensorFlow-like resize; needs the package
+    torch-fidelity.
 
     Its numbers differ a little from `CleanFidInception`'s: name the metric that reads it so.
     """
 
-    def __init__(self, folder: str | Path, fetch: bool = True, sha256: str | None = TORCH_FIDELITY_SHA256) -> None:
+    def __init__(
+        self, folder: str | Path, fetch: bool = True, sha256: str | None = TORCH_FIDELITY_SHA256
+    ) -> None:
         super().__init__()
         self.sha256 = sha256
         path = fetched(folder, TORCH_FIDELITY_URL, sha256, fetch)
@@ -78,7 +87,9 @@ class TorchFidelityInception(Detector):
 
 
 def pixelwise(net: Any) -> Any:
-    """The network with its weights in channels-last order: the same numbers to rounding, in less time."""
+    """The network with its weights in channels-last order: the same numbers to rounding, in less
+    time.
+    """
     return net.to(memory_format=torch.channels_last)
 
 

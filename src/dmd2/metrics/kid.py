@@ -8,7 +8,9 @@ from dmd2.randomness import generator
 
 
 def cubic_mmd2(x: Tensor, y: Tensor) -> Tensor:
-    """Unbiased squared maximum mean discrepancy of x, y [N, D] under the kernel (x . y / D + 1)^3."""
+    """Unbiased squared maximum mean discrepancy of x, y [N, D] under the kernel (x . y / D +
+    1)^3.
+    """
     x, y = x.double(), y.double()
     num, dim = x.shape
 
@@ -22,9 +24,11 @@ def cubic_mmd2(x: Tensor, y: Tensor) -> Tensor:
 
 
 class KernelDistance(StoredFeatures):
-    """Mean of `cubic_mmd2` over random subsets of the train split and of the samples, reported as `name`.
+    """Mean of `cubic_mmd2` over random subsets of the train split and of the samples, reported as
+    `name`.
 
-    The subsets depend on `seed` alone; a set smaller than `subset_size` is taken whole, and the other alike.
+    The subsets depend on `seed` alone; a set smaller than `subset_size` is taken whole, and the
+    other alike.
     """
 
     def __init__(
@@ -37,7 +41,12 @@ class KernelDistance(StoredFeatures):
         prefix: str = "",
     ) -> None:
         super().__init__(detector, prefix)
-        self.name, self.num_subsets, self.subset_size, self.seed = name, num_subsets, subset_size, seed
+        self.name, self.num_subsets, self.subset_size, self.seed = (
+            name,
+            num_subsets,
+            subset_size,
+            seed,
+        )
 
     def compute(self) -> dict[str, Tensor]:
         real, fake = self.reference, self.stored()
@@ -45,6 +54,8 @@ class KernelDistance(StoredFeatures):
         subsets = []
         for i in range(self.num_subsets):
             draws = generator(self.seed, i, "kernel distance")
-            rows_real, rows_fake = (torch.randperm(len(x), generator=draws)[:size].to(x.device) for x in (real, fake))
+            rows_real, rows_fake = (
+                torch.randperm(len(x), generator=draws)[:size].to(x.device) for x in (real, fake)
+            )
             subsets.append(cubic_mmd2(real[rows_real], fake[rows_fake]))
         return {self.name: torch.stack(subsets).mean()}

@@ -1,4 +1,6 @@
-"""Neighbours in feature space: precision and recall, and the distance to the nearest training sample."""
+"""Neighbours in feature space: precision and recall, and the distance to the nearest training
+sample.
+"""
 
 from collections.abc import Iterator
 
@@ -12,7 +14,8 @@ MAX_ENTRIES = 2**25  # of a block of distances: 256 MiB
 
 
 def distance_blocks(x: Tensor, y: Tensor) -> Iterator[Tensor]:
-    """Euclidean distances [rows, M] from x [N, D] to y [M, D], so many rows at a time that memory is bounded.
+    """Euclidean distances [rows, M] from x [N, D] to y [M, D], so many rows at a time that memory
+    is bounded.
 
     In float64: the matrix product in it loses the distances of close neighbours in float32.
     """
@@ -40,8 +43,10 @@ def share_inside(x: Tensor, centres: Tensor, radii: Tensor) -> Tensor:
 class PrecisionRecall(StoredFeatures):
     """Improved precision and recall of Kynkäänniemi et al. 2019 (arXiv:1904.06991), Eq. 1 and 2.
 
-    A set's manifold is the union of balls that reach from each point to its `k`-th neighbour. Precision is
-    the share of samples on the train split's manifold, recall the share of the train split on the samples'
+    A set's manifold is the union of balls that reach from each point to its `k`-th neighbour.
+    Precision is
+    the share of samples on the train split's manifold, recall the share of the train split on the
+    samples'
     manifold. Both depend on the number of samples: compare at equal numbers.
     """
 
@@ -60,7 +65,9 @@ class PrecisionRecall(StoredFeatures):
     def compute(self) -> dict[str, Tensor]:
         real, fake = self.reference, self.stored()
         if len(fake) <= self.k:
-            raise ValueError(f"precision and recall with k={self.k} need more than {len(fake)} samples")
+            raise ValueError(
+                f"precision and recall with k={self.k} need more than {len(fake)} samples"
+            )
         return {
             "precision": share_inside(fake, real, self.radii),
             "recall": share_inside(real, fake, neighbour_radii(fake, self.k)),
@@ -70,7 +77,8 @@ class PrecisionRecall(StoredFeatures):
 class NearestTrain(FeatureMetric):
     """Distance to the nearest training sample, and how many samples are suspiciously near.
 
-    `nearest_train` is the mean distance; `near_copies` the share of samples that are nearer than 95 % of
+    `nearest_train` is the mean distance; `near_copies` the share of samples that are nearer than 95
+    % of
     held-out real samples are: .05 for a perfect generator.
     """
 
@@ -88,14 +96,19 @@ class NearestTrain(FeatureMetric):
             self.add_state(state, default=torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def set_reference(self, train: Tensor, test: Tensor) -> None:
-        """Keep the train split's features [N, D]; the threshold is the test split's 5th percentile."""
+        """Keep the train split's features [N, D]; the threshold is the test split's 5th
+        percentile.
+        """
         self.train_features = train
         if len(test) == 0:
             raise ValueError(
-                "near_copies needs held-out real samples, and there are none; e.g. data.test_fraction=0.1"
+                "near_copies needs held-out real samples, and there are none; e.g. "
+                "data.test_fraction=0.1"
             )
         self.threshold = nearest_distance(test, train).quantile(0.05)
-        self.step = step_for(float(train.std(0, correction=0).norm()), bits=34)  # no products, so more bits
+        self.step = step_for(
+            float(train.std(0, correction=0).norm()), bits=34
+        )  # no products, so more bits
 
     def update(self, features: Tensor, labels: Tensor) -> None:
         distance = nearest_distance(features, self.train_features)

@@ -1,4 +1,6 @@
-"""What a detector is shown of an image, as PIL makes it: its middle square scaled, or a patch from the middle."""
+"""What a detector is shown of an image, as PIL makes it: its middle square scaled, or a patch from
+the middle.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +17,9 @@ View = Callable[[Image.Image], Image.Image]
 
 @dataclass(frozen=True)
 class Square:
-    """The middle square, scaled to `size` pixels a side by a filter of PIL, which is antialiased, and rounded."""
+    """The middle square, scaled to `size` pixels a side by a filter of PIL, which is antialiased,
+    and rounded.
+    """
 
     size: int
     resize: str = "lanczos"
@@ -27,7 +31,9 @@ class Square:
 
 @dataclass(frozen=True)
 class Patch:
-    """The middle `size` pixels a side as they are; an image that is smaller on a side stays whole."""
+    """The middle `size` pixels a side as they are; an image that is smaller on a side stays
+    whole.
+    """
 
     size: int
 
@@ -46,7 +52,8 @@ def pixels(image: Image.Image) -> Tensor:
 
 
 def scaled(image: Image.Image, size: int) -> Tensor:
-    """Float32 [3, size, size] in 0..255 of an RGB image: bicubic, antialiased, and not rounded on the way.
+    """Float32 [3, size, size] in 0..255 of an RGB image: bicubic, antialiased, and not rounded on
+    the way.
 
     What clean-fid feeds Inception in its mode "clean" (Parmar et al. 2022, arXiv:2104.11222).
     """

@@ -1,4 +1,6 @@
-"""Metrics for toys in a few dimensions, where the truth is known: sliced Wasserstein-2 and modes found."""
+"""Metrics for toys in a few dimensions, where the truth is known: sliced Wasserstein-2 and modes
+found.
+"""
 
 from collections.abc import Sequence
 
@@ -10,46 +12,64 @@ from dmd2.randomness import generator
 
 
 def quantiles(ordered: Tensor, num: int) -> Tensor:
-    """Quantiles [..., num] at (i + 1/2) / num, interpolated, of values [..., N] that rise along the last axis.
+    """Quantiles [..., num] at (i + 1/2) / num, interpolated, of values [..., N] that rise along the
+    last axis.
 
     With num = N these are the values.
     """
     last = ordered.shape[-1] - 1
-    places = (torch.arange(num, device=ordered.device, dtype=torch.float64) + 0.5) / num * (last + 1) - 0.5
+    places = (torch.arange(num, device=ordered.device, dtype=torch.float64) + 0.5) / num * (
+        last + 1
+    ) - 0.5
     below = places.clamp(0, last).floor().long()
     weight = (places - below).clamp(0, 1).to(ordered.dtype)
     return ordered[..., below].lerp(ordered[..., (below + 1).clamp_max(last)], weight)
 
 
 class SlicedWasserstein(StoredFeatures):
-    """Sliced Wasserstein-2 distance of the samples to the train split, along fixed random directions.
+    """Sliced Wasserstein-2 distance of the samples to the train split, along fixed random
+    directions.
 
-    In the data's units: root of the mean over directions of the squared W2 distance in one dimension, where it
-    pairs quantiles. Two finite sets of the same distribution are not at 0: `MetricSuite.floor` says what the test split
+    In the data's units: root of the mean over directions of the squared W2 distance in one
+    dimension, where it
+    pairs quantiles. Two finite sets of the same distribution are not at 0: `MetricSuite.floor` says
+    what the test split
     reaches.
     """
 
     directions: Tensor
     ordered: Tensor
 
-    def __init__(self, detector: str, num_directions: int = 256, seed: int = 0, prefix: str = "") -> None:
+    def __init__(
+        self, detector: str, num_directions: int = 256, seed: int = 0, prefix: str = ""
+    ) -> None:
         super().__init__(detector, prefix)
         self.num_directions, self.seed = num_directions, seed
         self.register_buffer("directions", torch.empty(0), persistent=False)
         self.register_buffer("ordered", torch.empty(0), persistent=False)
 
     def set_reference(self, train: Tensor, test: Tensor) -> None:
-        """Put the train split's features [N, D] in order along each direction, once for all scores."""
+        """Put the train split's features [N, D] in order along each direction, once for all
+        scores.
+        """
         super().set_reference(train, test)
         draws = generator(self.seed, "sliced wasserstein")
-        directions = torch.randn(self.num_directions, train.shape[1], generator=draws, dtype=torch.float64)
+        directions = torch.randn(
+            self.num_directions, train.shape[1], generator=draws, dtype=torch.float64
+        )
         self.directions = (directions / directions.norm(dim=1, keepdim=True)).to(train)
         self.ordered = self._along(train)
 
     def compute(self) -> dict[str, Tensor]:
         real, fake = self.ordered, self._along(self.stored())
         num = min(real.shape[1], fake.shape[1])
-        return {"sliced_wasserstein": (quantiles(real, num) - quantiles(fake, num)).double().square().mean().sqrt()}
+        return {
+            "sliced_wasserstein": (quantiles(real, num) - quantiles(fake, num))
+            .double()
+            .square()
+            .mean()
+            .sqrt()
+        }
 
     def _along(self, x: Tensor) -> Tensor:
         """The features [N, D] along each of P directions, in order: [P, N]."""
@@ -59,8 +79,10 @@ class SlicedWasserstein(StoredFeatures):
 class ModesFound(FeatureMetric):
     """How many of K known modes are found, and how many samples lie on one.
 
-    A sample lies on its nearest mode if it is at most `radius` * `std` away (in two dimensions 98.9 % of a
-    true mode are within 3 std). A mode is found if at least `share` of the fair share, 1 / K of all samples,
+    A sample lies on its nearest mode if it is at most `radius` * `std` away (in two dimensions 98.9
+    % of a
+    true mode are within 3 std). A mode is found if at least `share` of the fair share, 1 / K of all
+    samples,
     lie on it. Reports `modes` (a count) and `high_quality` (a share).
     """
 
@@ -79,9 +101,15 @@ class ModesFound(FeatureMetric):
     ) -> None:
         super().__init__(detector, prefix)
         self.std, self.radius, self.share = std, radius, share
-        self.register_buffer("centres", torch.as_tensor(modes, dtype=torch.float32), persistent=False)
-        self.add_state("hits", default=torch.zeros(len(modes), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("num_samples", default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.register_buffer(
+            "centres", torch.as_tensor(modes, dtype=torch.float32), persistent=False
+        )
+        self.add_state(
+            "hits", default=torch.zeros(len(modes), dtype=torch.float64), dist_reduce_fx="sum"
+        )
+        self.add_state(
+            "num_samples", default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum"
+        )
 
     def update(self, features: Tensor, labels: Tensor) -> None:
         distance, mode = torch.cdist(features, self.centres).min(1)

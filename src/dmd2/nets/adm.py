@@ -1,4 +1,6 @@
-"""The ADM U-Net (Dhariwal & Nichol 2021) as EDM trains it on ImageNet-64 (Karras et al. 2022, App. F.2)."""
+"""The ADM U-Net (Dhariwal & Nichol 2021) as EDM trains it on ImageNet-64 (Karras et al. 2022, App.
+F.2).
+"""
 
 from collections.abc import Sequence
 from functools import partial
@@ -44,12 +46,16 @@ class DhariwalUNet(UNet):
         super().__init__(label_dim, augment_dim, label_dropout)
         emb_channels = model_channels * channel_mult_emb
         self.map_noise = PositionalPhase(model_channels // 2, last=model_channels // 2)
-        self.map_augment = nn.Linear(augment_dim, model_channels, bias=False) if augment_dim else None
+        self.map_augment = (
+            nn.Linear(augment_dim, model_channels, bias=False) if augment_dim else None
+        )
         self.map_layer0 = nn.Linear(model_channels, emb_channels)
         self.map_layer1 = nn.Linear(emb_channels, emb_channels)
         self.map_label = nn.Linear(label_dim, emb_channels, bias=False) if label_dim else None
 
-        levels = [(img_resolution >> i, model_channels * mult) for i, mult in enumerate(channel_mult)]
+        levels = [
+            (img_resolution >> i, model_channels * mult) for i, mult in enumerate(channel_mult)
+        ]
         block = partial(ADMBlock, emb_channels=emb_channels, dropout=dropout)
         width = levels[0][1]
         skip_widths = []
@@ -77,14 +83,18 @@ class DhariwalUNet(UNet):
                 self.dec[f"{res}x{res}_up"] = block(width, width, resample=upsample)
             for i in range(num_blocks + 1):
                 skip_width = skip_widths.pop()
-                self.dec[f"{res}x{res}_block{i}"] = block(width + skip_width, level_width, num_heads=heads)
+                self.dec[f"{res}x{res}_block{i}"] = block(
+                    width + skip_width, level_width, num_heads=heads
+                )
                 width = level_width
         self.out_norm = group_norm(width, eps=1e-5)
         self.out_conv = nn.Conv2d(width, out_channels, 3, padding=1)
         self.init_weights()
 
     def init_weights(self) -> None:
-        """ADM's init: U(+-fan_in^-1/2), which is torch's own, and zero for the last layer of every branch."""
+        """ADM's init: U(+-fan_in^-1/2), which is torch's own, and zero for the last layer of every
+        branch.
+        """
         for block in self.modules():
             if isinstance(block, ADMBlock):
                 zero(block.conv1)

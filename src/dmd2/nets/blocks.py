@@ -1,8 +1,9 @@
-"""Building blocks of the U-Nets of EDM (Karras et al. 2022, App. F.2): phases, resampling, residual blocks.
+"""Building blocks of the U-Nets of EDM (Karras et al. 2022, App. F.2): phases, resampling, residual
+blocks.
 
-Parameters carry the names of the published weights, so a checkpoint loads with `strict=True`. Nothing here
-casts: precision is the caller's autocast. All images are [B, C, H, W] in any memory format.
-"""
+Parameters carry the names of the published weights, so a checkpoint loads with `strict=True`.
+Nothing here casts: precision is the caller's autocast. All images are [B, C, H, W] in any memory
+format."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,13 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Resampler = Callable[[Tensor, Tensor], Tensor]  # (x [B, C, H, W], filter [1, 1, K, K]) -> x at another size
+Resampler = Callable[
+    [Tensor, Tensor], Tensor
+]  # (x [B, C, H, W], filter [1, 1, K, K]) -> x at another size
 
 
 class PositionalPhase(nn.Module):
     """Angles t * 10000^(-i / last), i < num_phases (Vaswani et al. 2017): [B] -> [B, num_phases].
 
-    With `last = num_phases - 1` the slowest frequency is 1/10000 (DDPM++); with `last = num_phases` it falls
+    With `last = num_phases - 1` the slowest frequency is 1/10000 (DDPM++); with `last = num_phases`
+    it falls
     one step short (ADM).
     """
 
@@ -37,7 +41,9 @@ def group_norm(channels: int, eps: float) -> nn.GroupNorm:
 def separable_filter(taps: Sequence[float]) -> Tensor:
     """Outer product of `taps` with itself, summing to one: [1, 1, K, K]."""
     if len(taps) % 2 or list(taps) != list(taps)[::-1]:
-        raise ValueError(f"resample_filter must be even and symmetric, got {list(taps)}; e.g. [1, 3, 3, 1]")
+        raise ValueError(
+            f"resample_filter must be even and symmetric, got {list(taps)}; e.g. [1, 3, 3, 1]"
+        )
     f = torch.tensor(list(taps), dtype=torch.float32)
     return (f.outer(f) / f.sum() ** 2)[None, None]
 
@@ -55,7 +61,9 @@ def upsample(x: Tensor, kernel: Tensor) -> Tensor:
     C, K = x.shape[1], kernel.shape[-1]
     if K == 2:
         return F.interpolate(x, scale_factor=2, mode="nearest")
-    return F.conv_transpose2d(x, 4 * kernel.expand(C, 1, K, K), groups=C, stride=2, padding=(K - 1) // 2)
+    return F.conv_transpose2d(
+        x, 4 * kernel.expand(C, 1, K, K), groups=C, stride=2, padding=(K - 1) // 2
+    )
 
 
 class Resample(nn.Module):
@@ -77,7 +85,9 @@ class ResampledConv(nn.Conv2d):
 
     resample_filter: Tensor
 
-    def __init__(self, c_in: int, c_out: int, size: int, resample: Resampler, taps: Sequence[float]) -> None:
+    def __init__(
+        self, c_in: int, c_out: int, size: int, resample: Resampler, taps: Sequence[float]
+    ) -> None:
         super().__init__(c_in, c_out, size, padding=size // 2)
         self.resample = resample
         self.register_buffer("resample_filter", separable_filter(taps))
@@ -87,9 +97,11 @@ class ResampledConv(nn.Conv2d):
 
 
 class UNetBlock(nn.Module):
-    """Residual block: norm, conv, modulation by the embedding, conv; then, with heads, self-attention.
+    """Residual block: norm, conv, modulation by the embedding, conv; then, with heads,
+    self-attention.
 
-    Subclasses say how the embedding enters (`modulate`, reading `affine_width` values a channel) and how a
+    Subclasses say how the embedding enters (`modulate`, reading `affine_width` values a channel)
+    and how a
     branch joins the trunk (`join`). A resampling block keeps its number of channels.
     """
 
@@ -126,7 +138,9 @@ class UNetBlock(nn.Module):
             self.qkv = nn.Conv2d(c_out, 3 * c_out, 1)
             self.proj = nn.Conv2d(c_out, c_out, 1)
 
-    def resampled_skip(self, channels: int, resample: Resampler, taps: Sequence[float]) -> nn.Module:
+    def resampled_skip(
+        self, channels: int, resample: Resampler, taps: Sequence[float]
+    ) -> nn.Module:
         """The trunk's way past a resampling branch."""
         return Resample(resample, taps)
 
@@ -157,7 +171,8 @@ class UNetBlock(nn.Module):
 class UNet(nn.Module):
     """A network in two halves, so that the GAN head can pay for the encoder only.
 
-    Between the halves stands a list of batch-first tensors: the skip activations in order and, last, the
+    Between the halves stands a list of batch-first tensors: the skip activations in order and,
+    last, the
     embedding [B, E]. Its rows may be sliced: `decode([s[rows] for s in encode(x, noise_labels)])`.
     Subclasses say what the halves do (`embed`, `descend`, `ascend`).
     """
@@ -170,7 +185,9 @@ class UNet(nn.Module):
         self.label_dim, self.augment_dim, self.label_dropout = label_dim, augment_dim, label_dropout
 
     def embed(self, noise_labels: Tensor, class_labels: Tensor, augment_labels: Tensor) -> Tensor:
-        """Noise levels [B], one-hot classes [B, label_dim], augmentations [B, augment_dim] -> [B, E]."""
+        """Noise levels [B], one-hot classes [B, label_dim], augmentations [B, augment_dim] -> [B,
+        E].
+        """
         raise NotImplementedError
 
     def descend(self, x: Tensor, emb: Tensor) -> list[Tensor]:
@@ -188,9 +205,12 @@ class UNet(nn.Module):
         class_labels: Tensor | None = None,
         augment_labels: Tensor | None = None,
     ) -> list[Tensor]:
-        """x [B, C, H, W], noise_labels [B] (c_noise) and labels, None for zeros (no class) -> state."""
+        """x [B, C, H, W], noise_labels [B] (c_noise) and labels, None for zeros (no class) ->
+        state.
+        """
         B = len(x)
-        # Zeros rather than a pass without labels: DDP wants every weight to take part in every pass.
+        # Zeros rather than a pass without labels: DDP wants every weight to take part in every
+        # pass.
         classes = x.new_zeros(B, self.label_dim) if class_labels is None else class_labels
         augments = x.new_zeros(B, self.augment_dim) if augment_labels is None else augment_labels
         if self.training and self.label_dropout:
@@ -214,6 +234,8 @@ class UNet(nn.Module):
 
     @property
     def feature_layers(self) -> list[str]:
-        """Where features may be tapped: the last encoder module of every resolution, coarsest last."""
+        """Where features may be tapped: the last encoder module of every resolution, coarsest
+        last.
+        """
         last = {name.split("_")[0]: name for name in self.enc}
         return [f"enc.{name}" for name in last.values()]

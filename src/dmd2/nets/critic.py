@@ -11,9 +11,11 @@ from dmd2.nets.discriminator import Discriminator
 
 
 class StepEmbedding(nn.Module):
-    """A learned vector for each of the sampler's steps, zero at first, added to a layer's output [B, E].
+    """A learned vector for each of the sampler's steps, zero at first, added to a layer's output
+    [B, E].
 
-    So a critic tells the samples of several steps apart, which are one mixture to the paper's. `step` is the one at
+    So a critic tells the samples of several steps apart, which are one mixture to the paper's.
+    `step` is the one at
     hand, of a whole batch.
     """
 
@@ -27,7 +29,9 @@ class StepEmbedding(nn.Module):
 def step_embedding_on(
     denoiser: Denoiser, layer: str, num_steps: int, shape: tuple[int, ...], cond: Cond
 ) -> StepEmbedding:
-    """Vectors on the layer of this name, their width from a dry run of `denoiser` on one sample of `shape`."""
+    """Vectors on the layer of this name, their width from a dry run of `denoiser` on one sample of
+    `shape`.
+    """
     outputs: list[object] = []
     target = denoiser.layer(layer)
     hook = target.register_forward_hook(lambda _module, _args, output: outputs.append(output))
@@ -36,7 +40,8 @@ def step_embedding_on(
     hook.remove()
     if len(outputs) != 1 or not isinstance(outputs[0], Tensor) or outputs[0].ndim != 2:
         raise ValueError(
-            f"critic_step_layer={layer} must run once a pass and give [B, E]: name one that embeds the time"
+            f"critic_step_layer={layer} must run once a pass and give [B, E]: name one that "
+            "embeds the time"
         )
     return StepEmbedding(target, num_steps, outputs[0].shape[1])
 
@@ -44,8 +49,10 @@ def step_embedding_on(
 class Critic(nn.Module):
     """The fake score and the GAN's discriminator, which is None where no term is a GAN.
 
-    `discriminator_features` says whose features the discriminator reads: the trainable critic's own (DMD2) or the
-    frozen teacher's. `step_embedding` tells the fake score which sampling step made its samples; None: all steps'
+    `discriminator_features` says whose features the discriminator reads: the trainable critic's own
+    (DMD2) or the
+    frozen teacher's. `step_embedding` tells the fake score which sampling step made its samples;
+    None: all steps'
     samples are one mixture to it.
     """
 
@@ -60,7 +67,9 @@ class Critic(nn.Module):
         self.denoiser, self.discriminator = denoiser, discriminator
         self.discriminator_features, self.step_embedding = discriminator_features, step_embedding
 
-    def encode(self, x_t: Tensor, t: Tensor, cond: Cond, step: int, num_decoded: int | None = None) -> Encoding:
+    def encode(
+        self, x_t: Tensor, t: Tensor, cond: Cond, step: int, num_decoded: int | None = None
+    ) -> Encoding:
         """The fake score's pass up to the features, over samples of one of the sampler's steps."""
         if self.step_embedding is not None:
             self.step_embedding.step = step

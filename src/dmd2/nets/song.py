@@ -16,7 +16,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dmd2.nets import blocks
-from dmd2.nets.blocks import Resample, ResampledConv, Resampler, UNet, UNetBlock, downsample, upsample
+from dmd2.nets.blocks import (
+    Resample,
+    ResampledConv,
+    Resampler,
+    UNet,
+    UNetBlock,
+    downsample,
+    upsample,
+)
 
 Embedding = Literal["positional", "fourier"]
 Encoder = Literal["standard", "skip", "residual"]
@@ -54,11 +62,15 @@ class FilteredConv(nn.Conv2d):
 
 
 class SongBlock(UNetBlock):
-    """Residual block that adds the embedding before the second norm and keeps the variance of its trunk."""
+    """Residual block that adds the embedding before the second norm and keeps the variance of its
+    trunk.
+    """
 
     eps = 1e-6
 
-    def resampled_skip(self, channels: int, resample: Resampler, taps: Sequence[float]) -> nn.Module:
+    def resampled_skip(
+        self, channels: int, resample: Resampler, taps: Sequence[float]
+    ) -> nn.Module:
         return ResampledConv(channels, channels, 1, resample, taps)
 
     def modulate(self, h: Tensor, params: Tensor) -> Tensor:
@@ -87,14 +99,21 @@ class SongUNet(UNet):
         label_dropout: float = 0.0,  # Share of rows that lose their class in training.
         embedding_type: Embedding = "positional",  # How the noise level is embedded.
         channel_mult_noise: int = 1,  # Width of that embedding.
-        encoder_type: Encoder = "standard",  # Whether and how a pyramid of inputs joins the encoder.
+        # Whether and how a pyramid of inputs joins the encoder.
+        encoder_type: Encoder = "standard",
         decoder_type: Decoder = "standard",  # Whether the output is summed over a pyramid.
         resample_filter: Sequence[int] = (1, 1),  # Taps of the resampling filter.
     ) -> None:
         super().__init__(label_dim, augment_dim, label_dropout)
-        for got, kind in ((embedding_type, Embedding), (encoder_type, Encoder), (decoder_type, Decoder)):
+        for got, kind in (
+            (embedding_type, Embedding),
+            (encoder_type, Encoder),
+            (decoder_type, Decoder),
+        ):
             if got not in get_args(kind):
-                raise ValueError(f"there is no {got!r} here, only {get_args(kind)}; DDPM++ takes the first")
+                raise ValueError(
+                    f"there is no {got!r} here, only {get_args(kind)}; DDPM++ takes the first"
+                )
         emb_channels = model_channels * channel_mult_emb
         noise_channels = model_channels * channel_mult_noise
         num_phases = noise_channels // 2
@@ -104,11 +123,15 @@ class SongUNet(UNet):
             else FourierPhase(num_phases)
         )
         self.map_label = nn.Linear(label_dim, noise_channels) if label_dim else None
-        self.map_augment = nn.Linear(augment_dim, noise_channels, bias=False) if augment_dim else None
+        self.map_augment = (
+            nn.Linear(augment_dim, noise_channels, bias=False) if augment_dim else None
+        )
         self.map_layer0 = nn.Linear(noise_channels, emb_channels)
         self.map_layer1 = nn.Linear(emb_channels, emb_channels)
 
-        levels = [(img_resolution >> i, model_channels * mult) for i, mult in enumerate(channel_mult)]
+        levels = [
+            (img_resolution >> i, model_channels * mult) for i, mult in enumerate(channel_mult)
+        ]
         block = partial(SongBlock, emb_channels=emb_channels, dropout=dropout, taps=resample_filter)
         width = model_channels
         input_width = in_channels  # of the input pyramid
@@ -126,7 +149,9 @@ class SongUNet(UNet):
                     self.enc[f"{at}_aux_down"] = Resample(downsample, resample_filter)
                     self.enc[f"{at}_aux_skip"] = nn.Conv2d(input_width, width, 1)
                 if encoder_type == "residual":
-                    self.enc[f"{at}_aux_residual"] = FilteredConv(input_width, width, resample_filter)
+                    self.enc[f"{at}_aux_residual"] = FilteredConv(
+                        input_width, width, resample_filter
+                    )
                     input_width = width
             skip_widths.append(width)
             for i in range(num_blocks):
@@ -144,7 +169,9 @@ class SongUNet(UNet):
                 self.dec[f"{at}_up"] = block(width, width, resample=upsample)
             for i in range(num_blocks + 1):
                 heads = int(i == num_blocks and res in attn_resolutions)
-                self.dec[f"{at}_block{i}"] = block(width + skip_widths.pop(), level_width, num_heads=heads)
+                self.dec[f"{at}_block{i}"] = block(
+                    width + skip_widths.pop(), level_width, num_heads=heads
+                )
                 width = level_width
             if decoder_type == "skip" and res != levels[-1][0]:
                 self.dec[f"{at}_aux_up"] = Resample(upsample, resample_filter)
@@ -154,7 +181,9 @@ class SongUNet(UNet):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Song's init: Xavier uniform, nearly zero for the last layer of every branch; biases are zero."""
+        """Song's init: Xavier uniform, nearly zero for the last layer of every branch; biases are
+        zero.
+        """
         gains = {"conv1": 1e-5, "proj": 1e-5, "qkv": math.sqrt(0.2)}
         for name, module in self.named_modules():
             if isinstance(module, nn.Conv2d | nn.Linear):

@@ -1,4 +1,6 @@
-"""Networks for two-dimensional toys: a small MLP in two halves, and the exact denoiser of a Gaussian mixture."""
+"""Networks for two-dimensional toys: a small MLP in two halves, and the exact denoiser of a
+Gaussian mixture.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -12,26 +14,33 @@ from dmd2.diffusion.schedules import NoiseSchedule, expand
 class MLP(nn.Module):
     """A residual MLP on vectors [B, dim], in two halves like the U-Nets.
 
-    It reads random Fourier features of the vector (Tancik et al. 2020), without which the edges of small modes
+    It reads random Fourier features of the vector (Tancik et al. 2020), without which the edges of
+    small modes
     are learned slowly; the noise label, by cosines, and the class scale and shift every block.
     """
 
     directions: Tensor
     frequencies: Tensor
 
-    def __init__(self, dim: int = 2, width: int = 128, num_blocks: int = 4, label_dim: int = 0) -> None:
+    def __init__(
+        self, dim: int = 2, width: int = 128, num_blocks: int = 4, label_dim: int = 0
+    ) -> None:
         super().__init__()
         self.register_buffer("directions", 0.5 * torch.randn(dim, width // 4))
         self.register_buffer("frequencies", torch.linspace(0.1, 6.0, width // 2), persistent=False)
         self.inner = nn.Linear(dim + width // 2, width)
-        self.embed = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+        self.embed = nn.Sequential(
+            nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
+        )
         self.embed_label = nn.Linear(label_dim, width, bias=False) if label_dim else None
         self.enc = nn.ModuleList(Block(width) for _ in range(num_blocks // 2))
         self.dec = nn.ModuleList(Block(width) for _ in range(num_blocks - num_blocks // 2))
         self.outer = nn.Linear(width, dim)
         nn.init.zeros_(self.outer.weight)
 
-    def encode(self, x: Tensor, noise_labels: Tensor, class_labels: Tensor | None = None) -> list[Tensor]:
+    def encode(
+        self, x: Tensor, noise_labels: Tensor, class_labels: Tensor | None = None
+    ) -> list[Tensor]:
         """The hidden state and the embedding, each [B, width]."""
         phase, angle = x @ self.directions, noise_labels[:, None] * self.frequencies
         embedding = self.embed(torch.cat([angle.cos(), angle.sin()], 1))
@@ -49,12 +58,16 @@ class MLP(nn.Module):
             h = block(h, embedding)
         return self.outer(silu(h))
 
-    def forward(self, x: Tensor, noise_labels: Tensor, class_labels: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, noise_labels: Tensor, class_labels: Tensor | None = None
+    ) -> Tensor:
         return self.decode(self.encode(x, noise_labels, class_labels))
 
 
 class Block(nn.Module):
-    """h + W2 silu((1 + scale) W1 h + shift), scale and shift from the embedding; the identity when fresh."""
+    """h + W2 silu((1 + scale) W1 h + shift), scale and shift from the embedding; the identity when
+    fresh.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -70,20 +83,26 @@ class Block(nn.Module):
 
 
 class GaussianMixture(Denoiser):
-    """The exact E[x0 | x_t] of an isotropic mixture sum_k w_k N(mean_k, std_k^2 I); it has no parameters."""
+    """The exact E[x0 | x_t] of an isotropic mixture sum_k w_k N(mean_k, std_k^2 I); it has no
+    parameters.
+    """
 
     prediction: Prediction = "x0"
     means: Tensor
     stds: Tensor
     weights: Tensor
 
-    def __init__(self, schedule: NoiseSchedule, means: Tensor, stds: Tensor, weights: Tensor) -> None:
+    def __init__(
+        self, schedule: NoiseSchedule, means: Tensor, stds: Tensor, weights: Tensor
+    ) -> None:
         super().__init__(nn.Identity(), schedule)
         self.register_buffer("means", means)  # [K, D]
         self.register_buffer("stds", stds)  # [K]
         self.register_buffer("weights", weights)  # [K]
 
-    def encode(self, x_t: Tensor, t: Tensor, cond: Cond, num_decoded: int | None = None) -> Encoding:
+    def encode(
+        self, x_t: Tensor, t: Tensor, cond: Cond, num_decoded: int | None = None
+    ) -> Encoding:
         return Encoding(x_t, t, [], []).last(num_decoded)
 
     def finish(self, encoding: Encoding) -> Tensor:

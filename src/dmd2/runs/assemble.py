@@ -1,4 +1,6 @@
-"""From a teacher to the networks that are trained against it: copies of it, or LoRA on it, and a fresh GAN head."""
+"""From a teacher to the networks that are trained against it: copies of it, or LoRA on it, and a
+fresh GAN head.
+"""
 
 import copy
 from pathlib import Path
@@ -10,7 +12,7 @@ from dmd2.config.check import Config
 from dmd2.data.base import DataModule
 from dmd2.diffusion.denoiser import Denoiser
 from dmd2.diffusion.sampling import FewStepSampler
-from dmd2.distributed.fsdp import outline
+from dmd2.distributed.fsdp import meta_copy
 from dmd2.distributed.process_group import rank
 from dmd2.io.tensors import load_weights, names_in
 from dmd2.losses.objective import Objective
@@ -22,40 +24,58 @@ from dmd2.runs.build import Teacher, build, load_fitting, load_or_train, shrink
 from dmd2.training.module import DMD
 
 
-def check_objective(objective: Objective, sampler: FewStepSampler, config: Config, data: DataModule) -> None:
+def check_objective(
+    objective: Objective, sampler: FewStepSampler, config: Config, data: DataModule
+) -> None:
     """Raise ValueError where a loss term or the sampler needs what there is not."""
     provided = data.provides() | ({"pairs"} if config["pairs"] is not None else set())
     if missing := objective.needs - provided - {"discriminator"}:
         name = min(missing)
         raise ValueError(
-            f"a loss term needs {name}, and the data gives only {', '.join(sorted(provided))}; type "
+            f"a loss term needs {name}, and the data gives only {', '.join(sorted(provided))}; "
+            "type "
             + ("experiment=digits_dmd, whose file shows how" if name == "pairs" else "loss=no_gan")
         )
     if missing := sampler.needs - provided:
         raise ValueError(
-            f"the sampler trains on {min(missing)} samples, and the data gives only {', '.join(sorted(provided))}; "
+            f"the sampler trains on {min(missing)} samples, and the data gives only "
+            f"{', '.join(sorted(provided))}; "
             "type sampler=four_step, which makes its inputs itself"
         )
     if config["pairs"] is not None and "pairs" not in objective.needs:
-        raise ValueError("pairs would be made, and no loss term reads them; type pairs=null, or loss=dmd")
-    if config["pairs"] is not None and config["teacher"].get("autoencoder") and config["pairs"]["dtype"] == "uint8":
+        raise ValueError(
+            "pairs would be made, and no loss term reads them; type pairs=null, or loss=dmd"
+        )
+    if (
+        config["pairs"] is not None
+        and config["teacher"].get("autoencoder")
+        and config["pairs"]["dtype"] == "uint8"
+    ):
         raise ValueError("latents do not fit into uint8; type pairs.dtype=float16")
     if config["discriminator_features"] != "critic" and "discriminator" not in objective.needs:
         raise ValueError(
-            f"discriminator_features={config['discriminator_features']}, and no loss term has a discriminator; choose a loss with a GAN"
+            f"discriminator_features={config['discriminator_features']}, and no loss term has a "
+            "discriminator; choose a loss with a GAN"
         )
     if config["critic_step_layer"] is not None and is_sharded_run(config):
-        raise ValueError("shards have no vectors of steps; type critic_step_layer=null, or trainer=ddp")
+        raise ValueError(
+            "shards have no vectors of steps; type critic_step_layer=null, or trainer=ddp"
+        )
     if config["critic_step_layer"] is not None and len(config["sampler"]["times"]) == 1:
         raise ValueError(
-            "critic_step_layer tells the critic which step made its samples, and there is one; type critic_step_layer=null"
+            "critic_step_layer tells the critic which step made its samples, and there is one; "
+            "type critic_step_layer=null"
         )
     if "discriminator" in objective.needs and not config["teacher"]["denoiser"].get("taps"):
-        raise ValueError("a GAN term needs features; name layers with teacher.denoiser.taps=[LAYER,...]")
+        raise ValueError(
+            "a GAN term needs features; name layers with teacher.denoiser.taps=[LAYER,...]"
+        )
 
 
 def lora_of(config: Config, network: str) -> Any:
-    """The LoRA that a config has for "generator" or "critic"; None where all its weights are trained."""
+    """The LoRA that a config has for "generator" or "critic"; None where all its weights are
+    trained.
+    """
     return config.get("lora", {}).get(network)  # a run of an earlier version has no such section
 
 
@@ -65,12 +85,15 @@ def is_sharded_run(config: Config) -> bool:
 
 
 def is_sent(config: Config) -> bool:
-    """Whether this rank's networks have no weights yet: it gets its part of rank 0's when they are cut."""
+    """Whether this rank's networks have no weights yet: it gets its part of rank 0's when they are
+    cut.
+    """
     return is_sharded_run(config) and rank() > 0
 
 
 def player_on(teacher: Denoiser, config: Config, network: str) -> Denoiser:
-    """A trainable copy of the teacher for "generator" or "critic"; with LoRA, small weights on the teacher's own.
+    """A trainable copy of the teacher for "generator" or "critic"; with LoRA, small weights on the
+    teacher's own.
 
     It stays in eval mode like its teacher: distillation runs without dropout.
     """
@@ -78,22 +101,28 @@ def player_on(teacher: Denoiser, config: Config, network: str) -> Denoiser:
         return copy.deepcopy(teacher).requires_grad_(True)
     if is_sharded_run(config):
         raise ValueError(
-            "LoRA's networks share the teacher's weights, which shards would cut apart; type trainer=ddp"
+            "LoRA's networks share the teacher's weights, which shards would cut apart; type "
+            "trainer=ddp"
         )
     with seeded(config["seed"], f"{network} LoRA"):
         return build(node)(teacher)
 
 
 def build_module(
-    config: Config, objective: Objective, sampler: FewStepSampler, teacher: Teacher, data: DataModule
+    config: Config,
+    objective: Objective,
+    sampler: FewStepSampler,
+    teacher: Teacher,
+    data: DataModule,
 ) -> DMD:
     """Generator and critic on the teacher, and a fresh head where a term needs one.
 
-    All that can be wrong with a config shows here, before the teacher has its weights; `begin` hands them on.
+    All that can be wrong with a config shows here, before the teacher has its weights; `begin`
+    hands them on.
     """
     networks = ("generator", "critic")
     if is_sent(config):
-        generator, fake = (outline(teacher.denoiser).requires_grad_(True) for _ in networks)
+        generator, fake = (meta_copy(teacher.denoiser).requires_grad_(True) for _ in networks)
     else:
         generator, fake = (player_on(teacher.denoiser, config, network) for network in networks)
     head = step_embedding = None
@@ -134,16 +163,21 @@ def build_module(
 
 
 def load_critic(critic: Critic, path: Path) -> None:
-    """Fill a critic from a file; a head, and vectors of steps, stay fresh where the file has none."""
+    """Fill a critic from a file; a head, and vectors of steps, stay fresh where the file has
+    none.
+    """
     parts = {name.partition(".")[0] for name in names_in(path)}
     head, step_embedding = (
-        getattr(critic, part) if part in parts else None for part in ("discriminator", "step_embedding")
+        getattr(critic, part) if part in parts else None
+        for part in ("discriminator", "step_embedding")
     )
     load_weights(Critic(critic.denoiser, head, step_embedding=step_embedding), path)
 
 
 def begin(module: DMD, teacher: Teacher, config: Config) -> None:
-    """Give the teacher its weights, and the networks theirs: copies of the teacher's, where no file was named."""
+    """Give the teacher its weights, and the networks theirs: copies of the teacher's, where no file
+    was named.
+    """
     load_or_train(teacher, config)
     networks = {"generator": module.generator, "critic": module.critic.denoiser}
     for key, (name, network) in zip(("weights", "critic_weights"), networks.items(), strict=True):
@@ -155,4 +189,12 @@ def begin(module: DMD, teacher: Teacher, config: Config) -> None:
         module.ema.begin(module.generator)
 
 
-MODULE_KEYS = ("critic_updates", "max_grad_norm", "accumulate", "ema", "log_every", "max_skipped_updates", "seed")
+MODULE_KEYS = (
+    "critic_updates",
+    "max_grad_norm",
+    "accumulate",
+    "ema",
+    "log_every",
+    "max_skipped_updates",
+    "seed",
+)

@@ -1,4 +1,6 @@
-"""From a config to objects, and from a run directory to objects: the only place that instantiates."""
+"""From a config to objects, and from a run directory to objects: the only place that
+instantiates.
+"""
 
 import copy
 from dataclasses import dataclass
@@ -26,13 +28,14 @@ from dmd2.training.callbacks.checkpoint import Checkpoint
 from dmd2.training.callbacks.interrupt import Interrupt
 from dmd2.training.callbacks.progress import Progress
 from dmd2.training.pretrain import Pretrain
-from dmd2.training.strategies import Ranks
+from dmd2.training.strategies import ProcessEnvironment
 from dmd2.weights.architecture import check_architecture
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """A frozen teacher, its conditioner, and the key of what it is: the name of all that is derived from it.
+    """A frozen teacher, its conditioner, and the key of what it is: the name of all that is derived
+    from it.
 
     Its weights are, or will be, in the file `path`; where they are not, it is trained on `data`.
     """
@@ -50,7 +53,9 @@ def build(node: Any, **extra: Any) -> Any:
 
 
 def device_for(config: Config) -> torch.device:
-    """Where a run's networks work outside of a trainer: the GPU if the run used one and there is one here."""
+    """Where a run's networks work outside of a trainer: the GPU if the run used one and there is
+    one here.
+    """
     on_gpu = config["trainer"]["accelerator"] == "gpu" and torch.cuda.is_available()
     return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
 
@@ -66,7 +71,8 @@ def build_data(node: Config) -> DataModule:
 def build_teacher(config: Config, data: DataModule) -> Teacher:
     """The teacher that a config names, as yet without its weights.
 
-    Raises ValueError where it does not fit the data, and FileNotFoundError where `teacher.weights` is not there.
+    Raises ValueError where it does not fit the data, and FileNotFoundError where `teacher.weights`
+    is not there.
     """
     section, path = config["teacher"], teacher_file(config)
     with seeded(0, "teacher"):
@@ -85,13 +91,21 @@ def build_teacher(config: Config, data: DataModule) -> Teacher:
     own = {**config["data"], **section["pretrain"]["data"]}
     own_data = build_data(own)
     drawn = [own.get(name) for name in ("batch_size", "seed", "flip")]
-    key = key_of(section["denoiser"], section["conditioner"], section["pretrain"], drawn, own_data.fingerprint())
+    key = key_of(
+        section["denoiser"],
+        section["conditioner"],
+        section["pretrain"],
+        drawn,
+        own_data.fingerprint(),
+    )
     path = Path(config["paths"]["cache"]) / "teachers" / f"{key}.safetensors"
     return Teacher(denoiser, conditioner, key, path, own_data)
 
 
 def conditioner_of(section: Config) -> Config:
-    """The node of a teacher's conditioner, with the text that guidance leads away from where one is named."""
+    """The node of a teacher's conditioner, with the text that guidance leads away from where one is
+    named.
+    """
     named = {"negative": section["negative"]} if section.get("negative") is not None else {}
     return section["conditioner"] | named
 
@@ -108,17 +122,23 @@ def load_or_train(teacher: Teacher, config: Config) -> None:
 def shrink(teacher: Teacher, config: Config) -> None:
     """Keep a teacher's weights as `teacher.dtype`, once its students have them in float32."""
     if (dtype := config["teacher"].get("dtype")) is not None:
-        nn.Module.to(teacher.denoiser.model, dtype_of(dtype))  # diffusers' own warns of what it does not do
+        nn.Module.to(
+            teacher.denoiser.model, dtype_of(dtype)
+        )  # diffusers' own warns of what it does not do
 
 
 def load_denoiser(denoiser: Denoiser, path: Path) -> None:
-    """Fill a denoiser from a file of ours, or from one of its network alone, as diffusers writes them."""
+    """Fill a denoiser from a file of ours, or from one of its network alone, as diffusers writes
+    them.
+    """
     is_ours = any(name.startswith("model.") for name in names_in(path))
     load_weights(denoiser if is_ours else denoiser.model, path)
 
 
 def load_fitting(denoiser: Denoiser, path: Path, section: Config) -> None:
-    """Fill a denoiser of a teacher section from a file; raises ValueError where the file says it is of another."""
+    """Fill a denoiser of a teacher section from a file; raises ValueError where the file says it is
+    of another.
+    """
     if "model" in section["denoiser"]:
         model = get_object(section["denoiser"]["model"]["_target_"])
         check_architecture(path, read_metadata(path), section, model)
@@ -129,7 +149,8 @@ def check_fit(denoiser: Denoiser, conditioner: Conditioner, data: DataModule) ->
     """Raise ValueError where the network does not take this data's shape or labels."""
     if conditioner.num_classes and not data.num_classes:
         raise ValueError(
-            f"the teacher wants one of {conditioner.num_classes} classes, and this data has no labels; "
+            f"the teacher wants one of {conditioner.num_classes} classes, and this data has no "
+            "labels; "
             "choose an unconditional teacher, or data in class folders"
         )
     if 0 < conditioner.num_classes < data.num_classes:
@@ -142,9 +163,13 @@ def check_fit(denoiser: Denoiser, conditioner: Conditioner, data: DataModule) ->
             cond = conditioner(torch.zeros(1, dtype=torch.long))
             shape = denoiser(torch.zeros(1, *data.shape), torch.ones(1), cond).shape
     except RuntimeError as error:
-        raise ValueError(f"the teacher does not take samples of shape {data.shape}: {error}") from error
+        raise ValueError(
+            f"the teacher does not take samples of shape {data.shape}: {error}"
+        ) from error
     if tuple(shape[1:]) != data.shape:
-        raise ValueError(f"the teacher makes samples of shape {tuple(shape[1:])}, the data has {data.shape}")
+        raise ValueError(
+            f"the teacher makes samples of shape {tuple(shape[1:])}, the data has {data.shape}"
+        )
 
 
 def train_teacher(config: Config, teacher: Teacher) -> Denoiser:
@@ -152,12 +177,16 @@ def train_teacher(config: Config, teacher: Teacher) -> Denoiser:
     section = config["teacher"]["pretrain"]
     network = copy.deepcopy(teacher.denoiser).requires_grad_(True)
     conditioner = teacher.conditioner
-    if config["teacher"].get("negative") is not None:  # for guidance alone: conditions are dropped to the plain twin
+    if (
+        config["teacher"].get("negative") is not None
+    ):  # for guidance alone: conditions are dropped to the plain twin
         conditioner = build(config["teacher"]["conditioner"])
     module: Pretrain = build(section["module"], denoiser=network, conditioner=conditioner)
     bar = Progress("teacher", section["max_iterations"], {"pretrain/loss": "loss"})
     interrupt = Interrupt()
-    alone = config | {"trainer": one_process(config["trainer"])}  # a teacher does not depend on the number of ranks
+    alone = config | {
+        "trainer": one_process(config["trainer"])
+    }  # a teacher does not depend on the number of ranks
     trainer = build_trainer(alone, section["max_iterations"], [bar, interrupt], logger=False)
     trainer.fit(module, datamodule=teacher.data)
     interrupt.raise_if_interrupted()
@@ -165,7 +194,9 @@ def train_teacher(config: Config, teacher: Teacher) -> Denoiser:
     return module.trained()
 
 
-def build_trainer(config: Config, max_steps: int, callbacks: list[L.Callback], logger: Any) -> L.Trainer:
+def build_trainer(
+    config: Config, max_steps: int, callbacks: list[L.Callback], logger: Any
+) -> L.Trainer:
     """A Lightning trainer that leaves bars, checkpoints and logging to our callbacks."""
     quiet()
     io = [callback.io for callback in callbacks if isinstance(callback, Checkpoint)]
@@ -178,7 +209,10 @@ def build_trainer(config: Config, max_steps: int, callbacks: list[L.Callback], l
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=bool(io),
-        plugins=[*io, Ranks()],  # named, or Lightning would answer Slurm's signals in its own way
+        plugins=[
+            *io,
+            ProcessEnvironment(),
+        ],  # named, or Lightning would answer Slurm's signals in its own way
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
     )

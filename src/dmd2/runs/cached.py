@@ -1,4 +1,6 @@
-"""What is derived from a teacher and data once, and kept in the cache: noise-image pairs, scores to compare with."""
+"""What is derived from a teacher and data once, and kept in the cache: noise-image pairs, scores to
+compare with.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,21 +19,29 @@ from dmd2.runs.build import Teacher, build, conditioner_of, device_for
 
 
 def make_pairs(config: Config, teacher: Teacher, data: DataModule) -> Path:
-    """DMD's noise-image pairs of this teacher, made once by all who ask; after a kill it goes on where it was."""
+    """DMD's noise-image pairs of this teacher, made once by all who ask; after a kill it goes on
+    where it was.
+    """
     section = config["pairs"]
     guidance, storage = config["teacher"]["guidance"], config["teacher"].get("dtype")
     captions = data.identity().get("captions")  # which labels number
     about = (teacher.key, conditioner_of(config["teacher"]), captions, guidance, storage)
     key = key_of(*about, section["solver"], section["dtype"])
     folder = Path(config["paths"]["cache"]) / "pairs" / f"{key}-{section['num_pairs']}"
-    writer = PairWriter(folder, section["num_pairs"], data.shape, section["dtype"], key, section["at_once"])
-    maker = TeacherSampling(teacher.denoiser, teacher.conditioner, build(section["solver"]), guidance)
+    writer = PairWriter(
+        folder, section["num_pairs"], data.shape, section["dtype"], key, section["at_once"]
+    )
+    maker = TeacherSampling(
+        teacher.denoiser, teacher.conditioner, build(section["solver"]), guidance
+    )
     device = device_for(config)
     teacher.denoiser.to(device)
     teacher.conditioner.to(device)
     numbered = SampleSet(data.shape, teacher.conditioner.num_classes, 1, device)
     start, silent = writer.num_written(), rank() > 0
-    with tqdm(total=section["num_pairs"], initial=start, desc="pairs", unit="pair", disable=silent) as bar:
+    with tqdm(
+        total=section["num_pairs"], initial=start, desc="pairs", unit="pair", disable=silent
+    ) as bar:
         for rows in writer.free():
             writer.write(rows, *numbered.pairs(maker, rows))
             if not silent:  # it reads the whole folder
@@ -41,15 +51,25 @@ def make_pairs(config: Config, teacher: Teacher, data: DataModule) -> Path:
 
 
 def real_references(config: Config, scoring: Scoring) -> References:
-    """The scores to compare with that need no teacher; kept under the data's and the metric's key."""
+    """The scores to compare with that need no teacher; kept under the data's and the metric's
+    key.
+    """
     key = key_of(config["metric"], scoring.data.fingerprint())
     return kept(config, key, partial(scoring.real_references, device_for(config)))
 
 
 def teacher_references(config: Config, scoring: Scoring, teacher: Teacher) -> References:
-    """The teacher's scores, also as the student samples; kept under its key, the metric's and the sampler's."""
+    """The teacher's scores, also as the student samples; kept under its key, the metric's and the
+    sampler's.
+    """
     guidance, storage = config["teacher"]["guidance"], config["teacher"].get("dtype")
-    about = (teacher.key, conditioner_of(config["teacher"]), guidance, storage, scoring.data.fingerprint())
+    about = (
+        teacher.key,
+        conditioner_of(config["teacher"]),
+        guidance,
+        storage,
+        scoring.data.fingerprint(),
+    )
     key = key_of(*about, config["teacher"].get("autoencoder"), config["metric"], config["sampler"])
     return kept(config, key, partial(scoring.teacher_references, teacher.denoiser, guidance))
 

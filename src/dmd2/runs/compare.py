@@ -1,4 +1,6 @@
-"""Many runs in one table and one picture; of a sweep's jobs also those that did not come to their end."""
+"""Many runs in one table and one picture; of a sweep's jobs also those that did not come to their
+end.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +20,9 @@ Summaries = dict[str, list[dict[str, Any]]]
 
 
 def gather(folder: Path) -> Summaries:
-    """The summaries of completed runs below a folder, by experiment and what a sweep varied; others are named."""
+    """The summaries of completed runs below a folder, by experiment and what a sweep varied; others
+    are named.
+    """
     found: Summaries = {}
     varied = variations(read_jobs(folder), ("seed=", "experiment="))
     for path in sorted(folder.rglob("summary.json")):
@@ -36,17 +40,23 @@ def gather(folder: Path) -> Summaries:
     return found
 
 
-def variations(jobs: Mapping[Path, Mapping[str, Any]], but: tuple[str, ...]) -> dict[Path, list[str]]:
+def variations(
+    jobs: Mapping[Path, Mapping[str, Any]], but: tuple[str, ...]
+) -> dict[Path, list[str]]:
     """The overrides of each job that not all jobs share, without those that begin like `but`."""
     shared = set.intersection(*(set(job["overrides"]) for job in jobs.values())) if jobs else set()
     return {
-        folder: [text for text in job["overrides"] if text not in shared and not text.startswith(but)]
+        folder: [
+            text for text in job["overrides"] if text not in shared and not text.startswith(but)
+        ]
         for folder, job in jobs.items()
     }
 
 
 def unfinished(folder: Path) -> list[str]:
-    """What to tell of the jobs below a folder that did not complete: which, and the traceback or the log's end."""
+    """What to tell of the jobs below a folder that did not complete: which, and the traceback or
+    the log's end.
+    """
     lines, jobs = [], read_jobs(folder)
     varied = variations(jobs, ("experiment=",))
     for place, job in jobs.items():
@@ -56,13 +66,18 @@ def unfinished(folder: Path) -> list[str]:
             if error.exists():
                 lines += [f"  {line}" for line in error.read_text().splitlines()]
             elif log.is_file():
-                lines += [f"  {line}" for line in log.read_text(errors="replace").splitlines()[-LOG_LINES:]]
+                lines += [
+                    f"  {line}"
+                    for line in log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+                ]
                 lines.append(f"  (the end of {log})")
     return lines
 
 
 def write_comparison(summaries: Summaries, out: Path) -> None:
-    """The table into `README.md` of a folder, and the picture of the primary metric beside it, `scores.png`."""
+    """The table into `README.md` of a folder, and the picture of the primary metric beside it,
+    `scores.png`.
+    """
     out.mkdir(parents=True, exist_ok=True)
     fill(out / "README.md", table(summaries))
     primary = next(iter(summaries.values()))[0]["primary"]
@@ -71,7 +86,9 @@ def write_comparison(summaries: Summaries, out: Path) -> None:
 
 
 def fill(page: Path, lines: list[str]) -> None:
-    """Put the table between the two marks of a page; a page without them, or a new one, gets it at its end."""
+    """Put the table between the two marks of a page; a page without them, or a new one, gets it at
+    its end.
+    """
     text = page.read_text() if page.exists() else ""
     before, _, rest = text.partition(MARKS[0])
     after = rest.partition(MARKS[1])[2]
@@ -79,14 +96,20 @@ def fill(page: Path, lines: list[str]) -> None:
 
 
 def table(summaries: Summaries) -> list[str]:
-    """Markdown lines: references first, then each name's mean and spread (standard deviation), the best first."""
+    """Markdown lines: references first, then each name's mean and spread (standard deviation), the
+    best first.
+    """
     first = next(iter(summaries.values()))[0]
     names = sorted(first["metrics"], key=lambda name: (name != first["primary"], name))
     lines = ["| samples | runs | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
     for label, scores in rows(first):
         if not label.startswith("student"):
-            lines.append(f"| {label} | | " + " | ".join(cell(scores, name) for name in names) + " |")
-    ordered = sorted(summaries.items(), key=lambda item: mean([s["metrics"][first["primary"]] for s in item[1]]))
+            lines.append(
+                f"| {label} | | " + " | ".join(cell(scores, name) for name in names) + " |"
+            )
+    ordered = sorted(
+        summaries.items(), key=lambda item: mean([s["metrics"][first["primary"]] for s in item[1]])
+    )
     for name, found in ordered:
         cells = [spread([summary["metrics"][metric] for summary in found]) for metric in names]
         lines.append(f"| {name} | {len(found)} | " + " | ".join(cells) + " |")

@@ -1,8 +1,8 @@
 """The jobs of a sweep: each leaves word in its own directory of what it was and how it ended.
 
-`job.json` holds its overrides and its status, `error.txt` the traceback of one that failed; one that is neither
-completed nor failed was killed. The imports are few, so that a job in Slurm hears signals before torch is loaded.
-"""
+`job.json` holds its overrides and its status, `error.txt` the traceback of one that failed; one
+that is neither completed nor failed was killed. The imports are few, so that a job in Slurm hears
+signals before torch is loaded."""
 
 import importlib
 import sys
@@ -18,12 +18,20 @@ from dmd2.io.files import read_json, write_bytes, write_json
 
 def write_job(folder: Path, overrides: Sequence[str], status: str, log: Path | None = None) -> None:
     """Leave word of a job; `log` is where its output goes, None where that is the console."""
-    content = {"overrides": list(overrides), "status": status, "log": None if log is None else str(log)}
+    content = {
+        "overrides": list(overrides),
+        "status": status,
+        "log": None if log is None else str(log),
+    }
     write_json(folder / "job.json", content)
 
 
-def attempt(folder: Path, overrides: Sequence[str], task: Callable[[], None], log: Path | None = None) -> bool:
-    """Do a job; whether it completed. An exception is told and kept, and the other jobs of the sweep go on."""
+def run_job(
+    folder: Path, overrides: Sequence[str], task: Callable[[], None], log: Path | None = None
+) -> bool:
+    """Do a job; whether it completed. An exception is told and kept, and the other jobs of the
+    sweep go on.
+    """
     first = slurm.rank() == 0
     if first:
         (folder / "error.txt").unlink(missing_ok=True)
@@ -32,7 +40,9 @@ def attempt(folder: Path, overrides: Sequence[str], task: Callable[[], None], lo
         task()
     except Exception:
         traceback.print_exc()
-        if not (folder / "error.txt").exists():  # the first process to fail knows why, the others suffer from it
+        if not (
+            folder / "error.txt"
+        ).exists():  # the first process to fail knows why, the others suffer from it
             write_bytes(folder / "error.txt", traceback.format_exc().encode())
         return False
     if first:
@@ -42,9 +52,11 @@ def attempt(folder: Path, overrides: Sequence[str], task: Callable[[], None], lo
 
 @dataclass(frozen=True)
 class SlurmJob:
-    """A job on its way to another machine: a command's module by name, and the config that it works on.
+    """A job on its way to another machine: a command's module by name, and the config that it works
+    on.
 
-    It is begun anew after each requeue, and is then the same job: its config says resume=auto and where it was.
+    It is begun anew after each requeue, and is then the same job: its config says resume=auto and
+    where it was.
     """
 
     module: str
@@ -60,7 +72,7 @@ class SlurmJob:
         slurm.name_ranks()
         try:
             log = JobEnvironment().paths.stdout
-            if not attempt(self.folder, self.overrides, self.work, log):
+            if not run_job(self.folder, self.overrides, self.work, log):
                 sys.exit(1)
         except slurm.Requeue:
             slurm.requeue()
@@ -71,7 +83,9 @@ class SlurmJob:
 
 
 def read_jobs(folder: Path) -> dict[Path, dict[str, Any]]:
-    """What the jobs below a folder left: `overrides`, `log`, `status` (completed, failed or killed), by directory."""
+    """What the jobs below a folder left: `overrides`, `log`, `status` (completed, failed or
+    killed), by directory.
+    """
     found = {}
     for path in sorted(folder.rglob("job.json")):
         job = read_json(path)

@@ -58,12 +58,22 @@ class Student:
         elif weights.endswith(".safetensors"):
             load_fitting(self.generator, Path(weights), self.config["teacher"])
         elif weights not in self.names:
-            raise ValueError(f"this run has no weights {weights!r}; choose from {', '.join(self.names)}")
+            raise ValueError(
+                f"this run has no weights {weights!r}; choose from {', '.join(self.names)}"
+            )
         elif (path := newest(self.run / "checkpoints")) is None:
-            raise FileNotFoundError(f"{self.run} has no checkpoint, so no {weights} weights; leave `weights` alone")
+            raise FileNotFoundError(
+                f"{self.run} has no checkpoint, so no {weights} weights; leave `weights` alone"
+            )
         else:
-            prefix = "generator." if weights == "raw" else f"ema.models.{self.names.index(weights)}."
-            state = {k.removeprefix(prefix): v for k, v in load(path)["state_dict"].items() if k.startswith(prefix)}
+            prefix = (
+                "generator." if weights == "raw" else f"ema.models.{self.names.index(weights)}."
+            )
+            state = {
+                k.removeprefix(prefix): v
+                for k, v in load(path)["state_dict"].items()
+                if k.startswith(prefix)
+            }
             self.generator.load_state_dict(state)
 
     def maker(self) -> GeneratorSampling:
@@ -79,11 +89,15 @@ class Student:
     def sums(self) -> Sums:
         """Where the score of what the generator is filled with is kept while it is made."""
         parts = [self.config[name] for name in ("metric", "sampler", "teacher", "data")]
-        return Sums(self.run / "scoring", key_of(*parts, process_group.digest(self.generator.state_dict())))
+        return Sums(
+            self.run / "scoring", key_of(*parts, process_group.digest(self.generator.state_dict()))
+        )
 
 
 def on_ranks(run: Path, work: Callable[[], None]) -> None:
-    """Do work on a run's student, alone or as one of the ranks that torchrun started, of whom rank 0 alone prints."""
+    """Do work on a run's student, alone or as one of the ranks that torchrun started, of whom rank
+    0 alone prints.
+    """
     with process_group.process_group(device_for(config_of(run)).type == "cuda"):
         work()
 
@@ -91,7 +105,9 @@ def on_ranks(run: Path, work: Callable[[], None]) -> None:
 def config_of(run: Path) -> Config:
     """The configuration in a run directory; raises FileNotFoundError where there is no run."""
     if not (run / "config.yaml").exists():
-        raise FileNotFoundError(f"there is no run at {run}; name a run's directory: run=runs/digits_dmd2/latest")
+        raise FileNotFoundError(
+            f"there is no run at {run}; name a run's directory: run=runs/digits_dmd2/latest"
+        )
     config: Config = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))  # type: ignore[assignment]
     share_batch(config)  # done already, but in a file that `--cfg job` wrote
     return config
@@ -118,7 +134,8 @@ def load_student(run: Path, metric: Config | None = None) -> Student:
 def lora_on_teacher(run: Path, config: Config, data: DataModule) -> Denoiser | None:
     """The generator of a run with LoRA, whose weights lie on the teacher's; None of any other run.
 
-    Raises FileNotFoundError where the teacher's file is gone, and ValueError where it is another than in training.
+    Raises FileNotFoundError where the teacher's file is gone, and ValueError where it is another
+    than in training.
     """
     if lora_of(config, "generator") is None:
         return None
@@ -126,7 +143,10 @@ def lora_on_teacher(run: Path, config: Config, data: DataModule) -> Denoiser | N
     load_denoiser(teacher.denoiser, teacher.path)
     said = read_metadata(run / "checkpoints" / "student.safetensors").get("teacher")
     if said not in (None, sha256(teacher.path)):
-        raise ValueError(f"{teacher.path} is not the teacher that the LoRA of {run} was trained on; bring that back")
+        raise ValueError(
+            f"{teacher.path} is not the teacher that the LoRA of {run} was trained on; bring that "
+            "back"
+        )
     network = player_on(teacher.denoiser, config, "generator")
     shrink(teacher, config)  # and so what the network lies on, while its own stays float32
     return network

@@ -1,4 +1,6 @@
-"""The files that a config names: a missing one is answered with where it comes from, before anything is built."""
+"""The files that a config names: a missing one is answered with where it comes from, before
+anything is built.
+"""
 
 from pathlib import Path
 
@@ -7,9 +9,11 @@ from dmd2.io.hub import check_prediction, weights_of
 
 
 def teacher_file(config: Config) -> Path | None:
-    """The file that `teacher.weights` names, or that of the pipeline `teacher.source`; None where it is trained here.
+    """The file that `teacher.weights` names, or that of the pipeline `teacher.source`; None where
+    it is trained here.
 
-    Raises FileNotFoundError that says where a published teacher comes from, ValueError where there is none to have,
+    Raises FileNotFoundError that says where a published teacher comes from, ValueError where there
+    is none to have,
     or the pipeline's network predicts something else.
     """
     section = config["teacher"]
@@ -20,7 +24,9 @@ def teacher_file(config: Config) -> Path | None:
             return weights_of(source, section["variant"])
     if section["weights"] is None:
         if section["pretrain"] is None:
-            raise ValueError("this teacher is not trained here; name its file: teacher.weights=FILE.safetensors")
+            raise ValueError(
+                "this teacher is not trained here; name its file: teacher.weights=FILE.safetensors"
+            )
         return None
     path, url = Path(section["weights"]), section.get("url")
     if url is not None and not path.is_file():

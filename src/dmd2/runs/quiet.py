@@ -1,4 +1,6 @@
-"""Silences what Lightning says on every run and nobody can act on; everything else is still heard."""
+"""Silences what Lightning says on every run and nobody can act on; everything else is still
+heard.
+"""
 
 import logging
 import warnings

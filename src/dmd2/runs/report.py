@@ -1,4 +1,6 @@
-"""What a run leaves behind beside its log: summary.json, pictures, a page to read and a table on the console."""
+"""What a run leaves behind beside its log: summary.json, pictures, a page to read and a table on
+the console.
+"""
 
 import platform
 import subprocess
@@ -18,6 +20,8 @@ from dmd2.evaluation.pictures import picture
 from dmd2.evaluation.samples import Sampling
 from dmd2.evaluation.scoring import References, Scores, Scoring, device_of
 
+TEMPLATE = Path(__file__).with_name("report.html.jinja")
+
 PACKAGES = ("dmd2", "torch", "lightning", "hydra-core", "torchmetrics", "numpy")
 
 
@@ -33,7 +37,9 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The git commit of this code, "-dirty" behind it where files were changed; "unknown" outside a checkout."""
+    """The git commit of this code, "-dirty" behind it where files were changed; "unknown" outside a
+    checkout.
+    """
     command = [
         "git",
         "-C",
@@ -51,12 +57,18 @@ def commit() -> str:
     return found.stdout.strip() or "unknown"
 
 
-def comparison(scoring: Scoring, teacher: Denoiser, guidance: float, student: Denoiser, path: Path) -> None:
-    """One picture: real samples, the teacher at each of its step counts, the student; the same noise for all."""
+def comparison(
+    scoring: Scoring, teacher: Denoiser, guidance: float, student: Denoiser, path: Path
+) -> None:
+    """One picture: real samples, the teacher at each of its step counts, the student; the same
+    noise for all.
+    """
     is_grid = len(scoring.data.shape) == 3  # else points in a cloud
     num = min(100, scoring.batch_size) if is_grid else 2000
     numbered = scoring.numbered(device_of(student))
-    shown = {"real": _real(scoring, numbered.labels(range(num)).cpu())} if scoring.real_by_label else {}
+    shown = (
+        {"real": _real(scoring, numbered.labels(range(num)).cpu())} if scoring.real_by_label else {}
+    )
     makers: dict[str, Sampling] = {
         f"teacher, {maker.solver.num_steps} step{'s' * (maker.solver.num_steps > 1)}": maker
         for maker in scoring.teacher_makers(teacher, guidance)
@@ -69,17 +81,25 @@ def comparison(scoring: Scoring, teacher: Denoiser, guidance: float, student: De
 
 
 def _real(scoring: Scoring, labels: torch.Tensor) -> torch.Tensor:
-    """A real training sample for each label, the class's samples in order and over again; any where it has none."""
+    """A real training sample for each label, the class's samples in order and over again; any where
+    it has none.
+    """
     train, taken = scoring.data.train, dict.fromkeys(labels.tolist(), 0)
     rows = []
     for label in labels.tolist():
-        mine = (train.labels == label).nonzero()[0] if scoring.conditioner.num_classes else range(len(train))
+        mine = (
+            (train.labels == label).nonzero()[0]
+            if scoring.conditioner.num_classes
+            else range(len(train))
+        )
         rows.append(mine[taken[label] % len(mine)] if len(mine) else 0)
         taken[label] += 1
     return torch.as_tensor(scoring.data.shown(train.x[rows]))
 
 
-def results(history: Sequence[Mapping[str, Any]], references: References, primary: str) -> dict[str, Any]:
+def results(
+    history: Sequence[Mapping[str, Any]], references: References, primary: str
+) -> dict[str, Any]:
     """What a summary says of a run's scores: the student's first, and what to read them against."""
     students = history[-1]["scores"] if history else {}
     return {
@@ -101,7 +121,9 @@ def print_table(summary: Mapping[str, Any], primary: str) -> None:
     names = columns(summary, primary)
     table.add_column("samples", no_wrap=True)
     for name in names:
-        table.add_column(name.replace("_", " "), justify="right", min_width=max(map(len, name.split("_"))))
+        table.add_column(
+            name.replace("_", " "), justify="right", min_width=max(map(len, name.split("_")))
+        )
     for label, scores in rows(summary):
         table.add_row(label, *(cell(scores, name) for name in names))
     Console().print(table)
@@ -110,7 +132,9 @@ def print_table(summary: Mapping[str, Any], primary: str) -> None:
 
 
 def cell(scores: Scores, name: str) -> str:
-    """A score as a table shows it; nothing where it was not made, e.g. with another number of samples."""
+    """A score as a table shows it; nothing where it was not made, e.g. with another number of
+    samples.
+    """
     return f"{scores[name]:.3g}" if name in scores else ""
 
 
@@ -131,11 +155,13 @@ def rows(summary: Mapping[str, Any]) -> list[tuple[str, Scores]]:
 
 
 def write_page(folder: Path, summary: Mapping[str, Any], primary: str) -> None:
-    """`report.html`: the table, the pictures and the configuration of a run on one page, without any server."""
+    """`report.html`: the table, the pictures and the configuration of a run on one page, without
+    any server.
+    """
     pictures = [p.name for p in (folder / "comparison.png", folder / "scores.png") if p.exists()]
     latest = sorted((folder / "samples").glob("*.png"))[-1:]
     environment = jinja2.Environment(autoescape=True)
-    page = environment.from_string(PAGE).render(
+    page = environment.from_string(TEMPLATE.read_text()).render(
         summary=summary,
         names=columns(summary, primary),
         cell=cell,
@@ -144,26 +170,3 @@ def write_page(folder: Path, summary: Mapping[str, Any], primary: str) -> None:
         config=(folder / "config.yaml").read_text(),
     )
     (folder / "report.html").write_text(page)
-
-
-PAGE = """<!doctype html>
-<meta charset="utf-8"><title>{{ summary.experiment }}</title>
-<style>
-  body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
-  table { border-collapse: collapse; margin: 1rem 0 } td, th { padding: .25rem .8rem; text-align: right }
-  td:first-child, th:first-child { text-align: left } tr { border-bottom: 1px solid #ddd }
-  tr.student { font-weight: 600 } img { max-width: 100% } pre { background: #f6f6f6; padding: 1rem; overflow: auto }
-</style>
-<h1>{{ summary.experiment }}</h1>
-<p>{{ summary.status }} after {{ summary.iterations }} iterations ({{ summary.generator_updates }} generator updates)
-in {{ "%.0f" | format(summary.wall_seconds) }} s; seed {{ summary.seed }}; commit {{ summary.commit }}.</p>
-{% if names %}<table><tr><th>samples</th>{% for name in names %}<th>{{ name }}</th>{% endfor %}</tr>
-{% for label, scores in rows %}<tr{% if label.startswith("student") %} class="student"{% endif %}>
-<td>{{ label }}</td>{% for name in names %}<td>{{ cell(scores, name) }}</td>{% endfor %}</tr>
-{% endfor %}</table>{% endif %}
-{% if summary.best %}<p>Best of {{ summary.best.of }} scored: {{ summary.primary }}
-{{ "%.3g" | format(summary.best[summary.primary]) }}, of {{ summary.best.weights }} at iteration
-{{ summary.best.iteration }}.</p>{% endif %}
-{% for picture in pictures %}<p><img src="{{ picture }}" alt="{{ picture }}"></p>{% endfor %}
-<h2>Configuration</h2><pre>{{ config }}</pre>
-"""

@@ -14,7 +14,12 @@ from dmd2.config.check import Config
 from dmd2.config.devices import processes
 from dmd2.data.base import DataModule
 from dmd2.distributed.fsdp import is_sharded
-from dmd2.distributed.process_group import broadcast_from_rank_zero, rank, rank_zero_first, world_size
+from dmd2.distributed.process_group import (
+    broadcast_from_rank_zero,
+    rank,
+    rank_zero_first,
+    world_size,
+)
 from dmd2.distributed.slurm import Requeue
 from dmd2.evaluation.pictures import score_plot
 from dmd2.io.files import link_to, sha256, try_lock, write_bytes, write_json
@@ -43,18 +48,27 @@ from dmd2.training.module import DMD
 
 
 class Run:
-    """Builds, trains and concludes; `resume` in the config says whether it goes on with an earlier life."""
+    """Builds, trains and concludes; `resume` in the config says whether it goes on with an earlier
+    life.
+    """
 
     def __init__(self, config: Config) -> None:
         self.config, self.folder = config, Path(config["paths"]["run"])
-        self.scoring, self.commit = build(config["metric"]), commit()  # of the code that this process has read
+        self.scoring, self.commit = (
+            build(config["metric"]),
+            commit(),
+        )  # of the code that this process has read
         nodes = config["callbacks"] | ({} if self.scoring.suite.metrics else {"evaluation": None})
-        self.callbacks: dict[str, L.Callback] = {k: build(v) for k, v in nodes.items() if v is not None}
+        self.callbacks: dict[str, L.Callback] = {
+            k: build(v) for k, v in nodes.items() if v is not None
+        }
         self.module: DMD | None = None
         self.teacher, self.taken = "", False
 
     def start(self) -> None:
-        """Train to the end; raises KeyboardInterrupt where a person ended it before. The directory is rank 0's."""
+        """Train to the end; raises KeyboardInterrupt where a person ended it before. The directory
+        is rank 0's.
+        """
         started, status = time.monotonic(), "failed"
         checkpoint = broadcast_from_rank_zero(lambda: checkpoint_of(self.config))
         if rank() > 0:
@@ -70,25 +84,37 @@ class Run:
         try:
             self.fit(checkpoint)
             status = "completed"
-        except (KeyboardInterrupt, SystemExit) as error:  # Lightning exits where a key was pressed outside its loop
+        except (
+            KeyboardInterrupt,
+            SystemExit,
+        ) as error:  # Lightning exits where a key was pressed outside its loop
             status = "interrupted"
             if isinstance(error, Requeue):
                 raise
-            print(f"to go on: the same command with paths.run={self.folder} resume=auto", file=sys.stderr)
+            print(
+                f"to go on: the same command with paths.run={self.folder} resume=auto",
+                file=sys.stderr,
+            )
             raise KeyboardInterrupt from error
         finally:
             keeper = self.find(Checkpoint)
             if self.taken:
-                self.conclude(status, keeper.wall_seconds() if keeper else time.monotonic() - started)
+                self.conclude(
+                    status, keeper.wall_seconds() if keeper else time.monotonic() - started
+                )
             lock.close()
 
     def take(self) -> None:
         """Make the directory this run's."""
-        write_bytes(self.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.config)).encode())
+        write_bytes(
+            self.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.config)).encode()
+        )
         self.taken = True
 
     def fit(self, checkpoint: Path | None) -> None:
-        """Build everything, the cheap and the checkable first, and train, from a checkpoint on if there is one."""
+        """Build everything, the cheap and the checkable first, and train, from a checkpoint on if
+        there is one.
+        """
         config = self.config
         if checkpoint:  # which holds what the networks would start from
             config = config | {"weights": None, "critic_weights": None}
@@ -103,9 +129,13 @@ class Run:
             begin(module, teacher, config)
         if config["pairs"] is not None:
             folder, batch_size = make_pairs(config, teacher, data), config["pairs"]["batch_size"]
-            data = build_data(config["data"] | {"pairs": str(folder), "pairs_batch_size": batch_size})
+            data = build_data(
+                config["data"] | {"pairs": str(folder), "pairs_batch_size": batch_size}
+            )
         if rank() == 0 and self.folder.parent == Path(config["paths"]["runs"]) / config["name"]:
-            link_to(self.folder.parent / "latest", self.folder.name)  # all that could be wrong would have shown
+            link_to(
+                self.folder.parent / "latest", self.folder.name
+            )  # all that could be wrong would have shown
         self.teacher = sha256(teacher.path)
         now |= {"teacher": self.teacher}
         check_resumable(earlier or now, now, config["resume_allow"])
@@ -114,11 +144,17 @@ class Run:
             forget_after(checkpoint, self.folder / "checkpoints")
         for callback in self.callbacks.values():
             if isinstance(callback, Evaluation):
-                callback.attach(self.scoring, real, partial(teacher_references, config, self.scoring, teacher))
+                callback.attach(
+                    self.scoring, real, partial(teacher_references, config, self.scoring, teacher)
+                )
             if isinstance(callback, Checkpoint):
                 callback.attach(now | {"wall_seconds": (earlier or {}).get("wall_seconds", 0.0)})
-        loggers = self.loggers(checkpoint, earlier["iteration"] if earlier else 0) if rank() == 0 else []
-        trainer = build_trainer(config, config["max_iterations"], list(self.callbacks.values()), loggers)
+        loggers = (
+            self.loggers(checkpoint, earlier["iteration"] if earlier else 0) if rank() == 0 else []
+        )
+        trainer = build_trainer(
+            config, config["max_iterations"], list(self.callbacks.values()), loggers
+        )
         try:
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         finally:
@@ -159,8 +195,15 @@ class Run:
         return next((c for c in self.callbacks.values() if isinstance(c, kind)), None)
 
     def conclude(self, status: str, wall_seconds: float) -> None:
-        """Write the summary on every end, and the pictures, the page and the student where there is one."""
-        evaluation, speed, config, module = self.find(Evaluation), self.find(Throughput), self.config, self.module
+        """Write the summary on every end, and the pictures, the page and the student where there is
+        one.
+        """
+        evaluation, speed, config, module = (
+            self.find(Evaluation),
+            self.find(Throughput),
+            self.config,
+            self.module,
+        )
         history = evaluation.history if evaluation else []
         references = evaluation.references if evaluation else {}
         primary = self.scoring.primary
@@ -183,7 +226,9 @@ class Run:
         except OSError:
             if status != "failed":  # else a full disk may be why, and has been said
                 raise
-        if status == "failed" or module is None or not iterations or is_sharded(module):  # of other ranks, too
+        if (
+            status == "failed" or module is None or not iterations or is_sharded(module)
+        ):  # of other ranks, too
             return
         name, student = next(iter(module.students().items()))
         said = {"weights": name, "teacher": self.teacher}
@@ -191,7 +236,10 @@ class Run:
         save_weights(module.critic, self.folder / "checkpoints" / "critic.safetensors")
         if history:
             teacher, guidance = module.models.teacher, config["teacher"]["guidance"]
-            for network in (teacher, student):  # Lightning brought what it knows to the CPU, LoRA's base as well
+            for network in (
+                teacher,
+                student,
+            ):  # Lightning brought what it knows to the CPU, LoRA's base as well
                 network.to(device_for(config))
             comparison(self.scoring, teacher, guidance, student, self.folder / "comparison.png")
             score_plot(history, references, primary, self.folder / "scores.png")

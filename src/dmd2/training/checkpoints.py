@@ -1,8 +1,9 @@
-"""A run's checkpoints: each written whole or not at all, in the background, and checked before it is read.
+"""A run's checkpoints: each written whole or not at all, in the background, and checked before it
+is read.
 
-`checkpoints/00001000.ckpt` lies beside `00001000.json`, its manifest: size, SHA-256 and what the run was. The
-manifest comes first, so a checkpoint that has its name is complete; one that differs from its manifest is damaged.
-"""
+`checkpoints/00001000.ckpt` lies beside `00001000.json`, its manifest: size, SHA-256 and what the
+run was. The manifest comes first, so a checkpoint that has its name is complete; one that differs
+from its manifest is damaged."""
 
 import json
 import pickle
@@ -24,26 +25,38 @@ Manifest = dict[str, Any]
 
 
 class BackgroundIO(CheckpointIO):
-    """Lightning's door to the disk: saving copies the state to host memory and leaves the writing to a thread."""
+    """Lightning's door to the disk: saving copies the state to host memory and leaves the writing
+    to a thread.
+    """
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._pending: Future[None] | None = None
 
     def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
-        """Copy now, write later; `storage_options` are the manifest's entries. Raises what the last write did."""
+        """Copy now, write later; `storage_options` are the manifest's entries. Raises what the last
+        write did.
+        """
         self.wait()
-        held = tree_map(lambda x: x.detach().to("cpu", copy=True) if isinstance(x, Tensor) else x, checkpoint)
+        held = tree_map(
+            lambda x: x.detach().to("cpu", copy=True) if isinstance(x, Tensor) else x, checkpoint
+        )
         self._pending = self._thread.submit(write, held, Path(path), storage_options or {})
 
     def wait(self) -> None:
-        """Return when the last checkpoint is on disk; raises OSError where it could not be written."""
+        """Return when the last checkpoint is on disk; raises OSError where it could not be
+        written.
+        """
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
 
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
-        """Read a checkpoint that is as its manifest says; nothing but tensors and plain values is unpickled."""
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: bool | None = None
+    ) -> Any:
+        """Read a checkpoint that is as its manifest says; nothing but tensors and plain values is
+        unpickled.
+        """
         return load(Path(path))
 
     def remove_checkpoint(self, path: Any) -> None:
@@ -52,7 +65,8 @@ class BackgroundIO(CheckpointIO):
 
 
 def write(checkpoint: Any, path: Path, manifest: Manifest) -> None:
-    """Write a checkpoint and its manifest; whenever it is cut off, the checkpoints that were there remain.
+    """Write a checkpoint and its manifest; whenever it is cut off, the checkpoints that were there
+    remain.
 
     Raises OSError that names the file where it could not be written; nothing is left of it then.
     """
@@ -62,7 +76,10 @@ def write(checkpoint: Any, path: Path, manifest: Manifest) -> None:
         with fsynced(partial) as file:
             torch.save(checkpoint, file)
         path.unlink(missing_ok=True)  # of an earlier life of this run, which went on from before it
-        write_json(path.with_suffix(".json"), manifest | {"size": partial.stat().st_size, "sha256": sha256(partial)})
+        write_json(
+            path.with_suffix(".json"),
+            manifest | {"size": partial.stat().st_size, "sha256": sha256(partial)},
+        )
         partial.replace(path)
     except RuntimeError as error:  # of torch.save, which has words of its own for a full disk
         raise OSError(f"{path} could not be written: {_beneath(error)}") from error
@@ -74,29 +91,40 @@ def write(checkpoint: Any, path: Path, manifest: Manifest) -> None:
 def load(path: Path) -> Any:
     """A checkpoint's content, plain values and tensors; nothing in it is run.
 
-    Raises ValueError where it is damaged or asks for more than that, FileNotFoundError where it is not there.
+    Raises ValueError where it is damaged or asks for more than that, FileNotFoundError where it is
+    not there.
     """
     check(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, LookupError, EOFError) as error:
-        raise ValueError(f"{path} is refused, and nothing in it was run: {_beneath(error)}") from error
+        raise ValueError(
+            f"{path} is refused, and nothing in it was run: {_beneath(error)}"
+        ) from error
 
 
 def _beneath(error: Exception) -> str:
-    """What torch's own error hides, in a line: the disk's word, or a bad name without advice to run it after all."""
+    """What torch's own error hides, in a line: the disk's word, or a bad name without advice to run
+    it after all.
+    """
     return str(error.__context__ or error).partition("\n")[0]
 
 
 def check(path: Path) -> Manifest:
-    """The manifest of a checkpoint that agrees with it; raises ValueError that says how it does not."""
+    """The manifest of a checkpoint that agrees with it; raises ValueError that says how it does
+    not.
+    """
     if not path.is_file():
-        raise FileNotFoundError(f"there is no checkpoint {path}; resume=auto takes the newest of paths.run")
+        raise FileNotFoundError(
+            f"there is no checkpoint {path}; resume=auto takes the newest of paths.run"
+        )
     try:
         manifest: Manifest = json.loads(path.with_suffix(".json").read_text())
         size, expected = manifest["size"], manifest["sha256"]
     except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{path} has no readable manifest {path.stem}.json, so it cannot be trusted") from error
+        raise ValueError(
+            f"{path} has no readable manifest {path.stem}.json, so it cannot be trusted"
+        ) from error
     if path.stat().st_size != size:
         raise ValueError(f"{path} is damaged: it has {path.stat().st_size} bytes of {size}")
     if sha256(path) != expected:
@@ -105,7 +133,9 @@ def check(path: Path) -> Manifest:
 
 
 def newest(folder: Path) -> Path | None:
-    """The newest checkpoint in a folder that is whole; a damaged one is passed over, and said so on stderr."""
+    """The newest checkpoint in a folder that is whole; a damaged one is passed over, and said so on
+    stderr.
+    """
     for path in reversed(list(saved(folder))):
         try:
             check(path)
@@ -122,7 +152,9 @@ def saved(folder: Path) -> Iterator[Path]:
 
 
 def forget_after(path: Path, folder: Path) -> None:
-    """Where `path` is one of the checkpoints in `folder`, remove the later ones: the run takes another way."""
+    """Where `path` is one of the checkpoints in `folder`, remove the later ones: the run takes
+    another way.
+    """
     if path.resolve().parent == folder.resolve():
         for later in saved(folder):
             if later.stem > path.stem:

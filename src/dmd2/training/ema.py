@@ -1,4 +1,6 @@
-"""Exponential moving averages of a network's weights, in float32 whatever the network's precision."""
+"""Exponential moving averages of a network's weights, in float32 whatever the network's
+precision.
+"""
 
 import copy
 from collections.abc import Sequence
@@ -10,16 +12,20 @@ from torch import nn
 
 
 class EMA(nn.Module):
-    """Averages of `model`, one a decay: mean <- decay mean + (1 - decay) weights, once per `update`.
+    """Averages of `model`, one a decay: mean <- decay mean + (1 - decay) weights, once per
+    `update`.
 
-    Weights that are frozen in it, and buffers, are not averaged: every average holds the same tensors.
+    Weights that are frozen in it, and buffers, are not averaged: every average holds the same
+    tensors.
     """
 
     def __init__(self, model: nn.Module, decays: Sequence[float]) -> None:
         super().__init__()
         for decay in decays:
             if not 0 < decay < 1:
-                raise ValueError(f"an EMA decay lies between 0 and 1, got {decay}; e.g. ema=[0.999]")
+                raise ValueError(
+                    f"an EMA decay lies between 0 and 1, got {decay}; e.g. ema=[0.999]"
+                )
         self.decays = {f"ema_{decay:g}": decay for decay in decays}
         shared = {id(x): x for x in (*model.parameters(), *model.buffers()) if not x.requires_grad}
         copies = [copy.deepcopy(model, dict(shared)) for _ in self.decays]

@@ -1,4 +1,6 @@
-"""What both trainings share: an update that is not applied when a number is not finite, and reports without waits."""
+"""What both trainings share: an update that is not applied when a number is not finite, and reports
+without waits.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,7 +25,8 @@ class ManualOptimization(L.LightningModule):
 
     max_grad_norm  Global L2 norm to which an update's gradient is clipped.
     log_every      Iterations between reports.
-    max_skipped_updates     Updates that may be skipped for a number that is not finite; the next report ends the run.
+    max_skipped_updates     Updates that may be skipped for a number that is not finite; the next
+                            report ends the run.
     """
 
     def __init__(self, max_grad_norm: float, log_every: int, max_skipped_updates: int) -> None:
@@ -38,7 +41,9 @@ class ManualOptimization(L.LightningModule):
 
     @property
     def iteration(self) -> int:
-        """Completed iterations: Lightning counts the steps of its own optimizer wrapper, and of no other."""
+        """Completed iterations: Lightning counts the steps of its own optimizer wrapper, and of no
+        other.
+        """
         return self.trainer.global_step
 
     def on_train_start(self) -> None:
@@ -46,7 +51,9 @@ class ManualOptimization(L.LightningModule):
         if self.trainer.world_size > 1:
             assert self.trainer.global_rank == rank()
             # ShardedStrategy differ; what they were cut from was compared before.
-            check_same_weights({k: v for k, v in self.state_dict().items() if not isinstance(v, DTensor)})
+            check_same_weights(
+                {k: v for k, v in self.state_dict().items() if not isinstance(v, DTensor)}
+            )
 
     def update(
         self,
@@ -55,22 +62,29 @@ class ManualOptimization(L.LightningModule):
         numbers: Mapping[str, Tensor],
         name: str,
     ) -> dict[str, Tensor]:
-        """Clip the gradients of `network` and step; returns `numbers` [] and `name`/gradient_norm, from before.
+        """Clip the gradients of `network` and step; returns `numbers` [] and `name`/gradient_norm,
+        from before.
 
-        Several ranks take the means of their gradients and numbers, here and nowhere else. Where a watched number
-        is not finite the step is not applied: a fused optimizer reads `found_inf` on the device, so nothing waits
+        Several ranks take the means of their gradients and numbers, here and nowhere else. Where a
+        watched number
+        is not finite the step is not applied: a fused optimizer reads `found_inf` on the device, so
+        nothing waits
         for the host.
         """
         found = dict(numbers)
         if self.trainer.world_size > 1:
             found = mean_over_ranks(network.parameters(), found)
         found[f"{name}/gradient_norm"] = clip(network.parameters(), self.max_grad_norm)
-        watched = {key: number for key, number in found.items() if any(part in key for part in WATCHED)}
+        watched = {
+            key: number for key, number in found.items() if any(part in key for part in WATCHED)
+        }
         finite = self.nonfinite.watch(watched, self.iteration + 1)
         raw = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         if not raw.defaults.get("fused"):  # any other would ignore found_inf, and step
             kind = type(raw).__name__
-            raise ValueError(f"{kind} must be fused, to skip a bad step; type fused: true in its YAML")
+            raise ValueError(
+                f"{kind} must be fused, to skip a bad step; type fused: true in its YAML"
+            )
         raw.found_inf = (~finite).float()  # type: ignore[attr-defined]
         optimizer.step()
         return found
@@ -83,7 +97,9 @@ class ManualOptimization(L.LightningModule):
         self.trainer.datamodule.consumed += 1  # type: ignore[attr-defined]
 
     def report(self, numbers: Mapping[str, Tensor]) -> None:
-        """Send numbers [] to the loggers in one read of the device; raises what `NonFiniteGuard.check` does."""
+        """Send numbers [] to the loggers in one read of the device; raises what
+        `NonFiniteGuard.check` does.
+        """
         self.nonfinite.check()
         numbers = {**numbers, "train/skipped_updates": self.nonfinite.skipped}
         values = torch.stack([value.detach().float() for value in numbers.values()]).tolist()
@@ -95,10 +111,16 @@ class ManualOptimization(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Count on from an earlier life."""
-        self.nonfinite.skipped = torch.tensor(checkpoint.get("skipped", 0))  # older checkpoints have none
+        self.nonfinite.skipped = torch.tensor(
+            checkpoint.get("skipped", 0)
+        )  # older checkpoints have none
 
     def log_metrics(self, metrics: Mapping[str, float], iteration: int | None = None) -> None:
-        """Send numbers to every logger under the number of completed iterations, or of another one."""
+        """Send numbers to every logger under the number of completed iterations, or of another
+        one.
+        """
         self.latest |= metrics
         for logger in self.loggers:
-            logger.log_metrics(dict(metrics), step=self.iteration if iteration is None else iteration)
+            logger.log_metrics(
+                dict(metrics), step=self.iteration if iteration is None else iteration
+            )

@@ -1,8 +1,8 @@
-"""The LightningModule of DMD2: Algorithm 1 of Yin et al. (NeurIPS 2024), two networks stepped by hand.
+"""The LightningModule of DMD2: Algorithm 1 of Yin et al. (NeurIPS 2024), two networks stepped by
+hand.
 
-An iteration is one critic update; every `critic_updates`-th one updates the generator first. The critic
-always trains on the samples that the generator turn made.
-"""
+An iteration is one critic update; every `critic_updates`-th one updates the generator first. The
+critic always trains on the samples that the generator turn made."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,9 +26,11 @@ from dmd2.training.manual_optimization import ManualOptimization
 
 @dataclass(frozen=True)
 class Round:
-    """One share of a batch: what the generator starts from, and the real samples beside it, where they are read.
+    """One share of a batch: what the generator starts from, and the real samples beside it, where
+    they are read.
 
-    Pairs, where there are any, ride in the same generator pass: the last rows of `x_t` are stored noises.
+    Pairs, where there are any, ride in the same generator pass: the last rows of `x_t` are stored
+    noises.
     """
 
     draws: Draws
@@ -47,7 +49,9 @@ class Round:
 
 
 class DMD(ManualOptimization):
-    """Generator, critic and head against a frozen teacher, which stays out of the module's registry."""
+    """Generator, critic and head against a frozen teacher, which stays out of the module's
+    registry.
+    """
 
     def __init__(
         self,
@@ -70,7 +74,8 @@ class DMD(ManualOptimization):
         super().__init__(max_grad_norm, log_every, max_skipped_updates)
         self.generator, self.critic = generator, models.critic
         self.ema = EMA(generator, ema)
-        # In a tuple Lightning's registry does not see the teacher: not saved, not broadcast, not optimized.
+        # In a tuple Lightning's registry does not see the teacher: not saved, not broadcast, not
+        # optimized.
         self._models = (models,)
         self.objective, self.sampler, self.shape = objective, sampler, shape
         self.make_optimizer, self.lr_factor = optimizers, lr_factor
@@ -85,7 +90,9 @@ class DMD(ManualOptimization):
 
     @property
     def is_generator_turn(self) -> bool:
-        """Whether this iteration updates the generator first: every `critic_updates`-th, from the first on."""
+        """Whether this iteration updates the generator first: every `critic_updates`-th, from the
+        first on.
+        """
         return self.iteration % self.critic_updates == 0
 
     def students(self) -> dict[str, Denoiser]:
@@ -102,7 +109,10 @@ class DMD(ManualOptimization):
             self.ema.update(self.generator)
         else:
             with torch.no_grad():
-                samples = [round.sampled(self.generator(round.x_t, round.t, round.cond)) for round in rounds]
+                samples = [
+                    round.sampled(self.generator(round.x_t, round.t, round.cond))
+                    for round in rounds
+                ]
         # Critic: denoise these samples, tell them from real ones.
         self.descend("critic", self.critic_turns(rounds, samples))
         self.advance()
@@ -110,9 +120,13 @@ class DMD(ManualOptimization):
             self.report(self.logs)
 
     def start(self, batch: dict[str, Tensor], index: int) -> Round:
-        """Draw labels and noise, and make the generator's input: by backward simulation, or of real samples."""
+        """Draw labels and noise, and make the generator's input: by backward simulation, or of real
+        samples.
+        """
         shard = self.global_rank * self.accumulate + index
-        draws = Draws(self.seed, self.iteration, shard, self.trainer.world_size * self.accumulate, self.device)
+        draws = Draws(
+            self.seed, self.iteration, shard, self.trainer.world_size * self.accumulate, self.device
+        )
         conditioner, num = self.models.conditioner, len(batch["label"])
         real, real_cond, pair_image = None, Cond(), None
         if "real" in self.objective.needs | self.sampler.needs:
@@ -133,7 +147,9 @@ class DMD(ManualOptimization):
         for round in rounds:
             generated = self.generator(round.x_t, round.t, round.cond)
             samples.append(round.sampled(generated).detach())
-            yield GeneratorTurn(**self._turn(round, samples[-1]), generated=generated, pair_image=round.pair_image)
+            yield GeneratorTurn(
+                **self._turn(round, samples[-1]), generated=generated, pair_image=round.pair_image
+            )
 
     def critic_turns(self, rounds: Iterable[Round], samples: Iterable[Tensor]) -> Iterator[Turn]:
         """The same samples, with real ones beside them."""
@@ -154,23 +170,34 @@ class DMD(ManualOptimization):
     def descend(self, network: str, turns: Iterable[Turn]) -> None:
         """One update of "generator" or "critic": the only place that touches an optimizer.
 
-        Gradients add up over the turns; their mean over ranks, clipping, the guard against non-finite numbers and
+        Gradients add up over the turns; their mean over ranks, clipping, the guard against
+        non-finite numbers and
         the step are `update`'s.
         """
-        # Stepping the critic's through Lightning and the generator's raw makes global_step count iterations.
+        # Stepping the critic's through Lightning and the generator's raw makes global_step count
+        # iterations.
         optimizers: Any = self.optimizers(use_pl_optimizer=network == "critic")
         optimizer = optimizers[NETWORKS.index(network)]
         optimizer.zero_grad()
         terms = getattr(self.objective, network)
         logs = [turn.backward(terms, 1 / self.accumulate) for turn in turns]
-        found = {f"{network}/{name}": torch.stack([log[name] for log in logs]).mean(0) for name in logs[0]}
+        found = {
+            f"{network}/{name}": torch.stack([log[name] for log in logs]).mean(0)
+            for name in logs[0]
+        }
         self.logs |= self.update(optimizer, getattr(self, network), found, network)
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LambdaLR]]:
-        """One optimizer a network, critic first, of what is not frozen, and its learning-rate factor by iteration."""
-        trained = [[p for p in getattr(self, network).parameters() if p.requires_grad] for network in NETWORKS]
+        """One optimizer a network, critic first, of what is not frozen, and its learning-rate
+        factor by iteration.
+        """
+        trained = [
+            [p for p in getattr(self, network).parameters() if p.requires_grad]
+            for network in NETWORKS
+        ]
         optimizers = [
-            self.make_optimizer[network](weights) for network, weights in zip(NETWORKS, trained, strict=True)
+            self.make_optimizer[network](weights)
+            for network, weights in zip(NETWORKS, trained, strict=True)
         ]
         return optimizers, [LambdaLR(optimizer, self.lr_factor) for optimizer in optimizers]
 
@@ -186,7 +213,11 @@ class DMD(ManualOptimization):
 
     def setup(self, stage: str) -> None:
         """Move what Lightning does not know, before any callback wants to score it."""
-        for part in (self.models.teacher, self.models.conditioner, *self.objective.generator.values()):
+        for part in (
+            self.models.teacher,
+            self.models.conditioner,
+            *self.objective.generator.values(),
+        ):
             if isinstance(part, nn.Module):
                 part.to(self.trainer.strategy.root_device)
 
@@ -195,8 +226,15 @@ NETWORKS = ("critic", "generator")
 
 
 def shares(batch: dict[str, Tensor], num: int) -> Iterator[dict[str, Tensor]]:
-    """Cut a batch into `num` equal shares, for accumulation; raises ValueError where it does not divide."""
+    """Cut a batch into `num` equal shares, for accumulation; raises ValueError where it does not
+    divide.
+    """
     if any(len(value) % num for value in batch.values() if isinstance(value, Tensor)):
-        raise ValueError(f"accumulate={num} does not divide a batch of {len(batch['label'])}; set data.batch_size")
+        raise ValueError(
+            f"accumulate={num} does not divide a batch of {len(batch['label'])}; set "
+            "data.batch_size"
+        )
     for i in range(num):
-        yield {key: value.chunk(num)[i] for key, value in batch.items() if isinstance(value, Tensor)}
+        yield {
+            key: value.chunk(num)[i] for key, value in batch.items() if isinstance(value, Tensor)
+        }

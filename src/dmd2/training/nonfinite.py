@@ -1,4 +1,6 @@
-"""Watches numbers for NaN and infinity on the device, without a host synchronisation until somebody asks."""
+"""Watches numbers for NaN and infinity on the device, without a host synchronisation until somebody
+asks.
+"""
 
 import sys
 
@@ -11,7 +13,8 @@ from dmd2.distributed.process_group import rank
 class NonFiniteGuard:
     """Remembers, for each watched name, the first iteration (from 1) whose number was not finite.
 
-    allowed  Updates that may be skipped for it before `check` raises; they are said on stderr and counted.
+    allowed  Updates that may be skipped for it before `check` raises; they are said on stderr and
+             counted.
     """
 
     def __init__(self, allowed: int = 0) -> None:
@@ -32,7 +35,8 @@ class NonFiniteGuard:
         return ~bad.any()
 
     def check(self) -> None:
-        """Name the earliest new fault, if there is one; raise FloatingPointError if it is one too many.
+        """Name the earliest new fault, if there is one; raise FloatingPointError if it is one too
+        many.
 
         Reads the device.
         """

@@ -50,7 +50,9 @@ class Pretrain(ManualOptimization):
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
         """One step on clean data x0 [B, ...] of the batch."""
         x0, cond = batch["real"], self.conditioner(batch["label"])
-        draws = Draws(self.seed, self.iteration, self.global_rank, self.trainer.world_size, self.device)
+        draws = Draws(
+            self.seed, self.iteration, self.global_rank, self.trainer.world_size, self.device
+        )
         if self.condition_dropout:
             dropped = draws.uniform("pretrain/drop", len(x0)) < self.condition_dropout
             cond = drop(cond, self.conditioner.null(cond), dropped)

@@ -1,7 +1,8 @@
-"""What a file of weights says of the network that it is of, against what a configuration would build.
+"""What a file of weights says of the network that it is of, against what a configuration would
+build.
 
-Arguments such as sigma_data or a dropout leave no trace in the tensors' shapes, so that loading alone misses them.
-"""
+Arguments such as sigma_data or a dropout leave no trace in the tensors' shapes, so that loading
+alone misses them."""
 
 import inspect
 import json
@@ -13,18 +14,27 @@ Architecture = dict[str, Any]
 """Class, arguments and inner model of a preconditioned network, as JSON holds them."""
 
 
-def check_architecture(path: Path, metadata: Mapping[str, str], teacher: Mapping[str, Any], model: type) -> None:
-    """Raise ValueError that names the first constructor argument in which a teacher section is not the file's.
+def check_architecture(
+    path: Path, metadata: Mapping[str, str], teacher: Mapping[str, Any], model: type
+) -> None:
+    """Raise ValueError that names the first constructor argument in which a teacher section is not
+    the file's.
 
-    `model` is the class that `teacher.denoiser.model` names. A file without the entry "architecture" says nothing.
+    `model` is the class that `teacher.denoiser.model` names. A file without the entry
+    "architecture" says nothing.
     """
     if "architecture" not in metadata:
         return
     recorded = json.loads(metadata["architecture"])
     if (kind := recorded["model"]["class"]) != model.__name__:
-        raise ValueError(f"{path} is of a {kind}, and this configuration has a {model.__name__}; choose its teacher")
+        raise ValueError(
+            f"{path} is of a {kind}, and this configuration has a {model.__name__}; choose its "
+            "teacher"
+        )
     node = teacher["denoiser"]
-    section, written = ("teacher", teacher) if "sigma_data" in teacher else ("teacher.denoiser", node)
+    section, written = (
+        ("teacher", teacher) if "sigma_data" in teacher else ("teacher.denoiser", node)
+    )
     _compare(path, section, {"sigma_data": recorded["arguments"]["sigma_data"]}, node, written)
     parameters = inspect.signature(model).parameters.values()
     # An argument that is left out is at its default, in the file as in the configuration.
@@ -34,7 +44,11 @@ def check_architecture(path: Path, metadata: Mapping[str, str], teacher: Mapping
 
 
 def _compare(
-    path: Path, section: str, wanted: Mapping[str, Any], got: Mapping[str, Any], written: Mapping[str, Any]
+    path: Path,
+    section: str,
+    wanted: Mapping[str, Any],
+    got: Mapping[str, Any],
+    written: Mapping[str, Any],
 ) -> None:
     for name, value in wanted.items():
         theirs, ours = (list(v) if isinstance(v, tuple) else v for v in (value, got.get(name)))
@@ -42,6 +56,7 @@ def _compare(
             theirs, ours = (json.dumps(v).replace(" ", "").strip('"') for v in (theirs, ours))
             key = f"{'' if name in written else '+'}{section}.{name}={theirs}"
             raise ValueError(
-                f"{path} is of a network with {name}={theirs}, and this configuration has {name}={ours}; "
+                f"{path} is of a network with {name}={theirs}, and this configuration has "
+                f"{name}={ours}; "
                 f"type {key}, or choose the teacher that the file is of"
             )

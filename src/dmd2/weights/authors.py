@@ -1,8 +1,8 @@
-"""Checkpoints of DMD2's authors (pytorch_model.bin, pytorch_model_1.bin): state dicts of a network, and of the head.
+"""Checkpoints of DMD2's authors (pytorch_model.bin, pytorch_model_1.bin): state dicts of a network,
+and of the head.
 
-What is what is read off the names: a network is where EDM's `map_layer0` or a diffusers U-Net's `time_embedding` is,
-and the words before it say whose.
-"""
+What is what is read off the names: a network is where EDM's `map_layer0` or a diffusers U-Net's
+`time_embedding` is, and the words before it say whose."""
 
 import zipfile
 from pathlib import Path
@@ -21,7 +21,8 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            # torch.save compresses nothing, so that an archive that unpacks to more was made to do harm.
+            # torch.save compresses nothing, so that an archive that unpacks to more was made to do
+            # harm.
             if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
                 raise ValueError("it unpacks to more than it is")
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -35,19 +36,38 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
 
 
 def student(content: dict[str, Tensor]) -> tuple[dict[str, Tensor], str, list[str]]:
-    """The tensors of a generator, or else of a critic, in our names; which of the two; the names left out.
+    """The tensors of a generator, or else of a critic, in our names; which of the two; the names
+    left out.
 
-    A generator's tensors load into a `Denoiser`, a critic's, with its head if it has one, into a `Critic`.
+    A generator's tensors load into a `Denoiser`, a critic's, with its head if it has one, into a
+    `Critic`.
     """
     prefixes = {n.removesuffix(a) for n in content for a in ANCHORS if f".{n}".endswith(f".{a}")}
     critics = [prefix for prefix in prefixes if "fake_unet." in prefix]
-    generators = [prefix for prefix in prefixes if not {"fake_unet", "real_unet"} & set(prefix.split("."))]
-    for found, kind, ours in ((generators, "generator", "model."), (critics, "critic", "denoiser.model.")):
+    generators = [
+        prefix for prefix in prefixes if not {"fake_unet", "real_unet"} & set(prefix.split("."))
+    ]
+    for found, kind, ours in (
+        (generators, "generator", "model."),
+        (critics, "critic", "denoiser.model."),
+    ):
         if len(found) == 1:
-            names = {name: ours + name.removeprefix(found[0]) for name in content if name.startswith(found[0])}
+            names = {
+                name: ours + name.removeprefix(found[0])
+                for name in content
+                if name.startswith(found[0])
+            }
             if kind == "critic":
                 heads = {name: name.partition(HEAD)[2] for name in content if HEAD in name}
-                names |= {name: f"discriminator.heads.0.layers.{rest}" for name, rest in heads.items()}
-            return {names[name]: content[name] for name in names}, kind, sorted(set(content) - set(names))
+                names |= {
+                    name: f"discriminator.heads.0.layers.{rest}" for name, rest in heads.items()
+                }
+            return (
+                {names[name]: content[name] for name in names},
+                kind,
+                sorted(set(content) - set(names)),
+            )
     roots = sorted({name.split(".")[0][:50] for name in content})
-    raise ValueError(f"it holds no one generator or critic of a known network; its names begin with {roots[:10]}")
+    raise ValueError(
+        f"it holds no one generator or critic of a known network; its names begin with {roots[:10]}"
+    )

@@ -1,4 +1,6 @@
-"""EDM's published networks (Karras et al. 2022): from what a pickle says to tensors and constructor arguments."""
+"""EDM's published networks (Karras et al. 2022): from what a pickle says to tensors and constructor
+arguments.
+"""
 
 from typing import Any
 
@@ -12,7 +14,8 @@ MAX_DEPTH = 10
 
 
 def network(content: Any) -> tuple[dict[str, Tensor], Architecture]:
-    """The average that EDM keeps as "ema": its state dict, with EDM's names, and the arguments that it was made with.
+    """The average that EDM keeps as "ema": its state dict, with EDM's names, and the arguments that
+    it was made with.
 
     Raises ValueError where it is anything but an EDMPrecond around one of EDM's U-Nets.
     """
@@ -24,8 +27,11 @@ def network(content: Any) -> tuple[dict[str, Tensor], Architecture]:
     model = _part(precond, "_modules").get("model")
     if not isinstance(model, Record) or model.kind not in NETWORKS:
         raise ValueError(f"its EDMPrecond holds no {' or '.join(NETWORKS)}")
-    # Arguments left at their defaults are not among those in the file; this one is an attribute too.
-    outer = {"sigma_data": _plain("sigma_data", precond.content.get("sigma_data", 0.5))} | _arguments(precond)
+    # Arguments left at their defaults are not among those in the file; this one is an attribute
+    # too.
+    outer = {
+        "sigma_data": _plain("sigma_data", precond.content.get("sigma_data", 0.5))
+    } | _arguments(precond)
     return tensors, {"class": precond.kind, "arguments": outer, "model": _described(model)}
 
 
@@ -62,7 +68,9 @@ def _described(module: Record) -> Architecture:
 
 def _arguments(module: Record) -> dict[str, Any]:
     if module.content.get("_init_args"):
-        raise ValueError(f"its {module.kind} was made with nameless arguments, which nobody can check")
+        raise ValueError(
+            f"its {module.kind} was made with nameless arguments, which nobody can check"
+        )
     return {name: _plain(name, value) for name, value in _part(module, "_init_kwargs").items()}
 
 
@@ -75,5 +83,8 @@ def _plain(name: str, value: Any) -> Any:
 
 def _scalar(name: str, value: Any) -> Any:
     if value is not None and not isinstance(value, bool | int | float | str):
-        raise ValueError(f"the argument {name[:50]!r} is {type(value).__name__}, and no number, word or list of them")
+        raise ValueError(
+            f"the argument {name[:50]!r} is {type(value).__name__}, and no number, word or list "
+            "of them"
+        )
     return value

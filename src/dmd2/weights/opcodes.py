@@ -1,4 +1,6 @@
-"""Looks a pickle through before it is read: only instructions that a network needs, and room for them in memory."""
+"""Looks a pickle through before it is read: only instructions that a network needs, and room for
+them in memory.
+"""
 
 import io
 import pickle
@@ -8,17 +10,52 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 OPCODES = {
-    "PROTO", "FRAME", "STOP", "MARK", "MEMOIZE", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET",
-    "GLOBAL", "STACK_GLOBAL", "REDUCE", "NEWOBJ", "BUILD", "NONE", "NEWTRUE", "NEWFALSE",
-    "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT",
-    "SHORT_BINUNICODE", "BINUNICODE", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8",
-    "EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3",
-    "EMPTY_DICT", "SETITEM", "SETITEMS", "EMPTY_SET", "ADDITEMS",
-}  # fmt: skip
+    "PROTO",
+    "FRAME",
+    "STOP",
+    "MARK",
+    "MEMOIZE",
+    "BINPUT",
+    "LONG_BINPUT",
+    "BINGET",
+    "LONG_BINGET",
+    "GLOBAL",
+    "STACK_GLOBAL",
+    "REDUCE",
+    "NEWOBJ",
+    "BUILD",
+    "NONE",
+    "NEWTRUE",
+    "NEWFALSE",
+    "BININT",
+    "BININT1",
+    "BININT2",
+    "LONG1",
+    "BINFLOAT",
+    "SHORT_BINUNICODE",
+    "BINUNICODE",
+    "SHORT_BINBYTES",
+    "BINBYTES",
+    "BINBYTES8",
+    "EMPTY_LIST",
+    "APPEND",
+    "APPENDS",
+    "EMPTY_TUPLE",
+    "TUPLE",
+    "TUPLE1",
+    "TUPLE2",
+    "TUPLE3",
+    "EMPTY_DICT",
+    "SETITEM",
+    "SETITEMS",
+    "EMPTY_SET",
+    "ADDITEMS",
+}
 """The instructions that these files are made of; pickle knows two dozen more."""
 STORAGE_OPCODES = OPCODES - {"STACK_GLOBAL", "REDUCE", "NEWOBJ", "BUILD"} | {"BINPERSID"}
 MAX_OPCODES = 500_000  # ImageNet's network has some 55,000
-MAX_TUPLES = 20_000  # ImageNet's network has some 5,000; a key of more than 50,000 nested ones overflows C's stack
+# ImageNet's network has some 5,000; a key of more than 50,000 nested ones overflows C's stack
+MAX_TUPLES = 20_000
 MAX_STORAGE_OPCODES = 100
 
 
@@ -28,7 +65,9 @@ def refuse(name: str) -> NoReturn:
 
 
 def scan(stream: Any) -> None:
-    """Raise ValueError for a program that is cut off, has an instruction off the list, or would fill the memory."""
+    """Raise ValueError for a program that is cut off, has an instruction off the list, or would
+    fill the memory.
+    """
     num_tuples = 0
     for i, (opcode, argument) in enumerate(_instructions(stream)):
         if opcode not in OPCODES:
@@ -41,7 +80,9 @@ def scan(stream: Any) -> None:
 
 
 def scan_storage(data: bytes) -> None:
-    """Raise ValueError for what is not one storage as torch.save once wrote it: five small pickles, then numbers."""
+    """Raise ValueError for what is not one storage as torch.save once wrote it: five small pickles,
+    then numbers.
+    """
     if not data.startswith(pickle.PROTO + b"\x02"):
         raise ValueError("a storage is not in the form that EDM's files have")
     stream, num_storages, num_opcodes = io.BytesIO(data), 0, 0
@@ -51,7 +92,11 @@ def scan_storage(data: bytes) -> None:
             num_storages += opcode == "BINPERSID"
             if opcode == "GLOBAL" and not re.fullmatch(r"torch \w+Storage", argument):
                 refuse(argument.replace(" ", "."))
-            if opcode not in STORAGE_OPCODES or num_opcodes > MAX_STORAGE_OPCODES or num_storages > 1:
+            if (
+                opcode not in STORAGE_OPCODES
+                or num_opcodes > MAX_STORAGE_OPCODES
+                or num_storages > 1
+            ):
                 raise ValueError(f"a storage is more than numbers: instruction {opcode}")
             if part == "storage" and isinstance(argument, int) and argument > len(data):
                 raise ValueError(f"a storage of {len(data)} bytes claims {argument} numbers")

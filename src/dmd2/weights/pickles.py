@@ -1,8 +1,9 @@
-"""Reads the pickles that EDM publishes its networks in (NVlabs/edm), and runs nothing of what they ask for.
+"""Reads the pickles that EDM publishes its networks in (NVlabs/edm), and runs nothing of what they
+ask for.
 
-A pickle is a program that names functions and calls them. Here a name stands for an inert piece of this file, any
-other name ends the reading; `opcodes` looks the program through before it is started.
-"""
+A pickle is a program that names functions and calls them. Here a name stands for an inert piece of
+this file, any other name ends the reading; `opcodes` looks the program through before it is
+started."""
 
 import io
 import math
@@ -20,7 +21,9 @@ from dmd2.weights.opcodes import refuse, scan, scan_storage
 
 
 class _Sealed:
-    """Base of all that a pickle gets into its hands: BUILD, which sets attributes of anything, finds it closed."""
+    """Base of all that a pickle gets into its hands: BUILD, which sets attributes of anything,
+    finds it closed.
+    """
 
     __slots__ = ()
 
@@ -29,7 +32,9 @@ class _Sealed:
 
 
 class Record(_Sealed):
-    """What a pickle says of an object: the name of its class and its content. It is never made into that object."""
+    """What a pickle says of an object: the name of its class and its content. It is never made into
+    that object.
+    """
 
     __slots__ = ("content", "kind")
 
@@ -95,7 +100,9 @@ def _parameter(tensor: Record, *_: object) -> Record:
     return tensor
 
 
-def _tensor(storage: Record, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object) -> Record:
+def _tensor(
+    storage: Record, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object
+) -> Record:
     if not all(type(length) is int for length in size) or math.prod(size) > len(storage.content):
         raise ValueError("a tensor claims to be larger than its storage")
     return Record("Tensor", storage.content.as_strided(size, stride, offset))
@@ -116,7 +123,9 @@ ALLOWED = {
     ("numpy.core.multiarray", "scalar"): _Call(_scalar),
     ("numpy._core.multiarray", "scalar"): _Call(_scalar),
 }
-"""The names that these files hold beside `torch.storage._load_from_bytes`, and what they stand for here."""
+"""The names that these files hold beside `torch.storage._load_from_bytes`, and what they stand for
+here.
+"""
 
 
 class _Reader(pickle.Unpickler):

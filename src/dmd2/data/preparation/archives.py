@@ -1,9 +1,9 @@
-"""Readers of what data sets come in: a folder, a zip, a tar or many, an LMDB; one stream of named files for all.
+"""Readers of what data sets come in: a folder, a zip, a tar or many, an LMDB; one stream of named
+files for all.
 
-Nothing is ever unpacked to disk. A compressed tar is read front to back, since xz and zstd cannot seek; of another
-one what nobody asks for is passed over. The LMDB of raw pixels that DMD2's authors publish is read as if it were
-EDM's zip: PPM images and a dataset.json.
-"""
+Nothing is ever unpacked to disk. A compressed tar is read front to back, since xz and zstd cannot
+seek; of another one what nobody asks for is passed over. The LMDB of raw pixels that DMD2's authors
+publish is read as if it were EDM's zip: PPM images and a dataset.json."""
 
 import json
 import lzma
@@ -22,7 +22,14 @@ import numpy as np
 
 from dmd2.io.files import key_of
 
-TAR_MODES = {"tar": "r:", "tar.gz": "r|gz", "tgz": "r|gz", "tar.xz": "r|xz", "txz": "r|xz", "tar.zst": "r|"}
+TAR_MODES = {
+    "tar": "r:",
+    "tar.gz": "r|gz",
+    "tgz": "r|gz",
+    "tar.xz": "r|xz",
+    "txz": "r|xz",
+    "tar.zst": "r|",
+}
 
 
 class Member(NamedTuple):
@@ -39,8 +46,10 @@ class Member(NamedTuple):
 def members(source: Path) -> Iterator[Member]:
     """The files of a folder or archive, in stored order.
 
-    Raises FileNotFoundError where there is nothing at `source`, ValueError for an unknown or damaged
-    archive and for a member that points outside of it, ImportError for .zst without `zstandard` and for
+    Raises FileNotFoundError where there is nothing at `source`, ValueError for an unknown or
+    damaged
+    archive and for a member that points outside of it, ImportError for .zst without `zstandard` and
+    for
     an LMDB without `lmdb`.
     """
     _require(source)
@@ -55,13 +64,21 @@ def members(source: Path) -> Iterator[Member]:
     for suffix, mode in TAR_MODES.items():
         if source.name.endswith(f".{suffix}"):
             return _tar(source, mode)
-    raise ValueError(f"cannot read {source}; a source is a folder, an LMDB, .zip or .{', .'.join(TAR_MODES)}")
+    raise ValueError(
+        f"cannot read {source}; a source is a folder, an LMDB, .zip or .{', .'.join(TAR_MODES)}"
+    )
 
 
 def identity(source: Path) -> dict[str, Any]:
-    """What changes when the source does: its place, and names, sizes and times of its files, which are not opened."""
+    """What changes when the source does: its place, and names, sizes and times of its files, which
+    are not opened.
+    """
     _require(source)
-    files = [(str(path.relative_to(source)), path.stat()) for path in _walk(source)] if source.is_dir() else []
+    files = (
+        [(str(path.relative_to(source)), path.stat()) for path in _walk(source)]
+        if source.is_dir()
+        else []
+    )
     files = files or [(source.name, source.stat())]
     newest, stat = max(files, key=lambda file: (file[1].st_mtime_ns, file[0]))
     return {
@@ -69,7 +86,9 @@ def identity(source: Path) -> dict[str, Any]:
         "num_files": len(files),
         "num_bytes": sum(stat.st_size for _, stat in files),
         "newest": f"{newest} of {_when(stat.st_mtime_ns)}",
-        "names_sizes_times": key_of([[name, stat.st_size, stat.st_mtime_ns] for name, stat in files]),
+        "names_sizes_times": key_of(
+            [[name, stat.st_size, stat.st_mtime_ns] for name, stat in files]
+        ),
     }
 
 
@@ -79,7 +98,9 @@ def _when(ns: int) -> str:
 
 def _require(source: Path) -> None:
     if not source.exists():
-        raise FileNotFoundError(f"no data at {source}; a source is a folder, a zip, a tar or an LMDB")
+        raise FileNotFoundError(
+            f"no data at {source}; a source is a folder, a zip, a tar or an LMDB"
+        )
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -94,7 +115,9 @@ def _folder(source: Path) -> Iterator[Member]:
 
 
 def _shards(shards: Sequence[Path]) -> Iterator[Member]:
-    """The files of a folder's tars, one after the other, each tar a folder of its own: webdataset's layout."""
+    """The files of a folder's tars, one after the other, each tar a folder of its own: webdataset's
+    layout.
+    """
     for shard in shards:
         for member in _tar(shard, TAR_MODES["tar"]):
             yield member._replace(name=f"{shard.stem}/{member.name}")
@@ -104,7 +127,9 @@ def _zip(source: Path) -> Iterator[Member]:
     with _damage(source), zipfile.ZipFile(source) as archive:
         for info in archive.infolist():
             if not info.is_dir():
-                yield Member(_inside(info.filename, source), partial(_read_zip, archive, info, source))
+                yield Member(
+                    _inside(info.filename, source), partial(_read_zip, archive, info, source)
+                )
 
 
 def _read_zip(archive: zipfile.ZipFile, info: zipfile.ZipInfo, source: Path) -> bytes:
@@ -120,10 +145,13 @@ def _tar(source: Path, mode: str) -> Iterator[Member]:
                 archive.members = []  # Or a million headers stay in memory.
                 if info.issym() or info.islnk():
                     raise ValueError(
-                        f"{info.name} in {source} is a link; pack with tar --dereference --hard-dereference"
+                        f"{info.name} in {source} is a link; pack with tar --dereference "
+                        "--hard-dereference"
                     )
                 if info.isfile():
-                    yield Member(_inside(info.name, source), partial(_read_tar, archive, info, source))
+                    yield Member(
+                        _inside(info.name, source), partial(_read_tar, archive, info, source)
+                    )
 
 
 def _read_tar(archive: tarfile.TarFile, info: tarfile.TarInfo, source: Path) -> bytes:
@@ -137,12 +165,16 @@ def _unzstd(file: IO[bytes]) -> IO[bytes]:
     try:
         import zstandard  # noqa: PLC0415
     except ImportError as error:
-        raise ImportError("reading .tar.zst needs zstandard; type: pip install 'dmd2[zstd]'") from error
+        raise ImportError(
+            "reading .tar.zst needs zstandard; type: pip install 'dmd2[zstd]'"
+        ) from error
     return zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
 
 
 def _lmdb(source: Path) -> Iterator[Member]:
-    """Keys images_I_data (uint8 [C, H, W]), labels_I_data (int64), images_shape and labels_shape (decimal)."""
+    """Keys images_I_data (uint8 [C, H, W]), labels_I_data (int64), images_shape and labels_shape
+    (decimal).
+    """
     try:
         import lmdb  # noqa: PLC0415
     except ImportError as error:
@@ -162,8 +194,13 @@ def _lmdb(source: Path) -> Iterator[Member]:
 
 
 def _lmdb_labels(values: Any, names: list[str], source: Path) -> bytes:
-    labels = (np.frombuffer(_value(values, f"labels_{i}_data", source), np.int64) for i in range(len(names)))
-    return json.dumps({"labels": [[name, int(label[0])] for name, label in zip(names, labels, strict=True)]}).encode()
+    labels = (
+        np.frombuffer(_value(values, f"labels_{i}_data", source), np.int64)
+        for i in range(len(names))
+    )
+    return json.dumps(
+        {"labels": [[name, int(label[0])] for name, label in zip(names, labels, strict=True)]}
+    ).encode()
 
 
 def _lmdb_image(values: Any, i: int, shape: list[int], source: Path) -> bytes:
@@ -171,14 +208,20 @@ def _lmdb_image(values: Any, i: int, shape: list[int], source: Path) -> bytes:
     channels, height, width = shape
     data = _value(values, f"images_{i}_data", source)
     if len(data) != channels * height * width:
-        raise ValueError(f"images_{i}_data in {source} has {len(data)} bytes, its shape is {shape}; fetch it again")
+        raise ValueError(
+            f"images_{i}_data in {source} has {len(data)} bytes, its shape is {shape}; fetch it "
+            "again"
+        )
     pixels = np.frombuffer(data, np.uint8).reshape(shape).transpose(1, 2, 0)
     return b"P%d %d %d 255\n" % (6 if channels == 3 else 5, width, height) + pixels.tobytes()
 
 
 def _value(values: Any, key: str, source: Path) -> bytes:
     if (found := values.get(key.encode())) is None:
-        raise ValueError(f"{source} lacks the key {key}; an LMDB holds images_0_data, images_shape and labels alike")
+        raise ValueError(
+            f"{source} lacks the key {key}; an LMDB holds images_0_data, images_shape and labels "
+            "alike"
+        )
     return found
 
 
@@ -186,7 +229,9 @@ def _inside(name: str, source: Path) -> str:
     """The name in one spelling; refused where it leads out of the archive."""
     path = PureWindowsPath(name)  # Knows both slashes and drive letters.
     if path.anchor or ".." in path.parts:
-        raise ValueError(f"{source} holds the unsafe name {name!r}; pack it again with relative names")
+        raise ValueError(
+            f"{source} holds the unsafe name {name!r}; pack it again with relative names"
+        )
     return path.as_posix()
 
 

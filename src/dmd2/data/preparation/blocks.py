@@ -1,8 +1,9 @@
-"""How far work on numbered rows is, which any processes share, also one after the other: a file for each block done.
+"""How far work on numbered rows is, which any processes share, also one after the other: a file for
+each block done.
 
-Who takes a block locks its bytes in the file `taken`, one for each row, and the system frees them when that process
-ends, however it does. So ranks need no word to each other, and the block of one that died is another's.
-"""
+Who takes a block locks its bytes in the file `taken`, one for each row, and the system frees them
+when that process ends, however it does. So ranks need no word to each other, and the block of one
+that died is another's."""
 
 import fcntl
 from collections.abc import Callable, Iterator, Mapping
@@ -16,23 +17,29 @@ from dmd2.io.files import read_json, write_json
 class Progress:
     """Of `num_rows` rows, `at_once` in a block, kept in `folder`.
 
-    `plan` is a hash of what is done: two plans never share a folder, and ValueError is raised where it is of another.
-    `begin` makes the room for the rows, where nobody has begun: construct it inside `dmd2.io.files.locked`. Who sees that
+    `plan` is a hash of what is done: two plans never share a folder, and ValueError is raised where
+    it is of another.
+    `begin` makes the room for the rows, where nobody has begun: construct it inside
+    `dmd2.io.files.locked`. Who sees that
     all is done may `discard` the folder; the others see it by that.
     """
 
-    def __init__(self, folder: Path, plan: str, num_rows: int, at_once: int, begin: Callable[[], None]) -> None:
+    def __init__(
+        self, folder: Path, plan: str, num_rows: int, at_once: int, begin: Callable[[], None]
+    ) -> None:
         self.folder, self.num_rows, self.at_once = folder, num_rows, at_once
         if not (folder / "plan.json").exists():
             begin()
             write_json(folder / "plan.json", {"plan": plan})
         elif read_json(folder / "plan.json")["plan"] != plan:
             raise ValueError(
-                f"{folder.parent} was begun from other files or with other options; remove it, or take another place"
+                f"{folder.parent} was begun from other files or with other options; remove it, or "
+                "take another place"
             )
 
     def free(self) -> Iterator[range]:
-        """Blocks to do, each this process's until the next is asked for; at the end all are done, by whomever.
+        """Blocks to do, each this process's until the next is asked for; at the end all are done,
+        by whomever.
 
         It has to be `record`ed in between. Blocks that other processes have taken are waited for.
         """
@@ -56,7 +63,9 @@ class Progress:
         return [read_json(self._record(rows)) for rows in self._done()]
 
     def is_complete(self) -> bool:
-        """Whether all is done; asked inside `dmd2.io.files.locked`, where nobody discards the folder meanwhile."""
+        """Whether all is done; asked inside `dmd2.io.files.locked`, where nobody discards the
+        folder meanwhile.
+        """
         return not self._missing()
 
     def num_done(self) -> int:
@@ -76,7 +85,9 @@ class Progress:
 
     def _done(self) -> list[range]:
         names = [path.stem.split("-") for path in self.folder.iterdir() if path.suffix == ".json"]
-        return [range(int(start), int(stop)) for start, stop in sorted(n for n in names if len(n) == 2)]
+        return [
+            range(int(start), int(stop)) for start, stop in sorted(n for n in names if len(n) == 2)
+        ]
 
     def _record(self, rows: range) -> Path:
         return self.folder / f"{rows.start:012d}-{rows.stop:012d}.json"

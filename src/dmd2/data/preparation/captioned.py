@@ -1,4 +1,6 @@
-"""From the names of a source's files to captioned images: text beside each, as in webdataset, or a metadata.jsonl."""
+"""From the names of a source's files to captioned images: text beside each, as in webdataset, or a
+metadata.jsonl.
+"""
 
 from pathlib import Path, PurePosixPath
 
@@ -12,8 +14,10 @@ METADATA = "metadata.jsonl"
 def captioned(source: Path, column: str) -> Layout:
     """All images of `source` as train split, each its own "class", whose name is its caption.
 
-    KEY.txt or KEY.json beside KEY.jpg has the caption, or a row of metadata.jsonl with the image's "file_name";
-    `column` is its name in JSON. Raises ValueError where there are no images, or one has no caption.
+    KEY.txt or KEY.json beside KEY.jpg has the caption, or a row of metadata.jsonl with the image's
+    "file_name";
+    `column` is its name in JSON. Raises ValueError where there are no images, or one has no
+    caption.
     """
     names, texts = list[str](), dict[str, str]()
     for member in members(source):
@@ -34,7 +38,8 @@ def captioned(source: Path, column: str) -> Layout:
     names = in_order(names, source)
     if bare := [name for name in names if _key(PurePosixPath(name)) not in texts]:
         raise ValueError(
-            f"{len(bare)} of {len(names)} images in {source} have no caption, e.g. {bare[0]}; put a .txt beside "
+            f"{len(bare)} of {len(names)} images in {source} have no caption, e.g. {bare[0]}; put "
+            "a .txt beside "
             f'each, or {METADATA} with "file_name" and "{column}"'
         )
     captions = [texts[_key(PurePosixPath(name))] for name in names]

@@ -16,10 +16,13 @@ class Decoder:
     """What is done to every image.
 
     resolution  Height and width in pixels.
-    resize      A filter of PIL ("lanczos", "box", "bicubic", ...), or "adm": halved by box while twice too
+    resize      A filter of PIL ("lanczos", "box", "bicubic", ...), or "adm": halved by box while
+                twice too
                 large, then bicubic, as ADM's ImageNet was made (Dhariwal & Nichol 2021).
-    crop        "center" keeps the middle square, "none" squashes both sides. The square is cut before
-                scaling, as EDM does with "lanczos" (Karras et al. 2022); with "adm", whose authors scale the
+    crop        "center" keeps the middle square, "none" squashes both sides. The square is cut
+                before
+                scaling, as EDM does with "lanczos" (Karras et al. 2022); with "adm", whose authors
+                scale the
                 short side first, after.
     channels    3 for colour, 1 for grey.
 
@@ -33,7 +36,9 @@ class Decoder:
 
     def __post_init__(self) -> None:
         if self.resolution < 1:
-            raise ValueError(f"resolution must be at least 1, got {self.resolution}; e.g. data.resolution=64")
+            raise ValueError(
+                f"resolution must be at least 1, got {self.resolution}; e.g. data.resolution=64"
+            )
         if self.resize not in RESIZES:
             raise ValueError(f"resize must be one of {', '.join(RESIZES)}, got {self.resize}")
         if self.crop not in CROPS:
@@ -48,7 +53,9 @@ class Decoder:
                 image.load()
                 pixels = np.asarray(self._fit(self._convert(image)))
         except Exception as error:  # PIL's decoders raise nearly anything.
-            raise ValueError(f"cannot read the image {name} ({error}); mend or remove it") from error
+            raise ValueError(
+                f"cannot read the image {name} ({error}); mend or remove it"
+            ) from error
         return pixels.reshape(self.resolution, self.resolution, self.channels).transpose(2, 0, 1)
 
     def _convert(self, image: Image.Image) -> Image.Image:

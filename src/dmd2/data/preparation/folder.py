@@ -1,11 +1,11 @@
-"""A prepared folder: decoded images as memory-mapped arrays, and a manifest that says what they must be.
+"""A prepared folder: decoded images as memory-mapped arrays, and a manifest that says what they
+must be.
 
 train.npy uint8 [N, C, H, W]  train_labels.npy int64 [N]  (test alike)  manifest.json
 
-Opening compares sizes. Hashes are compared where an array is not older than the manifest, whose time of
-change so says when the arrays were last known to be right: what is written later is found, and a folder
-that nobody touched opens at once.
-"""
+Opening compares sizes. Hashes are compared where an array is not older than the manifest, whose
+time of change so says when the arrays were last known to be right: what is written later is found,
+and a folder that nobody touched opens at once."""
 
 import hashlib
 import json
@@ -38,29 +38,41 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         intact = False
     if not intact:
-        raise ValueError(f"{path} is no manifest of a prepared folder, or was altered; {_again(folder)}")
+        raise ValueError(
+            f"{path} is no manifest of a prepared folder, or was altered; {_again(folder)}"
+        )
     return manifest
 
 
 def write_manifest(folder: Path, class_names: list[str], about: Mapping[str, Any]) -> None:
     """Vouch for the arrays in `folder`; the last thing that is written there."""
-    arrays = {name: {"num_bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)} for name in ARRAYS}
+    arrays = {
+        name: {"num_bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
+        for name in ARRAYS
+    }
     content = {"content": _content(arrays, class_names)}
-    write_json(folder / MANIFEST, {**about, **content, "arrays": arrays, "class_names": class_names})
+    write_json(
+        folder / MANIFEST, {**about, **content, "arrays": arrays, "class_names": class_names}
+    )
 
 
 def open_prepared(folder: Path) -> tuple[Split, Split, list[str]]:
     """Train split, test split and class names; pixels are read-only memmaps.
 
-    Raises ValueError that names an array whose size is not the manifest's, FileNotFoundError a missing one.
+    Raises ValueError that names an array whose size is not the manifest's, FileNotFoundError a
+    missing one.
     """
     manifest = read_manifest(folder)
     for name in ARRAYS:
         size, expected = _stat(folder / name).st_size, manifest["arrays"][name]["num_bytes"]
         if size != expected:
-            raise ValueError(f"{folder / name} has {size} bytes, its manifest says {expected}; {_again(folder)}")
+            raise ValueError(
+                f"{folder / name} has {size} bytes, its manifest says {expected}; {_again(folder)}"
+            )
     train, test = (
-        Split(open_array(folder / f"{name}.npy"), np.array(open_array(folder / f"{name}_labels.npy")))
+        Split(
+            open_array(folder / f"{name}.npy"), np.array(open_array(folder / f"{name}_labels.npy"))
+        )
         for name in ("train", "test")
     )
     return train, test, manifest["class_names"]
@@ -75,7 +87,9 @@ def check(folder: Path) -> None:
     for name in ARRAYS:
         _stat(folder / name)
         if sha256(folder / name) != manifest["arrays"][name]["sha256"]:
-            raise ValueError(f"{folder / name} was altered, its hash is not the manifest's; {_again(folder)}")
+            raise ValueError(
+                f"{folder / name} was altered, its hash is not the manifest's; {_again(folder)}"
+            )
     with suppress(OSError):  # A read-only folder is hashed each time.
         (folder / MANIFEST).touch()
 

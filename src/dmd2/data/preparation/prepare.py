@@ -1,8 +1,9 @@
-"""Decode a source once into a prepared folder, by any number of processes; after a kill it goes on where it was.
+"""Decode a source once into a prepared folder, by any number of processes; after a kill it goes on
+where it was.
 
-Meanwhile PATH.partial holds the arrays, and which blocks of files have their rows there (`dmd2.data.preparation.blocks`).
-The arrays get the name PATH when they are whole, so that is never half done.
-"""
+Meanwhile PATH.partial holds the arrays, and which blocks of files have their rows there
+(`dmd2.data.preparation.blocks`). The arrays get the name PATH when they are whole, so that is never
+half done."""
 
 import os
 from collections import Counter
@@ -34,7 +35,9 @@ Broken = Literal["stop", "skip"]
 
 
 class Kept(Protocol):
-    """What is kept of decoded images: an array [N, *shape] of a dtype, and what a manifest says of it."""
+    """What is kept of decoded images: an array [N, *shape] of a dtype, and what a manifest says of
+    it.
+    """
 
     dtype: type
     shape: tuple[int, ...]
@@ -64,9 +67,15 @@ class Pixels:
 
 
 def prepare(
-    source: Path, layout: Layout, decoder: Decoder, folder: Path, broken: Broken = "stop", kept: Kept | None = None
+    source: Path,
+    layout: Layout,
+    decoder: Decoder,
+    folder: Path,
+    broken: Broken = "stop",
+    kept: Kept | None = None,
 ) -> None:
-    """Decode the images of `layout` into `folder`, unless that is prepared already, and keep their pixels or `kept`.
+    """Decode the images of `layout` into `folder`, unless that is prepared already, and keep their
+    pixels or `kept`.
 
     A file that is no image ends it (`broken="stop"`), or loses its row and is named in the manifest
     ("skip"). Processes that prepare one folder share its blocks, and one of them finishes it.
@@ -82,7 +91,9 @@ def prepare(
     with locked(folder):
         if is_prepared(folder):
             return discard(unfinished)
-        progress = Progress(unfinished / "progress", plan, num_files, BLOCK, partial(_begin, layout, arrays, kept))
+        progress = Progress(
+            unfinished / "progress", plan, num_files, BLOCK, partial(_begin, layout, arrays, kept)
+        )
     _decode(source, decoder, layout, arrays, progress, broken, kept)
     with locked(folder):
         if not is_prepared(folder):
@@ -99,24 +110,44 @@ def _begin(layout: Layout, folder: Path, kept: Kept) -> None:
 
 
 def _decode(
-    source: Path, decoder: Decoder, layout: Layout, folder: Path, progress: Progress, broken: Broken, kept: Kept
+    source: Path,
+    decoder: Decoder,
+    layout: Layout,
+    folder: Path,
+    progress: Progress,
+    broken: Broken,
+    kept: Kept,
 ) -> None:
-    """Go through the source as often as it takes for all blocks to be done: once, unless another process dies."""
-    places = {split: {name: row for row, name in enumerate(names)} for split, names in layout.splits.items()}
+    """Go through the source as often as it takes for all blocks to be done: once, unless another
+    process dies.
+    """
+    places = {
+        split: {name: row for row, name in enumerate(names)}
+        for split, names in layout.splits.items()
+    }
     stream: Iterator[Member] = iter(())
     at = progress.num_rows  # as if read to its end: the first block begins it
     about = {"desc": f"decoding {source.name}", "unit": " images", "delay": 2, "mininterval": 1}
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm(total=progress.num_rows, initial=progress.num_done(), disable=rank() > 0, **about) as bar,
+        tqdm(
+            total=progress.num_rows, initial=progress.num_done(), disable=rank() > 0, **about
+        ) as bar,
     ):
         for block in progress.free():
             if block.start < at:
-                stream, at = (member for member in members(source) if member.name in layout.labels), 0
-            files = [_lasting(member) for member in islice(stream, block.start - at, block.stop - at)]
+                stream, at = (
+                    (member for member in members(source) if member.name in layout.labels),
+                    0,
+                )
+            files = [
+                _lasting(member) for member in islice(stream, block.start - at, block.stop - at)
+            ]
             at = block.stop
             if len(files) < len(block):
-                raise ValueError(f"{source} lost files while it was read; leave it alone and start again")
+                raise ValueError(
+                    f"{source} lost files while it was read; leave it alone and start again"
+                )
             images, found = _images(files, pool.map(partial(_read, decoder), files), broken)
             for split, place in places.items():
                 if rows := {place[name]: x for name, x in images.items() if name in place}:
@@ -130,7 +161,9 @@ def _decode(
 def _images(
     files: Sequence[Member], reads: Iterable[tuple[np.ndarray, str] | ValueError], broken: Broken
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The pixels of those of a block's files that are images, by name, and what is to be remembered of all."""
+    """The pixels of those of a block's files that are images, by name, and what is to be remembered
+    of all.
+    """
     images, kinds, left_out = dict[str, np.ndarray](), Counter[str](), list[str]()
     for member, read in zip(files, reads, strict=True):
         if not isinstance(read, ValueError):
@@ -170,19 +203,28 @@ def _finish(layout: Layout, folder: Path, progress: Progress, about: dict[str, A
     for split, names in layout.splits.items():
         kept = [row for row, name in enumerate(names) if name not in dropped]
         _keep(folder / f"{split}.npy", kept, len(names))
-        np.save(folder / f"{split}_labels.npy", np.array([layout.labels[names[row]] for row in kept], np.int64))
+        np.save(
+            folder / f"{split}_labels.npy",
+            np.array([layout.labels[names[row]] for row in kept], np.int64),
+        )
     if dropped >= set(layout.train):
-        raise ValueError(f"all {len(layout.train)} images to train on are broken, e.g. {layout.train[0]}")
+        raise ValueError(
+            f"all {len(layout.train)} images to train on are broken, e.g. {layout.train[0]}"
+        )
     report = {"kinds": dict(sorted(kinds.items())), "broken": broken}
     write_manifest(folder, layout.class_names, {"format": FORMAT, **about, **report})
 
 
 def _keep(path: Path, rows: Sequence[int], num_rows: int) -> None:
-    """Write an array again with some of its `num_rows` rows; an array that is short already is left alone."""
+    """Write an array again with some of its `num_rows` rows; an array that is short already is left
+    alone.
+    """
     x = open_array(path)
     if len(rows) == num_rows or len(x) == len(rows):
         return
-    kept: np.memmap = open_memmap(path.with_suffix(".kept"), "w+", x.dtype, (len(rows), *x.shape[1:]))
+    kept: np.memmap = open_memmap(
+        path.with_suffix(".kept"), "w+", x.dtype, (len(rows), *x.shape[1:])
+    )
     for start in range(0, len(rows), BLOCK):
         kept[start : start + BLOCK] = x[rows[start : start + BLOCK]]
     kept.flush()

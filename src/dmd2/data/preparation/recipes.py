@@ -1,4 +1,6 @@
-"""What `dmd2 prepare` can make: each recipe is a function of a source and a place, and says what it did."""
+"""What `dmd2 prepare` can make: each recipe is a function of a source and a place, and says what it
+did.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +30,8 @@ def images(
 
     decoder        What is done to every image.
     test_fraction  Share of each class held out where the source has no test split.
-    num_classes    Classes that the source must show, since labels count them; None takes what there is.
+    num_classes    Classes that the source must show, since labels count them; None takes what there
+                   is.
     broken         Whether files that are no images "stop" it, or are left out and named ("skip").
 
     Where `out` is finished, its hashes are checked instead.
@@ -42,7 +45,9 @@ def images(
     return report(out)
 
 
-def latents(source: Path, out: Path, decoder: Decoder, autoencoder: Codec, caption: str, broken: Broken) -> list[str]:
+def latents(
+    source: Path, out: Path, decoder: Decoder, autoencoder: Codec, caption: str, broken: Broken
+) -> list[str]:
     """Latents of captioned images at one size, for `data=latents`; lines of a report.
 
     decoder      What is done to every image.
@@ -68,20 +73,29 @@ def report(folder: Path) -> list[str]:
     what, labels = ("latents", "captions") if "autoencoder" in manifest else ("images", "classes")
     kinds = sorted(manifest["kinds"].items(), key=lambda item: -item[1])
     lines = [
-        f"{len(train)} {what} to train on, {len(test)} to test, {size}, {len(class_names)} {labels}: {folder}",
+        f"{len(train)} {what} to train on, {len(test)} to test, {size}, {len(class_names)} "
+        f"{labels}: {folder}",
         "the files were " + ", ".join(f"{num} {kind}" for kind, num in kinds),
     ]
     if broken := manifest["broken"]:
-        rest = f" and {len(broken) - NUM_NAMED} more, all in {folder / MANIFEST}" if broken[NUM_NAMED:] else ""
+        rest = (
+            f" and {len(broken) - NUM_NAMED} more, all in {folder / MANIFEST}"
+            if broken[NUM_NAMED:]
+            else ""
+        )
         lines.append(f"{len(broken)} broken, left out: {', '.join(broken[:NUM_NAMED])}{rest}")
     return lines
 
 
 def _checked(out: Path, asked: Mapping[str, Any]) -> list[str]:
-    """Lines on a finished folder; raises ValueError where it was made otherwise than `asked`, or was altered."""
+    """Lines on a finished folder; raises ValueError where it was made otherwise than `asked`, or
+    was altered.
+    """
     manifest = read_manifest(out)
     if any(manifest.get(key) != value for key, value in asked.items()):
-        raise ValueError(f"{out} was prepared in another way than {asked}; remove it, or choose another out")
+        raise ValueError(
+            f"{out} was prepared in another way than {asked}; remove it, or choose another out"
+        )
     if rank() == 0:  # who tells the others' report, too
         check(out)
     return [f"{out} is finished, and what it holds is what its manifest says", *report(out)]
@@ -90,6 +104,7 @@ def _checked(out: Path, asked: Mapping[str, Any]) -> list[str]:
 def _require(layout: Layout, num_classes: int, source: Path) -> None:
     if layout.class_names and len(layout.class_names) != num_classes:
         raise ValueError(
-            f"{source} shows {len(layout.class_names)} classes, the recipe wants {num_classes}, and labels count "
+            f"{source} shows {len(layout.class_names)} classes, the recipe wants {num_classes}, "
+            "and labels count "
             f"them; complete it, or type recipe.num_classes={len(layout.class_names)}"
         )

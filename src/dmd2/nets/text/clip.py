@@ -1,8 +1,8 @@
-"""CLIP text encoders of transformers: captions to tokens, and tokens to the condition of a U-Net, in float32.
+"""CLIP text encoders of transformers: captions to tokens, and tokens to the condition of a U-Net,
+in float32.
 
-A pipeline is a folder or a name on the hub. Its encoders come from safetensors files, of `variant` where there are
-such, and are held and computed as `dtype`.
-"""
+A pipeline is a folder or a name on the hub. Its encoders come from safetensors files, of `variant`
+where there are such, and are held and computed as `dtype`."""
 
 import warnings
 from collections.abc import Sequence
@@ -19,26 +19,41 @@ AT_ONCE = 4096
 
 
 class CLIP(nn.Module):
-    """One tokenizer and its `CLIPTextModel`: {"text": its last hidden state [B, L, D]}, as Stable Diffusion 1.5."""
+    """One tokenizer and its `CLIPTextModel`: {"text": its last hidden state [B, L, D]}, as Stable
+    Diffusion 1.5.
+    """
 
     def __init__(self, tokenizer: Any, model: nn.Module) -> None:
         super().__init__()
         self.tokenizers, self.models = (tokenizer,), nn.ModuleList([model])
 
     def tokens(self, captions: Sequence[str]) -> Tensor:
-        """int32 [N, K, L], a row a caption and tokenizer; longer captions are cut, and one warning counts them."""
+        """int32 [N, K, L], a row a caption and tokenizer; longer captions are cut, and one warning
+        counts them.
+        """
         length = self.tokenizers[0].model_max_length
-        fixed = {"padding": "max_length", "truncation": True, "max_length": length, "return_tensors": "pt"}
+        fixed = {
+            "padding": "max_length",
+            "truncation": True,
+            "max_length": length,
+            "return_tensors": "pt",
+        }
         parts, num_cut = [], 0
         for start in range(0, len(captions), AT_ONCE):
             some = list(captions[start : start + AT_ONCE])
             first, *others = (tokenizer(some, **fixed) for tokenizer in self.tokenizers)
-            full = [caption for caption, mask in zip(some, first.attention_mask, strict=True) if mask.all()]
+            full = [
+                caption
+                for caption, mask in zip(some, first.attention_mask, strict=True)
+                if mask.all()
+            ]
             uncut = self.tokenizers[0](full, verbose=False).input_ids if full else []
             num_cut += sum(len(ids) > length for ids in uncut)
             parts.append(torch.stack([found.input_ids for found in (first, *others)], 1).int())
         if num_cut:
-            warnings.warn(f"{num_cut} of {len(captions)} captions are cut to {length} tokens", stacklevel=2)
+            warnings.warn(
+                f"{num_cut} of {len(captions)} captions are cut to {length} tokens", stacklevel=2
+            )
         return torch.cat(parts)
 
     def forward(self, tokens: Tensor) -> Cond:
@@ -46,9 +61,11 @@ class CLIP(nn.Module):
 
 
 class CLIPPair(CLIP):
-    """SDXL's two encoders: their penultimate states side by side, the second's projection pooled, sizes and crops.
+    """SDXL's two encoders: their penultimate states side by side, the second's projection pooled,
+    sizes and crops.
 
-    {"text": [B, L, D1 + D2], "pooled": [B, P], "time_ids": [B, 6]}; every image counts as `size` squared, uncropped.
+    {"text": [B, L, D1 + D2], "pooled": [B, P], "time_ids": [B, 6]}; every image counts as `size`
+    squared, uncropped.
     """
 
     def __init__(self, tokenizers: Sequence[Any], models: Sequence[nn.Module], size: int) -> None:
@@ -58,10 +75,13 @@ class CLIPPair(CLIP):
 
     def forward(self, tokens: Tensor) -> Cond:
         outputs = [
-            model(ids, output_hidden_states=True) for model, ids in zip(self.models, tokens.unbind(1), strict=True)
+            model(ids, output_hidden_states=True)
+            for model, ids in zip(self.models, tokens.unbind(1), strict=True)
         ]
         text = torch.cat([output.hidden_states[-2] for output in outputs], -1).float()
-        time_ids = torch.tensor([self.size, self.size, 0, 0, self.size, self.size], device=tokens.device)
+        time_ids = torch.tensor(
+            [self.size, self.size, 0, 0, self.size, self.size], device=tokens.device
+        )
         return {
             "text": text,
             "pooled": outputs[-1].text_embeds.float(),
@@ -73,16 +93,23 @@ def clip(source: str, variant: str | None = None, dtype: str = "float32") -> CLI
     """That of a pipeline."""
     from transformers import CLIPTextModel  # noqa: PLC0415
 
-    return CLIP(_tokenizer(source, "tokenizer"), _model(CLIPTextModel, source, "text_encoder", variant, dtype))
+    return CLIP(
+        _tokenizer(source, "tokenizer"),
+        _model(CLIPTextModel, source, "text_encoder", variant, dtype),
+    )
 
 
-def clip_pair(source: str, size: int, variant: str | None = None, dtype: str = "float32") -> CLIPPair:
+def clip_pair(
+    source: str, size: int, variant: str | None = None, dtype: str = "float32"
+) -> CLIPPair:
     """Those of a pipeline."""
     from transformers import CLIPTextModel, CLIPTextModelWithProjection  # noqa: PLC0415
 
     kinds = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
     models = [_model(kind, source, name, variant, dtype) for name, kind in kinds.items()]
-    return CLIPPair([_tokenizer(source, name) for name in ("tokenizer", "tokenizer_2")], models, size)
+    return CLIPPair(
+        [_tokenizer(source, name) for name in ("tokenizer", "tokenizer_2")], models, size
+    )
 
 
 def _tokenizer(source: str, name: str) -> Any:
@@ -94,7 +121,10 @@ def _tokenizer(source: str, name: str) -> Any:
 def _model(kind: Any, source: str, name: str, variant: str | None, dtype: str) -> nn.Module:
     file_of(source, f"{name}/config.json")
     found: nn.Module = kind.from_pretrained(
-        source, subfolder=name, use_safetensors=True, variant=variant_of(source, f"{name}/model", variant),
+        source,
+        subfolder=name,
+        use_safetensors=True,
+        variant=variant_of(source, f"{name}/model", variant),
         dtype=dtype_of(dtype),
-    )  # fmt: skip
+    )
     return found

@@ -1,4 +1,6 @@
-"""Captions as conditions: a label is the number of a caption, so that who draws or stores labels needs no text."""
+"""Captions as conditions: a label is the number of a caption, so that who draws or stores labels
+needs no text.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -19,7 +21,11 @@ Twin = Literal["empty", "zeros"]
 
 
 def prompts(
-    captions: Sequence[str], encoder: CLIP, twin: Twin, negative: str | None = None, cache: str | Path | None = None
+    captions: Sequence[str],
+    encoder: CLIP,
+    twin: Twin,
+    negative: str | None = None,
+    cache: str | Path | None = None,
 ) -> "Prompts":
     """`CachedPrompts` in the folder `cache` where one is named, else `Prompts`."""
     if cache is None:
@@ -36,10 +42,14 @@ class Prompts(Conditioner):
     negative  A text that guidance leads away from in the twin's place.
     """
 
-    def __init__(self, captions: Sequence[str], encoder: CLIP, twin: Twin, negative: str | None = None) -> None:
+    def __init__(
+        self, captions: Sequence[str], encoder: CLIP, twin: Twin, negative: str | None = None
+    ) -> None:
         super().__init__()
         if not captions or twin not in ("empty", "zeros"):
-            raise ValueError(f"prompts need captions and twin=empty or zeros, got {len(captions)} and {twin!r}")
+            raise ValueError(
+                f"prompts need captions and twin=empty or zeros, got {len(captions)} and {twin!r}"
+            )
         self.num_classes, self.twin, self.negative = len(captions), twin, negative
         self.encoder = encoder.requires_grad_(False).eval()
         self.keep("tokens", encoder.tokens(captions))
@@ -48,7 +58,9 @@ class Prompts(Conditioner):
         self.parts = tuple(null)
         is_zero = twin == "zeros" and negative is None
         for key, value in null.items():
-            self.keep(f"null_{key}", torch.zeros_like(value) if is_zero and key in EMBEDDINGS else value)
+            self.keep(
+                f"null_{key}", torch.zeros_like(value) if is_zero and key in EMBEDDINGS else value
+            )
 
     def keep(self, name: str, value: Tensor) -> None:
         """Hold a tensor that goes where the module goes, and into no checkpoint."""
@@ -67,34 +79,52 @@ class Prompts(Conditioner):
 
 
 class CachedPrompts(Prompts):
-    """Looks embeddings up in a table of all captions, made once on the CPU and kept in the folder `cache`.
+    """Looks embeddings up in a table of all captions, made once on the CPU and kept in the folder
+    `cache`.
 
-    The file's name is a hash of tokens and weights. The table goes where the module goes, in float32: at Stable
-    Diffusion's 77 x 768 a caption takes 237 kB, so hundreds of thousands of captions are for `Prompts`. The encoder
-    stays on the host until a metric has captions of its own. Raises ValueError where `cache` is a file.
+    The file's name is a hash of tokens and weights. The table goes where the module goes, in
+    float32: at Stable
+    Diffusion's 77 x 768 a caption takes 237 kB, so hundreds of thousands of captions are for
+    `Prompts`. The encoder
+    stays on the host until a metric has captions of its own. Raises ValueError where `cache` is a
+    file.
     """
 
     def __init__(
-        self, captions: Sequence[str], encoder: CLIP, twin: Twin, cache: str | Path, negative: str | None = None
+        self,
+        captions: Sequence[str],
+        encoder: CLIP,
+        twin: Twin,
+        cache: str | Path,
+        negative: str | None = None,
     ) -> None:
         super().__init__(captions, encoder, twin, negative)
         if Path(cache).is_file():
-            raise ValueError(f"{cache} is a file; name a folder for embeddings: teacher.conditioner.cache=DIR")
+            raise ValueError(
+                f"{cache} is a file; name a folder for embeddings: teacher.conditioner.cache=DIR"
+            )
         path = Path(cache) / f"{self.key()}.safetensors"
         if not path.exists():
             save_tensors(self.encoded(), path)
         table = read_tensors(path)
         for key, value in table.items():
             self.keep(f"table_{key}", value)
-        self.looked_up, self.same = tuple(table), tuple(key for key in self.parts if key not in table)
+        self.looked_up, self.same = (
+            tuple(table),
+            tuple(key for key in self.parts if key not in table),
+        )
         self.of_others = (self.encoder,)  # In a tuple the registry does not see it.
         del self.encoder
 
     def encoded(self) -> Cond:
-        """The embeddings of all captions, and nothing of a condition that does not come from words."""
+        """The embeddings of all captions, and nothing of a condition that does not come from
+        words.
+        """
         blocks = torch.arange(self.num_classes).split(256)
         parts = [Prompts.forward(self, rows) for rows in tqdm(blocks, desc="captions", delay=2)]
-        return {key: torch.cat([part[key] for part in parts]) for key in EMBEDDINGS if key in parts[0]}
+        return {
+            key: torch.cat([part[key] for part in parts]) for key in EMBEDDINGS if key in parts[0]
+        }
 
     def key(self) -> str:
         """A hash of all that the embeddings depend on."""

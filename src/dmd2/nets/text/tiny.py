@@ -1,4 +1,6 @@
-"""A small CLIP text encoder with random weights and a vocabulary of given words: text to image with no download."""
+"""A small CLIP text encoder with random weights and a vocabulary of given words: text to image with
+no download.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -9,8 +11,11 @@ from dmd2.randomness import seeded
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
-def tiny_clip(words: Sequence[str], hidden_size: int, num_layers: int, max_length: int, seed: int = 0) -> CLIP:
-    """An encoder to which each of `words` (lower case letters) is one token, and any other word its letters.
+def tiny_clip(
+    words: Sequence[str], hidden_size: int, num_layers: int, max_length: int, seed: int = 0
+) -> CLIP:
+    """An encoder to which each of `words` (lower case letters) is one token, and any other word its
+    letters.
 
     Nobody trains it: random features tell words apart, and the U-Net learns what they mean.
     """
@@ -18,13 +23,24 @@ def tiny_clip(words: Sequence[str], hidden_size: int, num_layers: int, max_lengt
 
     letters = [chr(c) for c in range(33, 127)]
     merges: list[Any] = list(dict.fromkeys(pair for word in words for pair in pairs(word)))
-    tokens = dict.fromkeys([START, END, *letters, *(f"{c}</w>" for c in letters), *(a + b for a, b in merges)])
-    tokenizer = CLIPTokenizer({token: i for i, token in enumerate(tokens)}, merges, model_max_length=max_length)
+    tokens = dict.fromkeys(
+        [START, END, *letters, *(f"{c}</w>" for c in letters), *(a + b for a, b in merges)]
+    )
+    tokenizer = CLIPTokenizer(
+        {token: i for i, token in enumerate(tokens)}, merges, model_max_length=max_length
+    )
     config = CLIPTextConfig(
-        vocab_size=len(tokens), hidden_size=hidden_size, intermediate_size=4 * hidden_size,
-        num_hidden_layers=num_layers, num_attention_heads=4, max_position_embeddings=max_length,
-        bos_token_id=0, eos_token_id=1, pad_token_id=1, initializer_factor=1.0,
-    )  # fmt: skip
+        vocab_size=len(tokens),
+        hidden_size=hidden_size,
+        intermediate_size=4 * hidden_size,
+        num_hidden_layers=num_layers,
+        num_attention_heads=4,
+        max_position_embeddings=max_length,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+        initializer_factor=1.0,
+    )
     with seeded(seed, "text encoder"):
         return CLIP(tokenizer, CLIPTextModel(config))
 

@@ -13,22 +13,29 @@ from dmd2.training.manual_optimization import ManualOptimization
 
 
 class Checkpoint(LastCallback):
-    """Every `every` iterations a file in `folder`, after all other callbacks; the newest `keep` stay, and the
-    one with the best score of those that had theirs taken at the same iteration, the first of equals.
+    """Every `every` iterations a file in `folder`, after all other callbacks; the newest `keep`
+    stay, and the
+    one with the best score of those that had theirs taken at the same iteration, the first of
+    equals.
 
-    One that could not be written ends the run when the next is due: the ones before it are still there.
+    One that could not be written ends the run when the next is due: the ones before it are still
+    there.
     """
 
     def __init__(self, folder: str, every: int, keep: int) -> None:
         if min(every, keep) < 1:
-            raise ValueError(f"checkpoint.every and checkpoint.keep must be at least 1, got {every} and {keep}")
+            raise ValueError(
+                f"checkpoint.every and checkpoint.keep must be at least 1, got {every} and {keep}"
+            )
         self.folder, self.every, self.keep = Path(folder), every, keep
         self.io = BackgroundIO()
         self.provenance: Manifest = {}
         self.started, self.seconds_waited = time.monotonic(), 0.0
 
     def attach(self, provenance: Manifest) -> None:
-        """Take what every manifest says of the run; `wall_seconds` among it are those of its earlier lives."""
+        """Take what every manifest says of the run; `wall_seconds` among it are those of its
+        earlier lives.
+        """
         self.provenance, self.started = provenance, time.monotonic()
 
     def wall_seconds(self) -> float:
@@ -36,7 +43,12 @@ class Checkpoint(LastCallback):
         return self.provenance.get("wall_seconds", 0.0) + time.monotonic() - self.started
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Save when it is time; log the share of the wall time that training waited for it."""
         assert isinstance(pl_module, ManualOptimization)
@@ -47,7 +59,9 @@ class Checkpoint(LastCallback):
             self.save(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save the end of the run, and return when it is on disk; raises OSError where it could not be written."""
+        """Save the end of the run, and return when it is on disk; raises OSError where it could not
+        be written.
+        """
         if trainer.global_step % self.every:
             self.save(trainer)
         self.io.wait()
@@ -56,20 +70,26 @@ class Checkpoint(LastCallback):
     def save(self, trainer: L.Trainer) -> None:
         """Save now, in the background.
 
-        Raises FloatingPointError where too many steps were bad, OSError where the last save could not be written.
+        Raises FloatingPointError where too many steps were bad, OSError where the last save could
+        not be written.
         """
         module, started = trainer.lightning_module, time.monotonic()
         assert isinstance(module, ManualOptimization)
         module.nonfinite.check()
         self.io.wait()
-        manifest = self.provenance | {"iteration": trainer.global_step, "wall_seconds": self.wall_seconds()}
+        manifest = self.provenance | {
+            "iteration": trainer.global_step,
+            "wall_seconds": self.wall_seconds(),
+        }
         path = self.folder / f"{trainer.global_step:08d}.ckpt"
         trainer.save_checkpoint(path, storage_options=manifest)
         self.prune(trainer)
         self.seconds_waited += time.monotonic() - started
 
     def prune(self, trainer: L.Trainer) -> None:
-        """Remove all but the newest and the best of the checkpoints that are on disk; rank 0 does it."""
+        """Remove all but the newest and the best of the checkpoints that are on disk; rank 0 does
+        it.
+        """
         if not trainer.is_global_zero:
             return
         callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]

@@ -1,4 +1,6 @@
-"""metrics.csv: one row an iteration that logs, on disk at once, and going on where a resumed run does."""
+"""metrics.csv: one row an iteration that logs, on disk at once, and going on where a resumed run
+does.
+"""
 
 import csv
 import io
@@ -15,7 +17,9 @@ Row = dict[str, str]
 
 
 class CSVLogger(Logger):
-    """Numbers of one iteration share a row; a new key adds a column to the whole file, atomically."""
+    """Numbers of one iteration share a row; a new key adds a column to the whole file,
+    atomically.
+    """
 
     def __init__(self, path: str) -> None:
         super().__init__()
@@ -38,7 +42,9 @@ class CSVLogger(Logger):
 
     @rank_zero_only
     def go_on_from(self, path: Path, iteration: int) -> None:
-        """Begin with the rows of the log at `path` up to `iteration`: those of later ones will be made again."""
+        """Begin with the rows of the log at `path` up to `iteration`: those of later ones will be
+        made again.
+        """
         rows = [row for row in read_rows(path) if _is_whole(row) and int(row["step"]) <= iteration]
         self.columns = list(rows[0]) if rows else ["step"]
         self._rewrite(rows)
@@ -52,7 +58,9 @@ class CSVLogger(Logger):
         row = self.last if self.last.get("step") == str(step) else Row(step=str(step))
         row |= {key: repr(float(value)) for key, value in metrics.items()}
         with name_in_errors(self.path), self.path.open("r+b") as file:
-            self.start_of_last = file.seek(*((self.start_of_last, 0) if row is self.last else (0, 2)))
+            self.start_of_last = file.seek(
+                *((self.start_of_last, 0) if row is self.last else (0, 2))
+            )
             file.write(self._text([row]))
             file.truncate()
         self.last = row
@@ -70,7 +78,9 @@ class CSVLogger(Logger):
 
 
 def _is_whole(row: Row) -> bool:
-    """Whether a row has all its columns: a process that was killed, or a full disk, may have cut the last one."""
+    """Whether a row has all its columns: a process that was killed, or a full disk, may have cut
+    the last one.
+    """
     return None not in (*row, *row.values()) and row["step"].isdigit()
 
 

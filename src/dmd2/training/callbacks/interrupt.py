@@ -1,4 +1,6 @@
-"""Ctrl-C, SIGTERM and Slurm's notice of a limit end a run at an iteration's end, with its state saved."""
+"""Ctrl-C, SIGTERM and Slurm's notice of a limit end a run at an iteration's end, with its state
+saved.
+"""
 
 import signal
 from types import FrameType
@@ -12,11 +14,14 @@ from dmd2.training.manual_optimization import ManualOptimization
 
 
 class Interrupt(L.Callback):
-    """The first signal asks the trainer to stop; a second Ctrl-C or SIGTERM raises KeyboardInterrupt at once.
+    """The first signal asks the trainer to stop; a second Ctrl-C or SIGTERM raises
+    KeyboardInterrupt at once.
 
-    Several ranks must stop at the same iteration: every `log_every` they tell each other whether one has a signal.
+    Several ranks must stop at the same iteration: every `log_every` they tell each other whether
+    one has a signal.
 
-    In a Slurm job that is queued again by itself, SIGTERM saves and training goes on: Slurm ends the job when it
+    In a Slurm job that is queued again by itself, SIGTERM saves and training goes on: Slurm ends
+    the job when it
     likes, and takes one that ends before that for finished.
     """
 
@@ -42,10 +47,17 @@ class Interrupt(L.Callback):
         handlers: dict[signal.Signals, Any] = {signal.SIGINT: end, signal.SIGTERM: end}
         if slurm.active():
             handlers |= {signal.SIGTERM: save, **dict.fromkeys(slurm.AHEAD, end)}
-        self._previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        self._previous = {
+            number: signal.signal(number, handler) for number, handler in handlers.items()
+        }
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Stop or save now if told to; Lightning may have forgotten in between."""
         assert isinstance(pl_module, ManualOptimization)
@@ -64,7 +76,9 @@ class Interrupt(L.Callback):
                 callback.save(trainer)  # type: ignore[attr-defined]  # ours, or there is none
 
     def raise_if_interrupted(self) -> None:
-        """Raise what ends the run: `Requeue` where Slurm asked for its end, KeyboardInterrupt where a person did."""
+        """Raise what ends the run: `Requeue` where Slurm asked for its end, KeyboardInterrupt where
+        a person did.
+        """
         if self.agreed is not None:
             raise slurm.Requeue if self.agreed in slurm.AHEAD else KeyboardInterrupt
 
@@ -72,7 +86,9 @@ class Interrupt(L.Callback):
         """Give the signals back, when all is saved."""
         self._restore()
 
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
         """Give the signals back."""
         self._restore()
 

@@ -1,4 +1,6 @@
-"""A progress bar with losses, samples per second and the time left; it reads what the loggers read, no device."""
+"""A progress bar with losses, samples per second and the time left; it reads what the loggers read,
+no device.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -28,7 +30,12 @@ class Progress(L.Callback):
         )
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Advance; renew the numbers when new ones were logged."""
         assert isinstance(pl_module, ManualOptimization)
@@ -44,7 +51,9 @@ class Progress(L.Callback):
         """Close the bar."""
         self.bar.close()
 
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
         """Close the bar, if it was opened, so that the error starts on a line of its own."""
         if hasattr(self, "bar"):
             self.bar.close()

@@ -10,22 +10,25 @@ from torch import Tensor
 
 from dmd2.data import pixels
 from dmd2.data.codec import Codec
-from dmd2.distributed.fsdp import whole
+from dmd2.distributed.fsdp import unsharded
 from dmd2.evaluation.pictures import picture
 from dmd2.evaluation.scoring import Scoring
 from dmd2.training.module import DMD
 
 
 class SampleGrid(L.Callback):
-    """Every `every` iterations a picture of the first weights in `samples/`, and to wandb where it logs.
+    """Every `every` iterations a picture of the first weights in `samples/`, and to wandb where it
+    logs.
 
-    `autoencoder` decodes latents for it, e.g. a tiny one; None is the data's own, which scores always take.
+    `autoencoder` decodes latents for it, e.g. a tiny one; None is the data's own, which scores
+    always take.
     """
 
     def __init__(self, every: int, num_samples: int, autoencoder: Codec | None = None) -> None:
         if min(every, num_samples) < 1:
             raise ValueError(
-                f"callbacks.samples wants every and num_samples of at least 1, got {every}, {num_samples}"
+                f"callbacks.samples wants every and num_samples of at least 1, got {every}, "
+                f"{num_samples}"
             )
         self.every, self.num_samples, self.autoencoder = every, num_samples, autoencoder
         if isinstance(autoencoder, str):
@@ -47,7 +50,8 @@ class SampleGrid(L.Callback):
         self.scoring, self.folder = scoring, folder
         if self.autoencoder is not None and self.autoencoder.shape != scoring.data.shape:
             raise ValueError(
-                f"callbacks.samples.autoencoder decodes samples of {self.autoencoder.shape}, and the data's are "
+                f"callbacks.samples.autoencoder decodes samples of {self.autoencoder.shape}, and "
+                "the data's are "
                 f"{scoring.data.shape}; type callbacks.samples.autoencoder=null"
             )
 
@@ -58,15 +62,22 @@ class SampleGrid(L.Callback):
         return pixels.to_pixels(self.autoencoder.decode(x0))
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
-        """Draw when it is time, on all ranks, which may each hold a part of the weights; rank 0 keeps it."""
+        """Draw when it is time, on all ranks, which may each hold a part of the weights; rank 0
+        keeps it.
+        """
         if trainer.global_step % self.every:
             return
         assert isinstance(pl_module, DMD)
         name, network = next(iter(pl_module.students().items()))
         maker = self.scoring.student_maker(network)
-        with whole(network):
+        with unsharded(network):
             numbered, rows = self.scoring.numbered(pl_module.device), range(self.num_samples)
             x0 = torch.cat([x0 for x0, _ in numbered.batches(maker, rows, self.scoring.batch_size)])
         if not trainer.is_global_zero:

@@ -11,7 +11,9 @@ from dmd2.training.manual_optimization import ManualOptimization
 
 
 def peak_memory_bytes() -> int:
-    """Most memory this process has held: of the GPU where there is one, else resident in main memory."""
+    """Most memory this process has held: of the GPU where there is one, else resident in main
+    memory.
+    """
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -20,7 +22,8 @@ def peak_memory_bytes() -> int:
 class Throughput(L.Callback):
     """Logs `speed/...` at every logging iteration; time spent scoring and drawing does not count.
 
-    An image is a sample that the critic trained on. `images_per_second` is the mean over the whole fit.
+    An image is a sample that the critic trained on. `images_per_second` is the mean over the whole
+    fit.
     """
 
     def __init__(self) -> None:
@@ -33,7 +36,12 @@ class Throughput(L.Callback):
         self.started = time.perf_counter()
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Stop it; this callback must stand before those that score and draw."""
         assert isinstance(pl_module, ManualOptimization)
@@ -46,7 +54,9 @@ class Throughput(L.Callback):
                     "speed/images_per_second": self.images_per_second,
                     "speed/seconds_per_iteration": self.seconds / self.num_iterations,
                     "speed/peak_memory_bytes": float(peak_memory_bytes()),
-                    "speed/images_seen": float(trainer.global_step * len(batch["label"]) * trainer.world_size),
+                    "speed/images_seen": float(
+                        trainer.global_step * len(batch["label"]) * trainer.world_size
+                    ),
                 }
             )
 

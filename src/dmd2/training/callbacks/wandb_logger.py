@@ -11,13 +11,17 @@ from pathlib import Path
 from lightning.pytorch.loggers import WandbLogger
 
 PATIENCE = {"WANDB_INIT_TIMEOUT": "30", "WANDB_FINISH_TIMEOUT": "600"}
-"""Seconds to wait for a server that does not answer, at either end of a run, unless the environment has others."""
+"""Seconds to wait for a server that does not answer, at either end of a run, unless the environment
+has others.
+"""
 
 
 def wandb_logger(project: str, group: str, save_dir: str, tags: Sequence[str] = ()) -> WandbLogger:
-    """A logger whose run id is kept in `save_dir`/wandb_id.txt: started there again, it continues the same page.
+    """A logger whose run id is kept in `save_dir`/wandb_id.txt: started there again, it continues
+    the same page.
 
-    Where the server cannot be reached the page is kept in `save_dir`/wandb, and said so on stderr. Raises
+    Where the server cannot be reached the page is kept in `save_dir`/wandb, and said so on stderr.
+    Raises
     ValueError where the package is missing or the server refuses us.
     """
     if importlib.util.find_spec("wandb") is None:
@@ -46,7 +50,8 @@ def wandb_logger(project: str, group: str, save_dir: str, tags: Sequence[str] = 
     except wandb.errors.CommError as error:
         wandb.teardown()
         print(
-            f"dmd2: wandb cannot be reached ({str(error).splitlines()[0]}); to send the page later type: "
+            f"dmd2: wandb cannot be reached ({str(error).splitlines()[0]}); to send the page "
+            "later type: "
             f"wandb sync {save_dir}/wandb/offline-*",
             file=sys.stderr,
         )
