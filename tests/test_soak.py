@@ -3,7 +3,8 @@ or 3 kills here.
 
 Instants are drawn: by the clock from the start on, or soon after a file of the run changed: its
 log, a checkpoint that is being written, a manifest without its checkpoint, a checkpoint. Teacher
-and references are the run's own, so that their making is disturbed as well."""
+and references are the run's own, so that their making is disturbed as well.
+"""
 
 import json
 import os

@@ -3,7 +3,8 @@ autograd.
 
 The generator is x = A z + b, so that its distribution is Gaussian at every noise level, and at A =
 s Q with Q orthogonal both scores are those of isotropic Gaussians, which `GaussianMixture` knows
-exactly."""
+exactly.
+"""
 
 import pytest
 import torch

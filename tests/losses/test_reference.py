@@ -2,7 +2,8 @@
 
 The record is of the plain losses, without their weights in the objective: distribution matching and
 the generator's GAN loss with their gradients at the image, and the critic's two with the gradient's
-norm."""
+norm.
+"""
 
 import json
 from functools import partial

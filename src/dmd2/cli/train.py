@@ -10,7 +10,8 @@ usage: dmd2 train [experiment=NAME] [KEY=VALUE ...]
 Keys are those of conf/, e.g. max_iterations=500, optimizer.generator.lr=1e-4, loss=no_gan,
 logger=wandb. The run's directory is runs/EXPERIMENT/TIME, and runs/EXPERIMENT/latest points to it.
 A run that was ended goes on where its last checkpoint is: the same command with paths.run=DIR
-resume=auto (or resume=DIR/checkpoints/N.ckpt)."""
+resume=auto (or resume=DIR/checkpoints/N.ckpt).
+"""
 
 import hydra
 from omegaconf import DictConfig

@@ -3,7 +3,8 @@ at.
 
 A batch on the device is {"real": float32 [B, ...] in model space, "label": int64 [B], "index":
 int}, and with pairs also {"pair_noise": float32, "pair_image": float32 in model space,
-"pair_label": int64}. Data of captions alone (`dmd2.data.prompts`) have no "real"."""
+"pair_label": int64}. Data of captions alone (`dmd2.data.prompts`) have no "real".
+"""
 
 from pathlib import Path
 from typing import Any

@@ -2,7 +2,8 @@
 
 The permutations of all epochs are laid end to end; global batch k is positions [k GB, (k + 1) GB)
 of that line, GB = batch size times ranks, and rank r owns rows [r B, (r + 1) B) of it. The order of
-the samples does not depend on how many ranks share it."""
+the samples does not depend on how many ranks share it.
+"""
 
 from collections.abc import Iterator
 from itertools import count

@@ -2,7 +2,8 @@
 
 A `Cond` is opaque to everyone but the denoiser that came with its conditioner: a dictionary of
 tensors [B, ...], empty for unconditional models. Everyone else may only join, repeat and slice its
-rows."""
+rows.
+"""
 
 from collections.abc import Sequence
 

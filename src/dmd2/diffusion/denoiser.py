@@ -3,7 +3,8 @@ in [0, 1].
 
 A family wraps its network in a subclass; the algorithm sees clean data only. A pass may be cut in
 two, `encode` and `decode`, so that the GAN head pays for the encoder alone and only some rows are
-decoded."""
+decoded.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -2,7 +2,8 @@
 in training.
 
 Every family also is a table of `num_rows` levels, as in DDPM: row `num_rows - 1` is t = 1, and
-times that count rows (999, 749, ...) name the same levels as in the papers."""
+times that count rows (999, 749, ...) name the same levels as in the papers.
+"""
 
 from typing import Protocol
 

@@ -1,7 +1,8 @@
 """Networks cut into pieces by FSDP2, a piece a rank, and whole copies of them.
 
 A network is cut inside its `Denoiser`, at `model`, whose `encode` and `decode` gather weights as
-`forward` does."""
+`forward` does.
+"""
 
 import copy
 from collections.abc import Iterator, Mapping

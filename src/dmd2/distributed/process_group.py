@@ -2,7 +2,8 @@
 rank 0 of 1.
 
 The environment says who it is, in torchrun's words: RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR,
-MASTER_PORT."""
+MASTER_PORT.
+"""
 
 import hashlib
 import os

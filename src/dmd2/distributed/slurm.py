@@ -2,7 +2,8 @@
 Linux only.
 
 Signals that come before a process can act on them are held for it: `python -m
-dmd2.distributed.slurm COMMAND` starts a command in that way."""
+dmd2.distributed.slurm COMMAND` starts a command in that way.
+"""
 
 import os
 import signal

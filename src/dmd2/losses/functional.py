@@ -2,7 +2,8 @@
 network is called.
 
 Everything is float32 and speaks clean data: `real` and `fake` are the teacher's and the critic's x0
-predictions."""
+predictions.
+"""
 
 import torch
 from torch import Tensor

@@ -2,7 +2,8 @@
 presence is its flag.
 
 Each term has a weight and the name of the noised view it reads; `(turn) -> (loss, logs)`, logs
-beside the loss."""
+beside the loss.
+"""
 
 from collections.abc import Callable
 

@@ -2,7 +2,8 @@
 over a view.
 
 A pass is made once, when a term first asks, and remembered: terms that name the same view share it.
-Which views exist and who shares them is the loss file's choice."""
+Which views exist and who shares them is the loss file's choice.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

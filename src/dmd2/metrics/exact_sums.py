@@ -4,7 +4,8 @@ from a score.
 float64 rounds when it adds, so its sums depend on the order. Here values are first rounded to whole
 steps of a grid, at most 2^22 of them, and what remains to whole parts of a step. Products of those,
 and 512 of such products together, are whole numbers up to 2^53, which float64 adds without an
-error, in a matrix product too; from there on int64 counts, up to 2^19 samples."""
+error, in a matrix product too; from there on int64 counts, up to 2^19 samples.
+"""
 
 import math
 

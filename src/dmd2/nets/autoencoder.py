@@ -2,7 +2,8 @@
 work.
 
 latents = (z - shift) scaling_factor, with z as the VAE makes and reads it; images are [B, 3, H, W]
-in [-1, 1]."""
+in [-1, 1].
+"""
 
 import hashlib
 from pathlib import Path

@@ -3,7 +3,8 @@ blocks.
 
 Parameters carry the names of the published weights, so a checkpoint loads with `strict=True`.
 Nothing here casts: precision is the caller's autocast. All images are [B, C, H, W] in any memory
-format."""
+format.
+"""
 
 from collections.abc import Callable, Sequence
 

@@ -1,7 +1,8 @@
 """LoRA on a frozen denoiser (Hu et al. 2021): small trainable products beside its weights, by peft.
 
 What is adapted holds the frozen tensors of what it was made on, not copies, and saves and loads its
-own alone."""
+own alone.
+"""
 
 import copy
 from collections.abc import Iterator, Sequence

@@ -2,7 +2,8 @@
 made from a config.
 
 A pass is not cut in two: `encode` runs all of it and keeps the output. Hooks catch the features,
-and take the rows that nobody will decode out of what enters the up blocks."""
+and take the rows that nobody will decode out of what enters the up blocks.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

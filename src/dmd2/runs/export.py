@@ -2,7 +2,8 @@
 LoRA's weights apart.
 
 diffusers' LCM scheduler samples it at the trained rows: denoise, re-noise with fresh noise,
-denoise; no guidance."""
+denoise; no guidance.
+"""
 
 from pathlib import Path
 from typing import Any

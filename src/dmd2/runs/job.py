@@ -2,7 +2,8 @@
 
 `job.json` holds its overrides and its status, `error.txt` the traceback of one that failed; one
 that is neither completed nor failed was killed. The imports are few, so that a job in Slurm hears
-signals before torch is loaded."""
+signals before torch is loaded.
+"""
 
 import importlib
 import sys

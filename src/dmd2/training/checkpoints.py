@@ -3,7 +3,8 @@ is read.
 
 `checkpoints/00001000.ckpt` lies beside `00001000.json`, its manifest: size, SHA-256 and what the
 run was. The manifest comes first, so a checkpoint that has its name is complete; one that differs
-from its manifest is damaged."""
+from its manifest is damaged.
+"""
 
 import json
 import pickle

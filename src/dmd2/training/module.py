@@ -2,7 +2,8 @@
 hand.
 
 An iteration is one critic update; every `critic_updates`-th one updates the generator first. The
-critic always trains on the samples that the generator turn made."""
+critic always trains on the samples that the generator turn made.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass

@@ -2,7 +2,8 @@
 build.
 
 Arguments such as sigma_data or a dropout leave no trace in the tensors' shapes, so that loading
-alone misses them."""
+alone misses them.
+"""
 
 import inspect
 import json

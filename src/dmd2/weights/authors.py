@@ -2,7 +2,8 @@
 and of the head.
 
 What is what is read off the names: a network is where EDM's `map_layer0` or a diffusers U-Net's
-`time_embedding` is, and the words before it say whose."""
+`time_embedding` is, and the words before it say whose.
+"""
 
 import zipfile
 from pathlib import Path

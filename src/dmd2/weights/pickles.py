@@ -3,7 +3,8 @@ ask for.
 
 A pickle is a program that names functions and calls them. Here a name stands for an inert piece of
 this file, any other name ends the reading; `opcodes` looks the program through before it is
-started."""
+started.
+"""
 
 import io
 import math

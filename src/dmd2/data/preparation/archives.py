@@ -3,7 +3,8 @@ files for all.
 
 Nothing is ever unpacked to disk. A compressed tar is read front to back, since xz and zstd cannot
 seek; of another one what nobody asks for is passed over. The LMDB of raw pixels that DMD2's authors
-publish is read as if it were EDM's zip: PPM images and a dataset.json."""
+publish is read as if it were EDM's zip: PPM images and a dataset.json.
+"""
 
 import json
 import lzma

@@ -3,7 +3,8 @@ each block done.
 
 Who takes a block locks its bytes in the file `taken`, one for each row, and the system frees them
 when that process ends, however it does. So ranks need no word to each other, and the block of one
-that died is another's."""
+that died is another's.
+"""
 
 import fcntl
 from collections.abc import Callable, Iterator, Mapping

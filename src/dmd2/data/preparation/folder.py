@@ -5,7 +5,8 @@ train.npy uint8 [N, C, H, W]  train_labels.npy int64 [N]  (test alike)  manifest
 
 Opening compares sizes. Hashes are compared where an array is not older than the manifest, whose
 time of change so says when the arrays were last known to be right: what is written later is found,
-and a folder that nobody touched opens at once."""
+and a folder that nobody touched opens at once.
+"""
 
 import hashlib
 import json

@@ -1,7 +1,8 @@
 """From the names of a source's files to splits, rows and classes; no image is opened.
 
 Rows are in the order of the names, whatever the order in the archive, so that the same images
-packed in two ways are the same data."""
+packed in two ways are the same data.
+"""
 
 import json
 from collections import Counter

@@ -3,7 +3,8 @@ where it was.
 
 Meanwhile PATH.partial holds the arrays, and which blocks of files have their rows there
 (`dmd2.data.preparation.blocks`). The arrays get the name PATH when they are whole, so that is never
-half done."""
+half done.
+"""
 
 import os
 from collections import Counter

@@ -2,7 +2,8 @@
 in float32.
 
 A pipeline is a folder or a name on the hub. Its encoders come from safetensors files, of `variant`
-where there are such, and are held and computed as `dtype`."""
+where there are such, and are held and computed as `dtype`.
+"""
 
 import warnings
 from collections.abc import Sequence
