@@ -8,11 +8,10 @@ import lightning as L
 import pytest
 import torch
 
-from dmd2.evaluation.scoring import Scoring
-from dmd2.metrics.suite import MetricSuite
 from dmd2.training.callbacks.checkpoint import Checkpoint
 from dmd2.training.callbacks.evaluation import Evaluation
-from dmd2.training.checkpoints import check, load, newest, saved, write
+from dmd2.training.checkpoints import BackgroundIO, load, newest, saved, verify, write
+from dmd2.training.record import Record
 from test_files import needs_full
 from test_module import module, toy
 
@@ -31,7 +30,7 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
 
 def test_a_checkpoint_is_read_as_it_was_written(pair: tuple[Path, Path]) -> None:
     torch.testing.assert_close(load(pair[1]), STATE, rtol=0, atol=0)
-    assert check(pair[1])["iteration"] == 2
+    assert verify(pair[1]).manifest["iteration"] == 2
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -54,7 +53,7 @@ def test_a_damaged_checkpoint_is_never_read(
     )
     with pytest.raises(ValueError, match=r"00000002\.ckpt (is damaged|has no readable manifest)"):
         load(pair[1])
-    assert newest(pair[0].parent) == pair[0]
+    assert newest(pair[0].parent).path == pair[0]
 
 
 @needs_full
@@ -65,7 +64,7 @@ def test_a_full_disk_takes_no_checkpoint_along(pair: tuple[Path, Path]) -> None:
         path.with_suffix(".partial").symlink_to("/dev/full")
         with pytest.raises(OSError, match=r"00000003\.(partial|ckpt)"):
             write({"x": torch.zeros(numbers)}, path, {})
-        assert sorted(path.parent.iterdir()) == before and newest(path.parent) == pair[1]
+        assert sorted(path.parent.iterdir()) == before and newest(path.parent).path == pair[1]
 
 
 # Which stay
@@ -75,18 +74,17 @@ class Given(Evaluation):
     """Scores that are given, the one of iteration 1 first, in place of those of samples."""
 
     def __init__(self, fids: Sequence[float]) -> None:
-        super().__init__(every=1)
+        super().__init__(every=1, evaluator=None, record=Record("fid"), score_teacher=dict)
         self.fids = fids
-        self.attach(Scoring(MetricSuite({}, {}), 2, 2, [1], "fid", None), {}, dict)
 
     def score(
         self,
         trainer: L.Trainer,
         pl_module: L.LightningModule,
         iteration: int,
-        num_sizes: int | None,
+        num_counts: int | None,
     ) -> None:
-        self.history.append(
+        self.record.history.append(
             {"iteration": iteration, "scores": {"raw": {"fid": self.fids[iteration - 1]}}}
         )
 
@@ -95,11 +93,13 @@ def kept(
     folder: Path, fids: Sequence[float], keep: int, every: int = 1, start: Path | None = None
 ) -> list[int]:
     """Train with these scores; the iterations whose checkpoints are there at the end."""
-    checkpoint = Checkpoint(str(folder), every, keep)
+    given = Given(fids)
+    own = {"identity": dict, "io": BackgroundIO(), "record": given.record}
+    checkpoint = Checkpoint(str(folder), every, keep, **own)
     L.Trainer(
         accelerator="cpu",
         max_steps=len(fids),
-        callbacks=[Given(fids), checkpoint],
+        callbacks=[given, checkpoint],
         plugins=[checkpoint.io],
         logger=False,
         enable_progress_bar=False,
@@ -132,5 +132,5 @@ def test_the_best_is_of_those_that_have_a_checkpoint(tmp_path: Path) -> None:
 def test_the_best_stays_across_a_resume_until_a_better_one_comes(tmp_path: Path) -> None:
     assert kept(tmp_path, [3, 1, 2, 4], keep=1) == [2, 4]
     fids = [3, 1, 2, 4, 5, 6, 0.5, 7]
-    assert kept(tmp_path, fids[:6], keep=1, start=newest(tmp_path)) == [2, 6]
-    assert kept(tmp_path, fids, keep=1, start=newest(tmp_path)) == [7, 8]
+    assert kept(tmp_path, fids[:6], keep=1, start=newest(tmp_path).path) == [2, 6]
+    assert kept(tmp_path, fids, keep=1, start=newest(tmp_path).path) == [7, 8]

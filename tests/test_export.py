@@ -226,8 +226,8 @@ def test_stock_diffusers_draws_the_picture_that_dmd2_sample_wrote(monkeypatch: p
         load_student(Path("runs/xl")),
         diffusers.DiffusionPipeline.from_pretrained("out/xl"),
     )
-    numbered = SampleSet(student.data.shape, student.conditioner.num_classes, 7)
-    first, *later = (numbered.noise(range(3), i) for i in range(4))
+    samples = SampleSet(student.data.shape, student.conditioner.num_classes, 7)
+    first, *later = (samples.noise(range(3), i) for i in range(4))
     # Sample i's noises are functions of its number, and a pipeline takes but the first.
     monkeypatch.setattr(
         "diffusers.schedulers.scheduling_lcm.randn_tensor", lambda *_, **__: later.pop(0)

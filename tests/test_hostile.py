@@ -104,7 +104,7 @@ def features(path: Path) -> None:
 def references(path: Path) -> None:
     (path.parent / "references").mkdir()
     (path.parent / "references" / path.name).write_bytes(pickle.dumps(Code()))
-    cached.kept({"paths": {"cache": str(path.parent)}}, path.stem, dict)
+    cached._cached({"paths": {"cache": str(path.parent)}}, path.stem, dict)
 
 
 READERS: dict[str, tuple[str, Callable[[Path], None]]] = {

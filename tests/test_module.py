@@ -93,9 +93,9 @@ def module(
         generator,
         loss or objective(),
         sampler(times),
+        (2,),
         optimizers,
         lr_factor,
-        (2,),
         **options,
     )
 
@@ -329,10 +329,10 @@ class SharesByHand(L.Callback):
             for i in range(2)
         ]
         for i, half in enumerate(halves):
-            round, samples = dmd.start(half, i), []
+            share, samples = dmd.start(half, i), []
             for network, turns in (
-                ("generator", dmd.generator_turns([round], samples)),
-                ("critic", dmd.critic_turns([round], samples)),
+                ("generator", dmd.generator_turns([share], samples)),
+                ("critic", dmd.critic_turns([share], samples)),
             ):
                 updated = getattr(dmd, network)
                 updated.zero_grad()

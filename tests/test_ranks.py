@@ -292,7 +292,7 @@ def test_a_signal_to_one_rank_ends_both_and_the_run_goes_on_bit_by_bit() -> None
         and summary["iterations"] % 4 == 0
         and summary["iterations"] < 40
     )
-    path = newest(Path("stopped/checkpoints"))
+    path = newest(Path("stopped/checkpoints")).path
     assert path is not None and int(path.stem) == summary["iterations"]
     code, text = ended(started("paths.run=stopped", "resume=auto", *TWO), 600)
     assert code == 0, text

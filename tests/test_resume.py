@@ -136,7 +136,7 @@ def test_damage_is_seen_and_the_one_before_is_taken(capsys: pytest.CaptureFixtur
     bytes_ = bytearray(nine.read_bytes())
     bytes_[len(bytes_) // 2] ^= 1
     nine.write_bytes(bytes_)
-    assert newest(Path("damaged/checkpoints")) == six
+    assert newest(Path("damaged/checkpoints")).path == six
     assert "00000009.ckpt is damaged" in capsys.readouterr().err
     assert "damaged" in refused(capsys, "paths.run=other", f"resume={nine}")
     six.write_bytes(six.read_bytes()[:-1])

@@ -12,7 +12,7 @@ from dmd2.data import digits
 from dmd2.data.base import DataModule
 from dmd2.data.digits import Digits
 from dmd2.data.images import Images
-from dmd2.runs.resume import check_resumable, meaning
+from dmd2.runs.resume import check_resumable, resume_identity
 
 SECOND = 10**9
 YEARS = 7305 * 86_400 * SECOND  # until 1990: a zip knows no time before 1980
@@ -26,11 +26,11 @@ def images(source: Path) -> Images:
 
 def kept(data: DataModule) -> dict:
     """What a checkpoint's manifest keeps of this data."""
-    return json.loads(json.dumps(meaning({}, data.meaning(), 1)))
+    return json.loads(json.dumps(resume_identity({}, data.meaning(), 1)))
 
 
 def refusal(before: dict, data: DataModule) -> str:
-    now = meaning({}, data.meaning(), 1)
+    now = resume_identity({}, data.meaning(), 1)
     check_resumable(before, now, ["dataset"])
     with pytest.raises(ValueError, match="of another run") as refused:
         check_resumable(before, now, [])
@@ -49,7 +49,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_the_same_data_goes_on(folder: Path) -> None:
     for data in (images(folder), Digits(batch_size=1, seed=0)):
-        check_resumable(kept(data), meaning({}, data.meaning(), 1), [])
+        check_resumable(kept(data), resume_identity({}, data.meaning(), 1), [])
 
 
 def test_a_changed_file_is_named_with_its_time(folder: Path) -> None:

@@ -269,7 +269,7 @@ def test_ctrl_c_ends_within_an_iteration_with_a_checkpoint_and_a_summary() -> No
         assert process.wait(timeout=60) == 130
     summary = json.loads(Path("stopped/summary.json").read_text())
     assert summary["status"] == "interrupted" and 0 < summary["iterations"] < 100000
-    path = newest(Path("stopped/checkpoints"))
+    path = newest(Path("stopped/checkpoints")).path
     assert path is not None
     state = load(path)
     assert state["global_step"] == summary["iterations"]

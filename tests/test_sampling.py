@@ -313,22 +313,22 @@ def test_churn_keeps_the_data_s_distribution(name):
 
 
 def test_a_sample_depends_on_its_number_and_not_on_its_batch(generator):
-    numbered = SampleSet((2,), 3, seed=0)
-    maker = GeneratorSampling(generator, ClassLabels(3), FewStepSampler(FOUR))
-    whole, labels = numbered.make(maker, range(12))
-    parts = [x for x, _ in numbered.batches(maker, range(12), 5)]
+    samples = SampleSet((2,), 3, seed=0)
+    sampling = GeneratorSampling(generator, ClassLabels(3), FewStepSampler(FOUR))
+    whole, labels = samples.make(sampling, range(12))
+    parts = [x for x, _ in samples.batches(sampling, range(12), 5)]
     assert [len(x) for x in parts] == [5, 5, 2]
     torch.testing.assert_close(torch.cat(parts), whole)
     assert labels.tolist() == [0, 1, 2] * 4
-    strided = torch.cat([numbered.make(maker, range(12)[rank::2])[0] for rank in range(2)])
+    strided = torch.cat([samples.make(sampling, range(12)[rank::2])[0] for rank in range(2)])
     torch.testing.assert_close(strided[[0, 6, 1, 7]], whole[:4])
 
 
 def test_pairs_hold_the_noise_as_it_is_stored(generator):
-    maker = TeacherSampling(generator, ClassLabels(3), Heun(4), guidance=2.0)
-    noise, images, labels = SampleSet((2,), 3, seed=0).pairs(maker, range(6))
+    sampling = TeacherSampling(generator, ClassLabels(3), Heun(4), guidance=2.0)
+    noise, images, labels = SampleSet((2,), 3, seed=0).pairs(sampling, range(6))
     assert torch.equal(noise, noise.half().float())
-    again = maker(lambda _: noise, labels)
+    again = sampling(lambda _: noise, labels)
     assert torch.equal(images, again)
 
 
@@ -340,6 +340,6 @@ def test_teacher_samples_are_guided(generator):
         return guided(generator, x_t, t, cond, null, 3.0)
 
     expected = Heun(5).sample(denoise, generator.schedule, z, cond)
-    maker = TeacherSampling(generator, ClassLabels(3), Heun(5), guidance=3.0)
-    assert torch.equal(maker(lambda _: z, torch.arange(8) % 3), expected)
-    assert maker.num_evaluations == 9
+    sampling = TeacherSampling(generator, ClassLabels(3), Heun(5), guidance=3.0)
+    assert torch.equal(sampling(lambda _: z, torch.arange(8) % 3), expected)
+    assert sampling.num_evaluations == 9

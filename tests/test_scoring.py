@@ -16,8 +16,10 @@ from dmd2.diffusion.conditioning import ClassLabels
 from dmd2.diffusion.denoiser import EDM
 from dmd2.diffusion.sampling import FewStepSampler
 from dmd2.diffusion.schedules import Karras
-from dmd2.evaluation.partial_sums import Sums
-from dmd2.evaluation.scoring import Scoring
+from dmd2.evaluation.partial_sums import PartialSums
+from dmd2.evaluation.protocol import ScoringProtocol
+from dmd2.evaluation.references import data_references, teacher_references
+from dmd2.evaluation.scoring import Evaluator
 from dmd2.metrics.detectors import Flatten, RandomConvolutions
 from dmd2.metrics.frechet import RelativeFrechetDistance
 from dmd2.metrics.inception_score import InceptionScore
@@ -26,9 +28,10 @@ from dmd2.metrics.precision_recall import NearestTrain, PrecisionRecall
 from dmd2.metrics.suite import MetricSuite
 from dmd2.nets.adm import DhariwalUNet
 from dmd2.training.callbacks.evaluation import Evaluation
+from dmd2.training.record import Record
 
 
-def scoring(num_samples, **settings):
+def evaluator(num_samples, **settings):
     """Digits of which few are real, and a small suite with every kind of state."""
     detectors = {"random": RandomConvolutions(), "pixels": Flatten()}
     metrics = {
@@ -44,11 +47,11 @@ def scoring(num_samples, **settings):
         "primary": "rfd",
         "num_reference": 90,
     } | settings
-    found = Scoring(MetricSuite(detectors, metrics, batch_size=16), num_samples, **settings)
+    suite = MetricSuite(detectors, metrics, batch_size=16)
+    protocol = ScoringProtocol(suite, num_samples, **settings)
     data = Digits(batch_size=4, seed=0)
     data.setup()
-    found.attach(data, ClassLabels(10), FewStepSampler([1.0]))
-    return found
+    return Evaluator(protocol, data, ClassLabels(10), FewStepSampler([1.0]))
 
 
 def student():
@@ -68,13 +71,12 @@ def student():
 
 
 def cut_off_and_resumed(folder, after, num_samples):
-    """Scores of a life whose earlier one ended after some batches."""
+    """Scores of a second attempt, whose first one ended after some batches."""
     calls = iter(range(100))
     for stop in (lambda: next(calls) >= after, lambda: False):
-        begun = scoring(num_samples)
-        begun.sums = Sums(folder / "scoring", "of this network", every=1)
+        sums = PartialSums(folder / "scoring", "of this network", every=1)
         with suppress(InterruptedError):
-            found = begun.student(student(), stop)
+            found = evaluator(num_samples).scores(student(), stop, sums=sums)
     return found
 
 
@@ -86,7 +88,7 @@ def score_on_rank(rank, ports, path):
                 "gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size
             )
             (path / f"{rank}-{world_size}.json").write_text(
-                json.dumps(scoring([32, 70]).student(student()))
+                json.dumps(evaluator([32, 70]).scores(student()))
             )
             if world_size == 2:  # and all end in the middle: of five blocks they have three and two
                 (path / f"{rank}.resumed").write_text(
@@ -102,55 +104,57 @@ def test_any_number_of_ranks_gives_the_same_bits(tmp_path):
             free.bind(("127.0.0.1", 0))
             ports[world_size] = free.getsockname()[1]
     multiprocessing.spawn(score_on_rank, (ports, tmp_path), nprocs=3)
-    alone = scoring([32, 70]).student(student())
+    alone = evaluator([32, 70]).scores(student())
     found = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
     assert found == [alone] * 5
     resumed = [json.loads(path.read_text()) for path in tmp_path.glob("*.resumed")]
-    assert resumed == [scoring(70).student(student())] * 2
+    assert resumed == [evaluator(70).scores(student())] * 2
 
 
 def test_a_score_that_was_cut_off_goes_on_to_the_same_bits(tmp_path):
-    whole = scoring([32, 70]).student(student())
+    whole = evaluator([32, 70]).scores(student())
     for after in (1, 4):
         assert cut_off_and_resumed(tmp_path / str(after), after, [32, 70]) == whole
-    again, made = scoring([32, 70]), []
-    again.sums = Sums(tmp_path / "4" / "scoring", "of this network", every=1)
-    assert again.student(student(), lambda: made.append(1)) == whole and not made
-    again.sums = Sums(tmp_path / "4" / "scoring", "of another network", every=1)
-    assert again.student(student(), lambda: made.append(1)) == whole and len(made) == 5
+    again, made = evaluator([32, 70]), []
+    for key, num in (("of this network", 0), ("of another network", 5)):
+        sums = PartialSums(tmp_path / "4" / "scoring", key, every=1)
+        assert again.scores(student(), lambda: made.append(1), sums=sums) == whole
+        assert len(made) == num
 
 
 def test_another_batch_size_changes_the_rounding_of_networks_alone():
-    one, other = (scoring(70, batch_size=size).student(student()) for size in (16, 70))
+    one, other = (evaluator(70, batch_size=size).scores(student()) for size in (16, 70))
     assert one == pytest.approx(other, rel=1e-3)
 
 
 def test_sizes_score_the_beginning_of_one_set():
-    found = scoring([32, 70]).student(student())
+    found = evaluator([32, 70]).scores(student())
     assert found == {
         f"{name}_{num}": value
         for num in (32, 70)
-        for name, value in scoring(num).student(student()).items()
+        for name, value in evaluator(num).scores(student()).items()
     }
-    assert scoring([32, 70]).student(student(), num_sizes=1).keys() == {
+    assert evaluator([32, 70]).scores(student(), num_counts=1).keys() == {
         key for key in found if key.endswith("_32")
     }
-    assert scoring([32, 70]).primary == "rfd_32"
+    assert evaluator([32, 70]).primary == "rfd_32"
 
 
 def test_references_are_named_by_their_own_number():
-    held_out = len(scoring([20, 70]).data.test)
-    sizes = scoring([20, held_out], num_reference=None)
-    found = sizes.real_references(torch.device("cpu"))["floor"]["real"]
-    assert set(found) <= set(scoring([20, held_out]).student(student()))
-    assert f"rfd_{held_out}" in found and sizes.teacher_references(student(), 1.0) == {
+    held_out = len(evaluator([20, 70]).data.test)
+    sizes = evaluator([20, held_out], num_reference=None)
+    found = data_references(sizes, torch.device("cpu"))["floor"]["real"]
+    assert set(found) <= set(evaluator([20, held_out]).scores(student()))
+    assert f"rfd_{held_out}" in found and teacher_references(sizes, student(), 1.0) == {
         "teacher": {},
         "start": {},
     }
 
 
 def test_classes_come_in_turn_or_at_random():
-    turns, draws = (scoring(20, classes=name).numbered("cpu") for name in ("balanced", "random"))
+    turns, draws = (
+        evaluator(20, classes=name).sample_set("cpu") for name in ("balanced", "random")
+    )
     assert turns.labels(range(1000)).bincount().tolist() == [100] * 10
     labels = draws.labels(range(1000))
     counts = labels.bincount(minlength=10)
@@ -158,12 +162,13 @@ def test_classes_come_in_turn_or_at_random():
     assert torch.equal(draws.labels(range(300, 305)), labels[300:305])
     assert torch.equal(draws.noise(range(3), 0), turns.noise(range(3), 0))
     with pytest.raises(ValueError, match=r"metric\.classes must be balanced or random, got even"):
-        scoring(20, classes="even")
+        evaluator(20, classes="even")
 
 
 def test_the_callback_scores_all_sizes_rarely(monkeypatch):
     asked = []
-    callback = Evaluation(every=2, full_every=4)
+    given = {"evaluator": evaluator([32, 70]), "record": Record(), "score_teacher": dict}
+    callback = Evaluation(every=2, full_every=4, **given)
     monkeypatch.setattr(callback, "score", lambda *arguments: asked.append(arguments[-1]))
     for step in range(1, 8):
         callback.on_train_batch_end(
@@ -171,4 +176,4 @@ def test_the_callback_scores_all_sizes_rarely(monkeypatch):
         )
     assert asked == [1, None, 1, None]  # at 2, 4, 6 and at the end
     with pytest.raises(ValueError, match="multiple of every=4, got 6"):
-        Evaluation(every=4, full_every=6)
+        Evaluation(every=4, full_every=6, **given)

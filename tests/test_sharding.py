@@ -22,11 +22,11 @@ from dmd2.config.check import config_folder, of_train
 from dmd2.data.base import DataModule
 from dmd2.distributed import process_group
 from dmd2.distributed.fsdp import blocks_of, unsharded
-from dmd2.runs.assemble import build_module
-from dmd2.runs.build import build, build_data, build_teacher
+from dmd2.runs.assemble import assemble
+from dmd2.runs.build import build
 from dmd2.training.checkpoints import load
 from dmd2.training.module import DMD
-from dmd2.training.sharding import ShardedStrategy
+from dmd2.training.strategies import ShardedStrategy
 from processes import FLOAT, NETWORKS, counted, found_by, together
 from test_module import Record, fit, module, objective, toy, weights
 from test_ranks import TWO, BadOnRank1, ended, started, train
@@ -51,11 +51,8 @@ def captioned(folder: Path, batch_size: int) -> tuple[DMD, DataModule]:
     ]  # a gradient that is a rounded zero moves nothing
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         config = of_train(["experiment=text2digits_dmd2", "trainer=fsdp", *own])
-    data = build_data(config["data"])
-    teacher = build_teacher(config, data)
-    return build_module(
-        config, build(config["loss"]), build(config["sampler"]), teacher, data
-    ), data
+    parts = assemble(config, build(config["metric"]))
+    return parts.module, parts.data
 
 
 def held(network: nn.Module) -> int:

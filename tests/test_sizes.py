@@ -2,12 +2,12 @@
 
 import pytest
 
-from dmd2.evaluation.scores import Sizes
+from dmd2.evaluation.scores import SampleCounts
 
 
 def test_a_lone_number_is_not_named_and_several_are():
-    assert Sizes(50000).name("fid", 50000) == "fid"
-    assert [Sizes([10000, 50000]).name("fid", num) for num in (10000, 50000, 130)] == [
+    assert SampleCounts(50000).name("fid", 50000) == "fid"
+    assert [SampleCounts([10000, 50000]).name("fid", num) for num in (10000, 50000, 130)] == [
         "fid_10k",
         "fid_50k",
         "fid_130",
@@ -17,4 +17,4 @@ def test_a_lone_number_is_not_named_and_several_are():
 @pytest.mark.parametrize("wrong", [1, [], [50, 20], [20, 20], [0, 5]])
 def test_numbers_that_cannot_be_meant_are_refused(wrong):
     with pytest.raises(ValueError, match="num_samples"):
-        Sizes(wrong)
+        SampleCounts(wrong)

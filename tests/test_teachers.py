@@ -15,8 +15,9 @@ from dmd2.cli.errors import one_line
 from dmd2.cli.main import main
 from dmd2.config.check import Config, config_folder, resolved
 from dmd2.nets.discriminator import ConvHead
-from dmd2.runs.build import build, build_data, build_teacher
+from dmd2.runs.build import build, build_data
 from dmd2.runs.load import load_student
+from dmd2.runs.teacher import Teacher, build_teacher, teacher_file
 
 PUBLISHED = {
     "edm_cifar10_cond_vp": ("edm-cifar10-32x32-cond-vp", 55_735_299),
@@ -80,9 +81,15 @@ def test_the_parts_of_imagenet_s_teacher_have_the_published_sizes() -> None:
     assert sizes[3] == 18_879_745
 
 
+def teacher_of(*overrides: str) -> Teacher:
+    """The teacher of a config, on the digits."""
+    config = composed(*overrides)
+    return build_teacher(config, build_data(composed()["data"]), teacher_file(config))
+
+
 def test_a_missing_teacher_is_answered_with_where_to_get_it_and_what_to_type() -> None:
     with pytest.raises(FileNotFoundError) as caught:
-        build_teacher(composed("teacher=edm_cifar10_cond_vp"), build_data(composed()["data"]))
+        teacher_of("teacher=edm_cifar10_cond_vp")
     line = one_line(caught.value)
     assert line == (
         "there are no weights at cache/teachers/edm-cifar10-32x32-cond-vp.safetensors; "
@@ -95,7 +102,7 @@ def test_a_missing_teacher_is_answered_with_where_to_get_it_and_what_to_type() -
 
 def test_a_teacher_that_is_neither_kept_nor_trained_is_refused() -> None:
     with pytest.raises(ValueError, match=r"teacher\.weights=FILE"):
-        build_teacher(composed("teacher.pretrain=null"), build_data(composed()["data"]))
+        teacher_of("teacher.pretrain=null")
 
 
 def imported(**changed: object) -> Path:
@@ -110,13 +117,13 @@ def imported(**changed: object) -> Path:
 
 
 def test_a_teacher_that_says_it_is_of_another_network_is_refused() -> None:
-    path, data = imported(dropout=0.5), build_data(composed()["data"])
+    path, _data = imported(dropout=0.5), build_data(composed()["data"])
     with pytest.raises(
         ValueError, match=r"dropout=0\.5.*type teacher\.denoiser\.model\.dropout=0\.5"
     ):
-        build_teacher(composed(f"teacher.weights={path}"), data)
+        teacher_of(f"teacher.weights={path}")
     imported()
-    build_teacher(composed(f"teacher.weights={path}"), data)
+    teacher_of(f"teacher.weights={path}")
 
 
 def test_an_imported_student_is_scored_without_a_run(capsys: pytest.CaptureFixture[str]) -> None:

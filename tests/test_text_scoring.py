@@ -102,8 +102,9 @@ def distance(real: Tensor, fake: Tensor) -> float:
 def test_scores_are_those_of_the_images_and_captions(run: Path) -> None:
     student = load_student(run)
     student.read(None)
-    scoring = student.scoring()
-    images = scoring.numbered("cpu").make(scoring.student_maker(student.generator), range(10))[0]
+    evaluator = student.evaluator()
+    sampling = evaluator.sampling(student.generator)
+    images = evaluator.sample_set("cpu").make(sampling, range(10))[0]
     images = student.data.to_pixels(images)
     real = [Image.open(path).convert("RGB") for path in sorted(Path("real").iterdir())]
     expected = {}

@@ -15,7 +15,8 @@ from dmd2.cli.main import main
 from dmd2.config.check import config_folder, resolved
 from dmd2.data.pairs import PairStore
 from dmd2.io.hub import dtype_of
-from dmd2.runs.build import build, build_data, build_teacher, load_or_train
+from dmd2.runs.build import build, build_data
+from dmd2.runs.teacher import build_teacher, teacher_file
 from pipelines import save_pipeline, save_variant, shrunken
 
 diffusers = pytest.importorskip(
@@ -58,8 +59,8 @@ def composed(*overrides: str):
 
 def teacher(*overrides: str):
     config = composed(*overrides)
-    found = build_teacher(config, build_data(config["data"]))
-    load_or_train(found, config)
+    found = build_teacher(config, build_data(config["data"]), teacher_file(config))
+    found.load_or_train()
     return found
 
 

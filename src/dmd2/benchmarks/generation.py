@@ -9,7 +9,7 @@ import torch
 
 from dmd2.benchmarks.iteration import now
 from dmd2.diffusion.solvers import DDIM
-from dmd2.evaluation.samples import SampleSet, Sampling, TeacherSampling
+from dmd2.evaluation.samples import Sampling, TeacherSampling
 from dmd2.evaluation.scoring import device_of
 from dmd2.nets.lora import base_of
 from dmd2.runs.load import load_student
@@ -42,25 +42,25 @@ def generation(
     student = load_student(source)
     network, conditioner, data = base_of(student.generator), student.conditioner, student.data
     device, guidance = device_of(network), student.config["teacher"]["guidance"]
-    numbered = SampleSet(data.shape, conditioner.num_classes, 0, device)
-    makers: dict[str, Sampling] = {
+    samples = student.sample_set(0)
+    samplings: dict[str, Sampling] = {
         f"teacher, guidance {guidance:g}": TeacherSampling(
             network, conditioner, DDIM(num_steps), guidance
         ),
-        "student": student.maker(),
+        "student": student.sampling(),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in makers}
+    seconds: dict[str, list[float]] = {name: [] for name in samplings}
     with torch.autocast(device.type, getattr(torch, dtype), enabled=dtype != "float32"):
         for _ in range(num_cold + num_repeats):
-            for name, maker in makers.items():
+            for name, sampling in samplings.items():
                 start = now()
-                data.to_pixels(numbered.make(maker, range(batch_size))[0])
+                data.to_pixels(samples.make(sampling, range(batch_size))[0])
                 seconds[name].append((now() - start) / batch_size)
     found = {name: median(times[num_cold:]) for name, times in seconds.items()}
     teacher, ours = found.values()
     lines = [
-        f"| {name} | {maker.num_evaluations} | {found[name]:.3g} | {1 / found[name]:.3g} |"
-        for name, maker in makers.items()
+        f"| {name} | {sampling.num_evaluations} | {found[name]:.3g} | {1 / found[name]:.3g} |"
+        for name, sampling in samplings.items()
     ]
     times = f"{batch_size} at once, {dtype}; the student is {teacher / ours:.3g} times as fast"
     return ["| samples | NFE | s an image | images/s |", "|---|---|---|---|", *lines, times]

@@ -15,10 +15,13 @@ from dmd2.benchmarks.loader import RandomImages
 from dmd2.benchmarks.prompts import RandomPrompts
 from dmd2.config.check import Config, of_train
 from dmd2.config.devices import processes
+from dmd2.io.hub import dtype_of
 from dmd2.nets.unet import UNet
 from dmd2.randomness import seeded
-from dmd2.runs.assemble import build_module
-from dmd2.runs.build import Teacher, build, build_trainer, shrink
+from dmd2.runs.assemble import build_critic, build_module, module_options
+from dmd2.runs.build import build, build_trainer
+from dmd2.runs.copies import copy_for
+from dmd2.runs.teacher import Teacher
 from dmd2.training.callbacks.throughput import peak_memory_bytes
 from dmd2.training.module import DMD
 
@@ -117,10 +120,14 @@ def parts(config: Config, folder: Path) -> tuple[DMD, RandomImages]:
         )
     else:
         conditioner = build(node)
-    teacher = Teacher(denoiser, conditioner, "random", folder, data)
-    own = config | {"weights": None, "critic_weights": None}
-    module = build_module(own, build(config["loss"]), build(config["sampler"]), teacher, data)
-    shrink(teacher, config)
+    dtype = dtype_of(section["dtype"]) if section.get("dtype") is not None else None
+    teacher = Teacher(denoiser, conditioner, folder, "random weights", dtype=dtype)
+    objective, sampler = build(config["loss"]), build(config["sampler"])
+    generator, fake = (copy_for(config, name).network(denoiser) for name in ("generator", "critic"))
+    critic = build_critic(config, teacher, fake, objective, sampler, data.shape)
+    options = module_options(config)
+    module = build_module(teacher, generator, critic, objective, sampler, data.shape, options)
+    teacher.cast_weights()
     return module, data
 
 

@@ -23,29 +23,23 @@ def steps(source: Path | None) -> list[str]:
         raise ValueError("this part scores a run's student; type source=runs/EXPERIMENT/latest")
     student = load_student(source)
     student.read(None)
-    scoring, device, data = student.scoring(), device_of(student.generator), student.data
-    scoring.real_references(device)  # what the suite compares with
-    num, numbered, times = (
-        scoring.sizes.numbers[-1],
-        scoring.numbered(device),
-        student.sampler.times,
-    )
+    evaluator, device, data = student.evaluator(), device_of(student.generator), student.data
+    evaluator.fit(device)
+    num, times = evaluator.counts.numbers[-1], student.sampler.times
+    samples = evaluator.sample_set(device)
     made = {}
     for i, t in enumerate(times):
-        maker = GeneratorSampling(
-            student.generator, student.conditioner, FewStepSampler(times[: i + 1])
-        )
-        made[f"t = {t:g}"] = torch.cat(
-            [x.cpu() for x, _ in numbered.batches(maker, range(num), scoring.batch_size)]
-        )
-    step = (
-        torch.arange(num) // max(student.conditioner.num_classes, 1) % len(times)
-    )  # each has each class as often
+        sampler = FewStepSampler(times[: i + 1])
+        sampling = GeneratorSampling(student.generator, student.conditioner, sampler)
+        batches = samples.batches(sampling, range(num), evaluator.batch_size)
+        made[f"t = {t:g}"] = torch.cat([x.cpu() for x, _ in batches])
+    # Every step gives as many samples of every class to the set of all.
+    step = torch.arange(num) // max(student.conditioner.num_classes, 1) % len(times)
     made["together"] = torch.stack(list(made.values()))[step, torch.arange(num)]
-    labels = data.class_of(numbered.labels(range(num)).cpu())
+    labels = data.class_of(samples.labels(range(num)).cpu())
     lines = []
     for name, x0 in made.items():
-        scores = scoring.suite.evaluate([(data.to_pixels(x0), labels)])
+        scores = evaluator.suite.evaluate([(data.to_pixels(x0), labels)])
         lines += [
             f"| {name} | {x0.std():.3f} | "
             f"{' | '.join(f'{value:.3g}' for value in scores.values())} |"

@@ -8,18 +8,14 @@ usage: dmd2 benchmark [part=loader] [source=PATH] [part.KEY=VALUE ...]
 
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig
 
-from dmd2.cli.errors import user_errors
-from dmd2.config.check import check_options, config_folder
+from dmd2.cli.verbs import verb_of_options
 from dmd2.runs.build import build
 
 
-@hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="benchmark")
-@user_errors
+@verb_of_options("benchmark")
 def main(options: DictConfig) -> None:
     """Measure, and print the table."""
-    check_options(options, "benchmark")
     source = None if options.source is None else Path(options.source)
     print("\n".join(build(options.part)(source)))

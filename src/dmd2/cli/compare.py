@@ -10,19 +10,15 @@ usage: dmd2 compare runs=DIR [out=DIR]
 
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig
 
-from dmd2.cli.errors import user_errors
-from dmd2.config.check import check_options, config_folder
+from dmd2.cli.verbs import verb_of_options
 from dmd2.runs.compare import gather, table, unfinished, write_comparison
 
 
-@hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="compare")
-@user_errors
+@verb_of_options("compare")
 def main(options: DictConfig) -> None:
     """Gather the summaries and print the table."""
-    check_options(options, "compare")
     runs = Path(options.runs)
     summaries = gather(runs)
     print(*unfinished(runs), sep="\n")

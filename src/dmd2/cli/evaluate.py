@@ -22,17 +22,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from dmd2.cli.errors import user_errors
-from dmd2.config.check import check_options, config_folder
-from dmd2.distributed.process_group import rank
-from dmd2.evaluation.best import best
-from dmd2.evaluation.scoring import Scores
+from dmd2.cli.verbs import verb_of_options
+from dmd2.distributed.rank_zero import on_rank_zero
+from dmd2.evaluation.scores import Scores, best
+from dmd2.evaluation.scoring import Evaluator
 from dmd2.io.files import read_json, write_json
-from dmd2.runs.load import load_student, on_ranks
-from dmd2.runs.report import print_table
+from dmd2.runs.load import Student, as_one_of_torchrun, load_student
+from dmd2.runs.score_table import print_table
 
 NOT_RUN = {
     "status": "not trained here",
@@ -44,40 +42,49 @@ NOT_RUN = {
 """The summary of a directory that holds a config.yaml only."""
 
 
-@hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="evaluate")
-@user_errors
+@verb_of_options("evaluate")
 def main(options: DictConfig) -> None:
     """Score, alone or as one of several ranks."""
-    check_options(options, "evaluate")
-    on_ranks(Path(options.run), lambda: score(options))
+    with as_one_of_torchrun(Path(options.run)):
+        evaluate(options)
 
 
-def score(options: DictConfig) -> None:
-    """Score, beside the references that the run had; rank 0 says what came out."""
+def evaluate(options: DictConfig) -> None:
+    """Score the run's weights; all ranks share the samples, and rank 0 writes what came out."""
     run = Path(options.run)
     asked: dict[str, Any] = OmegaConf.to_container(options)  # type: ignore[assignment]
     student = load_student(run, asked.get("metric"))
     changes = {key: asked[key] for key in ("num_samples", "batch_size") if asked[key] is not None}
     student.config["metric"].update(changes)
-    scoring = student.scoring()
-    students: dict[str, Scores] = {}
+    evaluator = student.evaluator()
+    scores: dict[str, Scores] = {}
     for name in [options.weights] if options.weights else student.names:
         student.read(name)
-        scoring.sums = student.sums()
-        students[name] = scoring.student(student.generator)
-    if rank() > 0:
-        return
+        scores[name] = evaluator.scores(student.generator, sums=student.partial_sums())
+    is_other_score = "num_samples" in changes or "metric" in asked
+    on_rank_zero(lambda: write_evaluation(student, evaluator, scores, is_other_score))
+
+
+def write_evaluation(
+    student: Student, evaluator: Evaluator, students: dict[str, Scores], is_other_score: bool
+) -> None:
+    """evaluation.json and the table, beside the references that the run had.
+
+    is_other_score  Whether the run's own references are of another metric or number of samples,
+                    and so compare with nothing here.
+    """
+    run, primary = student.run, evaluator.primary
     path, first = run / "summary.json", next(iter(students))
     summary = read_json(path) if path.exists() else NOT_RUN | {"experiment": student.config["name"]}
     found = {
         "weights": first,
         "metrics": students[first],
         "students": students,
-        "best": best([{"iteration": summary["iterations"], "scores": students}], scoring.primary),
+        "best": best([{"iteration": summary["iterations"], "scores": students}], primary),
     }
-    write_json(run / "evaluation.json", {"num_samples": scoring.sizes.numbers[-1], **found})
+    write_json(run / "evaluation.json", {"num_samples": evaluator.counts.numbers[-1], **found})
     shutil.rmtree(run / "scoring")
-    if "num_samples" in changes or "metric" in asked:
-        summary |= {"floor": {}, "baselines": {}, "teacher": {}}  # those are other scores
-    print_table(summary | found, scoring.primary)
+    if is_other_score:
+        summary |= {"floor": {}, "baselines": {}, "teacher": {}}
+    print_table(summary | found, primary)
     print(run / "evaluation.json")

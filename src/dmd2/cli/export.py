@@ -15,20 +15,16 @@ usage: dmd2 export run=DIR out=DIR [weights=NAME] [source=PIPELINE]
 
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig
 
-from dmd2.cli.errors import user_errors
-from dmd2.config.check import check_options, config_folder
+from dmd2.cli.verbs import verb_of_options
 from dmd2.runs.export import export
 from dmd2.runs.load import load_student
 
 
-@hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="export")
-@user_errors
+@verb_of_options("export")
 def main(options: DictConfig) -> None:
     """Write the folder."""
-    check_options(options, "export")
     print(
         export(load_student(Path(options.run)), options.weights, options.source, Path(options.out))
     )

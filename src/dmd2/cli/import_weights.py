@@ -15,13 +15,11 @@ usage: dmd2 import source=FILE out=FILE.safetensors
 import json
 from pathlib import Path
 
-import hydra
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from dmd2.cli.errors import user_errors
-from dmd2.config.check import check_options, config_folder
+from dmd2.cli.verbs import verb_of_options
 from dmd2.io.files import sha256
 from dmd2.io.tensors import read_tensors, save_tensors
 from dmd2.weights.authors import read_checkpoint, student
@@ -29,11 +27,9 @@ from dmd2.weights.edm import network
 from dmd2.weights.pickles import read_pickle
 
 
-@hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="import")
-@user_errors
+@verb_of_options("import")
 def main(options: DictConfig) -> None:
     """Read, check, and only then write."""
-    check_options(options, "import")
     import_weights(Path(options.source), Path(options.out))
 
 

@@ -5,30 +5,18 @@ usage: dmd2 pairs experiment=digits_dmd [pairs.num_pairs=10000] [KEY=VALUE ...]
 All devices of the experiment's trainer share the work, as in `dmd2 train`; torchrun joins machines.
 """
 
-import hydra
-from omegaconf import DictConfig
-
-from dmd2.cli.errors import user_errors
 from dmd2.cli.processes import in_all_processes
-from dmd2.cli.sweep import run_or_sweep_job
-from dmd2.config.check import Config, config_folder
+from dmd2.cli.verbs import verb_of_experiments
+from dmd2.config.check import Config
 from dmd2.config.devices import processes
 from dmd2.distributed.process_group import rank_zero_first
-from dmd2.runs.build import build_data, build_teacher, load_or_train, shrink
+from dmd2.runs.build import build_data
 from dmd2.runs.cached import make_pairs
-
-
-@hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="train")
-@user_errors
-def main(composed: DictConfig) -> None:
-    """Make sure that the pairs exist."""
-    run_or_sweep_job(composed, work)
+from dmd2.runs.teacher import build_teacher, teacher_file
 
 
 def work(config: Config) -> None:
-    """Make them in as many processes as the trainer takes; a Slurm job's processes come here,
-    too.
-    """
+    """Make the pairs in as many processes as the trainer takes."""
     in_all_processes(config, make)
 
 
@@ -40,9 +28,13 @@ def make(config: Config) -> None:
             f"the experiment {config['name']} uses no pairs; choose one that does: "
             "experiment=digits_dmd"
         )
-    with rank_zero_first():  # who trains a teacher, if there is none
+    with rank_zero_first():  # who trains a teacher, where there is none
+        path = teacher_file(config)
         data = build_data(config["data"])
-        teacher = build_teacher(config, data)
-        load_or_train(teacher, config)
-    shrink(teacher, config)
+        teacher = build_teacher(config, data, path)
+        teacher.load_or_train()
+    teacher.cast_weights()
     print(f"pairs are in {make_pairs(config, teacher, data)}")
+
+
+main = verb_of_experiments(work)

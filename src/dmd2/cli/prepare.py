@@ -13,20 +13,16 @@ usage: dmd2 prepare recipe=NAME source=PATH out=DIR [recipe.KEY=VALUE ...]
 from pathlib import Path
 from typing import Any
 
-import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from dmd2.cli.errors import user_errors
-from dmd2.config.check import check_options, config_folder
+from dmd2.cli.verbs import verb_of_options
 from dmd2.distributed.process_group import process_group
 from dmd2.runs.build import build
 
 
-@hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="prepare")
-@user_errors
+@verb_of_options("prepare")
 def main(options: DictConfig) -> None:
     """Follow the recipe, and print its report."""
-    check_options(options, "prepare")
     recipe: Any = OmegaConf.to_container(options, resolve=True)
     with process_group(on_gpu=False):  # ranks share files, and no tensors
         print("\n".join(build(recipe["recipe"])(Path(options.source), Path(options.out))))

@@ -3,29 +3,23 @@
 usage: dmd2 pretrain experiment=NAME [KEY=VALUE ...]
 """
 
-import hydra
-from omegaconf import DictConfig
-
-from dmd2.cli.errors import user_errors
-from dmd2.cli.sweep import run_or_sweep_job
-from dmd2.config.check import Config, config_folder
+from dmd2.cli.verbs import verb_of_experiments
+from dmd2.config.check import Config
 from dmd2.config.devices import processes
 from dmd2.distributed.slurm import rank
-from dmd2.runs.build import build_data, build_teacher, load_or_train
-
-
-@hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="train")
-@user_errors
-def main(composed: DictConfig) -> None:
-    """Make sure that the teacher exists."""
-    run_or_sweep_job(composed, work)
+from dmd2.runs.build import build_data
+from dmd2.runs.teacher import build_teacher, teacher_file
 
 
 def work(config: Config) -> None:
-    """Train it, or find it; one process does."""
+    """Train the teacher, or find it; one process does."""
     processes(config)
     if rank() > 0:
         return
-    teacher = build_teacher(config, build_data(config["data"]))
-    load_or_train(teacher, config)
+    path = teacher_file(config)
+    teacher = build_teacher(config, build_data(config["data"]), path)
+    teacher.load_or_train()
     print(f"the teacher is {teacher.path}")
+
+
+main = verb_of_experiments(work)

@@ -1,6 +1,4 @@
-"""One config alone or one of a sweep's, and the end of a sweep: its table, and its failures with
-their tracebacks.
-"""
+"""A verb's work on one config or on each of a sweep's, and the end of a sweep: its table."""
 
 import sys
 from collections.abc import Callable
@@ -18,8 +16,9 @@ from dmd2.runs.job import read_jobs, run_job
 
 
 def run_or_sweep_job(composed: DictConfig, work: Callable[[Config], None]) -> None:
-    """Do a command's work on a composed config; a job of a sweep that fails is told, and the others
-    go on.
+    """Do a verb's work on a composed config.
+
+    A job of a sweep that fails is reported, and the others go on.
     """
     job = HydraConfig.get()
     if job.mode != RunMode.MULTIRUN:
@@ -32,20 +31,21 @@ class SweepEnd(Callback):
     """Hydra calls this when the last job has ended, whichever launcher ran them."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Print what failed, then the table, and keep the table in the sweep's folder; exits with 1
-        on a failure.
+        """Print the failures with their tracebacks, then the table; exits with 1 on a failure.
+
+        The table and its picture also stay in the sweep's folder.
         """
         folder = Path(config.hydra.sweep.dir)
         jobs, summaries = read_jobs(folder), gather(folder)
-        lost = [str(place) for place, job in jobs.items() if job["status"] != "completed"]
+        failed = [str(place) for place, job in jobs.items() if job["status"] != "completed"]
         print(*unfinished(folder), sep="\n")
         if summaries:
             write_comparison(summaries, folder)
             print("\n".join(table(summaries)))
-        print(f"{len(jobs) - len(lost)} of {len(jobs)} jobs completed: {folder}")
-        if lost:
+        print(f"{len(jobs) - len(failed)} of {len(jobs)} jobs completed: {folder}")
+        if failed:
             print(
-                f"dmd2: {len(lost)} of {len(jobs)} jobs did not complete: {', '.join(lost)}",
+                f"dmd2: {len(failed)} of {len(jobs)} jobs did not complete: {', '.join(failed)}",
                 file=sys.stderr,
             )
             sys.exit(1)

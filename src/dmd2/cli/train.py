@@ -13,30 +13,20 @@ A run that was ended goes on where its last checkpoint is: the same command with
 resume=auto (or resume=DIR/checkpoints/N.ckpt).
 """
 
-import hydra
-from omegaconf import DictConfig
-
-from dmd2.cli.errors import user_errors
 from dmd2.cli.processes import in_all_processes
-from dmd2.cli.sweep import run_or_sweep_job
-from dmd2.config.check import Config, config_folder
+from dmd2.cli.verbs import verb_of_experiments
+from dmd2.config.check import Config
 from dmd2.runs.run import Run
 
 
-@hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="train")
-@user_errors
-def main(composed: DictConfig) -> None:
-    """One run of a composed config, by all devices of its trainer; Hydra calls this once a job."""
-    run_or_sweep_job(composed, work)
-
-
 def work(config: Config) -> None:
-    """The run, in as many processes as its trainer takes; a Slurm job's processes come here,
-    too.
-    """
+    """The run, in as many processes as its trainer takes."""
     in_all_processes(config, train)
 
 
 def train(config: Config) -> None:
     """Train, alone or as one of the ranks."""
     Run(config).start()
+
+
+main = verb_of_experiments(work)

@@ -1,6 +1,4 @@
-"""The sums of a score that is on its way, on disk: one that was cut off goes on there, to the same
-last bit.
-"""
+"""Partial sums of a score, on disk: a score that was cut off goes on, to the same last bit."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +8,11 @@ from dmd2.io.tensors import read_metadata, read_tensors, save_tensors
 from dmd2.metrics.suite import Batches, MetricSuite
 
 
-class Sums:
-    """Keeps them in `folder` (None: nowhere), after `every` blocks of each rank.
+class PartialSums:
+    """Keeps what a suite has added up in `folder` (None: nowhere), after `every` blocks of a rank.
 
-    `key` names all that the score is a function of. Ranks go on each for itself, from where it was;
-    another number of
-    ranks begins again.
+    `key` names all that the score is a function of. Each rank goes on from where it was itself;
+    with another number of ranks the score begins again.
     """
 
     def __init__(self, folder: Path | None = None, key: str = "", every: int = 50) -> None:
@@ -24,11 +21,13 @@ class Sums:
     def add(
         self, suite: MetricSuite, batches: Callable[[range], Batches], rows: range, batch_size: int
     ) -> None:
-        """Add the samples `rows` to a suite that has those before them, or find that some were
-        added already.
+        """Add the samples `rows` to a suite that has those before them.
+
+        Samples that an earlier attempt has added are read from disk instead.
         """
         if self.folder is None:
             return suite.update(batches(rows))
+        # Which samples are a rank's depends on how many ranks there are, so that is in the name.
         path = self.folder / f"{self.key}-{rows.stop}-{rank()}-of-{world_size()}.safetensors"
         at_once = self.every * batch_size * world_size()
         start = int(read_metadata(path).get("next_row", rows.start))

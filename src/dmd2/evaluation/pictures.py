@@ -10,6 +10,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from dmd2.data.base import DataModule
+from dmd2.diffusion.denoiser import Denoiser
+from dmd2.evaluation.references import teacher_samplings
+from dmd2.evaluation.samples import Sampling
+from dmd2.evaluation.scoring import Evaluator, device_of
+
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
@@ -23,8 +29,9 @@ def image(pixels: Tensor) -> Image.Image:
 
 
 def grid(images: Tensor, num_columns: int, least_pixels: int = 320) -> Image.Image:
-    """Images uint8 [N, C, H, W], row by row; small ones are enlarged, pixel by pixel, to a readable
-    size.
+    """Images uint8 [N, C, H, W], row by row, with a white line between them.
+
+    Small ones are enlarged, pixel by pixel, to at least `least_pixels` along the shorter side.
     """
     num, channels, height, width = images.shape
     num_rows = -(-num // num_columns)
@@ -41,11 +48,10 @@ def grid(images: Tensor, num_columns: int, least_pixels: int = 320) -> Image.Ima
 
 
 def picture(samples: Mapping[str, Tensor], path: Path) -> None:
-    """Sets of samples side by side under their names: images uint8 [N, C, H, W] as grids, points
-    [N, 2] as clouds.
+    """Sets of samples side by side under their names.
 
-    SampleSet samples go through the classes in turn; a grid shows a class a row, ten classes at
-    most.
+    Images uint8 [N, C, H, W] are shown as grids, points [N, 2] as clouds. The samples of a
+    `SampleSet` have the classes in turn; a grid shows a class a row, ten classes at most.
     """
     figure, axes = plt.subplots(1, len(samples), figsize=(2.8 * len(samples), 3.2), squeeze=False)
     reach = 1.25 * float(next(iter(samples.values())).abs().max())
@@ -64,13 +70,54 @@ def picture(samples: Mapping[str, Tensor], path: Path) -> None:
 
 
 def class_rows(images: Tensor, num_rows: int = 10) -> Tensor:
-    """SampleSet images with classes in turn, rearranged so that a row of a grid is a class; few
-    stay as they are.
+    """Images [N, ...] with the classes in turn, rearranged so that a row of a grid is a class.
+
+    What does not fill the last column is left out; fewer than `num_rows` stay as they are.
     """
     if len(images) < num_rows:
         return images
     whole = len(images) // num_rows * num_rows
     return images[:whole].view(-1, num_rows, *images.shape[1:]).transpose(0, 1).flatten(0, 1)
+
+
+def comparison(
+    evaluator: Evaluator, teacher: Denoiser, guidance: float, student: Denoiser, path: Path
+) -> None:
+    """One sheet: real samples, the teacher at each of its step counts, the student.
+
+    All are made of the same noise and labels, so that pictures compare.
+    """
+    data = evaluator.data
+    is_grid = len(data.shape) == 3  # else points in a cloud
+    num = min(100, evaluator.batch_size) if is_grid else 2000
+    samples = evaluator.sample_set(device_of(student))
+    shown: dict[str, Tensor] = {}
+    if evaluator.real.data is not None:
+        labels = samples.labels(range(num)).cpu()
+        shown["real"] = _real(evaluator.real.data, labels, evaluator.conditioner.num_classes)
+    samplings: dict[str, Sampling] = {
+        f"teacher, {s.solver.num_steps} step{'s' * (s.solver.num_steps > 1)}": s
+        for s in teacher_samplings(evaluator, teacher, guidance)
+    }
+    samplings["student"] = evaluator.sampling(student)
+    for title, sampling in samplings.items():
+        x0, _ = samples.make(sampling, range(num))
+        shown[f"{title} ({sampling.num_evaluations} NFE)"] = data.to_pixels(x0)
+    picture(shown, path)
+
+
+def _real(data: DataModule, labels: Tensor, num_classes: int) -> Tensor:
+    """A real training sample for each label: those of its class in order, and over again.
+
+    A class without any gets the first sample there is.
+    """
+    train, taken = data.train, dict.fromkeys(labels.tolist(), 0)
+    rows = []
+    for label in labels.tolist():
+        mine = (train.labels == label).nonzero()[0] if num_classes else range(len(train))
+        rows.append(mine[taken[label] % len(mine)] if len(mine) else 0)
+        taken[label] += 1
+    return torch.as_tensor(data.shown(train.x[rows]))
 
 
 def score_plot(

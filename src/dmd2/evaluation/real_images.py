@@ -1,9 +1,7 @@
-"""Real images that samples are scored against and nobody trains on: statistics of a folder's
-features, made once.
-"""
+"""Real data that samples are scored against: the data's own splits, or statistics of a folder."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,23 +9,68 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from dmd2.data.base import DataModule
 from dmd2.data.preparation.archives import identity, members
 from dmd2.data.preparation.layout import is_image
+from dmd2.data.split import Split
 from dmd2.io.arrays import read_arrays
 from dmd2.io.files import key_of, locked, write_bytes
 from dmd2.metrics.clean_fid import CleanInception
 from dmd2.metrics.frechet import moments
+from dmd2.metrics.suite import MetricSuite
 
-AT_ONCE = 50
+BATCH_SIZE = 50
+"""Images of a folder that go through a detector at once."""
+
+
+class TrainSplit:
+    """The train split as the reference, with the test split as what a perfect generator gets.
+
+    num  Samples of each split, evenly spaced; None takes all.
+    """
+
+    def __init__(self, data: DataModule, num: int | None) -> None:
+        self.data, self.num = data, num
+
+    def fit(self, suite: MetricSuite, device: torch.device) -> None:
+        """Fit a suite to both splits; raises ValueError where the data has no real samples."""
+        if "real" not in self.data.provides():
+            raise ValueError(
+                "captions alone show no images to score against; type callbacks.evaluation=null"
+            )
+        train, test = self._samples(self.data.train), self._samples(self.data.test)
+        suite.fit(*train, *test, device, f"{self.data.fingerprint()} {self.num}")
+
+    def _samples(self, split: Split) -> tuple[np.ndarray, Tensor]:
+        num = min(len(split), self.num or len(split))
+        # Evenly spaced, since files come class by class.
+        rows = np.linspace(0, len(split) - 1, num).astype(int)
+        # All of a split stays the memory map that it is; indexing it would read it whole.
+        x = self.data.shown(split.x if num == len(split) else split.x[rows])
+        return x, self.data.class_of(torch.from_numpy(split.labels[rows]))
+
+
+class FolderStatistics:
+    """Real images that nobody trains on, by the name of the detector that sees them."""
+
+    data = None
+
+    def __init__(self, images: Mapping[str, "RealImages"]) -> None:
+        self.images = images
+
+    def fit(self, suite: MetricSuite, device: torch.device) -> None:
+        """Give a suite mean and covariance of each detector's features of the images."""
+        suite.to(device)
+        for name, images in self.images.items():
+            mu, sigma = images.moments(suite.detectors[name])  # type: ignore[arg-type]
+            suite.set_moments(name, mu, sigma)
 
 
 class RealImages:
-    """All images of a `source`, a folder or an archive; or an .npz with `mu` and `sigma` of their
-    features.
+    """All images of a `source`: a folder, an archive, or an .npz of statistics, `mu` and `sigma`.
 
     Statistics are kept in the folder `cache`, as such an .npz, under what names the source and the
-    detector. Raises
-    FileNotFoundError, with `hint`, where there is no source.
+    detector. Raises FileNotFoundError, with `hint`, where there is no source.
     """
 
     def __init__(self, source: str | Path, cache: str | Path, hint: str) -> None:
@@ -62,7 +105,7 @@ class RealImages:
         for member in members(self.source):
             if is_image(member.name):
                 images.append(Image.open(io.BytesIO(member.read())).convert("RGB"))
-            if len(images) == AT_ONCE:
+            if len(images) == BATCH_SIZE:
                 yield images
                 images = []
         if images:

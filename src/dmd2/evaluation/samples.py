@@ -1,5 +1,6 @@
-"""Samples by number: sample i has its own label and noise, so that a set does not depend on batch
-size or ranks.
+"""Which samples are scored and shown: sample i has its own noise and label.
+
+So a set depends on no batch size and on no number of processes, and pictures of two runs compare.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from dmd2.randomness import generator, normal_rows
 
 @dataclass(frozen=True)
 class GeneratorSampling:
-    """A few-step generator."""
+    """Samples from a few-step generator, as `sampler` makes them."""
 
     generator: Denoiser
     conditioner: Conditioner
@@ -29,13 +30,14 @@ class GeneratorSampling:
         return len(self.sampler.times)
 
     def __call__(self, noise: Callable[[int], Tensor], labels: Tensor) -> Tensor:
+        """x0 [B, ...] for labels [B]; `noise(i)` is the N(0, I) tensor [B, ...] of step i."""
         noises = [noise(i) for i in range(len(self.sampler.times))]
         return self.sampler.sample(self.generator, noises, self.conditioner(labels))
 
 
 @dataclass(frozen=True)
 class TeacherSampling:
-    """The teacher under its ODE (or SDE) solver, guided as the distillation is."""
+    """Samples from the teacher by an ODE (or SDE) solver, guided as the distillation is."""
 
     teacher: Denoiser
     conditioner: Conditioner
@@ -48,12 +50,14 @@ class TeacherSampling:
         return self.solver.num_evaluations(self.teacher.schedule)
 
     def __call__(self, noise: Callable[[int], Tensor], labels: Tensor) -> Tensor:
+        """x0 [B, ...] for labels [B]; `noise(0)` [B, ...] is where the solver starts."""
         cond = self.conditioner(labels)
         null = self.conditioner.null(cond)
 
         def denoise(x_t: Tensor, t: Tensor, _: object) -> Tensor:
             return guided(self.teacher, x_t, t, cond, null, self.guidance)
 
+        # noise(0) is the start, so step i of a solver that adds noise takes noise(i + 1).
         churn_noise = (lambda i: noise(i + 1)) if self.solver.churn else None
         return self.solver.sample(denoise, self.teacher.schedule, noise(0), cond, churn_noise)
 
@@ -63,8 +67,12 @@ Sampling = GeneratorSampling | TeacherSampling
 
 @dataclass(frozen=True)
 class SampleSet:
-    """The numbered samples of a maker: `shape` of one, classes in turn (or none), all randomness
-    from `seed`.
+    """Samples by number, with the classes (or captions) in turn: DMD2's protocol.
+
+    shape        Of one sample, in model space.
+    num_classes  Classes, or captions of a table; 0 for unconditional models.
+    seed         Of all noise.
+    device       Where noise and labels go. Noise is drawn on the host, and so the same everywhere.
     """
 
     shape: tuple[int, ...]
@@ -73,7 +81,7 @@ class SampleSet:
     device: torch.device | str = "cpu"
 
     def labels(self, rows: range) -> Tensor:
-        """The labels of some samples: the classes in turn, so that any K of them are balanced."""
+        """The labels int64 [len(rows)] of some samples; any K samples in a row are balanced."""
         return torch.tensor(rows, device=self.device) % max(self.num_classes, 1)
 
     def noise(self, rows: range, i: int) -> Tensor:
@@ -81,25 +89,26 @@ class SampleSet:
         return normal_rows(rows, self.shape, self.seed, "sample", i).to(self.device)
 
     @torch.no_grad()
-    def make(self, maker: Sampling, rows: range) -> tuple[Tensor, Tensor]:
+    def make(self, sampling: Sampling, rows: range) -> tuple[Tensor, Tensor]:
         """Samples x0 [len(rows), ...] in model space and their labels."""
         labels = self.labels(rows)
-        return maker(lambda i: self.noise(rows, i), labels), labels
+        return sampling(lambda i: self.noise(rows, i), labels), labels
 
     @torch.no_grad()
-    def pairs(self, maker: TeacherSampling, rows: range) -> tuple[Tensor, Tensor, Tensor]:
-        """Noise, what the teacher's ODE makes of it, and labels; noise as float16 holds it, so that
-        they match.
+    def pairs(self, sampling: TeacherSampling, rows: range) -> tuple[Tensor, Tensor, Tensor]:
+        """Noise, what the teacher's ODE makes of it, and labels: DMD's regression pairs.
+
+        The noise is as float16 holds it, since that is how it is kept: image and noise must match.
         """
         noise, labels = self.noise(rows, 0).half().float(), self.labels(rows)
-        return noise, maker(lambda _: noise, labels), labels
+        return noise, sampling(lambda _: noise, labels), labels
 
     def batches(
-        self, maker: Sampling, rows: range, batch_size: int
+        self, sampling: Sampling, rows: range, batch_size: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The same in batches."""
+        """What `make` gives, `batch_size` samples at a time."""
         for start in range(0, len(rows), batch_size):
-            yield self.make(maker, rows[start : start + batch_size])
+            yield self.make(sampling, rows[start : start + batch_size])
 
 
 @dataclass(frozen=True)
@@ -107,7 +116,7 @@ class RandomClassSampleSet(SampleSet):
     """The same with classes drawn independently, each as likely: EDM's protocol."""
 
     def labels(self, rows: range) -> Tensor:
-        """The labels of some samples: sample i's depends on the seed and i alone."""
+        """The labels int64 [len(rows)]: sample i's depends on the seed and on i alone."""
         draws = (generator(self.seed, "sample label", i) for i in rows)
         labels = [torch.randint(max(self.num_classes, 1), (), generator=draw) for draw in draws]
         return torch.stack(labels).to(self.device)

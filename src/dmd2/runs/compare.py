@@ -1,6 +1,4 @@
-"""Many runs in one table and one picture; of a sweep's jobs also those that did not come to their
-end.
-"""
+"""Many runs in one table and one picture; a sweep's jobs that did not complete are named."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +8,7 @@ from typing import Any
 from dmd2.evaluation.pictures import bars
 from dmd2.io.files import read_json
 from dmd2.runs.job import read_jobs
-from dmd2.runs.report import cell, rows
+from dmd2.runs.score_table import cell, rows
 
 MARKS = ("<!-- table -->", "<!-- end of table -->")
 LOG_LINES = 12
@@ -20,8 +18,9 @@ Summaries = dict[str, list[dict[str, Any]]]
 
 
 def gather(folder: Path) -> Summaries:
-    """The summaries of completed runs below a folder, by experiment and what a sweep varied; others
-    are named.
+    """The summaries of completed runs below a folder, by experiment and what a sweep varied.
+
+    Runs that are left out are named on the console.
     """
     found: Summaries = {}
     varied = variations(read_jobs(folder), ("seed=", "experiment="))

@@ -1,6 +1,7 @@
-"""From a run directory to a generator that samples and is scored."""
+"""From a run's directory to its student: a generator that samples and is scored."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,24 +13,23 @@ from dmd2.data.base import DataModule
 from dmd2.diffusion.conditioning import Conditioner
 from dmd2.diffusion.denoiser import Denoiser
 from dmd2.diffusion.sampling import FewStepSampler
-from dmd2.distributed import process_group
-from dmd2.evaluation.partial_sums import Sums
-from dmd2.evaluation.samples import GeneratorSampling
-from dmd2.evaluation.scoring import Scoring
-from dmd2.io.files import key_of, sha256
+from dmd2.distributed.process_group import digest, process_group
+from dmd2.evaluation.partial_sums import PartialSums
+from dmd2.evaluation.samples import GeneratorSampling, SampleSet
+from dmd2.evaluation.scoring import Evaluator, device_of
+from dmd2.io.files import key_of
 from dmd2.io.tensors import load_weights, read_metadata
-from dmd2.runs.assemble import lora_of, player_on
-from dmd2.runs.build import (
-    build,
-    build_data,
+from dmd2.runs.build import build, build_data, device_for
+from dmd2.runs.copies import LoRA, copy_for
+from dmd2.runs.teacher import (
     build_teacher,
     conditioner_of,
-    device_for,
+    identity_key,
     load_denoiser,
     load_fitting,
-    shrink,
+    teacher_file,
 )
-from dmd2.training.checkpoints import load, newest
+from dmd2.training.checkpoints import newest, read
 
 
 @dataclass(frozen=True)
@@ -61,45 +61,46 @@ class Student:
             raise ValueError(
                 f"this run has no weights {weights!r}; choose from {', '.join(self.names)}"
             )
-        elif (path := newest(self.run / "checkpoints")) is None:
+        elif (checkpoint := newest(self.run / "checkpoints")) is None:
             raise FileNotFoundError(
                 f"{self.run} has no checkpoint, so no {weights} weights; leave `weights` alone"
             )
         else:
-            prefix = (
-                "generator." if weights == "raw" else f"ema.models.{self.names.index(weights)}."
-            )
-            state = {
-                k.removeprefix(prefix): v
-                for k, v in load(path)["state_dict"].items()
-                if k.startswith(prefix)
-            }
-            self.generator.load_state_dict(state)
+            index = self.names.index(weights)
+            prefix = "generator." if weights == "raw" else f"ema.models.{index}."
+            state = read(checkpoint.path)["state_dict"]
+            own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+            self.generator.load_state_dict(own)
 
-    def maker(self) -> GeneratorSampling:
-        """What makes samples, as the run's sampler does."""
+    def sampling(self) -> GeneratorSampling:
+        """How samples are made: as the run's sampler does."""
         return GeneratorSampling(self.generator, self.conditioner, self.sampler)
 
-    def scoring(self) -> Scoring:
+    def sample_set(self, seed: int) -> SampleSet:
+        """Samples by number, on the generator's device; sample i depends on the seed and i."""
+        device = device_of(self.generator)
+        return SampleSet(self.data.shape, self.conditioner.num_classes, seed, device)
+
+    def evaluator(self) -> Evaluator:
         """What scores samples by the config's metric."""
-        scoring: Scoring = build(self.config["metric"])
-        scoring.attach(self.data, self.conditioner, self.sampler)
-        return scoring
+        protocol = build(self.config["metric"])
+        return Evaluator(protocol, self.data, self.conditioner, self.sampler)
 
-    def sums(self) -> Sums:
+    def partial_sums(self) -> PartialSums:
         """Where the score of what the generator is filled with is kept while it is made."""
-        parts = [self.config[name] for name in ("metric", "sampler", "teacher", "data")]
-        return Sums(
-            self.run / "scoring", key_of(*parts, process_group.digest(self.generator.state_dict()))
-        )
+        own = identity_key(self.config["teacher"], digest(self.generator.state_dict()))
+        key = key_of(own, self.data.fingerprint(), self.config["metric"], self.config["sampler"])
+        return PartialSums(self.run / "scoring", key)
 
 
-def on_ranks(run: Path, work: Callable[[], None]) -> None:
-    """Do work on a run's student, alone or as one of the ranks that torchrun started, of whom rank
-    0 alone prints.
+@contextmanager
+def as_one_of_torchrun(run: Path) -> Iterator[None]:
+    """A block in which this process works on a run's student, alone or as torchrun started it.
+
+    Of several ranks only rank 0 prints.
     """
-    with process_group.process_group(device_for(config_of(run)).type == "cuda"):
-        work()
+    with process_group(device_for(config_of(run)).type == "cuda"):
+        yield
 
 
 def config_of(run: Path) -> Config:
@@ -108,7 +109,8 @@ def config_of(run: Path) -> Config:
         raise FileNotFoundError(
             f"there is no run at {run}; name a run's directory: run=runs/digits_dmd2/latest"
         )
-    config: Config = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))  # type: ignore[assignment]
+    loaded = OmegaConf.load(run / "config.yaml")
+    config: Config = OmegaConf.to_container(loaded)  # type: ignore[assignment]
     share_batch(config)  # done already, but in a file that `--cfg job` wrote
     return config
 
@@ -125,28 +127,31 @@ def load_student(run: Path, metric: Config | None = None) -> Student:
         composed = OmegaConf.create(config | {"metric": metric})
         config = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
     data, sampler = build_data(config["data"]), build(config["sampler"])
-    generator: Denoiser = lora_on_teacher(run, config, data) or build(config["teacher"]["denoiser"])
+    copy = copy_for(config, "generator")
+    if isinstance(copy, LoRA):
+        generator = generator_on_teacher(run, config, data, copy)
+    else:
+        generator = build(config["teacher"]["denoiser"])
     generator.requires_grad_(False).eval().to(device_for(config))
     conditioner = build(conditioner_of(config["teacher"])).to(device_for(config))
     return Student(run, config, generator, data, conditioner, sampler)
 
 
-def lora_on_teacher(run: Path, config: Config, data: DataModule) -> Denoiser | None:
-    """The generator of a run with LoRA, whose weights lie on the teacher's; None of any other run.
+def generator_on_teacher(run: Path, config: Config, data: DataModule, lora: LoRA) -> Denoiser:
+    """The generator of a run with LoRA, whose weights lie on the teacher's.
 
     Raises FileNotFoundError where the teacher's file is gone, and ValueError where it is another
     than in training.
     """
-    if lora_of(config, "generator") is None:
-        return None
-    teacher = build_teacher(config, data)
+    teacher = build_teacher(config, data, teacher_file(config))
     load_denoiser(teacher.denoiser, teacher.path)
-    said = read_metadata(run / "checkpoints" / "student.safetensors").get("teacher")
-    if said not in (None, sha256(teacher.path)):
+    trained_on = read_metadata(run / "checkpoints" / "student.safetensors").get("teacher")
+    if trained_on not in (None, teacher.sha256):
         raise ValueError(
-            f"{teacher.path} is not the teacher that the LoRA of {run} was trained on; bring that "
-            "back"
+            f"{teacher.path} is not the teacher that the LoRA of {run} was trained on; "
+            "bring that back"
         )
-    network = player_on(teacher.denoiser, config, "generator")
-    shrink(teacher, config)  # and so what the network lies on, while its own stays float32
-    return network
+    generator = lora.network(teacher.denoiser)
+    # After LoRA was put on it: the frozen weights are narrowed, LoRA's own stay float32.
+    teacher.cast_weights()
+    return generator

@@ -1,6 +1,4 @@
-"""The card of an exported student: README.md with a YAML head, where it comes from, how it is
-sampled, its scores.
-"""
+"""The model card of an exported student: where it comes from, how it is sampled, its scores."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +9,7 @@ import jinja2
 from omegaconf import OmegaConf
 
 from dmd2.config.check import Config
-from dmd2.runs.report import cell, columns, rows
+from dmd2.runs.score_table import cell, columns, rows
 
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 

@@ -1,172 +1,144 @@
-"""What a run leaves behind beside its log: summary.json, pictures, a page to read and a table on
-the console.
-"""
+"""What a run leaves behind beside its log: summary.json, weights, pictures, a page to read."""
 
-import platform
-import subprocess
-from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import torch
-from rich.console import Console
-from rich.table import Table
 
-from dmd2.diffusion.denoiser import Denoiser
-from dmd2.evaluation.best import best
-from dmd2.evaluation.pictures import picture
-from dmd2.evaluation.samples import Sampling
-from dmd2.evaluation.scoring import References, Scores, Scoring, device_of
+from dmd2.config.check import Config
+from dmd2.distributed.fsdp import is_sharded
+from dmd2.evaluation.pictures import comparison, score_plot
+from dmd2.io.files import write_json
+from dmd2.io.tensors import save_weights
+from dmd2.runs.assemble import Parts
+from dmd2.runs.build import device_for
+from dmd2.runs.provenance import versions
+from dmd2.runs.score_table import cell, columns, print_table, rows
+from dmd2.training.callbacks.throughput import peak_memory_bytes
+from dmd2.training.record import Record
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
-PACKAGES = ("dmd2", "torch", "lightning", "hydra-core", "torchmetrics", "numpy")
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that has come to an end; `parts` are None where it ended before they were built."""
+
+    config: Config
+    folder: Path
+    summary: Mapping[str, Any]
+    record: Record
+    parts: Parts | None
+
+    @property
+    def has_student(self) -> bool:
+        """Whether there is a generator to show: trained, and unsharded in this process."""
+        if self.summary["status"] == "failed" or self.parts is None:
+            return False
+        return bool(self.summary["iterations"]) and not is_sharded(self.parts.module)
 
 
-def versions() -> dict[str, str]:
-    """Python's version and those of the packages that a result depends on."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "unknown"
-    return found
-
-
-def commit() -> str:
-    """The git commit of this code, "-dirty" behind it where files were changed; "unknown" outside a
-    checkout.
-    """
-    command = [
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=40",
-        "--exclude=*",
-    ]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError:  # no git here
-        return "unknown"
-    return found.stdout.strip() or "unknown"
-
-
-def comparison(
-    scoring: Scoring, teacher: Denoiser, guidance: float, student: Denoiser, path: Path
-) -> None:
-    """One picture: real samples, the teacher at each of its step counts, the student; the same
-    noise for all.
-    """
-    is_grid = len(scoring.data.shape) == 3  # else points in a cloud
-    num = min(100, scoring.batch_size) if is_grid else 2000
-    numbered = scoring.numbered(device_of(student))
-    shown = (
-        {"real": _real(scoring, numbered.labels(range(num)).cpu())} if scoring.real_by_label else {}
-    )
-    makers: dict[str, Sampling] = {
-        f"teacher, {maker.solver.num_steps} step{'s' * (maker.solver.num_steps > 1)}": maker
-        for maker in scoring.teacher_makers(teacher, guidance)
-    }
-    makers["student"] = scoring.student_maker(student)
-    for title, maker in makers.items():
-        x0, _ = numbered.make(maker, range(num))
-        shown[f"{title} ({maker.num_evaluations} NFE)"] = scoring.data.to_pixels(x0)
-    picture(shown, path)
-
-
-def _real(scoring: Scoring, labels: torch.Tensor) -> torch.Tensor:
-    """A real training sample for each label, the class's samples in order and over again; any where
-    it has none.
-    """
-    train, taken = scoring.data.train, dict.fromkeys(labels.tolist(), 0)
-    rows = []
-    for label in labels.tolist():
-        mine = (
-            (train.labels == label).nonzero()[0]
-            if scoring.conditioner.num_classes
-            else range(len(train))
-        )
-        rows.append(mine[taken[label] % len(mine)] if len(mine) else 0)
-        taken[label] += 1
-    return torch.as_tensor(scoring.data.shown(train.x[rows]))
-
-
-def results(
-    history: Sequence[Mapping[str, Any]], references: References, primary: str
+def summarise(
+    config: Config, record: Record, parts: Parts | None, status: str, commit: str
 ) -> dict[str, Any]:
-    """What a summary says of a run's scores: the student's first, and what to read them against."""
-    students = history[-1]["scores"] if history else {}
+    """The content of summary.json, on every end of a run."""
+    module = None if parts is None else parts.module
+    # A module that was never given to a trainer has no count.
+    iterations = module.iteration if module is not None and module._trainer is not None else 0
+    students = record.history[-1]["scores"] if record.history else {}
+    references = record.references
     return {
-        "primary": primary,
+        "status": status,
+        "experiment": config["name"],
+        "iterations": iterations,
+        "generator_updates": -(-iterations // config["critic_updates"]),
+        "wall_seconds": record.wall_seconds(),
+        "images_per_second": record.images_per_second if record.num_images else None,
+        "peak_memory_bytes": peak_memory_bytes(),
+        "primary": record.primary,
         "weights": next(iter(students), None),
         "metrics": next(iter(students.values()), {}),
-        "best": best(history, primary),
+        "best": record.best(),
         "students": students,
         "teacher": references.get("teacher", {}),
         "floor": references.get("floor", {}).get("real", {}),
         "baselines": references.get("baselines", {}) | references.get("start", {}),
+        "versions": versions(),
+        "commit": commit,
+        "seed": config["seed"],
     }
 
 
-def print_table(summary: Mapping[str, Any], primary: str) -> None:
-    """The scores of a summary beside their references, on the console."""
-    title = f"{summary['experiment']}: {summary['status']} after {summary['iterations']} iterations"
-    table = Table(title=title, box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    names = columns(summary, primary)
-    table.add_column("samples", no_wrap=True)
-    for name in names:
-        table.add_column(
-            name.replace("_", " "), justify="right", min_width=max(map(len, name.split("_")))
-        )
-    for label, scores in rows(summary):
-        table.add_row(label, *(cell(scores, name) for name in names))
-    Console().print(table)
-    if found := summary.get("best"):
-        print(f"best of {found['of']} scored: {primary} {found[primary]:.3g} of {found['weights']}")
+def write_summary(run: Finished) -> None:
+    """summary.json; raises OSError where it cannot be written."""
+    try:
+        write_json(run.folder / "summary.json", run.summary)
+    except OSError:
+        if run.summary["status"] != "failed":  # else a full disk may be why, and was named already
+            raise
 
 
-def cell(scores: Scores, name: str) -> str:
-    """A score as a table shows it; nothing where it was not made, e.g. with another number of
-    samples.
-    """
-    return f"{scores[name]:.3g}" if name in scores else ""
+def save_networks(run: Finished) -> None:
+    """checkpoints/student.safetensors, the first average, and critic.safetensors."""
+    assert run.parts is not None
+    module, folder = run.parts.module, run.folder / "checkpoints"
+    name, student = next(iter(module.students().items()))
+    metadata = {"weights": name, "teacher": run.parts.teacher.sha256}
+    save_weights(student, folder / "student.safetensors", metadata)
+    save_weights(module.critic, folder / "critic.safetensors")
 
 
-def columns(summary: Mapping[str, Any], primary: str) -> list[str]:
-    """The names of the metrics, the primary one first."""
-    return sorted(summary["metrics"], key=lambda name: (name != primary, name))
+def draw_comparison(run: Finished) -> None:
+    """comparison.png: real samples, the teacher's and the student's side by side."""
+    assert run.parts is not None
+    teacher, module = run.parts.teacher, run.parts.module
+    student = next(iter(module.students().values()))
+    for network in (teacher.denoiser, student):
+        # Lightning brought what it knows to the CPU, and with LoRA the teacher's tensors too.
+        network.to(device_for(run.config))
+    path = run.folder / "comparison.png"
+    comparison(run.parts.evaluator, teacher.denoiser, teacher.guidance, student, path)
 
 
-def rows(summary: Mapping[str, Any]) -> list[tuple[str, Scores]]:
-    """Labelled scores to read together: real data, baselines, the teacher, the student."""
-    found: list[tuple[str, Scores]] = []
-    if summary["floor"]:
-        found.append(("real, held out", summary["floor"]))
-    found += [(name.replace("_", " "), scores) for name, scores in summary["baselines"].items()]
-    found += [(f"teacher, {n} NFE", scores) for n, scores in summary["teacher"].items()]
-    found += [(f"student, {name}", scores) for name, scores in summary["students"].items()]
-    return found
+def draw_scores(run: Finished) -> None:
+    """scores.png: the primary score over the iterations."""
+    record = run.record
+    score_plot(record.history, record.references, record.primary, run.folder / "scores.png")
 
 
-def write_page(folder: Path, summary: Mapping[str, Any], primary: str) -> None:
-    """`report.html`: the table, the pictures and the configuration of a run on one page, without
-    any server.
-    """
+def print_scores(run: Finished) -> None:
+    """The table of scores on the console."""
+    print_table(run.summary, run.record.primary)
+
+
+def write_page(run: Finished) -> None:
+    """report.html: the table, the pictures and the configuration on one page."""
+    folder, summary = run.folder, run.summary
     pictures = [p.name for p in (folder / "comparison.png", folder / "scores.png") if p.exists()]
     latest = sorted((folder / "samples").glob("*.png"))[-1:]
-    environment = jinja2.Environment(autoescape=True)
-    page = environment.from_string(TEMPLATE.read_text()).render(
+    page = jinja2.Environment(autoescape=True).from_string(TEMPLATE.read_text())
+    text = page.render(
         summary=summary,
-        names=columns(summary, primary),
+        names=columns(summary, run.record.primary),
         cell=cell,
         rows=rows(summary),
         pictures=pictures + [f"samples/{path.name}" for path in latest],
         config=(folder / "config.yaml").read_text(),
     )
-    (folder / "report.html").write_text(page)
+    (folder / "report.html").write_text(text)
+    print(f"{summary['status']}: {folder}/report.html")
+
+
+OF_SCORES: tuple[Callable[[Finished], None], ...] = (draw_comparison, draw_scores, print_scores)
+
+
+def write_results(run: Finished) -> None:
+    """All that a run leaves, in order; after a failure the summary alone."""
+    write_summary(run)
+    if run.has_student:
+        save_networks(run)
+        for output in OF_SCORES if run.record.history else ():
+            output(run)
+        write_page(run)

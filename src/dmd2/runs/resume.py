@@ -1,12 +1,12 @@
-"""Going on with a run: from which checkpoint, and whether it is the same run."""
+"""Resuming a run: from which checkpoint, and whether it is the same run."""
 
 from pathlib import Path
 from typing import Any
 
 from dmd2.config.check import Config
-from dmd2.training.checkpoints import Manifest, check, newest
+from dmd2.training.checkpoints import Manifest, Verified, newest, verify
 
-FREE = frozenset(
+NOT_COMPARED = frozenset(
     {
         "name",
         "paths",
@@ -23,13 +23,14 @@ FREE = frozenset(
     }
 )
 """Sections that say how a run is watched and where it works, not what it computes."""
-PLACES = frozenset({"cache", "weights", "critic_weights", "num_workers"})
-"""Keys anywhere that say where things are: data and teacher are compared by their hashes, starts
-are behind.
+PATH_KEYS = frozenset({"cache", "weights", "critic_weights", "num_workers"})
+"""Keys anywhere that say where things are.
+
+Data and teacher are compared by their hashes, and what a run started from is behind it.
 """
 
 
-def checkpoint_of(config: Config) -> Path | None:
+def checkpoint_of(config: Config) -> Verified | None:
     """The checkpoint that `resume` asks for; None begins anew.
 
     Raises ValueError where the run's directory holds a run and nothing was asked, or the checkpoint
@@ -39,8 +40,7 @@ def checkpoint_of(config: Config) -> Path | None:
     if choice == "auto":
         return newest(folder / "checkpoints")
     if choice is not None:
-        check(Path(choice))
-        return Path(choice)
+        return verify(Path(choice))
     if (folder / "config.yaml").exists():
         raise ValueError(
             f"{folder} holds a run already; go on with it: resume=auto, or name another: "
@@ -49,17 +49,16 @@ def checkpoint_of(config: Config) -> Path | None:
     return None
 
 
-def meaning(config: Config, data: dict[str, Any], world_size: int) -> Manifest:
-    """What must not change between a run's lives: the configuration of what it computes, data and
-    processes.
-    """
-    computed = {key: value for key, value in config.items() if key not in FREE}
+def resume_identity(config: Config, data: dict[str, Any], world_size: int) -> Manifest:
+    """What must stay the same when a run is resumed: what it computes, its data and processes."""
+    computed = {key: value for key, value in config.items() if key not in NOT_COMPARED}
     return {"config": computed, "dataset": data, "world_size": world_size}
 
 
 def check_resumable(before: Manifest, now: Manifest, allowed: list[str]) -> None:
-    """Raise ValueError that names what differs from a checkpoint's manifest and is not among
-    `allowed`.
+    """Raise ValueError that names what differs from a checkpoint's manifest.
+
+    allowed  Dotted keys that may differ, with all below them.
     """
     old, new = flat({key: before.get(key) for key in now}), flat(now)
     changed = {
@@ -84,9 +83,9 @@ def flat(node: Any, path: str = "") -> dict[str, Any]:
     """The leaves of nested dicts by dotted path."""
     if not isinstance(node, dict):
         return {path: node}
-    kept = {key: value for key, value in node.items() if key not in PLACES}
+    compared = {key: value for key, value in node.items() if key not in PATH_KEYS}
     return {
         k: v
-        for key, value in kept.items()
+        for key, value in compared.items()
         for k, v in flat(value, f"{path}.{key}".lstrip(".")).items()
     }

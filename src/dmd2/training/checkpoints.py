@@ -1,5 +1,4 @@
-"""A run's checkpoints: each written whole or not at all, in the background, and checked before it
-is read.
+"""A run's checkpoints: written whole or not at all, in a thread, verified before they are read.
 
 `checkpoints/00001000.ckpt` lies beside `00001000.json`, its manifest: size, SHA-256 and what the
 run was. The manifest comes first, so a checkpoint that has its name is complete; one that differs
@@ -13,7 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.fabric.plugins.io import CheckpointIO
@@ -25,18 +24,28 @@ from dmd2.io.files import fsynced, sha256, write_json
 Manifest = dict[str, Any]
 
 
+class Verified(NamedTuple):
+    """A checkpoint that agrees with its manifest, as it was when it was looked at."""
+
+    path: Path
+    manifest: Manifest
+
+
 class BackgroundIO(CheckpointIO):
-    """Lightning's door to the disk: saving copies the state to host memory and leaves the writing
-    to a thread.
+    """Checkpoint IO plugin of Lightning: copies the state to host memory, writes it in a thread.
+
+    `verified` is a checkpoint whose hash was compared already: it is read without another look.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, verified: Path | None = None) -> None:
+        self._verified = verified
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._pending: Future[None] | None = None
 
     def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
-        """Copy now, write later; `storage_options` are the manifest's entries. Raises what the last
-        write did.
+        """Copy now, write later; `storage_options` are the manifest's entries.
+
+        Raises OSError where the last checkpoint could not be written.
         """
         self.wait()
         held = tree_map(
@@ -45,9 +54,7 @@ class BackgroundIO(CheckpointIO):
         self._pending = self._thread.submit(write, held, Path(path), storage_options or {})
 
     def wait(self) -> None:
-        """Return when the last checkpoint is on disk; raises OSError where it could not be
-        written.
-        """
+        """Return when the last checkpoint is on disk; raises OSError where it could not be."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
@@ -55,10 +62,8 @@ class BackgroundIO(CheckpointIO):
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = None
     ) -> Any:
-        """Read a checkpoint that is as its manifest says; nothing but tensors and plain values is
-        unpickled.
-        """
-        return load(Path(path))
+        """A checkpoint's content, plain values and tensors; nothing in it is run."""
+        return read(Path(path)) if Path(path) == self._verified else load(Path(path))
 
     def remove_checkpoint(self, path: Any) -> None:
         """Remove a checkpoint and its manifest."""
@@ -66,8 +71,7 @@ class BackgroundIO(CheckpointIO):
 
 
 def write(checkpoint: Any, path: Path, manifest: Manifest) -> None:
-    """Write a checkpoint and its manifest; whenever it is cut off, the checkpoints that were there
-    remain.
+    """Write a checkpoint and its manifest; the checkpoints that are there remain, whatever happens.
 
     Raises OSError that names the file where it could not be written; nothing is left of it then.
     """
@@ -76,7 +80,9 @@ def write(checkpoint: Any, path: Path, manifest: Manifest) -> None:
     try:
         with fsynced(partial) as file:
             torch.save(checkpoint, file)
-        path.unlink(missing_ok=True)  # of an earlier life of this run, which went on from before it
+        # One of this name is of an earlier attempt, which this run resumed from before it.
+        path.unlink(missing_ok=True)
+        # The manifest comes first: a checkpoint that has its name is then complete.
         write_json(
             path.with_suffix(".json"),
             manifest | {"size": partial.stat().st_size, "sha256": sha256(partial)},
@@ -90,12 +96,16 @@ def write(checkpoint: Any, path: Path, manifest: Manifest) -> None:
 
 
 def load(path: Path) -> Any:
-    """A checkpoint's content, plain values and tensors; nothing in it is run.
+    """A checkpoint's content, verified first; raises ValueError where it is damaged."""
+    verify(path)
+    return read(path)
 
-    Raises ValueError where it is damaged or asks for more than that, FileNotFoundError where it is
-    not there.
+
+def read(path: Path) -> Any:
+    """A verified checkpoint's content, plain values and tensors; nothing in it is run.
+
+    Raises ValueError where it asks for more than that.
     """
-    check(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, LookupError, EOFError) as error:
@@ -105,15 +115,17 @@ def load(path: Path) -> Any:
 
 
 def _beneath(error: Exception) -> str:
-    """What torch's own error hides, in a line: the disk's word, or a bad name without advice to run
-    it after all.
+    """The cause beneath torch's error, in a line.
+
+    torch hides the system's words about a disk, and adds advice to run a refused file after all.
     """
     return str(error.__context__ or error).partition("\n")[0]
 
 
-def check(path: Path) -> Manifest:
-    """The manifest of a checkpoint that agrees with it; raises ValueError that says how it does
-    not.
+def verify(path: Path) -> Verified:
+    """Compare a checkpoint with its manifest: size and SHA-256.
+
+    Raises ValueError that says how they differ, FileNotFoundError where there is no checkpoint.
     """
     if not path.is_file():
         raise FileNotFoundError(
@@ -130,20 +142,16 @@ def check(path: Path) -> Manifest:
         raise ValueError(f"{path} is damaged: it has {path.stat().st_size} bytes of {size}")
     if sha256(path) != expected:
         raise ValueError(f"{path} is damaged: its SHA-256 is not the one in {path.stem}.json")
-    return manifest
+    return Verified(path, manifest)
 
 
-def newest(folder: Path) -> Path | None:
-    """The newest checkpoint in a folder that is whole; a damaged one is passed over, and said so on
-    stderr.
-    """
+def newest(folder: Path) -> Verified | None:
+    """The newest checkpoint in a folder that is whole; damaged ones are named on stderr."""
     for path in reversed(list(saved(folder))):
         try:
-            check(path)
+            return verify(path)
         except ValueError as error:
             print(f"dmd2: {error}; going back to the one before", file=sys.stderr)
-        else:
-            return path
     return None
 
 
@@ -153,8 +161,9 @@ def saved(folder: Path) -> Iterator[Path]:
 
 
 def forget_after(path: Path, folder: Path) -> None:
-    """Where `path` is one of the checkpoints in `folder`, remove the later ones: the run takes
-    another way.
+    """Remove the checkpoints in `folder` that are later than `path`, if it is one of them.
+
+    A run that goes on from `path` will make them again.
     """
     if path.resolve().parent == folder.resolve():
         for later in saved(folder):

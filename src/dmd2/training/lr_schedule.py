@@ -3,19 +3,27 @@
 import math
 
 
+def constant(iteration: int) -> float:
+    """The same learning rate all along."""
+    return 1.0
+
+
 class WarmupCosine:
-    """Linear warm-up over `warmup` iterations; constant; cosine decay to 0 from `decay_from` (a
-    share) to the end.
+    """Linear warm-up, then constant, then cosine decay to 0.
+
+    max_iterations  Where the decay ends.
+    warmup          Iterations of the warm-up; 0 is none.
+    decay_from      Share of `max_iterations` at which the decay begins; 1.0 is no decay.
     """
 
     def __init__(self, max_iterations: int, warmup: int = 0, decay_from: float = 1.0) -> None:
         self.max_iterations, self.warmup, self.decay_from = max_iterations, warmup, decay_from
 
     def __call__(self, iteration: int) -> float:
+        """The factor at an iteration, counted from 0."""
         factor = min(1.0, (iteration + 1) / self.warmup) if self.warmup else 1.0
         start = self.decay_from * self.max_iterations
         if iteration > start:
-            factor *= 0.5 + 0.5 * math.cos(
-                math.pi * (iteration - start) / (self.max_iterations - start)
-            )
+            decay_length = self.max_iterations - start
+            factor *= 0.5 + 0.5 * math.cos(math.pi * (iteration - start) / decay_length)
         return factor

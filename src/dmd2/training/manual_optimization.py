@@ -1,5 +1,8 @@
-"""What both trainings share: an update that is not applied when a number is not finite, and reports
-without waits.
+"""Manual optimization, as distillation and the teacher's training share it.
+
+An update takes the mean over ranks, clips, and is not applied where a number is not finite; reports
+read the device once in `log_every` iterations. Mixed precision is Lightning's autocast around the
+step; what is here works in float32.
 """
 
 from collections.abc import Mapping
@@ -23,10 +26,10 @@ WATCHED = ("/loss", "/sample_gradient_", "/gradient_norm")
 class ManualOptimization(L.LightningModule):
     """A module that steps its optimizers by hand and reads the device only when it reports.
 
-    max_grad_norm  Global L2 norm to which an update's gradient is clipped.
-    log_every      Iterations between reports.
-    max_skipped_updates     Updates that may be skipped for a number that is not finite; the next
-                            report ends the run.
+    max_grad_norm        Global L2 norm to which an update's gradient is clipped.
+    log_every            Iterations between reports.
+    max_skipped_updates  Updates that may be skipped for a number that is not finite; the next
+                         report after one more ends the run.
     """
 
     def __init__(self, max_grad_norm: float, log_every: int, max_skipped_updates: int) -> None:
@@ -41,8 +44,10 @@ class ManualOptimization(L.LightningModule):
 
     @property
     def iteration(self) -> int:
-        """Completed iterations: Lightning counts the steps of its own optimizer wrapper, and of no
-        other.
+        """Completed iterations.
+
+        Lightning counts the steps of its own optimizer wrapper, so exactly one optimizer is
+        stepped through it.
         """
         return self.trainer.global_step
 
@@ -50,7 +55,7 @@ class ManualOptimization(L.LightningModule):
         """Raise ValueError where ranks would begin with different weights."""
         if self.trainer.world_size > 1:
             assert self.trainer.global_rank == rank()
-            # ShardedStrategy differ; what they were cut from was compared before.
+            # Shards differ; the weights that they are parts of were compared before.
             check_same_weights(
                 {k: v for k, v in self.state_dict().items() if not isinstance(v, DTensor)}
             )
@@ -62,14 +67,12 @@ class ManualOptimization(L.LightningModule):
         numbers: Mapping[str, Tensor],
         name: str,
     ) -> dict[str, Tensor]:
-        """Clip the gradients of `network` and step; returns `numbers` [] and `name`/gradient_norm,
-        from before.
+        """Clip the gradients of `network` and step its optimizer.
 
-        Several ranks take the means of their gradients and numbers, here and nowhere else. Where a
-        watched number
-        is not finite the step is not applied: a fused optimizer reads `found_inf` on the device, so
-        nothing waits
-        for the host.
+        Returns `numbers` [], as means over ranks, and the gradient's norm before clipping under
+        `name`/gradient_norm. Gradients are averaged over ranks here and nowhere else. Where a
+        watched number is not finite the step is not applied. Raises ValueError where the optimizer
+        is not fused.
         """
         found = dict(numbers)
         if self.trainer.world_size > 1:
@@ -80,7 +83,9 @@ class ManualOptimization(L.LightningModule):
         }
         finite = self.nonfinite.watch(watched, self.iteration + 1)
         raw = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
-        if not raw.defaults.get("fused"):  # any other would ignore found_inf, and step
+        # A fused optimizer reads `found_inf` on the device and skips the step without a word to the
+        # host; any other would ignore it, and step.
+        if not raw.defaults.get("fused"):
             kind = type(raw).__name__
             raise ValueError(
                 f"{kind} must be fused, to skip a bad step; type fused: true in its YAML"
@@ -90,15 +95,17 @@ class ManualOptimization(L.LightningModule):
         return found
 
     def advance(self) -> None:
-        """An iteration is over: on with the learning rates and with the data's position."""
+        """An iteration is over: advance the learning rates and the data's position."""
         schedules: Any = self.lr_schedulers()
         for schedule in schedules if isinstance(schedules, list) else [schedules]:
             schedule.step()
+        # Counted here and not by the data: its workers run ahead of training.
         self.trainer.datamodule.consumed += 1  # type: ignore[attr-defined]
 
     def report(self, numbers: Mapping[str, Tensor]) -> None:
-        """Send numbers [] to the loggers in one read of the device; raises what
-        `NonFiniteGuard.check` does.
+        """Send numbers [] to the loggers, in one read of the device.
+
+        Raises FloatingPointError where too many updates were skipped.
         """
         self.nonfinite.check()
         numbers = {**numbers, "train/skipped_updates": self.nonfinite.skipped}
@@ -106,19 +113,15 @@ class ManualOptimization(L.LightningModule):
         self.log_metrics(dict(zip(numbers, values, strict=True)))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the number of steps that were skipped."""
+        """Keep the number of updates that were skipped."""
         checkpoint["skipped"] = int(self.nonfinite.skipped)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Count on from an earlier life."""
-        self.nonfinite.skipped = torch.tensor(
-            checkpoint.get("skipped", 0)
-        )  # older checkpoints have none
+        """Count on where the resumed run was."""
+        self.nonfinite.skipped = torch.tensor(checkpoint["skipped"])
 
     def log_metrics(self, metrics: Mapping[str, float], iteration: int | None = None) -> None:
-        """Send numbers to every logger under the number of completed iterations, or of another
-        one.
-        """
+        """Send numbers to every logger, as of `iteration` (None: of the completed iterations)."""
         self.latest |= metrics
         for logger in self.loggers:
             logger.log_metrics(

@@ -1,13 +1,12 @@
-"""The LightningModule of DMD2: Algorithm 1 of Yin et al. (NeurIPS 2024), two networks stepped by
-hand.
+"""DMD2's training: generator and critic, manual optimization, two time-scale update rule (TTUR).
 
-An iteration is one critic update; every `critic_updates`-th one updates the generator first. The
-critic always trains on the samples that the generator turn made.
+`DMD` is Algorithm 1 of Yin et al. (NeurIPS 2024). An iteration is one critic update; every
+`critic_updates`-th one updates the generator first. The critic always trains on the very samples
+that the generator made in this iteration, detached.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,40 +17,36 @@ from dmd2.diffusion.conditioning import Cond, join
 from dmd2.diffusion.denoiser import Denoiser
 from dmd2.diffusion.sampling import FewStepSampler
 from dmd2.losses.objective import Objective
-from dmd2.losses.turns import CriticTurn, GeneratorTurn, Logs, Turn
+from dmd2.losses.turns import Logs, Turn
 from dmd2.losses.views import Models
 from dmd2.randomness import Draws
 from dmd2.training.ema import EMA
+from dmd2.training.lr_schedule import constant
 from dmd2.training.manual_optimization import ManualOptimization
+from dmd2.training.share import Share
 
-
-@dataclass(frozen=True)
-class Round:
-    """One share of a batch: what the generator starts from, and the real samples beside it, where
-    they are read.
-
-    Pairs, where there are any, ride in the same generator pass: the last rows of `x_t` are stored
-    noises.
-    """
-
-    draws: Draws
-    num: int
-    step: int
-    x_t: Tensor
-    t: Tensor
-    cond: Cond
-    real: Tensor | None
-    real_cond: Cond
-    pair_image: Tensor | None
-
-    def sampled(self, generated: Tensor) -> Tensor:
-        """The samples among the generator's outputs: as many as the batch has rows."""
-        return generated[: self.num]
+Network = Literal["generator", "critic"]
+NETWORKS: tuple[Network, Network] = ("critic", "generator")
+"""The trained networks in the order of their optimizers."""
 
 
 class DMD(ManualOptimization):
-    """Generator, critic and head against a frozen teacher, which stays out of the module's
-    registry.
+    """Generator and critic (fake score and discriminator) against a frozen teacher.
+
+    models               Teacher, critic, and the conditioner that both and the generator read.
+    generator            The few-step student.
+    objective            The loss terms of both networks.
+    sampler              The steps in which the generator is sampled, and so trained.
+    shape                Of one sample, e.g. (3, 64, 64).
+    optimizers           What makes the optimizer of "generator" and of "critic" from weights.
+    lr_factor            The learning rate's factor at an iteration.
+    critic_updates       Critic updates per generator update (DMD2 section 4.2: 5).
+    max_grad_norm        Global L2 norm to which each network's gradient is clipped.
+    accumulate           Shares that a batch is cut into (gradient accumulation).
+    ema                  Decays of the averages of the generator's weights, per generator update.
+    log_every            Iterations between reports; between them nothing is read from the device.
+    max_skipped_updates  Updates that may be skipped for a number that is not finite.
+    seed                 Of all that is drawn: labels, noise, times, sampling steps.
     """
 
     def __init__(
@@ -60,23 +55,23 @@ class DMD(ManualOptimization):
         generator: Denoiser,
         objective: Objective,
         sampler: FewStepSampler,
-        optimizers: dict[str, Callable[..., Optimizer]],
-        lr_factor: Callable[[int], float],
         shape: tuple[int, ...],
+        optimizers: Mapping[str, Callable[..., Optimizer]],
+        lr_factor: Callable[[int], float] = constant,
         *,
-        critic_updates: int,
-        max_grad_norm: float,
-        accumulate: int,
-        ema: Sequence[float],
-        log_every: int,
-        max_skipped_updates: int,
-        seed: int,
+        critic_updates: int = 5,
+        max_grad_norm: float = 10.0,
+        accumulate: int = 1,
+        ema: Sequence[float] = (),
+        log_every: int = 50,
+        max_skipped_updates: int = 0,
+        seed: int = 0,
     ) -> None:
         super().__init__(max_grad_norm, log_every, max_skipped_updates)
         self.generator, self.critic = generator, models.critic
         self.ema = EMA(generator, ema)
-        # In a tuple Lightning's registry does not see the teacher: not saved, not broadcast, not
-        # optimized.
+        # In a tuple Lightning's registry does not see the teacher: it is not saved, not broadcast
+        # and not optimized.
         self._models = (models,)
         self.objective, self.sampler, self.shape = objective, sampler, shape
         self.make_optimizer, self.lr_factor = optimizers, lr_factor
@@ -86,14 +81,12 @@ class DMD(ManualOptimization):
 
     @property
     def models(self) -> Models:
-        """The networks that judge samples."""
+        """The networks that evaluate samples."""
         return self._models[0]
 
     @property
     def is_generator_turn(self) -> bool:
-        """Whether this iteration updates the generator first: every `critic_updates`-th, from the
-        first on.
-        """
+        """Whether this iteration updates the generator first: every `critic_updates`-th does."""
         return self.iteration % self.critic_updates == 0
 
     def students(self) -> dict[str, Denoiser]:
@@ -101,35 +94,34 @@ class DMD(ManualOptimization):
         return self.ema.named() | {"raw": self.generator}
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
-        """One iteration of Algorithm 1."""
-        rounds = [self.start(share, i) for i, share in enumerate(shares(batch, self.accumulate))]
+        """One iteration of Algorithm 1 on a batch of "label" [B] and what the losses need."""
+        shares = [self.start(part, i) for i, part in enumerate(split(batch, self.accumulate))]
         samples: list[Tensor] = []
         if self.is_generator_turn:
-            # Generator: down the score difference at its samples, which are kept for the critic.
-            self.descend("generator", self.generator_turns(rounds, samples))
+            # Generator: down the score difference at its samples (Eq. 1), kept for the critic.
+            self.descend("generator", self.generator_turns(shares, samples))
             self.ema.update(self.generator)
         else:
             with torch.no_grad():
-                samples = [
-                    round.sampled(self.generator(round.x_t, round.t, round.cond))
-                    for round in rounds
-                ]
-        # Critic: denoise these samples, tell them from real ones.
-        self.descend("critic", self.critic_turns(rounds, samples))
+                samples = [s.samples_of(self.generator(s.x_t, s.t, s.cond)) for s in shares]
+        # Critic: denoise these samples, tell them from real ones (section 4.3).
+        self.descend("critic", self.critic_turns(shares, samples))
         self.advance()
         if self.iteration % self.log_every == 0:
             self.report(self.logs)
 
-    def start(self, batch: dict[str, Tensor], index: int) -> Round:
-        """Draw labels and noise, and make the generator's input: by backward simulation, or of real
-        samples.
+    def start(self, batch: dict[str, Tensor], index: int) -> Share:
+        """Draw labels and noise, and make the generator's input.
+
+        That is by backward simulation (DMD2 section 4.5), or of real samples as the sampler says.
         """
+        # Each share of each rank is numbered, so that any split of a batch draws the same numbers.
         shard = self.global_rank * self.accumulate + index
-        draws = Draws(
-            self.seed, self.iteration, shard, self.trainer.world_size * self.accumulate, self.device
-        )
+        num_shards = self.trainer.world_size * self.accumulate
+        draws = Draws(self.seed, self.iteration, shard, num_shards, self.device)
         conditioner, num = self.models.conditioner, len(batch["label"])
-        real, real_cond, pair_image = None, Cond(), None
+        real: Tensor | None = None
+        real_cond: Cond = {}
         if "real" in self.objective.needs | self.sampler.needs:
             real, real_cond = batch["real"], conditioner(batch["label"])
         labels = draws.integers("label", 0, max(conditioner.num_classes, 1), num)
@@ -137,105 +129,89 @@ class DMD(ManualOptimization):
         step = draws.step(len(self.sampler.times))
         noise = [draws.normal(f"noise{i}", (num, *self.shape)) for i in range(step + 1)]
         x_t, t = self.sampler.training_input(self.generator, noise, cond, step, real)
+        pair_image = None
         if "pairs" in self.objective.needs and self.is_generator_turn:
             stored, first = self.sampler.walk(self.generator, [batch["pair_noise"]], {}, 0)
             x_t, t = torch.cat([x_t, stored]), torch.cat([t, first])
             cond, pair_image = join(cond, conditioner(batch["pair_label"])), batch["pair_image"]
-        return Round(draws, num, step, x_t, t, cond, real, real_cond, pair_image)
+        return Share(
+            models=self.models,
+            objective=self.objective,
+            draws=draws,
+            num=num,
+            step=step,
+            x_t=x_t,
+            t=t,
+            cond=cond,
+            real=real,
+            real_cond=real_cond,
+            pair_image=pair_image,
+        )
 
-    def generator_turns(self, rounds: Iterable[Round], samples: list[Tensor]) -> Iterator[Turn]:
-        """Generate with a graph, round by round; the samples are added to `samples`, detached."""
-        for round in rounds:
-            generated = self.generator(round.x_t, round.t, round.cond)
-            samples.append(round.sampled(generated).detach())
-            yield GeneratorTurn(
-                **self._turn(round, samples[-1]), generated=generated, pair_image=round.pair_image
-            )
+    def generator_turns(self, shares: Iterable[Share], samples: list[Tensor]) -> Iterator[Turn]:
+        """Generate with a graph, share by share; the samples are added to `samples`, detached."""
+        for share in shares:
+            generated = self.generator(share.x_t, share.t, share.cond)
+            samples.append(share.samples_of(generated))
+            yield share.generator_turn(generated)
 
-    def critic_turns(self, rounds: Iterable[Round], samples: Iterable[Tensor]) -> Iterator[Turn]:
-        """The same samples, with real ones beside them."""
-        for round, x in zip(rounds, samples, strict=True):
-            yield CriticTurn(**self._turn(round, x), real=round.real, real_cond=round.real_cond)
+    def critic_turns(self, shares: Iterable[Share], samples: Iterable[Tensor]) -> Iterator[Turn]:
+        """The critic's turns on these samples."""
+        for share, x in zip(shares, samples, strict=True):
+            yield share.critic_turn(x)
 
-    def _turn(self, round: Round, x: Tensor) -> dict[str, Any]:
-        return {
-            "models": self.models,
-            "draws": round.draws,
-            "step": round.step,
-            "times": self.objective.views,
-            "gan_views": self.objective.gan_views,
-            "x": x,
-            "cond": {key: value[: len(x)] for key, value in round.cond.items()},
-        }
+    def descend(self, name: Network, turns: Iterable[Turn]) -> None:
+        """One update of a network: the only place that touches its optimizer.
 
-    def descend(self, network: str, turns: Iterable[Turn]) -> None:
-        """One update of "generator" or "critic": the only place that touches an optimizer.
-
-        Gradients add up over the turns; their mean over ranks, clipping, the guard against
-        non-finite numbers and
-        the step are `update`'s.
+        Gradients add up over the turns (gradient accumulation). Their mean over ranks, clipping,
+        the guard against non-finite numbers and the step are `update`'s.
         """
-        # Stepping the critic's through Lightning and the generator's raw makes global_step count
-        # iterations.
-        optimizers: Any = self.optimizers(use_pl_optimizer=network == "critic")
-        optimizer = optimizers[NETWORKS.index(network)]
+        # Stepping the critic's through Lightning and the generator's raw makes Lightning's
+        # global_step count iterations.
+        optimizers: Any = self.optimizers(use_pl_optimizer=name == "critic")
+        optimizer = optimizers[NETWORKS.index(name)]
         optimizer.zero_grad()
-        terms = getattr(self.objective, network)
+        terms = getattr(self.objective, name)
         logs = [turn.backward(terms, 1 / self.accumulate) for turn in turns]
         found = {
-            f"{network}/{name}": torch.stack([log[name] for log in logs]).mean(0)
-            for name in logs[0]
+            f"{name}/{key}": torch.stack([log[key] for log in logs]).mean(0) for key in logs[0]
         }
-        self.logs |= self.update(optimizer, getattr(self, network), found, network)
+        self.logs |= self.update(optimizer, getattr(self, name), found, name)
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LambdaLR]]:
-        """One optimizer a network, critic first, of what is not frozen, and its learning-rate
-        factor by iteration.
-        """
-        trained = [
-            [p for p in getattr(self, network).parameters() if p.requires_grad]
-            for network in NETWORKS
-        ]
+        """One optimizer a network, of its weights that are not frozen, and its learning rates."""
+        trained = [[p for p in getattr(self, n).parameters() if p.requires_grad] for n in NETWORKS]
         optimizers = [
-            self.make_optimizer[network](weights)
-            for network, weights in zip(NETWORKS, trained, strict=True)
+            self.make_optimizer[name](weights)
+            for name, weights in zip(NETWORKS, trained, strict=True)
         ]
         return optimizers, [LambdaLR(optimizer, self.lr_factor) for optimizer in optimizers]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what the next report would say of the last generator turn."""
+        """Keep what the next report would say of the last generator update."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["logs"] = dict(self.logs)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on reporting where an earlier life left off."""
+        """Go on reporting where the resumed run was."""
         super().on_load_checkpoint(checkpoint)
         self.logs = {name: value.to(self.device) for name, value in checkpoint["logs"].items()}
 
     def setup(self, stage: str) -> None:
         """Move what Lightning does not know, before any callback wants to score it."""
-        for part in (
-            self.models.teacher,
-            self.models.conditioner,
-            *self.objective.generator.values(),
-        ):
+        terms = self.objective.generator.values()
+        for part in (self.models.teacher, self.models.conditioner, *terms):
             if isinstance(part, nn.Module):
                 part.to(self.trainer.strategy.root_device)
 
 
-NETWORKS = ("critic", "generator")
-
-
-def shares(batch: dict[str, Tensor], num: int) -> Iterator[dict[str, Tensor]]:
-    """Cut a batch into `num` equal shares, for accumulation; raises ValueError where it does not
-    divide.
-    """
-    if any(len(value) % num for value in batch.values() if isinstance(value, Tensor)):
+def split(batch: dict[str, Tensor], num: int) -> Iterator[dict[str, Tensor]]:
+    """Cut a batch into `num` equal shares; raises ValueError where it does not divide."""
+    tensors = {key: value for key, value in batch.items() if isinstance(value, Tensor)}
+    if any(len(value) % num for value in tensors.values()):
         raise ValueError(
-            f"accumulate={num} does not divide a batch of {len(batch['label'])}; set "
-            "data.batch_size"
+            f"accumulate={num} does not divide a batch of {len(batch['label'])}; "
+            "set data.batch_size"
         )
     for i in range(num):
-        yield {
-            key: value.chunk(num)[i] for key, value in batch.items() if isinstance(value, Tensor)
-        }
+        yield {key: value.chunk(num)[i] for key, value in tensors.items()}

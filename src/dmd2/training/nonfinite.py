@@ -1,20 +1,16 @@
-"""Watches numbers for NaN and infinity on the device, without a host synchronisation until somebody
-asks.
-"""
-
-import sys
+"""Watches numbers for NaN and infinity on the device: no host synchronisation until one asks."""
 
 import torch
 from torch import Tensor
 
-from dmd2.distributed.process_group import rank
+from dmd2.distributed.rank_zero import warn
 
 
 class NonFiniteGuard:
     """Remembers, for each watched name, the first iteration (from 1) whose number was not finite.
 
-    allowed  Updates that may be skipped for it before `check` raises; they are said on stderr and
-             counted.
+    allowed  Updates that may be skipped for it before `check` raises; skipped updates are named on
+             stderr and counted.
     """
 
     def __init__(self, allowed: int = 0) -> None:
@@ -27,6 +23,7 @@ class NonFiniteGuard:
 
     def watch(self, numbers: dict[str, Tensor], iteration: int) -> Tensor:
         """Note the non-finite among `numbers`; a bool [] on the device: whether all are finite."""
+        # Numbers that are watched together share one tensor, so a call is a few small kernels.
         names = tuple(numbers)
         bad = ~torch.stack([number.float() for number in numbers.values()]).isfinite()
         first = self._first.get(names, torch.zeros_like(bad, dtype=torch.long))
@@ -35,10 +32,10 @@ class NonFiniteGuard:
         return ~bad.any()
 
     def check(self) -> None:
-        """Name the earliest new fault, if there is one; raise FloatingPointError if it is one too
-        many.
+        """Name the earliest numbers that were not finite since the last call, on stderr.
 
-        Reads the device.
+        Raises FloatingPointError where more updates were skipped than are allowed. Reads the
+        device.
         """
         found = [
             (iteration, name)
@@ -49,11 +46,10 @@ class NonFiniteGuard:
         if found:
             iteration = min(found)[0]
             names = [name for at, name in found if at == iteration]
-            said = f"iteration {iteration}: {', '.join(names)} not finite; the step was not applied"
+            line = f"iteration {iteration}: {', '.join(names)} not finite; the step was not applied"
             if self.allowed:
-                said += f" ({int(self.skipped)} so far, max_skipped_updates={self.allowed})"
+                line += f" ({int(self.skipped)} so far, max_skipped_updates={self.allowed})"
             if self.skipped > self.allowed:
-                raise FloatingPointError(said)
-            if rank() == 0:
-                print(f"dmd2: {said}", file=sys.stderr)
+                raise FloatingPointError(line)
+            warn(line)
             self._first.clear()

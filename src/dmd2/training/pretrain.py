@@ -1,4 +1,4 @@
-"""The LightningModule that trains a teacher from data: the same denoisers, the same loss."""
+"""Trains a teacher from data: denoising score matching with the losses of distillation."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,22 @@ from dmd2.training.manual_optimization import ManualOptimization
 
 
 class Pretrain(ManualOptimization):
-    """Denoising score matching (Karras et al. 2022, Eq. 2) with condition dropout, for guidance."""
+    """Denoising score matching (Karras et al. 2022, Eq. 2), with condition dropout for guidance.
+
+    denoiser             The network; it is trained in place.
+    conditioner          Labels to its condition.
+    times                Distribution of training times.
+    weighting            Of the squared x0 error at each noise level.
+    optimizer            What makes the optimizer from weights; fused.
+    lr_factor            The learning rate's factor at an iteration.
+    condition_dropout    Share of samples that see the unconditional twin of their condition
+                         (classifier-free guidance, Ho & Salimans 2022).
+    max_grad_norm        Global L2 norm to which the gradient is clipped.
+    ema                  Decay of the average that becomes the teacher; None takes the weights.
+    log_every            Iterations between reports.
+    seed                 Of all that is drawn.
+    max_skipped_updates  Updates that may be skipped for a number that is not finite.
+    """
 
     def __init__(
         self,
@@ -57,6 +72,7 @@ class Pretrain(ManualOptimization):
             dropped = draws.uniform("pretrain/drop", len(x0)) < self.condition_dropout
             cond = drop(cond, self.conditioner.null(cond), dropped)
         schedule = self.denoiser.schedule
+        # EDM Eq. 2: E |D(x0 + noise) - x0|^2, weighted by the noise level.
         t = self.times(schedule, draws, "pretrain/t", len(x0))
         x_t = schedule.add_noise(x0, draws.normal("pretrain/noise", tuple(x0.shape)), t)
         loss = denoising(self.denoiser(x_t, t, cond), x0, self.weighting(*schedule.alpha_sigma(t)))

@@ -1,36 +1,45 @@
-"""Lightning's strategy for ranks that each hold all weights: it places the module, and leaves
-gradients to us.
-"""
+"""Lightning's strategies for several processes: replicated (DDP) and sharded (FSDP2) weights."""
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor, distributed
+from torch.distributed.fsdp import MixedPrecisionPolicy
+from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
+from torch.utils._pytree import tree_map_only
+from torch.utils.checkpoint import checkpoint
+
+from dmd2.diffusion.denoiser import Denoiser
+from dmd2.distributed.fsdp import blocks_of, gathered, mesh_of, parts, shard, shard_like
+from dmd2.distributed.process_group import check_same_weights
+from dmd2.training.module import DMD
 
 
 class ProcessEnvironment(LightningEnvironment):
-    """The processes as whoever started them named them."""
+    """The processes as whoever started them named them, in torchrun's variables."""
 
     def teardown(self) -> None:
-        """Keep WORLD_SIZE, which Lightning would delete: the next fit in this process is of the
-        same ranks.
-        """
+        """Keep WORLD_SIZE, which Lightning would delete: the next fit here is of the same ranks."""
 
 
 class ReplicatedStrategy(DDPStrategy):
-    """The module stays bare: `dmd2.distributed.gradients` sends the updated network's gradients,
-    once an update.
+    """Every rank holds all weights (`trainer=ddp`), and the module stays bare.
 
-    Lightning's wrapper expects every parameter in every backward, or sends them all.
+    `dmd2.distributed.gradients` averages the updated network's gradients, once an update.
+    Lightning's wrapper expects every parameter in every backward pass, or sends them all.
     """
 
     def configure_ddp(self) -> None:
         """Wrap nothing."""
 
     def setup(self, trainer: L.Trainer) -> None:
-        """Keep Lightning from broadcasting a flag in every iteration and reading it back from the
-        device.
+        """Keep Lightning from broadcasting a flag in every iteration and reading it back.
 
         `dmd2.training.callbacks.interrupt` agrees on signals at the reports.
         """
@@ -40,3 +49,106 @@ class ReplicatedStrategy(DDPStrategy):
             "lightning has changed; see whether it still broadcasts"
         )
         loop._broadcast_sigterm_tensor = lambda: None
+
+
+class ShardedStrategy(ReplicatedStrategy):
+    """Every rank holds a shard of all weights, float32 (`trainer=fsdp`): FSDP2 in every network.
+
+    Generator, critic, discriminator and averages are sharded within a node; several nodes are
+    replicas of each other. Scores and pictures read unsharded copies
+    (`dmd2.distributed.fsdp.unsharded`), and checkpoints hold full tensors, on rank 0's host.
+
+    teacher    Whether the frozen teacher is sharded, too.
+    recompute  Whether a block keeps its inputs alone for the backward pass (activation
+               checkpointing).
+    block      Most parameters that are gathered as one; what is in no list of blocks is gathered
+               together.
+    """
+
+    def __init__(self, teacher: bool, recompute: bool, block: int) -> None:
+        super().__init__()
+        self.teacher, self.recompute, self.block = teacher, recompute, block
+
+    def model_to_device(self) -> None:
+        """Shard the networks, which rank 0 has in host memory, on their way to the devices."""
+        module = self.lightning_module
+        assert isinstance(module, DMD)
+        # The teacher is every rank's own; of the others only rank 0's weights count.
+        check_same_weights(module.models.teacher.state_dict())
+        mesh = mesh_of(self.root_device.type, self.num_nodes)
+        bf16 = self.precision_plugin.precision == "bf16-mixed"
+        narrow = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+        trained, teacher = [module.generator, module.critic.denoiser], module.models.teacher
+        for network in (*trained, *module.ema.models, *([teacher] if self.teacher else [])):
+            assert isinstance(network, Denoiser)
+            policy = narrow if bf16 and network in trained else MixedPrecisionPolicy()
+            # A backward pass may start at a tapped layer: what is in no block then stays gathered
+            # until it is over.
+            is_tapped = network is (
+                teacher
+                if module.critic.discriminator_features == "teacher"
+                else module.critic.denoiser
+            )
+            blocks = list(blocks_of(network.model, self.block, network.taps))
+            shard(
+                network.model,
+                blocks,
+                mesh=mesh,
+                mp_policy=policy,
+                reshard_after_forward=None if is_tapped else True,
+            )
+            for block in blocks if self.recompute else ():
+                # torch's wrapper would change the block's class and its weights' names.
+                block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+        if module.critic.discriminator is not None:
+            shard(module.critic.discriminator, [], mesh=mesh)
+        module.to(self.root_device)
+        for buffer in module.buffers():  # rank 0 may have read other values from a file
+            distributed.broadcast(buffer, 0)
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        """Read the weights on rank 0, which has them until they are sharded."""
+        if self.is_global_zero:
+            super().load_model_state_dict(checkpoint, strict)
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """All weights as full tensors, on rank 0."""
+        return self._full_on_rank_zero(super().lightning_module_state_dict())
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """An optimizer's state as full tensors, on rank 0."""
+        return self._full_on_rank_zero(super().optimizer_state(optimizer))
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """Take this rank's shards of the full tensors in a checkpoint."""
+        states = [
+            shard_like(o, state)
+            for o, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True)
+        ]
+        super().load_optimizer_state_dict({**checkpoint, "optimizer_states": states})
+
+    def on_train_end(self) -> None:
+        """Give rank 0 unsharded networks, the trained ones in host memory.
+
+        It writes the run's results alone.
+        """
+        module = self.lightning_module
+        assert isinstance(module, DMD)
+        for network, device in (
+            (module, torch.device("cpu")),
+            (module.models.teacher, self.root_device),
+        ):
+            for parent, name, part in parts(network):
+                found = gathered(part, device)
+                if self.is_global_zero:
+                    setattr(parent, name, found)
+
+    def teardown(self) -> None:
+        """Leave shards where they are: after a failure there may be no ranks to gather from."""
+
+    def _full_on_rank_zero(self, state: dict[str, Any]) -> dict[str, Any]:
+        def full(tensor: DTensor) -> Tensor:
+            gathered_tensor = tensor.full_tensor()  # a collective: all ranks take part
+            return gathered_tensor.cpu() if self.is_global_zero else tensor
+
+        return tree_map_only(DTensor, full, state)

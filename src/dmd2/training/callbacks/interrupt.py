@@ -1,5 +1,6 @@
-"""Ctrl-C, SIGTERM and Slurm's notice of a limit end a run at an iteration's end, with its state
-saved.
+"""Signals: Ctrl-C, SIGTERM and Slurm's notice of a time limit end a run at an iteration's end.
+
+The state is saved then, and the run can be resumed.
 """
 
 import signal
@@ -11,29 +12,31 @@ import lightning as L
 from dmd2.distributed import slurm
 from dmd2.distributed.process_group import all_reduce_max
 from dmd2.training.manual_optimization import ManualOptimization
+from dmd2.training.record import Record
 
 
 class Interrupt(L.Callback):
-    """The first signal asks the trainer to stop; a second Ctrl-C or SIGTERM raises
-    KeyboardInterrupt at once.
+    """The first signal asks the trainer to stop; a second Ctrl-C or SIGTERM ends it at once.
 
-    Several ranks must stop at the same iteration: every `log_every` they tell each other whether
-    one has a signal.
+    Several ranks must stop at the same iteration: every `log_every` iterations they compare whether
+    one has received a signal.
 
-    In a Slurm job that is queued again by itself, SIGTERM saves and training goes on: Slurm ends
-    the job when it
+    In a Slurm job that is requeued, SIGTERM saves and training goes on: Slurm ends the job when it
     likes, and takes one that ends before that for finished.
+
+    record  Gets the signal at which all ranks agreed to end.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, record: Record) -> None:
+        self.record = record
         self.received: signal.Signals | None = None  # by this process
-        self.agreed: signal.Signals | None = None  # by all, at the same iteration
         self.save_asked = False
         self._previous: dict[signal.Signals, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Listen from now on."""
+        """Handle signals from now on."""
 
+        # A handler only sets a flag: it may run in the middle of anything, e.g. of a collective.
         def end(number: int, frame: FrameType | None) -> None:
             if self.received is not None and number not in slurm.AHEAD:
                 raise KeyboardInterrupt
@@ -59,28 +62,22 @@ class Interrupt(L.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Stop or save now if told to; Lightning may have forgotten in between."""
+        """Stop or save now where a signal asked for it."""
         assert isinstance(pl_module, ManualOptimization)
         if trainer.world_size > 1:
             if trainer.global_step % pl_module.log_every:
                 return
+            # One number for two answers: the signal, times two, and whether to save.
             number, asked = divmod(all_reduce_max(2 * (self.received or 0) + self.save_asked), 2)
         else:
             number, asked = self.received or 0, self.save_asked
         if number:
-            self.agreed = signal.Signals(number)
-            trainer.should_stop = True
+            self.record.signal = signal.Signals(number)
+            trainer.should_stop = True  # again, as Lightning resets it between epochs
         elif asked:
             self.save_asked = False
             for callback in trainer.checkpoint_callbacks:
                 callback.save(trainer)  # type: ignore[attr-defined]  # ours, or there is none
-
-    def raise_if_interrupted(self) -> None:
-        """Raise what ends the run: `Requeue` where Slurm asked for its end, KeyboardInterrupt where
-        a person did.
-        """
-        if self.agreed is not None:
-            raise slurm.Requeue if self.agreed in slurm.AHEAD else KeyboardInterrupt
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Give the signals back, when all is saved."""

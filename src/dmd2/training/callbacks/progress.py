@@ -1,13 +1,14 @@
-"""A progress bar with losses, samples per second and the time left; it reads what the loggers read,
-no device.
+"""A progress bar with losses, samples per second and the time left.
+
+It shows the numbers that were logged last, so it never reads the device.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
-from tqdm import tqdm
 
+from dmd2.distributed.rank_zero import progress_bar
 from dmd2.training.manual_optimization import ManualOptimization
 
 
@@ -19,14 +20,13 @@ class Progress(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Open the bar, on rank 0 alone."""
-        self.bar = tqdm(
+        self.bar = progress_bar(
             total=self.total,
             initial=trainer.global_step,
             desc=self.title,
             unit="it",
             dynamic_ncols=True,
             mininterval=0.5,
-            disable=not trainer.is_global_zero,
         )
 
     def on_train_batch_end(

@@ -1,4 +1,4 @@
-"""Throughput and memory, measured between logging iterations."""
+"""Throughput and peak memory, measured between logging iterations."""
 
 import resource
 import time
@@ -8,32 +8,34 @@ import lightning as L
 import torch
 
 from dmd2.training.manual_optimization import ManualOptimization
+from dmd2.training.record import Record
+
+COUNTED = ("training_seconds", "num_images", "num_iterations")
+"""What a resumed run counts on from."""
 
 
 def peak_memory_bytes() -> int:
-    """Most memory this process has held: of the GPU where there is one, else resident in main
-    memory.
-    """
+    """The most memory this process has held: of the GPU where it used one, else resident."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 class Throughput(L.Callback):
-    """Logs `speed/...` at every logging iteration; time spent scoring and drawing does not count.
+    """Logs `speed/...` at every logging iteration; time spent on scores and pictures is left out.
 
-    An image is a sample that the critic trained on. `images_per_second` is the mean over the whole
-    fit.
+    An image is a sample that the critic trained on. `images_per_second` is the mean over the
+    whole fit.
     """
 
-    def __init__(self) -> None:
-        self.seconds, self.num_images, self.num_iterations = 0.0, 0, 0
+    def __init__(self, record: Record) -> None:
+        self.record = record
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Start the clock."""
-        self.started = time.perf_counter()
+        self._started = time.perf_counter()
 
     def on_train_batch_end(
         self,
@@ -45,33 +47,26 @@ class Throughput(L.Callback):
     ) -> None:
         """Stop it; this callback must stand before those that score and draw."""
         assert isinstance(pl_module, ManualOptimization)
-        self.seconds += time.perf_counter() - self.started
-        self.num_images += len(batch["label"]) * trainer.world_size
-        self.num_iterations += 1
+        record, num_images = self.record, len(batch["label"]) * trainer.world_size
+        record.training_seconds += time.perf_counter() - self._started
+        record.num_images += num_images
+        record.num_iterations += 1
         if trainer.global_step % pl_module.log_every == 0:
+            per_iteration = record.training_seconds / record.num_iterations
             pl_module.log_metrics(
                 {
-                    "speed/images_per_second": self.images_per_second,
-                    "speed/seconds_per_iteration": self.seconds / self.num_iterations,
+                    "speed/images_per_second": record.images_per_second,
+                    "speed/seconds_per_iteration": per_iteration,
                     "speed/peak_memory_bytes": float(peak_memory_bytes()),
-                    "speed/images_seen": float(
-                        trainer.global_step * len(batch["label"]) * trainer.world_size
-                    ),
+                    "speed/images_seen": float(trainer.global_step * num_images),
                 }
             )
 
     def state_dict(self) -> dict[str, Any]:
         """What was counted so far."""
-        return {name: getattr(self, name) for name in COUNTED}
+        return {name: getattr(self.record, name) for name in COUNTED}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Count on from a run's earlier life."""
-        self.seconds, self.num_images, self.num_iterations = (state_dict[name] for name in COUNTED)
-
-    @property
-    def images_per_second(self) -> float:
-        """Mean over the fit so far."""
-        return self.num_images / self.seconds if self.seconds else 0.0
-
-
-COUNTED = ("seconds", "num_images", "num_iterations")
+        """Count on where the resumed run was."""
+        for name in COUNTED:
+            setattr(self.record, name, state_dict[name])

@@ -4,35 +4,56 @@ import importlib.util
 import os
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
 
-PATIENCE = {"WANDB_INIT_TIMEOUT": "30", "WANDB_FINISH_TIMEOUT": "600"}
-"""Seconds to wait for a server that does not answer, at either end of a run, unless the environment
-has others.
+from dmd2.training.callbacks.run_logger import RunLogger
+
+TIMEOUTS = {"WANDB_INIT_TIMEOUT": "30", "WANDB_FINISH_TIMEOUT": "600"}
+"""Seconds to wait for a server that does not answer, at the start and at the end of a run.
+
+The environment's own values come first.
 """
 
 
-def wandb_logger(project: str, group: str, save_dir: str, tags: Sequence[str] = ()) -> WandbLogger:
-    """A logger whose run id is kept in `save_dir`/wandb_id.txt: started there again, it continues
-    the same page.
+class WandbLogger(LightningWandbLogger, RunLogger):
+    """Lightning's logger, which also takes a run's configuration and its pictures."""
 
-    Where the server cannot be reached the page is kept in `save_dir`/wandb, and said so on stderr.
-    Raises
-    ValueError where the package is missing or the server refuses us.
+    def begin(self, config: Mapping[str, Any], resumed: Path | None, iteration: int) -> None:
+        """Send the configuration; the page itself goes on where it was."""
+        self.log_hyperparams(dict(config))
+
+    def log_picture(self, key: str, path: Path, iteration: int) -> None:
+        """Send a picture."""
+        self.log_image(key, [str(path)], step=iteration)
+
+    def end(self) -> None:
+        """Finish the page, so that the next run of a sweep gets one of its own."""
+        self.experiment.finish()
+
+
+def wandb_logger(project: str, group: str, save_dir: str, tags: Sequence[str] = ()) -> WandbLogger:
+    """A logger whose run id is kept in `save_dir`/wandb_id.txt, so that a resumed run goes on.
+
+    Where the server cannot be reached the page is kept in `save_dir`/wandb, and a line on stderr
+    says so. Raises ValueError where the package is missing or the server refuses us.
     """
     if importlib.util.find_spec("wandb") is None:
-        raise ValueError("logger=wandb needs the package wandb; type: pip install 'dmd2[wandb]'")
+        raise ValueError(
+            "logger=wandb needs the package wandb; type: make install EXTRAS=dev,wandb "
+            "(or pip install '.[wandb]' in the checkout)"
+        )
     import wandb  # noqa: PLC0415
 
     path = Path(save_dir) / "wandb_id.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         path.write_text(uuid.uuid4().hex[:12])
-    for name, seconds in PATIENCE.items():
+    for name, seconds in TIMEOUTS.items():
         os.environ.setdefault(name, seconds)
     build = partial(
         WandbLogger,
@@ -46,13 +67,12 @@ def wandb_logger(project: str, group: str, save_dir: str, tags: Sequence[str] = 
     )
     logger = build()
     try:
-        _ = logger.experiment  # which connects
+        _ = logger.experiment  # which connects: better now than after the first iterations
     except wandb.errors.CommError as error:
         wandb.teardown()
         print(
             f"dmd2: wandb cannot be reached ({str(error).splitlines()[0]}); to send the page "
-            "later type: "
-            f"wandb sync {save_dir}/wandb/offline-*",
+            f"later type: wandb sync {save_dir}/wandb/offline-*",
             file=sys.stderr,
         )
         logger = build(mode="offline")

@@ -1,0 +1,57 @@
+"""What scores are read against: held-out real data, simple baselines, and the teacher."""
+
+import torch
+
+from dmd2.diffusion.denoiser import Denoiser
+from dmd2.evaluation.samples import TeacherSampling
+from dmd2.evaluation.scores import References
+from dmd2.evaluation.scoring import Evaluator
+
+
+def data_references(evaluator: Evaluator, device: torch.device) -> References:
+    """Scores that need no teacher: `floor` (held-out real data) and `baselines`.
+
+    Where real images are a folder's there are none, but the suite is fitted afterwards. Raises
+    ValueError where the primary metric is none of the suite's.
+    """
+    evaluator.fit(device)
+    protocol, data = evaluator.protocol, evaluator.real.data
+    if data is None:
+        return {"floor": {}, "baselines": {}}
+    num_held_out = len(evaluator.suite.test[1])
+    floor = evaluator.suite.floor() if num_held_out else {}
+    if floor and protocol.primary not in floor:
+        raise ValueError(
+            f"metric.primary is {protocol.primary}, but the metrics are {', '.join(sorted(floor))}"
+        )
+    num, labels = evaluator.counts.numbers[-1], torch.tensor(data.train.labels)
+    shown, classes = torch.tensor(data.shown(data.train.x)), data.class_of(labels)
+    return {
+        "floor": {"real": evaluator.named(floor, num_held_out)} if floor else {},
+        "baselines": {
+            name: evaluator.scores_of_set(*baseline(shown, classes, num))
+            for name, baseline in protocol.baselines.items()
+        },
+    }
+
+
+def teacher_references(evaluator: Evaluator, teacher: Denoiser, guidance: float) -> References:
+    """Scores of the teacher by network evaluations, and `start`: where the student begins.
+
+    `start` is the teacher sampled in the student's few steps. None where no teacher is asked for.
+    """
+    samplings = teacher_samplings(evaluator, teacher, guidance)
+    scores = {str(s.num_evaluations): evaluator.scores_of(s, teacher) for s in samplings}
+    start = {"untrained_student": evaluator.scores(teacher)} if samplings else {}
+    return {"teacher": scores, "start": start}
+
+
+def teacher_samplings(
+    evaluator: Evaluator, teacher: Denoiser, guidance: float
+) -> list[TeacherSampling]:
+    """How the teacher is sampled, at each of the protocol's step counts."""
+    protocol = evaluator.protocol
+    return [
+        TeacherSampling(teacher, evaluator.conditioner, protocol.solver(num), guidance)
+        for num in protocol.teacher_steps
+    ]

@@ -1,0 +1,229 @@
+"""A run's teacher: found in a file or trained here once, and the key of all that is made of it."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+import torch
+from hydra.utils import get_object
+from torch import nn
+
+from dmd2.config.check import Config
+from dmd2.config.devices import one_process
+from dmd2.data.base import DataModule
+from dmd2.diffusion.conditioning import Conditioner
+from dmd2.diffusion.denoiser import Denoiser
+from dmd2.io.files import key_of, locked, sha256
+from dmd2.io.hub import check_prediction, dtype_of, weights_of
+from dmd2.io.tensors import load_weights, names_in, read_metadata, save_weights
+from dmd2.randomness import seeded
+from dmd2.runs.build import build, build_data, build_trainer
+from dmd2.training.callbacks.interrupt import Interrupt
+from dmd2.training.callbacks.progress import Progress
+from dmd2.training.pretrain import Pretrain
+from dmd2.training.record import Record
+from dmd2.weights.architecture import check_architecture
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A frozen teacher.
+
+    denoiser     The network, without its weights until `load_or_train`.
+    conditioner  What it reads of labels or captions.
+    path         File of its weights; where there is none yet, `train` makes them.
+    key          Of all that decides what it makes of a noise and a label: weights, conditioner,
+                 guidance, precision. Whatever is made with the teacher is cached under it.
+    guidance     Classifier-free guidance scale; 1.0 is none.
+    dtype        What its weights are kept as, once generator and critic have theirs; None leaves
+                 them as they are.
+    train        What trains it from data; None where its weights are published.
+    """
+
+    denoiser: Denoiser
+    conditioner: Conditioner
+    path: Path
+    key: str
+    guidance: float = 1.0
+    dtype: torch.dtype | None = None
+    train: Callable[[], Denoiser] | None = None
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the file of its weights, which must be there."""
+        return sha256(self.path)
+
+    def load_or_train(self) -> None:
+        """Fill the network from its file; one that is to be trained is trained first, once."""
+        if self.train is not None and not self.path.exists():
+            # Other runs that want the same teacher wait here, and find it.
+            with locked(self.path):
+                if not self.path.exists():
+                    save_weights(self.train(), self.path)
+        load_denoiser(self.denoiser, self.path)
+
+    def cast_weights(self) -> None:
+        """Keep the weights as `dtype`; networks that begin with them in float32 have theirs."""
+        if self.dtype is not None:
+            # diffusers' own method would warn of what it does not do.
+            nn.Module.to(self.denoiser.model, self.dtype)
+
+
+def build_teacher(config: Config, data: DataModule, path: Path | None) -> Teacher:
+    """The teacher that a config names, as yet without its weights.
+
+    path  Its file, as `teacher_file` says; None where it is trained here.
+
+    Raises ValueError where it does not fit the data or its file is of another network.
+    """
+    section = config["teacher"]
+    with seeded(0, "teacher"):
+        denoiser: Denoiser = build(section["denoiser"])
+    denoiser.requires_grad_(False).eval()
+    conditioner = build(conditioner_of(section))
+    check_fit(denoiser, conditioner, data)
+    train = None
+    if path is not None:
+        load_fitting(denoiser, path, section)
+        weights = sha256(path)[:16]
+    else:
+        own_data = pretraining_data(config)
+        weights = weights_key(config, own_data)
+        path = Path(config["paths"]["cache"]) / "teachers" / f"{weights}.safetensors"
+        train = partial(train_teacher, config, denoiser, conditioner, own_data)
+    key = identity_key(section, weights)
+    dtype = dtype_of(section["dtype"]) if section.get("dtype") is not None else None
+    return Teacher(denoiser, conditioner, path, key, section["guidance"], dtype, train)
+
+
+def teacher_file(config: Config) -> Path | None:
+    """The file of published weights: `teacher.weights`, or that of the pipeline `teacher.source`.
+
+    None where the teacher is trained here. Raises FileNotFoundError that says where a published
+    teacher comes from, ValueError where there is none to have, or where the pipeline's network
+    predicts something else than the config says.
+    """
+    section = config["teacher"]
+    if (source := section.get("source")) is not None:
+        if "prediction" in section["denoiser"]:
+            check_prediction(source, section["denoiser"]["prediction"])
+        if section["weights"] is None:
+            return weights_of(source, section["variant"])
+    if section["weights"] is None:
+        if section["pretrain"] is None:
+            raise ValueError(
+                "this teacher is not trained here; name its file: teacher.weights=FILE.safetensors"
+            )
+        return None
+    path, url = Path(section["weights"]), section.get("url")
+    if url is not None and not path.is_file():
+        raise FileNotFoundError(
+            f"there are no weights at {path}; download {url} and type: "
+            f"dmd2 import source={url.rpartition('/')[2]} out={path}"
+        )
+    return path
+
+
+def conditioner_of(section: Config) -> Config:
+    """The node of a teacher's conditioner, with guidance's negative text where there is one."""
+    is_named = section.get("negative") is not None
+    return section["conditioner"] | ({"negative": section["negative"]} if is_named else {})
+
+
+def identity_key(section: Config, weights: str) -> str:
+    """The key of what a denoiser of a teacher section makes of a noise and a label.
+
+    weights  Of which the denoiser is: a hash of them, or of all that they are trained by.
+    """
+    read = ("guidance", "dtype", "autoencoder")
+    return key_of(weights, conditioner_of(section), [section.get(name) for name in read])
+
+
+def pretraining_data(config: Config) -> DataModule:
+    """What the teacher is trained on: the run's data, drawn as `teacher.pretrain.data` says.
+
+    Raises ValueError where the teacher is guided and would never see the unconditional case.
+    """
+    section = config["teacher"]
+    dropout = section["pretrain"]["module"].get("condition_dropout")
+    if section["guidance"] != 1.0 and not dropout:
+        raise ValueError(
+            "guidance needs a teacher that knows the unconditional case; "
+            "type +teacher.pretrain.module.condition_dropout=0.1, or teacher.guidance=1.0"
+        )
+    return build_data({**config["data"], **section["pretrain"]["data"]})
+
+
+def weights_key(config: Config, own_data: DataModule) -> str:
+    """What the weights of a teacher that is trained here depend on."""
+    section = config["teacher"]
+    own = {**config["data"], **section["pretrain"]["data"]}
+    drawn = [own.get(name) for name in ("batch_size", "seed", "flip")]
+    trained = (section["denoiser"], section["conditioner"], section["pretrain"])
+    return key_of(*trained, drawn, own_data.fingerprint())
+
+
+def load_denoiser(denoiser: Denoiser, path: Path) -> None:
+    """Fill a denoiser from a file of ours, or of its network alone, as diffusers writes them."""
+    is_ours = any(name.startswith("model.") for name in names_in(path))
+    load_weights(denoiser if is_ours else denoiser.model, path)
+
+
+def load_fitting(denoiser: Denoiser, path: Path, section: Config) -> None:
+    """Fill a denoiser of a teacher section from a file.
+
+    Raises ValueError where the file says that it is of another network.
+    """
+    if "model" in section["denoiser"]:
+        model = get_object(section["denoiser"]["model"]["_target_"])
+        check_architecture(path, read_metadata(path), section, model)
+    load_denoiser(denoiser, path)
+
+
+def check_fit(denoiser: Denoiser, conditioner: Conditioner, data: DataModule) -> None:
+    """Raise ValueError where the network does not take this data's shape or labels."""
+    if conditioner.num_classes and not data.num_classes:
+        raise ValueError(
+            f"the teacher wants one of {conditioner.num_classes} classes, and this data has no "
+            "labels; choose an unconditional teacher, or data in class folders"
+        )
+    if 0 < conditioner.num_classes < data.num_classes:
+        raise ValueError(
+            f"the data has labels up to {data.num_classes - 1}, out of range for a teacher of "
+            f"{conditioner.num_classes} classes; choose another teacher or data"
+        )
+    try:
+        with torch.no_grad():
+            cond = conditioner(torch.zeros(1, dtype=torch.long))
+            shape = denoiser(torch.zeros(1, *data.shape), torch.ones(1), cond).shape
+    except RuntimeError as error:
+        raise ValueError(
+            f"the teacher does not take samples of shape {data.shape}: {error}"
+        ) from error
+    if tuple(shape[1:]) != data.shape:
+        raise ValueError(
+            f"the teacher makes samples of shape {tuple(shape[1:])}, the data has {data.shape}"
+        )
+
+
+def train_teacher(
+    config: Config, denoiser: Denoiser, conditioner: Conditioner, data: DataModule
+) -> Denoiser:
+    """The same network, trained from data by `teacher.pretrain`."""
+    section = config["teacher"]["pretrain"]
+    network = copy.deepcopy(denoiser).requires_grad_(True)
+    if config["teacher"].get("negative") is not None:
+        # The negative text is guidance's alone: conditions are dropped to the plain twin.
+        conditioner = build(config["teacher"]["conditioner"])
+    module: Pretrain = build(section["module"], denoiser=network, conditioner=conditioner)
+    record, num = Record(), section["max_iterations"]
+    bar = Progress("teacher", num, {"pretrain/loss": "loss"})
+    # One process trains it: a teacher must not depend on the number of ranks.
+    one = config | {"trainer": one_process(config["trainer"])}
+    trainer = build_trainer(one, num, [bar, Interrupt(record)], logger=False)
+    trainer.fit(module, datamodule=data)
+    record.raise_if_interrupted()
+    module.nonfinite.check()
+    return module.trained()

@@ -1,0 +1,60 @@
+"""What a run notes while it trains, shared by its callbacks and its summary."""
+
+import time
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from signal import Signals
+from typing import Any
+
+from dmd2.distributed.slurm import AHEAD, Requeue
+from dmd2.evaluation.scores import References, best
+
+
+@dataclass
+class Record:
+    """Scores, time, throughput and the signal that ended a run.
+
+    primary  The score to judge by; lower is better.
+    """
+
+    primary: str = ""
+    references: References = field(default_factory=dict)
+    """What scores are read against; the teacher's come when it was scored."""
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """A row for each time that the generator was scored: "iteration" and "scores" by weights."""
+    earlier_seconds: float = 0.0
+    """Wall time of the attempts that this one resumes."""
+    started: float = field(default_factory=time.monotonic)
+    training_seconds: float = 0.0
+    """Time in iterations alone, without scores and pictures, over all attempts."""
+    num_images: int = 0
+    """Samples that the critic trained on, of all ranks, over all attempts."""
+    num_iterations: int = 0
+    signal: Signals | None = None
+    """The signal at which all ranks agreed to end."""
+
+    def start_clock(self, earlier_seconds: float) -> None:
+        """Training begins now, after so much wall time of earlier attempts."""
+        self.earlier_seconds, self.started = earlier_seconds, time.monotonic()
+
+    def wall_seconds(self) -> float:
+        """What the run has taken so far, over all attempts."""
+        return self.earlier_seconds + time.monotonic() - self.started
+
+    @property
+    def images_per_second(self) -> float:
+        """Mean over the training so far; 0 before the first iteration."""
+        return self.num_images / self.training_seconds if self.training_seconds else 0.0
+
+    def best(self, iterations: Collection[int] | None = None) -> dict[str, Any]:
+        """The best score so far, among those at `iterations` (None: all)."""
+        rows = [r for r in self.history if iterations is None or r["iteration"] in iterations]
+        return best(rows, self.primary)
+
+    def raise_if_interrupted(self) -> None:
+        """Raise what ends the run: `Requeue` where Slurm asked for its end, else KeyboardInterrupt.
+
+        Nothing where no signal came.
+        """
+        if self.signal is not None:
+            raise Requeue if self.signal in AHEAD else KeyboardInterrupt
