@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Collection
-from dataclasses import dataclass, field
 from signal import Signals
 from typing import Any
 
@@ -10,28 +9,30 @@ from dmd2.distributed.slurm import AHEAD, Requeue
 from dmd2.evaluation.scores import References, best
 
 
-@dataclass
 class Record:
-    """Scores, time, throughput and the signal that ended a run.
+    """Scores, time, throughput, and the signal that ended a run.
+
+    A plain class: Hydra would turn a dataclass that a callback is given into a dictionary.
 
     primary  The score to judge by; lower is better.
     """
 
-    primary: str = ""
-    references: References = field(default_factory=dict)
-    """What scores are read against; the teacher's come when it was scored."""
-    history: list[dict[str, Any]] = field(default_factory=list)
-    """A row for each time that the generator was scored: "iteration" and "scores" by weights."""
-    earlier_seconds: float = 0.0
-    """Wall time of the attempts that this one resumes."""
-    started: float = field(default_factory=time.monotonic)
-    training_seconds: float = 0.0
-    """Time in iterations alone, without scores and pictures, over all attempts."""
-    num_images: int = 0
-    """Samples that the critic trained on, of all ranks, over all attempts."""
-    num_iterations: int = 0
-    signal: Signals | None = None
-    """The signal at which all ranks agreed to end."""
+    def __init__(self, primary: str = "") -> None:
+        self.primary = primary
+        self.references: References = {}
+        """What scores are read against; the teacher's come when it was scored."""
+        self.history: list[dict[str, Any]] = []
+        """A row each time the generator was scored: "iteration", and "scores" by weights."""
+        self.earlier_seconds = 0.0
+        """Wall time of the attempts that this one resumes."""
+        self.started = time.monotonic()
+        self.training_seconds = 0.0
+        """Time in iterations alone, without scores and pictures, over all attempts."""
+        self.num_images = 0
+        """Samples that the critic trained on, of all ranks, over all attempts."""
+        self.num_iterations = 0
+        self.signal: Signals | None = None
+        """The signal at which all ranks agreed to end."""
 
     def start_clock(self, earlier_seconds: float) -> None:
         """Training begins now, after so much wall time of earlier attempts."""
@@ -52,7 +53,7 @@ class Record:
         return best(rows, self.primary)
 
     def raise_if_interrupted(self) -> None:
-        """Raise what ends the run: `Requeue` where Slurm asked for its end, else KeyboardInterrupt.
+        """Raise what ends the run: `Requeue` where Slurm asked for it, else KeyboardInterrupt.
 
         Nothing where no signal came.
         """
