@@ -1,6 +1,4 @@
-"""Rows of an array on the disk: exactly theirs are written, and a full disk is never taken for a
-written row.
-"""
+"""Rows of a .npy file: only their bytes are written, and a full disk is an error."""
 
 import resource
 import signal
@@ -24,14 +22,13 @@ def test_rows_are_written_and_no_others(array: Path) -> None:
 
 
 def test_a_disk_that_is_full_in_the_middle_of_a_row_is_named(array: Path) -> None:
-    limits, told = (
-        resource.getrlimit(resource.RLIMIT_FSIZE),
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN),
-    )
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # The signal would end this process; ignored, the write fails with an error in its place.
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (array.stat().st_size - 2000, limits[1]))
         with pytest.raises(OSError, match=r"too large.*x\.npy"):
             write_rows(array, [3], np.ones((1, 1000), np.float32))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, told)
+        signal.signal(signal.SIGXFSZ, handler)

@@ -1,7 +1,7 @@
-"""The check of a config: what a global batch comes to on each device, and what the published
-recipes hold.
-"""
+"""The check of a config: batch sizes a device, renamed keys, and what published recipes hold."""
 
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from dmd2.cli.main import main
 from dmd2.config.batch_size import share_batch
 from dmd2.config.check import Config, config_folder, resolved
+from dmd2.config.keys import RENAMED, SECTIONS, check_renamed, unknown_key
 
 
 @pytest.fixture(autouse=True)
@@ -73,14 +75,14 @@ def test_activations_are_computed_again_where_the_authors_do_so(name: str) -> No
 @pytest.mark.parametrize("name", ["sd15", "sd21", "sdxl", "pipeline"])
 def test_a_text_teacher_can_be_told_to_compute_activations_again(name: str) -> None:
     chosen = [f"teacher={name}", "teacher.source=x", "data=prompts", "data.captions.source=x"]
-    for said in ("false", "true"):
-        asked = [f"teacher.denoiser.gradient_checkpointing={said}"] if said == "true" else []
+    for value in ("false", "true"):
+        asked = [f"teacher.denoiser.gradient_checkpointing={value}"] if value == "true" else []
         node = composed(*chosen, *asked)["teacher"]["denoiser"]
-        assert node["gradient_checkpointing"] is (said == "true")
+        assert node["gradient_checkpointing"] is (value == "true")
 
 
 @pytest.mark.parametrize(("network", "other"), [("generator", "critic"), ("critic", "generator")])
-def test_either_player_s_lora_has_its_own_rank_and_alpha_and_both_the_same_targets(
+def test_either_network_s_lora_has_its_own_rank_and_alpha_and_both_the_same_targets(
     network: str, other: str
 ) -> None:
     asked = [f"lora.{network}.rank=8", f"lora.{network}.alpha=4", "lora.generator.targets=[to_q]"]
@@ -108,3 +110,84 @@ def test_fastgen_s_averages_move_at_each_of_five_iterations() -> None:
     assert list(experiment.ema) == pytest.approx(
         [decay**5 for decay in (0.9999, 0.99995, 0.9996)], abs=3e-6
     )
+
+
+@pytest.mark.parametrize("plus", ["", "+"])
+@pytest.mark.parametrize(
+    ("old", "answer"),
+    [
+        ("rung_layer", "rung_layer is now critic_step_layer; type critic_step_layer=VALUE"),
+        (
+            "head_reads",
+            "head_reads is now discriminator_features; type discriminator_features=VALUE",
+        ),
+        ("max_faults", "max_faults is now max_skipped_updates; type max_skipped_updates=VALUE"),
+        (
+            "teacher.pretrain.module.max_faults",
+            "teacher.pretrain.module.max_faults is now "
+            "teacher.pretrain.module.max_skipped_updates; "
+            "type +teacher.pretrain.module.max_skipped_updates=VALUE",
+        ),
+    ],
+)
+def test_a_key_of_an_older_version_is_answered_with_its_new_name(
+    old: str,
+    answer: str,
+    plus: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["dmd2", "train", f"{plus}{old}=1"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"dmd2: {answer}"
+
+
+def test_what_the_answer_says_to_type_is_taken() -> None:
+    taken = composed(
+        "critic_step_layer=x",
+        "discriminator_features=teacher",
+        "max_skipped_updates=1",
+        "+teacher.pretrain.module.max_skipped_updates=2",
+    )
+    assert taken["max_skipped_updates"] == 1
+    assert taken["teacher"]["pretrain"]["module"]["max_skipped_updates"] == 2
+
+
+def test_a_verb_that_never_had_an_old_key_does_not_know_it() -> None:
+    assert unknown_key("max_faults", {"num_images"}) == (
+        "nothing reads the key max_faults; known here: num_images"
+    )
+
+
+def test_no_old_key_is_known() -> None:
+    assert not {path.rpartition(".")[2] for path in RENAMED} & set.union(*SECTIONS.values())
+
+
+def test_a_config_of_an_older_version_is_refused_with_all_new_names() -> None:
+    config = composed()
+    check_renamed(config, "runs/x/config.yaml")
+    config |= {"rung_layer": None, "head_reads": "critic"}
+    config["teacher"]["pretrain"]["module"]["max_faults"] = 0
+    with pytest.raises(ValueError, match=r"^runs/x/config\.yaml is of an older version") as caught:
+        check_renamed(config, "runs/x/config.yaml")
+    assert re.findall(r"(\S+) is now ([\w.]+)", str(caught.value)) == [
+        ("rung_layer", "critic_step_layer"),
+        ("head_reads", "discriminator_features"),
+        (
+            "teacher.pretrain.module.max_faults",
+            "teacher.pretrain.module.max_skipped_updates",
+        ),
+    ]
+    assert "commit is in the run's summary.json" in str(caught.value)
+
+
+@pytest.mark.parametrize("teacher", [{"pretrain": None}, {"pretrain": {"module": None}}, {}])
+def test_a_config_without_a_pretrained_teacher_has_no_old_key_there(
+    teacher: dict[str, Any],
+) -> None:
+    check_renamed({"teacher": teacher}, "config.yaml")
+    check_renamed({}, "config.yaml")

@@ -1,4 +1,4 @@
-"""Files that are whole or as before, and a claim that ends with the process that made it."""
+"""Atomic writes, cache keys, and a lock that ends with the process that holds it."""
 
 import os
 import signal
@@ -7,10 +7,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+import dmd2.io
+import dmd2.weights
 from dmd2.io.files import key_of, read_json, try_lock, write_bytes
+from dmd2.io.hub import file_of
 
 needs_full = pytest.mark.skipif(
     not Path("/dev/full").is_char_device(), reason="there is no /dev/full"
@@ -24,14 +28,12 @@ if os.fork():
     print("held", flush=True)
 time.sleep(60)
 """
-"""Claims a path, and has a worker that outlives it, as one that gathers batches does for some
-seconds.
-"""
+"""Locks a path, and has a worker that outlives it, as a data loader's does for some seconds."""
 
 
 @contextmanager
 def holding(path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process that has claimed `path`."""
+    """Another process that holds the lock of `path`."""
     command = [sys.executable, "-c", HOLDER, str(path)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, start_new_session=True
@@ -76,3 +78,25 @@ def test_damaged_json_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes(b'{"a": \xff')
     with pytest.raises(ValueError, match=r"a\.json is damaged"):
         read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("module", ["dmd2.io", "dmd2.distributed.slurm", "dmd2.runs.job"])
+def test_a_slurm_job_has_handlers_before_torch_is_loaded(module: str) -> None:
+    """Loading torch takes seconds, in which a signal ahead of a limit would not be handled."""
+    loaded = f"import sys, {module}; print({{'torch', 'numpy'}} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True)
+    assert found.stdout == "set()\n", found.stderr
+
+
+@pytest.mark.parametrize("package", [dmd2.io, dmd2.weights])
+def test_a_package_exports_its_names_sorted(package: ModuleType) -> None:
+    assert package.__all__ == sorted(package.__all__)
+    assert all(hasattr(package, name) for name in package.__all__)
+
+
+def test_a_missing_extra_is_named_with_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(
+        ImportError, match=r"make install EXTRAS=dev,text, or pip install '\.\[text\]'"
+    ):
+        file_of("somebody/something", "unet/config.json")

@@ -1,5 +1,4 @@
-"""Files that hold code, wherever the project reads files: refused by name, and nothing of them is
-run.
+"""Files that hold code, wherever the project reads files: refused by name, and not executed.
 
 Foreign checkpoints have tests of their own, in weights/test_pickles.py and weights/test_authors.py.
 """
@@ -138,9 +137,7 @@ def test_a_file_that_holds_code_is_refused_by_name_and_not_run(
 
 
 def calls(tree: ast.AST) -> list[tuple[str, dict[str, str]]]:
-    """The calls of functions of modules in a file: "torch.load", and their keywords as they are
-    written.
-    """
+    """The calls in a file, e.g. "torch.load", with their keyword arguments as source text."""
     found = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     return [
         (ast.unparse(n.func), {k.arg or "**": ast.unparse(k.value) for k in n.keywords})

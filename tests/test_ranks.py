@@ -1,4 +1,4 @@
-"""Two processes on gloo: what they compute, what they send, and how they begin and end together."""
+"""Two ranks on gloo: what they compute, what they all-reduce, how they start, and how they end."""
 
 import json
 import os
@@ -37,8 +37,9 @@ def state(dmd: DMD) -> dict[str, Any]:
 
 
 class BadOnRank1:
-    """A critic's term whose loss is not finite on rank 1 in the third iteration; its gradient stays
-    as it is.
+    """A critic's term whose loss is not finite on rank 1 in the third iteration.
+
+    Its gradient stays finite.
     """
 
     def __init__(self, term: Any) -> None:
@@ -64,22 +65,23 @@ def as_rank() -> dict[str, Any]:
     loss.critic["denoising"] = BadOnRank1(loss.critic["denoising"])
     before = Record(lambda m: weights(m.critic))
     bad = module(loss, log_every=1)
-    with pytest.raises(FloatingPointError) as fault:
+    with pytest.raises(FloatingPointError) as error:
         together(bad, 5, ReplicatedStrategy(), before)
-    found["fault"] = str(fault.value), before.values[-1], weights(bad.critic)
+    found["error"] = str(error.value), before.values[-1], weights(bad.critic)
     other = module()
     if process_group.rank() == 1:
         nn.init.ones_(next(other.critic.parameters()))
     with pytest.raises(ValueError) as differs:
         together(other, 1, ReplicatedStrategy())
     found["differs"] = str(differs.value)
-    found["said"] = (
+    found["host"] = (
         process_group.broadcast_from_rank_zero(lambda: process_group.rank()),
-        process_group.highest(process_group.rank() * 15),
+        process_group.all_reduce_max(process_group.rank() * 15),
+        process_group.is_rank_zero(),
     )
-    process_group.leave()
+    process_group.destroy_process_group()
     found["started"] = process_group.started()
-    process_group.join(on_gpu=False)
+    process_group.init_process_group(on_gpu=False)
     found["again"] = state(
         together(module(accumulate=1, critic_updates=5), 10, ReplicatedStrategy())
     )
@@ -118,8 +120,9 @@ def test_only_the_updated_networks_gradients_are_sent_once_an_update(
         for network in NETWORKS
     }
     found = pair[0][f"accumulate{accumulate}"]
-    told = [name for name in found["logs"] if not name.endswith("gradient_norm")]
-    logs = {network: sum(name.startswith(f"{network}/") for name in told) for network in NETWORKS}
+    # The norm is computed from the mean gradient, so no rank sends it.
+    sent = [name for name in found["logs"] if not name.endswith("gradient_norm")]
+    logs = {network: sum(name.startswith(f"{network}/") for name in sent) for network in NETWORKS}
     for i, (start, end) in enumerate(zip(found["sent"], found["sent"][1:], strict=False)):
         turns = NETWORKS if i % 5 == 0 else NETWORKS[1:]
         expected = [("all_reduce", size[network] + FLOAT * logs[network]) for network in turns]
@@ -130,20 +133,28 @@ def test_only_the_updated_networks_gradients_are_sent_once_an_update(
 def test_what_is_not_finite_on_one_rank_is_skipped_and_named_by_all(
     pair: list[dict[str, Any]],
 ) -> None:
-    for text, before, after in (found["fault"] for found in pair):
-        assert text == pair[0]["fault"][0] and "iteration 3: critic/loss_denoising" in text
-        assert torch.equal(before, after) and torch.equal(after, pair[0]["fault"][2])
+    for text, before, after in (found["error"] for found in pair):
+        assert text == pair[0]["error"][0] and "iteration 3: critic/loss_denoising" in text
+        assert torch.equal(before, after) and torch.equal(after, pair[0]["error"][2])
 
 
 def test_ranks_that_would_start_differently_are_named(pair: list[dict[str, Any]]) -> None:
     assert all("rank 1 of 2 starts with other weights" in found["differs"] for found in pair)
 
 
-def test_words_on_the_host(pair: list[dict[str, Any]]) -> None:
-    assert [found["said"] for found in pair] == [(0, 15), (0, 15)]
+def test_objects_are_broadcast_from_rank_zero_and_numbers_reduced_on_the_host(
+    pair: list[dict[str, Any]],
+) -> None:
+    assert [found["host"] for found in pair] == [(0, 15, True), (0, 15, False)]
 
 
-def test_ranks_that_have_left_meet_again_for_the_next_run(pair: list[dict[str, Any]]) -> None:
+def test_a_process_alone_is_rank_zero_of_one() -> None:
+    assert process_group.is_rank_zero() and process_group.world_size() == 1
+
+
+def test_a_process_group_that_was_destroyed_is_initialised_again_for_the_next_run(
+    pair: list[dict[str, Any]],
+) -> None:
     for found in pair:
         assert found["started"]
         for network in NETWORKS:

@@ -1,6 +1,4 @@
-"""Two processes that each hold half of all weights: what they compute, keep and send, and how their
-run goes on.
-"""
+"""FSDP2 on two ranks: what they compute, hold and send, and how a sharded run resumes."""
 
 import json
 import os
@@ -37,9 +35,7 @@ PLAIN = {"teacher": False, "recompute": False, "block": 1100}
 
 
 def captioned(folder: Path, batch_size: int) -> tuple[DMD, DataModule]:
-    """A U-Net of diffusers as `trainer=fsdp` builds it, with weights that nobody trained; and
-    captioned digits.
-    """
+    """A U-Net of diffusers as `trainer=fsdp` builds it, untrained, and captioned digits."""
     own = [
         f"paths.cache={folder}",
         f"paths.run={folder}",
@@ -68,7 +64,7 @@ def local(network: nn.Module) -> Tensor:
 
 
 def networks(dmd: DMD) -> dict[str, Tensor]:
-    """Both networks' weights, which rank 0 has whole at the end."""
+    """Both networks' weights, which rank 0 has unsharded at the end."""
     return (
         {network: weights(getattr(dmd, network)) for network in NETWORKS}
         if process_group.rank() == 0
@@ -82,9 +78,7 @@ def moments(optimizer: Any) -> list[Tensor]:
 
 
 class Held(L.Callback):
-    """What this rank holds at the end, of networks and optimizers, and the average; a block's
-    passes on the way.
-    """
+    """What this rank holds at the end of networks and optimizers, the average, a block's passes."""
 
     num_passes = 0
 
@@ -132,9 +126,9 @@ def as_rank() -> dict[str, Any]:
     loss = objective()
     loss.critic["denoising"] = BadOnRank1(loss.critic["denoising"])
     bad, before = module(loss, log_every=1), Record(lambda m: local(m.critic))
-    with pytest.raises(FloatingPointError) as fault:
+    with pytest.raises(FloatingPointError) as error:
         together(bad, 5, ShardedStrategy(**PLAIN), before)
-    found["fault"] = str(fault.value), *before.values[-2:], local(bad.critic)
+    found["error"] = str(error.value), *before.values[-2:], local(bad.critic)
     other = module()
     if process_group.rank() == 1:
         nn.init.ones_(next(other.models.teacher.parameters()))
@@ -149,9 +143,7 @@ def as_rank() -> dict[str, Any]:
 
 
 def in_text() -> dict[str, Any]:
-    """Five iterations of a network of diffusers: whether this rank had its weights before, and
-    where they end.
-    """
+    """Five iterations of a diffusers U-Net: whether this rank began on the meta device, the end."""
     with TemporaryDirectory() as folder:
         dmd, data = captioned(Path(folder), 8)
         without = {
@@ -162,9 +154,7 @@ def in_text() -> dict[str, Any]:
 
 
 def in_bf16() -> dict[str, Any]:
-    """Ten iterations in bf16: what a layer computes with, what is kept, and where the generator
-    ends.
-    """
+    """Ten iterations in bf16: what a layer computes with, what is kept, and the end."""
     dtypes: set[torch.dtype] = set()
 
     def see(layer: Any, *_: Any) -> None:
@@ -205,7 +195,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name, accumulate", [("plain", 1), ("accumulated", 2)])
-def test_two_halves_are_one_whole_with_twice_the_batch(
+def test_two_ranks_of_shards_are_one_rank_with_twice_the_batch(
     pair: list[dict[str, Any]], name: str, accumulate: int
 ) -> None:
     alone = fit(
@@ -240,14 +230,16 @@ def test_a_rank_holds_half(pair: list[dict[str, Any]]) -> None:
     )  # one device a node has its node's all
 
 
-def test_what_is_cut_and_what_is_computed_again_changes_nothing(pair: list[dict[str, Any]]) -> None:
+def test_a_sharded_teacher_and_activation_checkpointing_change_nothing(
+    pair: list[dict[str, Any]],
+) -> None:
     first, second = pair[0]["accumulated"], pair[0]["all"]
     for key in (*NETWORKS, "average"):
         assert torch.equal(first[key], second[key])
     assert (first["passes"], second["passes"]) == (
         20,
         24,
-    )  # two generator turns, each in two rounds
+    )  # two generator turns, each with two shares of the batch
     for average, teacher in (first["concluded"], second["concluded"]):
         assert torch.equal(average, first["average"]) and torch.equal(
             teacher, weights(module().models.teacher)
@@ -262,7 +254,7 @@ def test_replicas_on_nodes_compute_the_same(pair: list[dict[str, Any]]) -> None:
 
 
 @pytest.mark.slow
-def test_two_nodes_of_two_halves_are_one_whole_with_four_times_the_batch(tmp_path: Path) -> None:
+def test_two_nodes_of_two_ranks_are_one_rank_with_four_times_the_batch(tmp_path: Path) -> None:
     four = found_by(on_two_nodes, tmp_path, 4)
     alone = fit(module(**ACCUMULATED), 10, data=toy(batch_size=32))
     for network in NETWORKS:
@@ -293,9 +285,9 @@ def test_bf16_computes_in_shards_of_float32(pair: list[dict[str, Any]]) -> None:
 
 
 @pytest.mark.skipif(
-    not DIFFUSERS, reason="diffusers or transformers is not installed: pip install dmd2[text]"
+    not DIFFUSERS, reason="diffusers or transformers is not installed: pip install '.[text]'"
 )
-def test_a_network_of_diffusers_that_one_rank_has_built_is_one_whole_with_twice_the_batch(
+def test_a_diffusers_network_with_meta_copies_is_one_rank_with_twice_the_batch(
     pair: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     alone, data = captioned(tmp_path, 16)
@@ -312,10 +304,10 @@ def test_a_network_of_diffusers_that_one_rank_has_built_is_one_whole_with_twice_
 
 
 @pytest.mark.parametrize(
-    "name, num_shares, is_teacher_cut", [("plain", 1, 0), ("accumulated", 2, 0), ("all", 2, 1)]
+    "name, num_shares, is_teacher_sharded", [("plain", 1, 0), ("accumulated", 2, 0), ("all", 2, 1)]
 )
 def test_gradients_are_scattered_of_the_updated_network_and_weights_gathered_of_those_that_run(
-    pair: list[dict[str, Any]], name: str, num_shares: int, is_teacher_cut: int
+    pair: list[dict[str, Any]], name: str, num_shares: int, is_teacher_sharded: int
 ) -> None:
     model, taps = module().generator.model, module().generator.taps
     size, blocks = FLOAT * held(model), list(blocks_of(model, PLAIN["block"], taps))
@@ -341,7 +333,7 @@ def test_gradients_are_scattered_of_the_updated_network_and_weights_gathered_of_
         gathered, scattered = sampled + trained, size + head
         if i % 5 == 0:
             gathered, scattered = (
-                gathered + sampled + gan_views + is_teacher_cut * sampled,
+                gathered + sampled + gan_views + is_teacher_sharded * sampled,
                 scattered + size,
             )
         assert sums == {
@@ -355,8 +347,8 @@ def test_gradients_are_scattered_of_the_updated_network_and_weights_gathered_of_
 def test_what_is_not_finite_on_one_rank_is_skipped_and_named_by_all(
     pair: list[dict[str, Any]],
 ) -> None:
-    for text, first, second, after in (found["fault"] for found in pair):
-        assert text == pair[0]["fault"][0] and "iteration 3: critic/loss_denoising" in text
+    for text, first, second, after in (found["error"] for found in pair):
+        assert text == pair[0]["error"][0] and "iteration 3: critic/loss_denoising" in text
         assert torch.equal(second, after) and not torch.equal(first, second)
 
 

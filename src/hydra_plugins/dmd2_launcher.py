@@ -1,5 +1,6 @@
-"""`launcher=slurm`: each run of a sweep is a Slurm job. Here, since Hydra takes launchers from this
-package alone.
+"""Hydra launcher plugin (`launcher=slurm`): submits each run of a sweep as a Slurm job by submitit.
+
+Hydra finds launchers in the package `hydra_plugins` alone, so it is not in `dmd2`.
 """
 
 import subprocess
@@ -21,21 +22,21 @@ from dmd2.runs.job import SlurmJob, write_job
 POLL_SECONDS = 5
 SETUP = (
     "export DMD2_REQUEUE=1",
+    # Since Slurm 22.05 srun does not inherit --cpus-per-task from sbatch.
     "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK",
-)  # srun does not inherit it
-Shape = tuple[int, int, bool]
-"""Nodes, processes a node, and whether each has a GPU."""
+)
+Shape = tuple[int, int, bool]  # nodes, processes a node, whether each process has a GPU
 
 
 class Slurm(Launcher):
-    """Submits the jobs as arrays, one for each shape of `trainer`, and waits for their ends.
+    """Submits jobs as arrays, one for each shape of `trainer`, and waits until all have ended.
 
-    timeout_min        Minutes that a job may take; what takes longer is queued again, and goes on.
-    signal_delay_s     Seconds before that at which a job is told.
+    timeout_min        Time limit of a job in minutes; one that takes longer is requeued and
+                       resumes.
+    signal_delay_s     Seconds before the limit at which a job is sent USR2.
     cpus_per_task      CPU cores of each process.
     array_parallelism  Jobs at the same time.
-    site               YAML file with what this cluster wants of every job
-                       (`dmd2.config.slurm_site`).
+    site               YAML file with the settings of this cluster (`dmd2.config.slurm_site`).
     mem_gb             Memory of each node; null is the cluster's default.
     partition, account, qos, constraint    Of this sweep; null is as in the site's file.
     sbatch             Any other option of sbatch, e.g. {nodelist: node7}.
@@ -70,16 +71,21 @@ class Slurm(Launcher):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Take what Hydra knows of the sweep."""
+        """Keep what composes a job's config; Hydra calls this before `launch`."""
         self.loader, self.config = hydra_context.config_loader, config
+        # By name, since a job imports it on another machine, with signals held.
         self.module = task_function.__module__
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Submit, wait, and leave it to the end of the sweep to tell how the jobs ended."""
+        """Submit the jobs and wait for their ends.
+
+        Every job is returned as completed: `SweepEnd` reads how each ended from its directory.
+        """
         arrays: dict[Shape, list[SlurmJob]] = {}
         for i, overrides in enumerate(job_overrides, initial_job_idx):
+            # Jobs of an array share their resources, hence an array for each shape.
             job = self.job(list(overrides), i)
             arrays.setdefault(shape(job.config["trainer"]), []).append(job)
         ids = [name for size, jobs in arrays.items() for name in self.submit(size, jobs)]
@@ -102,17 +108,21 @@ class Slurm(Launcher):
         ]
 
     def job(self, overrides: list[str], num: int) -> SlurmJob:
-        """A job with its config, complete and checked before it waits in a queue."""
+        """A job with its config, complete and checked before it waits in the queue.
+
+        Raises ValueError as `dmd2.config.check.resolved` does.
+        """
         config = self.loader.load_sweep_config(self.config, overrides)
         with open_dict(config):
             config.hydra.job.num = num
+            # The run's directory is fixed here: a job that is requeued must find its checkpoints.
             folder = Path(config.hydra.sweep.dir, config.hydra.sweep.subdir).absolute()
             config.paths.run, config.resume = str(folder), "auto"
-            del config["hydra"]
+            del config["hydra"]  # no key of ours, and it has values that only Hydra sets
         return SlurmJob(self.module, resolved(config), folder, overrides)
 
     def submit(self, size: Shape, jobs: list[SlurmJob]) -> list[str]:
-        """Submit jobs of one shape; their ids."""
+        """Submit jobs of one shape as an array; returns their ids."""
         from submitit import SlurmExecutor  # noqa: PLC0415
 
         num_nodes, num_tasks, gpu = size
@@ -123,14 +133,12 @@ class Slurm(Launcher):
             nodes=num_nodes,
             ntasks_per_node=num_tasks,
             stderr_to_stdout=True,
-            srun_args=[
-                "--kill-on-bad-exit=1",
-                sys.executable,
-                "-m",
-                "dmd2.distributed.slurm",
-            ],  # signals are held from there on
+            # Without the first option the other ranks would wait for one that failed; the rest
+            # holds signals until the job has handlers.
+            srun_args=["--kill-on-bad-exit=1", sys.executable, "-m", "dmd2.distributed.slurm"],
             **({"gpus_per_node": num_tasks} if gpu else {}),
         )
+        # Before they are submitted: one that starts at once writes "running" over it.
         for job in jobs:
             write_job(job.folder, job.overrides, "queued")
         with executor.batch():
@@ -139,7 +147,10 @@ class Slurm(Launcher):
 
 
 def shape(trainer: Mapping[str, Any]) -> Shape:
-    """What a trainer's section asks of Slurm."""
+    """The nodes, processes a node and GPUs that a `trainer` section asks for.
+
+    Raises ValueError where `devices` is no positive number.
+    """
     num_nodes, devices = trainer.get("num_nodes", 1), trainer["devices"]
     if not isinstance(devices, int) or devices < 1:
         raise ValueError(
@@ -150,12 +161,11 @@ def shape(trainer: Mapping[str, Any]) -> Shape:
 
 
 def wait_for(ids: set[str]) -> None:
-    """Return when none of these jobs is in the queue, waiting, running or queued again."""
+    """Return when none of these jobs is in the queue, whether pending, running or requeued."""
     command = ["squeue", "--me", "--array", "--noheader", "--format=%i"]
     while True:
         asked = subprocess.run(command, capture_output=True, text=True, check=False)
-        if asked.returncode == 0 and not ids & set(
-            asked.stdout.split()
-        ):  # else the controller is away for a while
+        # An error is a controller that does not answer for a while, and says nothing of the jobs.
+        if asked.returncode == 0 and not ids & set(asked.stdout.split()):
             return
         time.sleep(POLL_SECONDS)

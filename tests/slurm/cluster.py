@@ -1,6 +1,4 @@
-"""A real Slurm on this machine for as long as a test needs it: one controller, two pretended nodes,
-munge.
-"""
+"""A real Slurm on this machine, for the tests: one controller, two pretended nodes, munge."""
 
 import os
 import secrets
@@ -69,8 +67,9 @@ def missing() -> list[str]:
 
 
 class Cluster:
-    """Everything lies in one new folder of short name, which munge's socket needs to be searchable
-    for all.
+    """A controller and its nodes, with all their files in one new folder.
+
+    The path is short, and open to all users: munge's socket needs both.
     """
 
     def __init__(self) -> None:
@@ -87,7 +86,7 @@ class Cluster:
             (folder / "spool" / name).mkdir(parents=True)
         (folder / "munge.key").write_bytes(secrets.token_bytes(128))
         (folder / "munge.key").chmod(0o400)
-        # Names of pretended nodes do not resolve, and ranks meet at the first of them.
+        # Names of pretended nodes do not resolve, and the first of them is the ranks' MASTER_ADDR.
         (folder / "prolog.sh").write_text("#!/bin/sh\necho export MASTER_ADDR=127.0.0.1\n")
         (folder / "prolog.sh").chmod(0o755)
         ports, user = (
@@ -120,9 +119,7 @@ class Cluster:
         )
 
     def run(self, *command: str) -> None:
-        """Start a daemon in a session of its own, that ends with this process even where that one
-        is killed.
-        """
+        """Start a daemon in its own session; it ends when this process does, even if killed."""
         with (self.folder / f"{command[0]}.out").open("ab") as output:
             daemon = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "TERM", *command],
@@ -145,9 +142,7 @@ class Cluster:
         return not self.ask("squeue", "--noheader")
 
     def stop(self) -> None:
-        """End jobs, what they left running, and the daemons, the last one first; remove the
-        folder.
-        """
+        """End all jobs, their leftover processes and the daemons, and remove the folder."""
         if any("slurmctld" in daemon.args for daemon in self.daemons):  # type: ignore[operator]
             self.ask("scancel", "--user", str(os.getuid()))
             wait(self.ended, "the end of all jobs")
@@ -160,9 +155,7 @@ class Cluster:
 
 
 def leftovers(conf: str) -> list[int]:
-    """Processes of a cluster that outlived its daemons: those with its SLURM_CONF, but for this
-    one.
-    """
+    """Processes that outlived a cluster's daemons: those with its SLURM_CONF, but for this one."""
     found = []
     for path in Path("/proc").glob("[0-9]*/environ"):
         pid = int(path.parent.name)

@@ -11,9 +11,7 @@ from cluster import Cluster, missing
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """A Slurm with two nodes; skips where its programs are not installed, unless they are
-    required.
-    """
+    """A Slurm with two nodes; skips where it is not installed, unless DMD2_REQUIRE_SLURM is set."""
     if lacking := missing():
         message = (
             f"no Slurm here: {', '.join(lacking)} of Debian's slurmctld, slurmd, slurm-client and "

@@ -1,6 +1,4 @@
-"""On a real Slurm: sweeps tell how every job ended, and jobs that are interrupted end as if they
-had not been.
-"""
+"""On a real Slurm: a sweep reports each job's end; interrupted jobs resume, bit-equal."""
 
 import json
 import re
@@ -108,7 +106,7 @@ def restarts(cluster: Cluster, job: str) -> int:
     return int(found[1])
 
 
-def test_a_sweep_tells_how_each_job_ended(cluster: Cluster, workplace: Path, whole: Path) -> None:
+def test_a_sweep_reports_how_each_job_ended(cluster: Cluster, workplace: Path, whole: Path) -> None:
     rates = "optimizer.critic.lr=1e-3,1e30,2e-3,3e-3"
     sweep = begin(cluster, workplace, *SWEEP, rates, "max_iterations=6", "hydra.sweep.dir=four")
     last = queued(sweep)[3]
@@ -136,7 +134,7 @@ def test_a_sweep_tells_how_each_job_ended(cluster: Cluster, workplace: Path, who
     assert sorted(states) == ["COMPLETED", "COMPLETED", "FAILED", "FAILED"]
 
 
-def test_told_while_torch_loads_and_while_training_it_ends_the_same(
+def test_signals_while_torch_loads_and_while_training_change_nothing(
     cluster: Cluster, workplace: Path, whole: Path
 ) -> None:
     sweep = begin(
@@ -160,7 +158,7 @@ def test_told_while_torch_loads_and_while_training_it_ends_the_same(
     assert_same_end(run, whole)
 
 
-def test_the_script_is_told_ahead_and_goes_on(
+def test_the_script_gets_a_signal_ahead_of_the_limit_and_resumes(
     cluster: Cluster, workplace: Path, whole: Path
 ) -> None:
     job, run = script(cluster, workplace, f"max_iterations={END}")
@@ -187,7 +185,7 @@ def test_a_preempted_job_saves_goes_on_and_loses_nothing(
     assert_same_end(run, whole)
 
 
-def test_two_nodes_of_two_ranks_are_told_and_end_the_same(
+def test_two_nodes_of_two_ranks_get_a_signal_and_end_the_same(
     cluster: Cluster, workplace: Path
 ) -> None:
     end = 80  # four processes share what there is

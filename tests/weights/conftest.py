@@ -17,9 +17,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def published(reference: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Writes a reference network as its authors would publish it; keywords replace constructor
-    arguments.
-    """
+    """Writes a reference network as EDM publishes it; keywords replace constructor arguments."""
 
     def write(name: str, **changed: Any) -> Path:
         state, config = recorded(reference / "edm" / f"{name}.safetensors")

@@ -1,6 +1,4 @@
-"""Pickles in the format that EDM publishes its networks in, made of the recorded reference
-networks.
-"""
+"""Pickles in EDM's published format, made of the recorded reference networks."""
 
 import json
 import pickle

@@ -1,6 +1,4 @@
-"""Checkpoints of DMD2's authors: told apart by their names, loaded into our networks, refused where
-they harm.
-"""
+"""Checkpoints of DMD2's authors: recognised by names, loaded into our networks, or refused."""
 
 import os
 import pickle
@@ -44,9 +42,7 @@ def head() -> Discriminator:
 
 
 def guidance(head_too: bool = True) -> State:
-    """What pytorch_model_1.bin holds: the frozen teacher, the critic, perhaps its head, and the
-    table of sigmas.
-    """
+    """What pytorch_model_1.bin holds: teacher, critic, perhaps its head, the table of sigmas."""
     found = {f"real_unet.{k}": v for k, v in state(1).items()} | {
         f"fake_unet.{k}": v for k, v in state(2).items()
     }
@@ -89,8 +85,8 @@ def test_a_critic_comes_with_its_head(
         torch.equal(a, b)
         for a, b in zip(critic.discriminator.parameters(), head().parameters(), strict=True)
     )
-    told = capsys.readouterr().out
-    assert "a critic of" in told and f"left out: {len(state(1)) + 1} tensors" in told
+    output = capsys.readouterr().out
+    assert "a critic of" in output and f"left out: {len(state(1)) + 1} tensors" in output
 
 
 def test_a_critic_without_a_head_is_one(tmp_path: Path):
@@ -98,7 +94,9 @@ def test_a_critic_without_a_head_is_one(tmp_path: Path):
     load_weights(Critic(denoiser(), None), tmp_path / "c.safetensors")
 
 
-def test_of_both_players_the_generator_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_of_both_networks_the_generator_is_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     both = {f"feedforward_model.{k}": v for k, v in state(0).items()}
     both |= {f"guidance_model.{k}": v for k, v in guidance().items()} | {
         "unheard_of": torch.zeros(1)

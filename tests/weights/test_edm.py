@@ -1,6 +1,4 @@
-"""EDM's networks come over the border bit for bit, with every argument, and no code of theirs is
-run.
-"""
+"""EDM's published networks: imported bit for bit, with every argument, and no code is executed."""
 
 import hashlib
 import json

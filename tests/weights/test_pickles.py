@@ -1,6 +1,4 @@
-"""Pickles made to do harm: refused in one line that names why, with nothing run and nothing
-written.
-"""
+"""Malicious pickles: refused in one line that says why, with nothing executed or written."""
 
 import copyreg
 import io
@@ -121,7 +119,7 @@ OVERWRITE = b"N}" + text("__setstate__") + b"Ns\x86b"  # (None, {"__setstate__":
 BYTES = stored()
 HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "reduce": (lambda: pickle.dumps(Calls(os.system, TRAP)), "names 'posix.system"),
-    "reduce in old words": (lambda: pickle.dumps(Calls(os.system, TRAP), 0), "the instruction"),
+    "reduce in protocol 0": (lambda: pickle.dumps(Calls(os.system, TRAP), 0), "the instruction"),
     "within a dictionary": (
         lambda: pickle.dumps({"ema": {"a": [Calls(eval, TRAP)]}}),
         "names 'builtins.eval",
@@ -188,7 +186,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: storage(after_the_header(pickle.dumps(Calls(os.system, TRAP), 2))),
         "names 'posix.system",
     ),
-    "new words within a storage": (
+    "new opcodes within a storage": (
         lambda: storage(after_the_header(program(SYSTEM))),
         "instruction STACK_GLOBAL",
     ),
@@ -216,7 +214,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "tensor beyond its storage": (lambda: tensor((4,), (1,), 1), "out of bounds"),
     "tensor before its storage": (lambda: tensor((4,), (-1,), 3), "Negative strides"),
-    "tensor of words": (lambda: tensor(("a", 10**9), (1, 1)), "larger than its storage"),
+    "tensor of strings": (lambda: tensor(("a", 10**9), (1, 1)), "larger than its storage"),
     "bytes that are not there": (
         lambda: program(b"\x8e" + struct.pack("<Q", 2**40)),
         "expected 1099511627776 bytes",
@@ -239,9 +237,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
 
 @pytest.fixture
 def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], str]:
-    """Imports bytes over a good file, and gives the line of the refusal; nothing may have
-    happened.
-    """
+    """Imports bytes over a good file; gives the error's line, and checks that nothing was done."""
     monkeypatch.chdir(tmp_path)
 
     def refused(content: bytes) -> str:

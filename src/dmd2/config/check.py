@@ -1,9 +1,5 @@
-"""Checks a composed config before anything is built: a misspelt or unread key is refused by
-name.
-"""
+"""Check a composed Hydra config before anything is built; name a misspelt or unread key."""
 
-import difflib
-import inspect
 import re
 from pathlib import Path
 from typing import Any
@@ -13,18 +9,22 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from dmd2.config.batch_size import share_batch
+from dmd2.config.calls import check_calls, parameters_of
+from dmd2.config.keys import RENAMED, SECTIONS, check_sections, renamed_hint, unknown_key
 
 Config = dict[str, Any]
 
 
 def config_folder() -> Path:
-    """Where the YAML files are: beside the code in an installed wheel, at the top of a checkout."""
+    """The folder of YAML files, `conf`, of an installed wheel or of a checkout."""
+    # The wheel has it inside the package, a checkout beside `src`.
     installed = Path(__file__).parents[1] / "conf"
     return installed if installed.exists() else Path(__file__).parents[3] / "conf"
 
 
 def complete(composed: DictConfig) -> None:
-    """Raise ValueError that names a key which must be given and was not."""
+    """Raise ValueError that names the keys which must be given and were not."""
+    # Not resolved: an interpolation of a missing key would be reported in its place.
     if missing := missing_keys(OmegaConf.to_container(composed)):
         raise ValueError(
             f"no value for {', '.join(missing)}; type {' '.join(f'{key}=VALUE' for key in missing)}"
@@ -32,28 +32,29 @@ def complete(composed: DictConfig) -> None:
 
 
 def missing_keys(node: Any, path: str = "") -> list[str]:
-    """The keys of nested containers that have no value yet, in order; what only refers to them is
-    none.
-    """
+    """The dotted paths below `node` that hold "???", OmegaConf's mark of a mandatory value."""
     if not isinstance(node, dict):
         return [path[1:]] if node == "???" else []
     return [key for name in sorted(node) for key in missing_keys(node[name], f"{path}.{name}")]
 
 
 def check_options(composed: DictConfig, verb: str) -> None:
-    """Check the options of a verb that trains nothing: all that must be given, and none that nobody
-    reads.
+    """Check the options of a verb that trains nothing.
+
+    Raises ValueError that names an option which must be given and was not, or which nothing reads.
     """
     complete(composed)
     for key in composed:
         if key not in (known := options_of(verb)):
-            raise ValueError(_unknown(str(key), str(key), known))
-    for path, node in _calls("", OmegaConf.to_container(composed)):
-        _check_call(path, node)
+            raise ValueError(unknown_key(str(key), known))
+    check_calls("", OmegaConf.to_container(composed))
 
 
 def resolved(composed: DictConfig) -> Config:
-    """A composed config as plain containers, complete and checked."""
+    """A composed config as plain containers, with batch sizes a device, complete and checked.
+
+    Raises ValueError as `complete`, `share_batch` and `check` do.
+    """
     complete(composed)
     config: Config = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
     share_batch(config)
@@ -62,81 +63,13 @@ def resolved(composed: DictConfig) -> Config:
 
 
 def of_train(overrides: list[str]) -> Config:
-    """What `dmd2 train` would make of these words, for a command that is at work already."""
+    """The config of `dmd2 train OVERRIDES`, where Hydra has been initialised already."""
     return resolved(compose("train", overrides=overrides))
 
 
-SECTIONS: dict[str, set[str]] = {
-    "": {
-        "name",
-        "seed",
-        "max_iterations",
-        "critic_updates",
-        "global_batch",
-        "accumulate",
-        "max_grad_norm",
-        "ema",
-        "max_skipped_updates",
-        "log_every",
-        "discriminator_features",
-        "critic_step_layer",
-        "weights",
-        "critic_weights",
-        "resume",
-        "resume_allow",
-        "checkpoint",
-        "pairs",
-        "teacher",
-        "data",
-        "loss",
-        "lora",
-        "sampler",
-        "optimizer",
-        "metric",
-        "callbacks",
-        "logger",
-        "trainer",
-        "paths",
-        "launcher",
-    },
-    "teacher": {
-        "sigma_data",
-        "weighting",
-        "guidance",
-        "denoiser",
-        "conditioner",
-        "autoencoder",
-        "head",
-        "url",
-        "license",
-        "negative",
-        "source",
-        "variant",
-        "dtype",
-        "weights",
-        "pretrain",
-    },
-    "teacher.pretrain": {"max_iterations", "data", "module"},
-    "pairs": {"num_pairs", "global_batch", "batch_size", "dtype", "solver", "at_once"},
-    "checkpoint": {"every", "keep"},
-    "lora": {"generator", "critic"},
-    "optimizer": {"generator", "critic", "lr_factor"},
-    "paths": {"runs", "cache", "run"},
-}
-"""The keys that are read of every section that is not a constructor call."""
-
-
 def check(config: Config) -> None:
-    """Raise ValueError that names the first key nobody reads, or the first value that cannot be
-    meant.
-    """
-    for section, known in SECTIONS.items():
-        node: Any = config
-        for part in filter(None, section.split(".")):
-            node = (node or {}).get(part)
-        for key in node or {}:
-            if key not in known:
-                raise ValueError(f"{_unknown(f'{section}.{key}'.lstrip('.'), key, known)}")
+    """Raise ValueError that names the first key which nothing reads, or a value out of range."""
+    check_sections(config)
     for key in ("max_iterations", "critic_updates", "accumulate", "log_every"):
         if not isinstance(config[key], int) or config[key] < 1:
             raise ValueError(f"{key} must be a whole number of at least 1, got {config[key]}")
@@ -154,6 +87,8 @@ def check(config: Config) -> None:
             "discriminator_features must be critic or teacher, got "
             f"{config['discriminator_features']}"
         )
+    # `pairs` is null in train.yaml, so that `+pairs.num_pairs=100` makes a section of that key
+    # alone.
     if config["pairs"] is not None and (
         lacking := SECTIONS["pairs"] - {"global_batch", *config["pairs"]}
     ):
@@ -161,6 +96,7 @@ def check(config: Config) -> None:
             f"no value for pairs.{min(lacking)}; experiment=digits_dmd shows a complete section"
         )
     for name in ("data", "pairs") if config["pairs"] is not None else ("data",):
+        # Gradient accumulation cuts a batch into equal shares.
         size, num_shares = config[name]["batch_size"], config["accumulate"]
         if not isinstance(size, int) or size < 1 or size % num_shares:
             raise ValueError(
@@ -169,44 +105,50 @@ def check(config: Config) -> None:
             )
     if config["teacher"].get("negative") is not None:
         _check_negative(config["teacher"])
+    # The teacher trains on the run's data with the changes of its own section, which therefore
+    # needs no `_target_`.
     merged = {**config["data"], **((config["teacher"]["pretrain"] or {}).get("data") or {})}
     for network in ("generator", "critic"):
         for name, term in config["loss"][network].items():
+            # An experiment may set a term's weight where another loss, without the term, was
+            # chosen.
             if term is not None and "_target_" not in term:
                 raise ValueError(
                     f"loss.{network}.{name} is set, but this loss has no such term; "
                     f"take it out: ~loss.{network}.{name}, or choose a loss that has it"
                 )
-    for path, node in (*_calls("", config), *_calls("teacher.pretrain.data", merged)):
-        _check_call(path, node)
+    check_calls("", config)
+    check_calls("teacher.pretrain.data", merged)
 
 
 def _check_negative(teacher: Config) -> None:
-    """Raise ValueError where the text that guidance is to lead away from is none, or nothing would
-    read it.
-    """
-    said = f"teacher.negative={teacher['negative']!r}"
+    """Raise ValueError where the negative prompt is no text, or where nothing would read it."""
+    given = f"teacher.negative={teacher['negative']!r}"
     if not isinstance(teacher["negative"], str):
-        raise ValueError(f"{said} is no text; type e.g. teacher.negative=blurry")
-    if "negative" not in _parameters(get_object(teacher["conditioner"]["_target_"])):
-        raise ValueError(f"{said}, and this teacher reads no text; type teacher.negative=null")
+        raise ValueError(f"{given} is no text; type e.g. teacher.negative=blurry")
+    if "negative" not in parameters_of(get_object(teacher["conditioner"]["_target_"])):
+        raise ValueError(f"{given}, and this teacher reads no text; type teacher.negative=null")
+    # A scale of 1 is no guidance: the negative prompt's prediction is never computed.
     if teacher["guidance"] == 1.0:
         raise ValueError(
-            f"{said}, and guidance is none; type teacher.guidance=W, or teacher.negative=null"
+            f"{given}, and guidance is none; type teacher.guidance=W, or teacher.negative=null"
         )
 
 
 def unknown_override(text: str, verb: str) -> str | None:
-    """Our own line for Hydra's complaint about a key that is not there; None for any other text."""
+    """Our message for Hydra's error text about a key that is not there; None for any other text."""
     found = re.match(r"Could not override '([^']+)'", text)
     if found is None:
         return None
     section, _, key = found[1].rpartition(".")
-    sections = SECTIONS if verb in ("train", "pretrain", "pairs") else {"": options_of(verb)}
+    trains = verb in ("train", "pretrain", "pairs")
+    if trains and found[1] in RENAMED:
+        return renamed_hint(found[1])
+    sections = SECTIONS if trains else {"": options_of(verb)}
     if key in sections.get(section, ()):  # known, and not to this choice
         return f"this {section} has no key {key}; leave {found[1]} out, or choose another {section}"
     if section in sections:
-        return _unknown(found[1], key, sections[section])
+        return unknown_key(found[1], sections[section])
     return (
         f"the config has no key {found[1]}; where its class takes it all the same, type "
         f"+{found[1]}=VALUE"
@@ -214,59 +156,10 @@ def unknown_override(text: str, verb: str) -> str | None:
 
 
 def options_of(verb: str) -> set[str]:
-    """The options of a verb that trains nothing, with the groups that it chooses from."""
+    """The options of a verb that trains nothing: the keys of its YAML, and its config groups."""
+    # Read as a file, without Hydra: it is asked for when composing has failed.
     node: Any = OmegaConf.load(config_folder() / f"{verb}.yaml")
     groups = {str(group) for row in node.defaults if isinstance(row, DictConfig) for group in row}
     return set(node) - {"hydra", "defaults"} | {
         group for group in groups if not group.startswith("override ")
     }
-
-
-def _calls(path: str, node: Any) -> list[tuple[str, Config]]:
-    """All nodes with a `_target_`, with their paths."""
-    if isinstance(node, list):
-        return [call for i, item in enumerate(node) for call in _calls(f"{path}.{i}", item)]
-    if not isinstance(node, dict):
-        return []
-    inner = [
-        call for key, item in node.items() for call in _calls(f"{path}.{key}".lstrip("."), item)
-    ]
-    return [(path, node), *inner] if "_target_" in node else inner
-
-
-def _check_call(path: str, node: Config) -> None:
-    target = get_object(node["_target_"])
-    parameters = _parameters(target)
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return
-    for key in node:
-        if not key.startswith("_") and key not in parameters:
-            raise ValueError(
-                _unknown(f"{path}.{key}", key, set(parameters), f"; take it out: ~{path}.{key}")
-            )
-
-
-def _parameters(target: Any) -> dict[str, inspect.Parameter]:
-    """The parameters of a call; a class's `**common` stands for those of the class it extends."""
-    found: dict[str, inspect.Parameter] = {}
-    classes = target.__mro__ if inspect.isclass(target) else ()
-    for owner in classes or (target,):
-        function = owner.__dict__.get("__init__") if classes else owner
-        if function is None:
-            continue
-        own = dict(inspect.signature(function).parameters)
-        open_ended = [name for name, p in own.items() if p.kind is p.VAR_KEYWORD]
-        found |= {name: p for name, p in own.items() if name != "self" and name not in open_ended}
-        if not open_ended:
-            return found
-    return found | {"**": inspect.Parameter("extra", inspect.Parameter.VAR_KEYWORD)}
-
-
-def _unknown(path: str, key: str, known: set[str], otherwise: str = "") -> str:
-    close = difflib.get_close_matches(key, known, 1)
-    hint = (
-        f"did you mean {close[0]}?"
-        if close
-        else f"known here: {', '.join(sorted(known))}{otherwise}"
-    )
-    return f"nothing reads the key {path}; {hint}"

@@ -1,6 +1,4 @@
-"""What a trainer's section asks of this machine: processes, one a device, and the options that
-depend on them.
-"""
+"""The `trainer` section on this machine: number of processes, one a device; mixed precision."""
 
 import os
 
@@ -11,18 +9,23 @@ from dmd2.distributed import process_group
 
 
 def processes(config: Config) -> int:
-    """How many processes a config wants on this machine, one a device; raises ValueError where that
-    cannot be.
+    """The number of processes that a config asks for on this machine, one a device.
+
+    Raises ValueError where there are fewer GPUs, or where the processes that somebody else has
+    started, e.g. torchrun, are not as many as the config asks for.
     """
     section, devices = config["trainer"], config["trainer"]["devices"]
     on_gpu, num_nodes = section["accelerator"] == "gpu", section.get("num_nodes", 1)
     if on_gpu and not torch.cuda.is_available():
         raise ValueError("this experiment wants a GPU, and there is none here; type trainer=cpu")
+    # On a CPU "auto" is one process: several would share the same cores.
     num = (torch.cuda.device_count() if on_gpu else 1) if devices == "auto" else devices
     if not isinstance(num, int) or num < 1 or (on_gpu and num > torch.cuda.device_count()):
         raise ValueError(
             f"trainer.devices is a number of devices that there are, or auto; got {devices}"
         )
+    # trainer=cpu and trainer=gpu have no strategy, and Lightning's own would be plain DDP, which
+    # cannot train two networks by turns.
     if num * num_nodes > 1 and "strategy" not in section:
         raise ValueError(
             f"this trainer takes one device, got trainer.devices={devices}; several: trainer=ddp"
@@ -32,6 +35,7 @@ def processes(config: Config) -> int:
             f"{os.environ['WORLD_SIZE']} processes were started for trainer.devices={devices} on "
             f"trainer.num_nodes={num_nodes}; make them agree"
         )
+    # We start processes on one machine; nobody tells us where the others are.
     if num_nodes > 1 and not process_group.started():
         raise ValueError(
             "several machines want a process started for each device, e.g. by torchrun on each of "
@@ -41,16 +45,19 @@ def processes(config: Config) -> int:
 
 
 def one_process(section: Config) -> Config:
-    """A trainer's section without its other ranks."""
+    """A `trainer` section changed to a single process on a single device."""
     return {
         key: value for key, value in section.items() if key not in ("strategy", "num_nodes")
     } | {"devices": 1}
 
 
 def trainer_of(config: Config) -> Config:
-    """The section as Lightning takes it: complete, and without other ranks where this process is
-    alone.
+    """The arguments of Lightning's Trainer in the `trainer` section.
+
+    They are those of a single process where this one was started alone. A precision of null
+    becomes bf16 mixed precision on a GPU, and float32 on a CPU.
     """
+    # E.g. `dmd2 pretrain` in one process, with a config of many devices.
     section: Config = (
         config["trainer"] if process_group.started() else one_process(config["trainer"])
     )

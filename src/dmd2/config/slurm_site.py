@@ -1,5 +1,6 @@
-"""What a cluster wants of every job, in a file of its user: `conf/site.template.yaml` is one to
-fill in.
+"""Slurm settings of a cluster (partition, account, ...), in a YAML file of the user's.
+
+`conf/site.template.yaml` is a template to fill in.
 """
 
 from collections.abc import Mapping
@@ -12,10 +13,10 @@ from dmd2.config.check import config_folder
 
 
 def site_settings(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The site's settings, with those that were given in their places.
+    """The settings in a site's file; those of `given` that are not None come first.
 
-    Raises FileNotFoundError where there is no file, ValueError where it is not filled in or says
-    something unknown.
+    Raises FileNotFoundError where there is no file, and ValueError where a key is unknown or has
+    no value yet.
     """
     template = config_folder() / "site.template.yaml"
     if not path.is_file():
@@ -23,11 +24,13 @@ def site_settings(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
             f"launcher=slurm has to know this cluster, and there is no {path}; type "
             f"mkdir -p {path.parent} && cp {template} {path} and fill it in"
         )
+    # The template is the list of known keys, and has "???" where the user must decide.
     defaults, site = (OmegaConf.load(file) for file in (template, path))
     if unknown := sorted(set(site) - set(defaults)):
         raise ValueError(
             f"nothing reads {unknown[0]} in {path}; known here: {', '.join(sorted(defaults))}"
         )
+    # None says nothing, and leaves the site's value; null in the site's file is a value itself.
     merged = OmegaConf.merge(
         defaults, site, {key: value for key, value in given.items() if value is not None}
     )

@@ -1,5 +1,6 @@
-"""Means over ranks of one network's gradients and of the numbers logged beside them, in a single
-pass; the norm.
+"""All-reduce of one network's gradients, in buckets, with the numbers logged beside them; clipping.
+
+Both are called once an update, after the last share of an accumulated batch.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -8,48 +9,52 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.tensor import DTensor
 
-BUCKET_BYTES = 2**28
+BUCKET_BYTES = 2**28  # few calls, and a copy that is small beside a network
 
 
 def mean_over_ranks(
     parameters: Iterable[nn.Parameter], numbers: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Make gradients, in place, their means over all ranks; the means of `numbers` [], which ride
-    in the last bucket.
+    """Replace gradients, in place, by their means over all ranks; return the means of `numbers` [].
 
-    A number that is not finite on one rank is not finite in the mean: all ranks come to the same
-    verdict. ShardedStrategy of
-    gradients are means already.
+    The numbers go in the last bucket, so they cost no all-reduce of their own. A number that is
+    not finite on one rank is not finite in the mean, so all ranks decide alike to skip an update.
     """
     found = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    # FSDP2's reduce-scatter has averaged sharded gradients in the backward pass already.
     gradients = [gradient for gradient in found if not isinstance(gradient, DTensor)]
-    told = torch.stack([number.detach().float() for number in numbers.values()])
-    for bucket in buckets([*gradients, told], BUCKET_BYTES):
+    logged = torch.stack([number.detach().float() for number in numbers.values()])
+    for bucket in buckets([*gradients, logged], BUCKET_BYTES):
+        # Divided before the sum, as torch's DDP does.
         flat = torch.cat([tensor.flatten() for tensor in bucket]).div_(distributed.get_world_size())
         distributed.all_reduce(flat)
         parts = flat.split([tensor.numel() for tensor in bucket])
+        # One fused copy a bucket in place of a kernel for each tensor.
         torch._foreach_copy_(
             bucket, [part.view_as(tensor) for part, tensor in zip(parts, bucket, strict=True)]
         )
-    return dict(zip(numbers, told, strict=True))
+    return dict(zip(numbers, logged, strict=True))
 
 
 def clip(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
-    """Scale gradients, in place, to a global L2 norm of at most `max_norm`; the norm [] before,
-    over all shards.
+    """Scale gradients, in place, to a global L2 norm of at most `max_norm`.
+
+    Returns the norm [] before that, over all shards.
     """
-    own = list(parameters)
+    own = list(parameters)  # it may be a generator, and is read twice
     norm = nn.utils.get_total_norm(
         [parameter.grad for parameter in own if parameter.grad is not None]
     )
+    # Of sharded gradients the norm is a DTensor that still lacks the sum over shards.
     norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
     nn.utils.clip_grads_with_norm_(own, max_norm, norm)
     return norm
 
 
 def buckets(tensors: Iterable[Tensor], num_bytes: int) -> Iterator[list[Tensor]]:
-    """Neighbours together, up to `num_bytes` where a single one is not larger: what is copied at a
-    time.
+    """Group neighbouring tensors into buckets of at most `num_bytes`.
+
+    A single tensor that is larger has a bucket of its own.
     """
     bucket: list[Tensor] = []
     for tensor in tensors:

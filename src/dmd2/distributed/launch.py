@@ -1,5 +1,6 @@
-"""Starts the ranks of a run on this machine, one a device, passes signals on, and ends them
-together.
+"""Launch the ranks of a run on this machine, one process a device; forward signals to them.
+
+Where one rank fails, the others are ended too.
 """
 
 import os
@@ -16,28 +17,30 @@ from typing import Any
 
 from torch.distributed import TCPStore
 
+# For the other ranks, after one has failed: rank 0 may be writing a summary.
 GRACE_SECONDS = 20
-"""For the others, when a rank failed: rank 0 may be writing a summary."""
-INTERRUPTED = 130
+INTERRUPTED = 130  # the shell's exit code after Ctrl-C: 128 + SIGINT
 
+# From an error to one line, for a user's mistake; to None, where only a traceback helps.
 Explain = Callable[[BaseException], str | None]
-"""A user's mistake in one line; None where only a traceback helps."""
 
 
 def launch(task: Callable[[Any], None], argument: Any, num: int, explain: Explain) -> None:
-    """Run `task(argument)` in `num` new processes and return when all are done.
+    """Run `task(argument)` in `num` new processes, and return when all have ended.
 
-    Raises ChildProcessError that names the first rank that failed, KeyboardInterrupt where a signal
-    ended them.
+    Raises ChildProcessError that names the first rank that failed, and KeyboardInterrupt where a
+    signal ended them.
     """
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     shared = {
         "WORLD_SIZE": str(num),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(store.port),
-        # the store is here, so no port can be taken in between
+        # This process serves the store: a port that was only looked up could be taken by another
+        # program before rank 0 binds it.
         "TORCHELASTIC_USE_AGENT_STORE": "True",
     }
+    # Spawn, since CUDA does not survive a fork.
     spawn, ranks, endings = get_context("spawn"), [], []
     for i in range(num):
         ending, reports = spawn.Pipe(duplex=False)
@@ -48,57 +51,59 @@ def launch(task: Callable[[Any], None], argument: Any, num: int, explain: Explai
             )
         )
         endings.append(ending)
-    with forward_signals(ranks) as told:
+    # Handlers before the first start: a signal in between would end this process alone.
+    with forward_signals(ranks) as received:
         for process in ranks:
             process.start()
         failed = first_failure(ranks)
         end(ranks)
     if failed is not None:
         account = f"rank {failed} of {num} {_account(ranks[failed], endings[failed])}"
-        if not told:
+        if not received:
             raise ChildProcessError(account)
-        print(
-            f"dmd2: {account}", file=sys.stderr
-        )  # a rank that was still starting ends by the signal itself
+        # A rank that was still starting had no handler yet, and the signal killed it: the run
+        # was interrupted all the same.
+        print(f"dmd2: {account}", file=sys.stderr)
     if failed is not None or any(process.exitcode == INTERRUPTED for process in ranks):
         raise KeyboardInterrupt
 
 
 def first_failure(ranks: Sequence[SpawnProcess]) -> int | None:
-    """Wait for all ranks, or for the first that fails: its number."""
+    """Wait until all ranks have ended, or the first has failed; return the number of that one."""
     running = {process.sentinel: i for i, process in enumerate(ranks)}
     while running:
         for sentinel in connection.wait(list(running)):
             i = running.pop(sentinel)  # type: ignore[arg-type]
             ranks[i].join()
+            # One that was interrupted has saved, and the others end by the same signal.
             if ranks[i].exitcode not in (0, INTERRUPTED):
                 return i
     return None
 
 
 def end(ranks: Sequence[SpawnProcess]) -> None:
-    """Give the ranks some time to end by themselves, and kill those that do not."""
+    """Wait for the ranks to end, `GRACE_SECONDS` in all, and kill those that do not."""
     deadline = time.monotonic() + GRACE_SECONDS
     for process in ranks:
         process.join(max(0.0, deadline - time.monotonic()))
-        process.kill()
+        process.kill()  # no effect on one that has ended
         process.join()
 
 
 @contextmanager
 def forward_signals(ranks: Sequence[SpawnProcess]) -> Iterator[list[int]]:
-    """Send on to every rank what this process is told by SIGINT and SIGTERM; the signals so far."""
-    told: list[int] = []
+    """Send SIGINT and SIGTERM on to every rank; yields the list of signals received so far."""
+    received: list[int] = []
 
     def handle(number: int, frame: Any) -> None:
-        told.append(number)
+        received.append(number)
         for process in ranks:
             if process.is_alive():
                 os.kill(process.pid or 0, number)
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield told
+        yield received
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -111,7 +116,9 @@ def _rank(
     explain: Explain,
     reports: connection.Connection,
 ) -> None:
-    os.setsid()  # a terminal's Ctrl-C goes to the launcher alone, which passes it on once
+    # A session of its own: a terminal's Ctrl-C reaches the launcher alone, which forwards it once.
+    # A rank that got it twice would take it for the second Ctrl-C, and end without saving.
+    os.setsid()
     os.environ.update(environment)
     threading.Thread(target=_end_with_launcher, daemon=True).start()
     try:
@@ -119,6 +126,7 @@ def _rank(
     except (KeyboardInterrupt, SystemExit):  # Lightning exits at a second signal
         sys.exit(INTERRUPTED)
     except Exception as error:
+        # As text: not every exception can be pickled.
         reports.send((explain(error), traceback.format_exc()))
         sys.exit(1)
 
@@ -127,11 +135,12 @@ def _end_with_launcher() -> None:
     launcher = parent_process()
     assert launcher is not None
     launcher.join()
+    # The launcher was killed. `sys.exit` would end this thread alone.
     os._exit(1)
 
 
 def _account(process: SpawnProcess, ending: connection.Connection) -> str:
-    """How a rank failed; what deserves its traceback gets it on stderr."""
+    """How a rank failed, in words; its traceback goes to stderr where it was no user's mistake."""
     code = process.exitcode
     assert code is not None
     if code < 0:

@@ -1,8 +1,7 @@
-"""This process among the ranks of a run, and what they tell each other on the host; alone it is
-rank 0 of 1.
+"""Initialise the process group (NCCL or gloo); rank, world size, broadcast and barrier.
 
-The environment says who it is, in torchrun's words: RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR,
-MASTER_PORT.
+A process that was started alone is rank 0 of 1. The environment says which rank a process is, in
+torchrun's variables: RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT.
 """
 
 import hashlib
@@ -19,45 +18,45 @@ import torch
 from torch import Tensor, distributed
 
 T = TypeVar("T")
+# Long, since rank 0 may train a teacher while the others wait. A rank that died is noticed
+# earlier, by its closed connection.
 TIMEOUT = timedelta(days=7)
-"""Rank 0 may train a teacher while the others wait; one that died is noticed by its closed
-connection instead.
-"""
 
 
 def started() -> bool:
-    """Whether this process was started as one of several."""
+    """Whether this process was started as one of several ranks."""
     return int(os.environ.get("WORLD_SIZE", 1)) > 1 and "RANK" in os.environ
 
 
 def init_process_group(on_gpu: bool) -> None:
-    """Meet the other ranks, who have met as often: gradients go over NCCL or gloo, words over
-    gloo.
+    """Initialise the process group: gradients go over NCCL or gloo, Python objects over gloo.
+
+    It can be called again after `destroy_process_group`, by every rank the same number of times.
     """
     if on_gpu:
+        # NCCL works on the current device, so each rank chooses its own before the group is made.
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    store, own, num = _meeting_place()
-    fresh = distributed.PrefixStore(
-        f"meeting {next(_meetings)}", store
-    )  # the last one's addresses are stale
+    store, own_rank, num_ranks = _store()
+    # The store still holds the addresses of a group that was destroyed: each group has keys of
+    # its own, and the ranks agree on the number since all have made as many groups.
+    prefixed = distributed.PrefixStore(f"process group {next(_group_numbers)}", store)
     distributed.init_process_group(
-        "nccl" if on_gpu else "gloo", store=fresh, rank=own, world_size=num
+        "nccl" if on_gpu else "gloo", store=prefixed, rank=own_rank, world_size=num_ranks
     )
-    _host()
+    _host_group()  # making a group is collective: do it here, where all ranks surely are
 
 
 def destroy_process_group() -> None:
-    """Part from the others, who are leaving too."""
-    _host.cache_clear()
+    """Destroy the process group; all ranks must call it."""
+    _host_group.cache_clear()  # it goes with the default group
     distributed.destroy_process_group()
 
 
 @contextmanager
 def process_group(on_gpu: bool) -> Iterator[None]:
-    """A block among the other ranks, if this process was started as one of several; rank 0 alone
-    prints.
+    """A block inside the process group, if this process is one of several ranks.
 
-    One that fails leaves without parting from them.
+    Only rank 0 prints to stdout. A block that raises does not destroy the group.
     """
     if not started():
         yield
@@ -65,38 +64,45 @@ def process_group(on_gpu: bool) -> Iterator[None]:
     init_process_group(on_gpu)
     with open(os.devnull, "w") as silence, redirect_stdout(silence if rank() else sys.stdout):
         yield
+    # Not in a `finally`: the other ranks may be inside a collective, and this one would wait for
+    # them in place of reporting its error.
     destroy_process_group()
 
 
 def rank() -> int:
-    """This process's number."""
+    """This process's rank; 0 without a process group."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
+def is_rank_zero() -> bool:
+    """Whether this is the rank that prints and writes files; true without a process group."""
+    return rank() == 0
+
+
 def world_size() -> int:
-    """How many there are."""
+    """The number of ranks; 1 without a process group."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def broadcast_from_rank_zero(make: Callable[[], T]) -> T:
-    """What rank 0 makes, on all ranks."""
+    """Call `make` on rank 0 alone, and return its result, a picklable object, on all ranks."""
     if world_size() == 1:
         return make()
-    said = [make() if rank() == 0 else None]
-    distributed.broadcast_object_list(said, 0, group=_host())
-    return said[0]  # type: ignore[return-value]
+    objects = [make() if is_rank_zero() else None]
+    distributed.broadcast_object_list(objects, 0, group=_host_group())
+    return objects[0]  # type: ignore[return-value]
 
 
 @contextmanager
 def rank_zero_first() -> Iterator[None]:
-    """A block that rank 0 is through with before the others begin: they find in caches what it has
-    made.
-    """
-    if rank() > 0:
-        distributed.barrier(group=_host())
+    """A block that rank 0 completes before the others begin, who then read what it has cached."""
+    if not is_rank_zero():
+        distributed.barrier(group=_host_group())
     yield
-    if rank() == 0 and world_size() > 1:
-        distributed.barrier(group=_host())
+    # The others' second half of the same barrier. Not in a `finally`: where rank 0 failed, the
+    # others must not go on with half a cache.
+    if is_rank_zero() and world_size() > 1:
+        distributed.barrier(group=_host_group())
 
 
 def all_reduce_max(number: int) -> int:
@@ -104,17 +110,19 @@ def all_reduce_max(number: int) -> int:
     if world_size() == 1:
         return number
     found = torch.tensor(number)
-    distributed.all_reduce(found, distributed.ReduceOp.MAX, group=_host())
+    distributed.all_reduce(found, distributed.ReduceOp.MAX, group=_host_group())
     return int(found)
 
 
 def check_same_weights(tensors: Mapping[str, Tensor]) -> None:
-    """Raise ValueError that names the ranks whose tensors are not those of rank 0, bit by bit."""
+    """Raise ValueError that names the ranks whose tensors are not bit-equal to those of rank 0."""
     if world_size() == 1:
         return
+    # Hashes in place of tensors: 64 characters a rank cross the network, whatever the network's
+    # size.
     digests: list[Any] = [None] * world_size()
-    distributed.all_gather_object(digests, digest(tensors), group=_host())
-    if others := [i for i, digest in enumerate(digests) if digest != digests[0]]:
+    distributed.all_gather_object(digests, digest(tensors), group=_host_group())
+    if others := [i for i, found in enumerate(digests) if found != digests[0]]:
         raise ValueError(
             f"rank {', '.join(map(str, others))} of {world_size()} starts with other weights than "
             "rank 0; "
@@ -123,22 +131,26 @@ def check_same_weights(tensors: Mapping[str, Tensor]) -> None:
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
-    """A hash of tensors and their names."""
+    """SHA-256 of tensors and their names, in hexadecimal digits."""
     found = hashlib.sha256()
     for name, tensor in tensors.items():
         found.update(name.encode())
+        # As bytes, since NumPy has no bfloat16; flat, since a tensor without dimensions has no
+        # view of another dtype.
         found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 
-_meetings = count()
+_group_numbers = count()
 
 
-@cache
-def _meeting_place() -> Any:
+@cache  # a second rendezvous would start a second server on rank 0's port
+def _store() -> Any:
     return next(distributed.rendezvous("env://"))
 
 
+# A gloo group of its own beside NCCL's: objects need no way over the GPU, and a wait in it does
+# not end at NCCL's timeout.
 @cache
-def _host() -> Any:
+def _host_group() -> Any:
     return distributed.new_group(backend="gloo", timeout=TIMEOUT)

@@ -1,8 +1,8 @@
-"""A process's part in a Slurm job: told ahead of its end, it saves and has the job queued again.
-Linux only.
+"""Slurm: handle the signals before a time limit or a preemption, and requeue the job. Linux only.
 
-Signals that come before a process can act on them are held for it: `python -m
-dmd2.distributed.slurm COMMAND` starts a command in that way.
+A signal that comes while Python is loading would kill the process. So `python -m
+dmd2.distributed.slurm COMMAND` blocks these signals, and starts a command that unblocks them when
+it has handlers. This module must not import torch, which takes seconds to load.
 """
 
 import os
@@ -13,34 +13,31 @@ from collections.abc import Iterable
 from types import FrameType
 from typing import NoReturn
 
+# What sbatch's `--signal` sends ahead of a time limit or a preemption: USR2 with
+# `launcher=slurm`, which is submitit's choice, USR1 with our scripts.
 AHEAD = frozenset({signal.SIGUSR1, signal.SIGUSR2})
-"""What `--signal` has Slurm send ahead of a time limit or a preemption: USR2 by `launcher=slurm`,
-USR1 by scripts.
-"""
-
-HELD: Iterable[signal.Signals] = AHEAD | {signal.SIGTERM}
-MAX_RESTARTS = 100
-"""A run that never gets past its beginning must not be queued for ever."""
+HELD: Iterable[signal.Signals] = AHEAD | {signal.SIGTERM}  # blocked until there are handlers
+MAX_RESTARTS = 100  # a run that never gets past its beginning must not be requeued for ever
 
 
 class Requeue(KeyboardInterrupt):
-    """A run has ended to be queued again."""
+    """A run was interrupted by Slurm and has saved; its job is to be requeued."""
 
 
 def active() -> bool:
-    """Whether this process is of a job that is queued again by itself; who submits the job says
-    so.
+    """Whether this process belongs to a job that requeues itself (DMD2_REQUEUE, set in its script).
+
+    False outside of a Slurm job.
     """
     return "DMD2_REQUEUE" in os.environ and "SLURM_JOB_ID" in os.environ
 
 
 def listen() -> None:
-    """Act on signals from now on, also on those that came before; a run that trains has its own way
-    meanwhile.
+    """Handle signals from now on, with those that were blocked before; training has its own way.
 
-    SIGTERM is only heard by a run that trains: Slurm sends it with time to spare, and queues a job
-    that it preempts
-    again by itself, unless the job ends before it is killed.
+    A signal ahead of a limit requeues the job at once, since there is nothing to save yet. SIGTERM
+    is ignored until training handles it: Slurm sends it some time before it kills a job that it
+    preempts, and requeues that job by itself, unless the job ends before.
     """
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -49,20 +46,24 @@ def listen() -> None:
     for number in AHEAD:
         signal.signal(number, handle)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Last: a blocked signal that is pending arrives here.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
 
 
 def name_ranks() -> None:
-    """Give the processes that srun started for one run their names as its ranks
-    (`dmd2.distributed.process_group`).
+    """Translate srun's variables into torchrun's, which `distributed.process_group` reads.
+
+    Does nothing in a job of a single process.
     """
     if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) == 1:
         return
+    # The list of nodes is compressed ("node[1-4,7]"); scontrol expands it.
     nodes = subprocess.run(
         ["scontrol", "show", "hostnames"], capture_output=True, text=True, check=True
     ).stdout
     job = int(os.environ["SLURM_JOB_ID"])
     os.environ.setdefault("MASTER_ADDR", nodes.split()[0])
+    # All ranks must derive the same port without talking; two jobs on one node seldom share it.
     os.environ.setdefault("MASTER_PORT", str(20_000 + job % 10_000))
     os.environ |= {
         "RANK": os.environ["SLURM_PROCID"],
@@ -73,8 +74,9 @@ def name_ranks() -> None:
 
 
 def requeue() -> NoReturn:
-    """Have this job queued again, by its first process, and wait to be ended; exits with 1 where it
-    cannot be.
+    """Requeue this job, on rank 0, and wait until Slurm ends this process.
+
+    Exits with 1 where Slurm refuses, or the job was requeued `MAX_RESTARTS` times.
     """
     if rank() == 0:
         restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
@@ -94,7 +96,7 @@ def requeue() -> NoReturn:
 
 
 def ask_for_requeue() -> str:
-    """What Slurm has against queueing this job again; empty where it does it."""
+    """Call `scontrol requeue` on this job; returns its error message, empty where it succeeds."""
     asked = subprocess.run(
         ["scontrol", "requeue", job_id()], capture_output=True, text=True, check=False
     )
@@ -102,17 +104,19 @@ def ask_for_requeue() -> str:
 
 
 def job_id() -> str:
-    """This job as Slurm's commands take it: NUMBER, or ARRAY_INDEX."""
+    """This job's id as Slurm's commands take it: NUMBER, or ARRAY_INDEX for a task of an array."""
+    # In an array each task has a SLURM_JOB_ID of its own, which is not what squeue prints.
     if "SLURM_ARRAY_JOB_ID" in os.environ:
         return f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     return os.environ["SLURM_JOB_ID"]
 
 
 def rank() -> int:
-    """This process's number among those of its run, by torchrun's word or Slurm's."""
+    """This process's rank from the environment, before there is a process group."""
     return int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID", "0"))
 
 
 if __name__ == "__main__":
+    # `exec` keeps the mask of blocked signals, so the command starts with them held.
     signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
     os.execvp(sys.argv[1], sys.argv[1:])

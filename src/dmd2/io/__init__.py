@@ -1,1 +1,33 @@
-"""Our own files: written atomically, hashed, read without running anything in them."""
+"""Our own files: written atomically, hashed, locked, and read without running anything in them.
+
+Exported are the functions of `files`. `arrays` loads NumPy, `tensors` and `hub` load torch, so
+they are imported by name: a Slurm job writes files before torch is loaded.
+"""
+
+from dmd2.io.files import (
+    discard,
+    fsynced,
+    key_of,
+    link_to,
+    locked,
+    name_in_errors,
+    read_json,
+    sha256,
+    try_lock,
+    write_bytes,
+    write_json,
+)
+
+__all__ = [
+    "discard",
+    "fsynced",
+    "key_of",
+    "link_to",
+    "locked",
+    "name_in_errors",
+    "read_json",
+    "sha256",
+    "try_lock",
+    "write_bytes",
+    "write_json",
+]

@@ -1,6 +1,4 @@
-"""NumPy's files, read without running anything: a file that is none, or that asks for code, is
-refused by name.
-"""
+"""NumPy files: .npy memory-mapped, .npz read, without unpickling; rows written in place."""
 
 import os
 import zipfile
@@ -13,41 +11,51 @@ from dmd2.io.files import name_in_errors
 
 
 def open_array(path: Path) -> np.memmap:
-    """The array in a .npy file, mapped from it. Raises ValueError for a bad file."""
+    """Memory-map the array of a .npy file, read-only.
+
+    Raises ValueError that names a file which is damaged or holds Python objects.
+    """
     try:
+        # An array of objects is a pickle, and reading it could run any code.
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise _refused(path, error) from error
 
 
 def write_rows(path: Path, rows: Sequence[int], x: np.ndarray) -> None:
-    """Fill rows of the array in a .npy file with x [len(rows), ...]; they are on the disk when this
-    returns.
+    """Write x [len(rows), ...] to rows of the array in a .npy file; on disk when this returns.
 
-    Exactly their bytes are written. A memory map writes whole pages, and over a network file system
-    would undo what
-    another machine wrote to the rows beside them.
+    Raises OSError that names the file, e.g. where the disk is full.
     """
     array = open_array(path)
     assert x.dtype == array.dtype and x.shape == (len(rows), *array.shape[1:])
+    # `pwrite` in place of a writable memory map: that writes whole pages, and over a network file
+    # system it would undo what another machine wrote to the neighbouring rows. A full disk would
+    # end the process by SIGBUS, too.
     with name_in_errors(path), path.open("r+b") as file:
         for row, value in zip(rows, x, strict=True):
-            data, at = value.tobytes(), array.offset + row * value.nbytes
-            while data:  # a full disk takes a part, and refuses the rest when that is tried
-                num = os.pwrite(file.fileno(), data, at)
-                data, at = data[num:], at + num
+            data, offset = value.tobytes(), array.offset + row * value.nbytes
+            # A disk that gets full takes a part of the bytes, and refuses only the next call.
+            while data:
+                num = os.pwrite(file.fileno(), data, offset)
+                data, offset = data[num:], offset + num
         os.fsync(file.fileno())
 
 
 def read_arrays(path: Path, *names: str) -> list[np.ndarray]:
-    """These arrays of a .npz file, in this order. Raises ValueError for a bad file."""
+    """Arrays of a .npz file, in the order of `names`.
+
+    Raises ValueError that names a file which is damaged, lacks one, or holds Python objects.
+    """
     try:
         with np.load(path, allow_pickle=False) as file:
             return [file[name] for name in names]
+    # TypeError: a plain .npy under this name gives an array, which is no context manager.
     except (ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise _refused(path, error) from error
 
 
 def _refused(path: Path, error: Exception) -> ValueError:
-    reason = str(error).partition(". If you trust")[0]  # NumPy's advice would run what is in there
+    # NumPy goes on to advise `allow_pickle=True`, which would run what is in there.
+    reason = str(error).partition(". If you trust")[0]
     return ValueError(f"{path} is refused, and nothing in it was run: {reason}")

@@ -1,6 +1,4 @@
-"""Files that others read while they are written: the old one or the new one, never a half; and made
-by one alone.
-"""
+"""Atomic writes, JSON, hashes, cache keys, and file locks between processes."""
 
 import fcntl
 import hashlib
@@ -15,16 +13,17 @@ from typing import IO, Any
 
 @contextmanager
 def fsynced(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write whose bytes are on the disk, not only on their way, when the block ends.
+    """Open a file to write; its bytes are on disk, not only in the page cache, when the block ends.
 
-    Where they cannot be, nothing is left of it; raises OSError that names it.
+    Raises OSError that names the file where they cannot be written; the file is then removed.
     """
     try:
         with name_in_errors(path), path.open("wb") as file:
             yield file
-            file.flush()
+            file.flush()  # Python's buffer first: fsync knows only what the system has
             os.fsync(file.fileno())
     except OSError:
+        # The rest of a file would keep a full disk full.
         with suppress(OSError):
             path.unlink()
         raise
@@ -32,19 +31,23 @@ def fsynced(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def name_in_errors(path: Path) -> Iterator[None]:
-    """Let an OSError of this block name the file: the system does so where opening fails, not where
-    writing does.
-    """
+    """Add the file's name to an OSError raised in this block."""
     try:
         yield
     except OSError as error:
+        # The system names the file where opening fails, not where writing or fsync does.
         error.filename = error.filename or str(path)
         raise
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write atomically: readers see the old file or the new one, also after a crash."""
+    """Write atomically: readers see the old file or the new one, also after a crash.
+
+    Parent folders are made. Raises OSError that names the file; the old one then stays.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    # In the same folder, since a rename is atomic within a file system alone; with the process id,
+    # since ranks may write the same file.
     partial = path.with_suffix(f".partial{os.getpid()}")
     with fsynced(partial) as file:
         file.write(content)
@@ -52,22 +55,24 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """The same for values that JSON knows."""
+    """Write a mapping as indented JSON, atomically."""
     write_bytes(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
-    """The values in a JSON file; raises ValueError that names one that is damaged."""
+    """The content of a JSON file; raises ValueError that names one that is damaged."""
     try:
         return json.loads(path.read_bytes())
-    except ValueError as error:
+    except ValueError as error:  # also of bytes that are no UTF-8
         raise ValueError(f"{path} is damaged, it is no JSON: {error}") from error
 
 
 def key_of(*parts: Any) -> str:
-    """A short hash of plain values, the name of something cached; a key `cache` in them is only a
-    place.
+    """A cache key: the first 16 hexadecimal digits of the SHA-256 of plain values.
+
+    A key `cache` of any dict among them is left out, since it says where files are, not what.
     """
+    # Sorted, since the order of keys in a YAML file has no meaning.
     return hashlib.sha256(json.dumps(_without_places(parts), sort_keys=True).encode()).hexdigest()[
         :16
     ]
@@ -80,51 +85,52 @@ def _without_places(value: Any) -> Any:
 
 
 def link_to(link: Path, target: str) -> None:
-    """Let a symbolic link point to `target`, from now on."""
+    """Make or replace a symbolic link atomically; a relative `target` starts at its folder."""
+    # A link cannot be overwritten: a new one is made beside it, and renamed over it.
     partial = link.with_name(f".{link.name}{os.getpid()}")
     partial.symlink_to(target)
     partial.replace(link)
 
 
 def sha256(path: Path) -> str:
-    """Hash of a file's bytes, in hexadecimal digits."""
+    """SHA-256 of a file's bytes, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def discard(folder: Path) -> None:
-    """Remove a folder, of which nobody sees a part meanwhile; one that is not there is removed
-    already.
-    """
+    """Remove a folder, if it is there; other processes see it whole or not at all."""
+    # Renamed first: removing takes time, and somebody could read the half that is left.
     gone = folder.with_name(f".{folder.name}.gone{os.getpid()}")
-    shutil.rmtree(gone, ignore_errors=True)  # of a process that was killed here
-    with suppress(FileNotFoundError):
+    shutil.rmtree(gone, ignore_errors=True)  # left by a process of this id that was killed here
+    with suppress(FileNotFoundError):  # another process may be removing it, too
         folder.rename(gone)
         shutil.rmtree(gone)
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Inside, no other process is that named the same path: it waits, and then finds what this one
-    made.
+    """An exclusive lock on `path`: the block waits until no other process is inside it.
 
-    A lock on a file beside `path`, which the system frees when its holder ends. Ranks need no
-    process group for
-    it, and none waits in a collective, which would time out.
+    The lock is on a file beside `path`; the system frees it when its holder ends, however it ends.
     """
+    # A file lock and no barrier: it needs no process group, holds between separate runs, and a
+    # long wait is no collective that times out.
     path.parent.mkdir(parents=True, exist_ok=True)
+    # The lock file is never removed: a process that waits on a removed one would get a lock that
+    # nobody else sees.
     with path.with_name(f".{path.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def try_lock(path: Path) -> IO[str]:
-    """Take `path` while the file that is returned is open; raises BlockingIOError where another
-    process has it.
+    """Lock `path` without waiting, as long as the returned file is open.
 
-    A lock of this process alone: one that its workers inherit would outlive it by the seconds that
-    they do.
+    Raises BlockingIOError where another process holds the lock.
     """
     lock = path.with_name(f".{path.name}.lock").open("w")
+    # `lockf` and not `flock`: a forked worker shares a flock, and where the run is killed it would
+    # hold the lock for the seconds that it outlives the run.
     fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return lock

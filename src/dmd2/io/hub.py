@@ -1,4 +1,4 @@
-"""The files of a published pipeline in diffusers' layout: of a folder, or of a name on the hub."""
+"""Files of a published diffusers pipeline: in a local folder, or on the Hugging Face hub."""
 
 import warnings
 from pathlib import Path
@@ -8,8 +8,9 @@ import torch
 
 from dmd2.io.files import read_json
 
+# From `prediction_type` of a diffusers scheduler to `Denoiser.prediction`.
 PREDICTIONS: dict[str, Any] = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
-"""Our names of what diffusers' schedulers call `prediction_type`."""
+# Only floats that layers compute in: in float8 or an integer type frozen weights would not run.
 DTYPES = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (torch.float32, torch.bfloat16, torch.float16)
@@ -17,11 +18,11 @@ DTYPES = {
 
 
 def file_of(source: str | Path, name: str) -> Path:
-    """A file of a pipeline, e.g. "unet/config.json"; one on the hub is fetched once, into the hub's
-    own cache.
+    """A file of a pipeline, e.g. "unet/config.json", as a local path.
 
-    Raises FileNotFoundError where the folder lacks it, or the hub cannot give it, ImportError
-    without dmd2[text].
+    Where `source` is no folder it is a name on the hub, whose file is downloaded once, into the
+    hub's own cache. Raises FileNotFoundError where the folder lacks the file or the hub does not
+    give it, and ImportError without the extra `text`.
     """
     folder = Path(source)
     if folder.is_dir():
@@ -34,13 +35,14 @@ def file_of(source: str | Path, name: str) -> Path:
         from huggingface_hub import hf_hub_download  # noqa: PLC0415
     except ImportError as error:
         raise ImportError(
-            "published pipelines need diffusers; type: pip install 'dmd2[text]'"
+            "published pipelines need diffusers; in the checkout type: "
+            "make install EXTRAS=dev,text, or pip install '.[text]'"
         ) from error
     try:
         return Path(hf_hub_download(str(source), name))
-    except (
-        Exception
-    ) as error:  # offline, unknown, refused or no name at all: each has a class of its own there
+    # Offline, unknown, not permitted, no valid name: each has an exception class of its own, and
+    # not all share a base class.
+    except Exception as error:
         raise FileNotFoundError(
             f"there is no pipeline at {source}: no such folder, and the hub did not give {name} "
             f"({type(error).__name__}); name the folder that holds it, e.g. teacher.source=DIR"
@@ -48,15 +50,16 @@ def file_of(source: str | Path, name: str) -> Path:
 
 
 def weights_of(source: str | Path, variant: str | None) -> Path:
-    """The file of a pipeline's U-Net; `variant` names another storage of it, e.g. "fp16"."""
+    """The weights of a pipeline's U-Net; `variant` is another storage of them, e.g. "fp16"."""
     return file_of(
         source, f"unet/diffusion_pytorch_model.{f'{variant}.' if variant else ''}safetensors"
     )
 
 
 def dtype_of(name: str) -> torch.dtype:
-    """What frozen weights are held as; raises ValueError for any but the floats that networks
-    compute in.
+    """The dtype in which frozen weights are held, by name, e.g. "bfloat16".
+
+    Raises ValueError for any but float32, bfloat16 and float16.
     """
     if name not in DTYPES:
         raise ValueError(f"a dtype of weights must be {', '.join(DTYPES)}, got {name}")
@@ -64,16 +67,16 @@ def dtype_of(name: str) -> torch.dtype:
 
 
 def variant_of(source: str | Path, weights: str, variant: str | None) -> str | None:
-    """The storage to read of a frozen part, e.g. weights="vae/diffusion_pytorch_model": `variant`,
-    if it has that.
+    """`variant` where a part of a pipeline is stored in it, else None: the plain file.
 
-    None is the plain one; a part without the variant falls back on that, and a warning names it.
+    weights  The part, e.g. "vae/diffusion_pytorch_model". A warning names one without the variant.
     """
     if variant is None:
         return None
     try:
         file_of(source, f"{weights}.{variant}.safetensors")
     except FileNotFoundError:
+        # A warning and no error: many pipelines have the variant for the U-Net alone.
         warnings.warn(
             f"{source} has no {weights}.{variant}.safetensors; the plain file is read", stacklevel=2
         )
@@ -82,14 +85,13 @@ def variant_of(source: str | Path, weights: str, variant: str | None) -> str | N
 
 
 def check_prediction(source: str | Path, prediction: str) -> None:
-    """Raise ValueError where a pipeline's scheduler says that its network predicts something
-    else.
-    """
+    """Raise ValueError where a pipeline's network predicts something else than `prediction`."""
+    # Weights do not show it: a v network loads as an eps network, and makes noise.
     config = read_json(file_of(source, "scheduler/scheduler_config.json"))
-    said = config.get("prediction_type", "epsilon")  # older files do not say
-    if PREDICTIONS.get(said) != prediction:
+    published = config.get("prediction_type", "epsilon")  # older files leave it out
+    if PREDICTIONS.get(published) != prediction:
         raise ValueError(
-            f"{source} predicts {said}, and this configuration has "
+            f"{source} predicts {published}, and this configuration has "
             f"teacher.denoiser.prediction={prediction}; "
             "choose the teacher that it is of, or teacher=pipeline, which asks it"
         )

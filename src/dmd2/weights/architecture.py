@@ -1,8 +1,7 @@
-"""What a file of weights says of the network that it is of, against what a configuration would
-build.
+"""Check a weights file's recorded constructor arguments against a teacher's configuration.
 
-Arguments such as sigma_data or a dropout leave no trace in the tensors' shapes, so that loading
-alone misses them.
+Arguments such as sigma_data or a dropout leave no trace in the tensors' shapes, so a strict
+`load_state_dict` does not notice a difference.
 """
 
 import inspect
@@ -11,18 +10,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+# Class, arguments and inner model of a preconditioned network, as JSON holds them:
+# {"class": ..., "arguments": {...}, "model": {"class": ..., "arguments": {...}}}
 Architecture = dict[str, Any]
-"""Class, arguments and inner model of a preconditioned network, as JSON holds them."""
 
 
 def check_architecture(
     path: Path, metadata: Mapping[str, str], teacher: Mapping[str, Any], model: type
 ) -> None:
-    """Raise ValueError that names the first constructor argument in which a teacher section is not
-    the file's.
+    """Raise ValueError that names the first argument in which a teacher is not that of the file.
 
-    `model` is the class that `teacher.denoiser.model` names. A file without the entry
-    "architecture" says nothing.
+    metadata  Of the file; without the entry "architecture" there is nothing to check.
+    teacher   The `teacher` section of a config.
+    model     The class that `teacher.denoiser.model` names.
     """
     if "architecture" not in metadata:
         return
@@ -33,6 +33,8 @@ def check_architecture(
             "teacher"
         )
     node = teacher["denoiser"]
+    # Where the section has sigma_data at its top, the denoiser only refers to it, and that is the
+    # key to type.
     section, written = (
         ("teacher", teacher) if "sigma_data" in teacher else ("teacher.denoiser", node)
     )
@@ -51,10 +53,13 @@ def _compare(
     got: Mapping[str, Any],
     written: Mapping[str, Any],
 ) -> None:
+    """Raise at the first value of `wanted` that differs in `got`; `written` has the YAML's keys."""
     for name, value in wanted.items():
+        # JSON has no tuples; defaults of a signature may be some.
         theirs, ours = (list(v) if isinstance(v, tuple) else v for v in (value, got.get(name)))
         if theirs != ours:
             theirs, ours = (json.dumps(v).replace(" ", "").strip('"') for v in (theirs, ours))
+            # Hydra sets a key that is in the YAML, and wants a "+" to add one that is not.
             key = f"{'' if name in written else '+'}{section}.{name}={theirs}"
             raise ValueError(
                 f"{path} is of a network with {name}={theirs}, and this configuration has "

@@ -1,8 +1,7 @@
-"""Checkpoints of DMD2's authors (pytorch_model.bin, pytorch_model_1.bin): state dicts of a network,
-and of the head.
+"""Checkpoints of DMD2's authors: pytorch_model.bin (generator), pytorch_model_1.bin (fake score).
 
-What is what is read off the names: a network is where EDM's `map_layer0` or a diffusers U-Net's
-`time_embedding` is, and the words before it say whose.
+They are state dicts under changing prefixes. Two names are in every network of theirs: EDM's
+`map_layer0`, or `time_embedding` of a diffusers U-Net. The prefix before them tells the network.
 """
 
 import zipfile
@@ -12,18 +11,18 @@ import torch
 from torch import Tensor
 
 ANCHORS = ("map_layer0.weight", "time_embedding.linear_1.weight")
-HEAD = "cls_pred_branch."
+HEAD = "cls_pred_branch."  # the authors' name of the discriminator
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file that torch.save wrote, mapped from it; nothing but tensors is read.
+    """The tensors of a file that `torch.save` wrote, memory-mapped; nothing else is unpickled.
 
-    Raises ValueError where it is damaged, holds anything else, or would unpack to more than it is.
+    Raises ValueError where the file is damaged, holds anything but named tensors, or would unpack
+    to more than its size.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            # torch.save compresses nothing, so that an archive that unpacks to more was made to do
-            # harm.
+            # torch.save compresses nothing: an archive that unpacks to more is a zip bomb.
             if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
                 raise ValueError("it unpacks to more than it is")
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -37,14 +36,17 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
 
 
 def student(content: dict[str, Tensor]) -> tuple[dict[str, Tensor], str, list[str]]:
-    """The tensors of a generator, or else of a critic, in our names; which of the two; the names
-    left out.
+    """The generator of a state dict, or else its critic: (tensors, kind, names left out).
 
-    A generator's tensors load into a `Denoiser`, a critic's, with its head if it has one, into a
-    `Critic`.
+    The tensors have our names: those of a generator load into a `Denoiser`, those of a critic,
+    with its discriminator if there is one, into a `Critic`. `kind` is "generator" or "critic".
+    Raises ValueError where there is neither, or more than one of a kind.
     """
+    # The dots make a name match at a boundary: "x.map_layer0.weight", not "xmap_layer0.weight".
     prefixes = {n.removesuffix(a) for n in content for a in ANCHORS if f".{n}".endswith(f".{a}")}
     critics = [prefix for prefix in prefixes if "fake_unet." in prefix]
+    # A generator's prefix varies with the training script ("", "module.", "feedforward_model."),
+    # so it is any that is not one of the two networks of the guidance model.
     generators = [
         prefix for prefix in prefixes if not {"fake_unet", "real_unet"} & set(prefix.split("."))
     ]
@@ -59,6 +61,7 @@ def student(content: dict[str, Tensor]) -> tuple[dict[str, Tensor], str, list[st
                 if name.startswith(found[0])
             }
             if kind == "critic":
+                # Their discriminator is beside the U-Net, not inside it, and is a single head.
                 heads = {name: name.partition(HEAD)[2] for name in content if HEAD in name}
                 names |= {
                     name: f"discriminator.heads.0.layers.{rest}" for name, rest in heads.items()

@@ -1,5 +1,7 @@
-"""Looks a pickle through before it is read: only instructions that a network needs, and room for
-them in memory.
+"""Scan a pickle's opcodes before it is unpickled: an allowlist, and limits on memory.
+
+`pickletools.genops` decodes a program without running it. What passes here is read by
+`dmd2.weights.pickles`, whose allowlist of names is the second line of defence.
 """
 
 import io
@@ -9,7 +11,9 @@ import re
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
+# The opcodes that EDM's files are made of; pickle knows two dozen more.
 OPCODES = {
+    # The program, and the memo that holds what is used again.
     "PROTO",
     "FRAME",
     "STOP",
@@ -19,11 +23,13 @@ OPCODES = {
     "LONG_BINPUT",
     "BINGET",
     "LONG_BINGET",
+    # Look up a name, call it, set its attributes: `_Reader.find_class` decides what they may reach.
     "GLOBAL",
     "STACK_GLOBAL",
     "REDUCE",
     "NEWOBJ",
     "BUILD",
+    # Plain values. No LONG4: nobody needs a number of up to 2 GB.
     "NONE",
     "NEWTRUE",
     "NEWFALSE",
@@ -37,6 +43,7 @@ OPCODES = {
     "SHORT_BINBYTES",
     "BINBYTES",
     "BINBYTES8",
+    # Containers. No LIST and DICT, which protocol 0 alone writes.
     "EMPTY_LIST",
     "APPEND",
     "APPENDS",
@@ -51,22 +58,24 @@ OPCODES = {
     "EMPTY_SET",
     "ADDITEMS",
 }
-"""The instructions that these files are made of; pickle knows two dozen more."""
+# Inside a storage nothing is called; BINPERSID names its type and size.
 STORAGE_OPCODES = OPCODES - {"STACK_GLOBAL", "REDUCE", "NEWOBJ", "BUILD"} | {"BINPERSID"}
 MAX_OPCODES = 500_000  # ImageNet's network has some 55,000
-# ImageNet's network has some 5,000; a key of more than 50,000 nested ones overflows C's stack
+# ImageNet's network has some 5,000; a key of more than 50,000 nested ones overflows C's stack,
+# which ends the process.
 MAX_TUPLES = 20_000
-MAX_STORAGE_OPCODES = 100
+MAX_STORAGE_OPCODES = 100  # of all five pickles together
 
 
 def refuse(name: str) -> NoReturn:
-    """Raise ValueError for a name that is not allowed."""
+    """Raise ValueError for a name, "module.function", that is not allowed."""
     raise ValueError(f"it names {name[:100]!r}, which no network of EDM's needs")
 
 
 def scan(stream: Any) -> None:
-    """Raise ValueError for a program that is cut off, has an instruction off the list, or would
-    fill the memory.
+    """Raise ValueError for a pickle that is incomplete, has other opcodes, or would fill memory.
+
+    stream  Of bytes, at the start of the pickle.
     """
     num_tuples = 0
     for i, (opcode, argument) in enumerate(_instructions(stream)):
@@ -75,14 +84,19 @@ def scan(stream: Any) -> None:
         num_tuples += opcode.startswith("TUPLE")
         if i > MAX_OPCODES or num_tuples > MAX_TUPLES:
             raise ValueError("it has more instructions than a network needs")
+        # The memo is an array as long as the largest index, so one index could take all memory.
+        # A program numbers its entries upwards: none is above the count of opcodes so far.
         if opcode.endswith("PUT") and argument > i:
             raise ValueError(f"it wants room for {argument} memos")
 
 
 def scan_storage(data: bytes) -> None:
-    """Raise ValueError for what is not one storage as torch.save once wrote it: five small pickles,
-    then numbers.
+    """Raise ValueError for bytes that are not one storage in torch.save's older format.
+
+    That is five small pickles (magic number, version, system, storage, keys), then the numbers:
+    the default before torch 1.6, and to this day what a pickled storage is.
     """
+    # Also refuses a zip archive and a tar, which torch.load would take: they may unpack to more.
     if not data.startswith(pickle.PROTO + b"\x02"):
         raise ValueError("a storage is not in the form that EDM's files have")
     stream, num_storages, num_opcodes = io.BytesIO(data), 0, 0
@@ -90,6 +104,7 @@ def scan_storage(data: bytes) -> None:
         for opcode, argument in _instructions(stream):
             num_opcodes += 1
             num_storages += opcode == "BINPERSID"
+            # The only name in it is its type, e.g. "torch FloatStorage".
             if opcode == "GLOBAL" and not re.fullmatch(r"torch \w+Storage", argument):
                 refuse(argument.replace(" ", "."))
             if (
@@ -98,11 +113,12 @@ def scan_storage(data: bytes) -> None:
                 or num_storages > 1
             ):
                 raise ValueError(f"a storage is more than numbers: instruction {opcode}")
+            # torch allocates as many numbers as the pickle claims before it reads them.
             if part == "storage" and isinstance(argument, int) and argument > len(data):
                 raise ValueError(f"a storage of {len(data)} bytes claims {argument} numbers")
 
 
 def _instructions(stream: Any) -> Iterator[tuple[str, Any]]:
-    """The instructions of the next pickle in a stream, with their arguments."""
+    """The opcodes of the next pickle in a stream, by name, with their arguments."""
     for opcode, argument, _ in pickletools.genops(stream):
         yield opcode.name, argument

@@ -1,0 +1,135 @@
+"""The known keys of every config section, keys that were renamed, and hints for an unknown key."""
+
+import difflib
+from collections.abc import Collection, Mapping
+from typing import Any
+
+# The keys that are read of every section that is not a constructor call; of those the signature
+# says which there are (`dmd2.config.calls`).
+SECTIONS: dict[str, set[str]] = {
+    "": {
+        "name",
+        "seed",
+        "max_iterations",
+        "critic_updates",
+        "global_batch",
+        "accumulate",
+        "max_grad_norm",
+        "ema",
+        "max_skipped_updates",
+        "log_every",
+        "discriminator_features",
+        "critic_step_layer",
+        "weights",
+        "critic_weights",
+        "resume",
+        "resume_allow",
+        "checkpoint",
+        "pairs",
+        "teacher",
+        "data",
+        "loss",
+        "lora",
+        "sampler",
+        "optimizer",
+        "metric",
+        "callbacks",
+        "logger",
+        "trainer",
+        "paths",
+        "launcher",
+    },
+    "teacher": {
+        "sigma_data",
+        "weighting",
+        "guidance",
+        "denoiser",
+        "conditioner",
+        "autoencoder",
+        "head",
+        "url",
+        "license",
+        "negative",
+        "source",
+        "variant",
+        "dtype",
+        "weights",
+        "pretrain",
+    },
+    "teacher.pretrain": {"max_iterations", "data", "module"},
+    "pairs": {"num_pairs", "global_batch", "batch_size", "dtype", "solver", "at_once"},
+    "checkpoint": {"every", "keep"},
+    "lora": {"generator", "critic"},
+    "optimizer": {"generator", "critic", "lr_factor"},
+    "paths": {"runs", "cache", "run"},
+}
+
+# Keys of older versions of dmd2, and their names now. A key is renamed in place, so both have the
+# same section.
+RENAMED = {
+    "rung_layer": "critic_step_layer",
+    "head_reads": "discriminator_features",
+    "max_faults": "max_skipped_updates",
+    "teacher.pretrain.module.max_faults": "teacher.pretrain.module.max_skipped_updates",
+}
+
+
+def node_at(config: Mapping[str, Any], path: str) -> Any:
+    """The node at a dotted path; None where a section on the way is missing or null."""
+    node: Any = config
+    for part in filter(None, path.split(".")):
+        node = (node or {}).get(part)
+    return node
+
+
+def check_sections(config: Mapping[str, Any]) -> None:
+    """Raise ValueError that names the first key of `SECTIONS` which nothing reads."""
+    for section, known in SECTIONS.items():
+        for key in node_at(config, section) or {}:
+            if key not in known:
+                raise ValueError(unknown_key(f"{section}.{key}".lstrip("."), known))
+
+
+def check_renamed(config: Mapping[str, Any], where: str) -> None:
+    """Raise ValueError that names every key which has another name now.
+
+    config  Read from a run directory, which an older version may have written.
+    where   The file that it is from, for the message.
+    """
+    old = []
+    for path in RENAMED:
+        section, _, key = path.rpartition(".")
+        if key in (node_at(config, section) or {}):
+            old.append(f"{path} is now {RENAMED[path]}")
+    if old:
+        raise ValueError(
+            f"{where} is of an older version of dmd2: {', '.join(old)}; use the version that "
+            "wrote it (the commit is in the run's summary.json), or train again"
+        )
+
+
+def renamed_hint(path: str) -> str:
+    """The message for a key of `RENAMED`: its name now, and what to type."""
+    new = RENAMED[path]
+    # No YAML file sets these constructor arguments, and Hydra adds a key only with a "+".
+    plus = "" if new.rpartition(".")[0] in SECTIONS else "+"
+    return f"{path} is now {new}; type {plus}{new}=VALUE"
+
+
+def unknown_key(path: str, known: Collection[str], otherwise: str = "") -> str:
+    """The message for a key that nothing reads: its new name, a similar key, or all known keys.
+
+    path       Dotted path of the key.
+    known      The keys that its section knows.
+    otherwise  What else may be done, where no known key is similar.
+    """
+    # Looked up in `known` too: `dmd2 sample` never had these keys, under either name.
+    if path in RENAMED and RENAMED[path].rpartition(".")[2] in known:
+        return renamed_hint(path)
+    close = difflib.get_close_matches(path.rpartition(".")[2], known, 1)
+    hint = (
+        f"did you mean {close[0]}?"
+        if close
+        else f"known here: {', '.join(sorted(known))}{otherwise}"
+    )
+    return f"nothing reads the key {path}; {hint}"
