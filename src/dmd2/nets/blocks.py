@@ -108,6 +108,7 @@ class UNetBlock(nn.Module):
 
     eps = 1e-5
     affine_width = 1
+    channels_per_head: int | None = None  # None: one head of all channels
 
     def __init__(
         self,
@@ -116,12 +117,12 @@ class UNetBlock(nn.Module):
         emb_channels: int,
         *,
         dropout: float,
-        num_heads: int = 0,
+        attention: bool = False,
         resample: Resampler | None = None,
         taps: Sequence[float] = (1, 1),
     ) -> None:
         super().__init__()
-        self.num_heads = num_heads
+        self.num_heads = max(c_out // (self.channels_per_head or c_out), 1) if attention else 0
         self.norm0 = group_norm(c_in, self.eps)
         self.affine = nn.Linear(emb_channels, c_out * self.affine_width)
         self.norm1 = group_norm(c_out, self.eps)
@@ -134,7 +135,7 @@ class UNetBlock(nn.Module):
             assert c_in == c_out
             self.conv0 = ResampledConv(c_in, c_out, 3, resample, taps)
             self.skip = self.resampled_skip(c_in, resample, taps)
-        if num_heads:
+        if attention:
             self.norm2 = group_norm(c_out, self.eps)
             self.qkv = nn.Conv2d(c_out, 3 * c_out, 1)
             self.proj = nn.Conv2d(c_out, c_out, 1)
@@ -167,76 +168,3 @@ class UNetBlock(nn.Module):
         qkv = self.qkv(x).reshape(B, self.num_heads, C // self.num_heads, 3, H * W)
         q, k, v = qkv.permute(3, 0, 1, 4, 2).contiguous().unbind()  # [B, heads, HW, depth] each
         return F.scaled_dot_product_attention(q, k, v).transpose(2, 3).reshape(B, C, H, W)
-
-
-class UNet(nn.Module):
-    """A network in two halves, so that the GAN head can pay for the encoder only.
-
-    Between the halves stands a list of batch-first tensors: the skip activations in order and,
-    last, the
-    embedding [B, E]. Its rows may be sliced: `decode([s[rows] for s in encode(x, noise_labels)])`.
-    Subclasses say what the halves do (`embed`, `descend`, `ascend`).
-    """
-
-    enc: nn.ModuleDict
-    dec: nn.ModuleDict
-
-    def __init__(self, label_dim: int, augment_dim: int, label_dropout: float) -> None:
-        super().__init__()
-        self.label_dim, self.augment_dim, self.label_dropout = label_dim, augment_dim, label_dropout
-
-    def embed(self, noise_labels: Tensor, class_labels: Tensor, augment_labels: Tensor) -> Tensor:
-        """Noise levels [B], one-hot classes [B, label_dim], augmentations [B, augment_dim] -> [B,
-        E].
-        """
-        raise NotImplementedError
-
-    def descend(self, x: Tensor, emb: Tensor) -> list[Tensor]:
-        """x [B, C, H, W] -> all skip activations, finest first."""
-        raise NotImplementedError
-
-    def ascend(self, skips: list[Tensor], emb: Tensor) -> Tensor:
-        """Skip activations, which it may use up -> output [B, C, H, W]."""
-        raise NotImplementedError
-
-    def encode(
-        self,
-        x: Tensor,
-        noise_labels: Tensor,
-        class_labels: Tensor | None = None,
-        augment_labels: Tensor | None = None,
-    ) -> list[Tensor]:
-        """x [B, C, H, W], noise_labels [B] (c_noise) and labels, None for zeros (no class) ->
-        state.
-        """
-        B = len(x)
-        # Zeros rather than a pass without labels: DDP wants every weight to take part in every
-        # pass.
-        classes = x.new_zeros(B, self.label_dim) if class_labels is None else class_labels
-        augments = x.new_zeros(B, self.augment_dim) if augment_labels is None else augment_labels
-        if self.training and self.label_dropout:
-            classes = classes * (torch.rand(B, 1, device=x.device) >= self.label_dropout)
-        emb = self.embed(noise_labels.expand(B), classes, augments)
-        return [*self.descend(x, emb), emb]
-
-    def decode(self, state: list[Tensor]) -> Tensor:
-        """State -> the raw output F [B, C, H, W]. The list stays as it is."""
-        *skips, emb = state
-        return self.ascend(skips, emb)
-
-    def forward(
-        self,
-        x: Tensor,
-        noise_labels: Tensor,
-        class_labels: Tensor | None = None,
-        augment_labels: Tensor | None = None,
-    ) -> Tensor:
-        return self.decode(self.encode(x, noise_labels, class_labels, augment_labels))
-
-    @property
-    def feature_layers(self) -> list[str]:
-        """Where features may be tapped: the last encoder module of every resolution, coarsest
-        last.
-        """
-        last = {name.split("_")[0]: name for name in self.enc}
-        return [f"enc.{name}" for name in last.values()]

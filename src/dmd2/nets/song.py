@@ -20,11 +20,11 @@ from dmd2.nets.blocks import (
     Resample,
     ResampledConv,
     Resampler,
-    UNet,
     UNetBlock,
     downsample,
     upsample,
 )
+from dmd2.nets.encoder_decoder import EncoderDecoderUNet
 
 Embedding = Literal["positional", "fourier"]
 Encoder = Literal["standard", "skip", "residual"]
@@ -80,7 +80,7 @@ class SongBlock(UNetBlock):
         return (branch + trunk) * math.sqrt(0.5)
 
 
-class SongUNet(UNet):
+class SongUNet(EncoderDecoderUNet):
     """DDPM++ or NCSN++, with single-headed attention. A fresh network's output is nearly zero."""
 
     def __init__(
@@ -129,56 +129,47 @@ class SongUNet(UNet):
         self.map_layer0 = nn.Linear(noise_channels, emb_channels)
         self.map_layer1 = nn.Linear(emb_channels, emb_channels)
 
-        levels = [
-            (img_resolution >> i, model_channels * mult) for i, mult in enumerate(channel_mult)
-        ]
+        self.encoder_type, self.decoder_type, self.taps = (
+            encoder_type,
+            decoder_type,
+            resample_filter,
+        )
+        self.pyramid_width, self.out_channels = in_channels, out_channels
         block = partial(SongBlock, emb_channels=emb_channels, dropout=dropout, taps=resample_filter)
-        width = model_channels
-        input_width = in_channels  # of the input pyramid
-        skip_widths = []
-
-        self.enc = nn.ModuleDict()
-        for res, level_width in levels:
-            heads = int(res in attn_resolutions)
-            at = f"{res}x{res}"
-            if not self.enc:
-                self.enc[f"{at}_conv"] = nn.Conv2d(in_channels, width, 3, padding=1)
-            else:
-                self.enc[f"{at}_down"] = block(width, width, resample=downsample)
-                if encoder_type == "skip":
-                    self.enc[f"{at}_aux_down"] = Resample(downsample, resample_filter)
-                    self.enc[f"{at}_aux_skip"] = nn.Conv2d(input_width, width, 1)
-                if encoder_type == "residual":
-                    self.enc[f"{at}_aux_residual"] = FilteredConv(
-                        input_width, width, resample_filter
-                    )
-                    input_width = width
-            skip_widths.append(width)
-            for i in range(num_blocks):
-                self.enc[f"{at}_block{i}"] = block(width, level_width, num_heads=heads)
-                width = level_width
-                skip_widths.append(width)
-
-        self.dec = nn.ModuleDict()
-        for res, level_width in reversed(levels):
-            at = f"{res}x{res}"
-            if not self.dec:
-                self.dec[f"{at}_in0"] = block(width, width, num_heads=1)
-                self.dec[f"{at}_in1"] = block(width, width)
-            else:
-                self.dec[f"{at}_up"] = block(width, width, resample=upsample)
-            for i in range(num_blocks + 1):
-                heads = int(i == num_blocks and res in attn_resolutions)
-                self.dec[f"{at}_block{i}"] = block(
-                    width + skip_widths.pop(), level_width, num_heads=heads
-                )
-                width = level_width
-            if decoder_type == "skip" and res != levels[-1][0]:
-                self.dec[f"{at}_aux_up"] = Resample(upsample, resample_filter)
-            if decoder_type == "skip" or res == img_resolution:
-                self.dec[f"{at}_aux_norm"] = blocks.group_norm(width, eps=1e-6)
-                self.dec[f"{at}_aux_conv"] = nn.Conv2d(width, out_channels, 3, padding=1)
+        widths = [model_channels * mult for mult in (1, *channel_mult)]
+        width = self.add_levels(
+            block, in_channels, img_resolution, widths, num_blocks, attn_resolutions
+        )
+        if decoder_type == "standard":
+            self.add_output(f"{img_resolution}x{img_resolution}", width)
         self.init_weights()
+
+    def attends_in_decoder(self, i: int, num: int) -> bool:
+        """Only the last block of a level."""
+        return i == num - 1
+
+    def extend_encoder(self, at: str, width: int) -> None:
+        """The input at this resolution joins: filtered alone (skip), or by convolutions that build
+        on those of the level before (residual).
+        """
+        if self.encoder_type == "skip":
+            self.enc[f"{at}_aux_down"] = Resample(downsample, self.taps)
+            self.enc[f"{at}_aux_skip"] = nn.Conv2d(self.pyramid_width, width, 1)
+        if self.encoder_type == "residual":
+            self.enc[f"{at}_aux_residual"] = FilteredConv(self.pyramid_width, width, self.taps)
+            self.pyramid_width = width
+
+    def extend_decoder(self, at: str, width: int) -> None:
+        """The sum of outputs, if there is one, comes up to this resolution and gains a term."""
+        if self.decoder_type == "skip":
+            if f"{at}_up" in self.dec:  # At the coarsest resolution there is no sum yet.
+                self.dec[f"{at}_aux_up"] = Resample(upsample, self.taps)
+            self.add_output(at, width)
+
+    def add_output(self, at: str, width: int) -> None:
+        """Layers that make an image of a decoder level's activations."""
+        self.dec[f"{at}_aux_norm"] = blocks.group_norm(width, eps=1e-6)
+        self.dec[f"{at}_aux_conv"] = nn.Conv2d(width, self.out_channels, 3, padding=1)
 
     def init_weights(self) -> None:
         """Song's init: Xavier uniform, nearly zero for the last layer of every branch; biases are
