@@ -20,12 +20,12 @@ class ADMBlock(UNetBlock):
     channels_per_head = 64
 
     def modulate(self, h: Tensor, params: Tensor) -> Tensor:
-        """silu((1 + scale) norm(h) + shift): a zero embedding changes nothing."""
+        """silu((1 + scale) norm(h) + shift), of h [B, C, H, W] and params [B, 2C, 1, 1]."""
         scale, shift = params.chunk(2, dim=1)
         return F.silu(torch.addcmul(shift, self.norm1(h), scale + 1))
 
     def join(self, branch: Tensor, trunk: Tensor) -> Tensor:
-        """The plain sum."""
+        """The plain sum of two [B, C, H, W]."""
         return branch + trunk
 
 
@@ -55,8 +55,10 @@ class DhariwalUNet(EncoderDecoderUNet):
         )
         self.map_layer0 = nn.Linear(model_channels, emb_channels)
         self.map_layer1 = nn.Linear(emb_channels, emb_channels)
+        # Made last, unlike `SongUNet`'s: the order of construction is the order of random draws.
         self.map_label = nn.Linear(label_dim, emb_channels, bias=False) if label_dim else None
 
+        # The first convolution is as wide as the finest level, which comes again after it.
         block = partial(ADMBlock, emb_channels=emb_channels, dropout=dropout)
         widths = [model_channels * mult for mult in (channel_mult[0], *channel_mult)]
         width = self.add_levels(
@@ -72,6 +74,7 @@ class DhariwalUNet(EncoderDecoderUNet):
         """
         for block in self.modules():
             if isinstance(block, ADMBlock):
+                # A fresh branch is zero, so that a block passes on its trunk alone.
                 zero(block.conv1)
                 if block.num_heads:
                     zero(block.proj)
@@ -79,12 +82,15 @@ class DhariwalUNet(EncoderDecoderUNet):
         if self.map_augment is not None:
             zero(self.map_augment)
         if self.map_label is not None:
-            # Its input is one-hot, so the fan-in of a row that is used is one.
+            # N(0, 1): of a one-hot input a single entry counts, so the fan-in is one.
             nn.init.normal_(self.map_label.weight)
 
     def embed(self, noise_labels: Tensor, class_labels: Tensor, augment_labels: Tensor) -> Tensor:
-        """As the base says; the class joins behind both layers, the augmentation before them."""
+        """Noise levels [B], classes and augmentations to [B, E]: the augmentation is added before
+        the two layers, the class behind them.
+        """
         phase = self.map_noise(noise_labels)
+        # Cosines first, as the published weights want it; `SongUNet` has the sines first.
         emb = torch.cat([phase.cos(), phase.sin()], dim=1)
         if self.map_augment is not None:
             emb = emb + self.map_augment(augment_labels)
@@ -94,7 +100,7 @@ class DhariwalUNet(EncoderDecoderUNet):
         return F.silu(emb)
 
     def descend(self, x: Tensor, emb: Tensor) -> list[Tensor]:
-        """As the base says: every layer leaves a skip activation."""
+        """x [B, C, H, W] to the skip activations: every encoder layer's output."""
         skips = []
         for module in self.enc.values():
             x = module(x, emb) if isinstance(module, ADMBlock) else module(x)
@@ -102,8 +108,9 @@ class DhariwalUNet(EncoderDecoderUNet):
         return skips
 
     def ascend(self, skips: list[Tensor], emb: Tensor) -> Tensor:
-        """As the base says."""
-        x = skips[-1]  # Read twice: as the middle's input, and by the first block as its skip.
+        """Skip activations to the output [B, C, H, W]."""
+        # The coarsest activation is read twice: here, and as the skip of the first "block".
+        x = skips[-1]
         for name, block in self.dec.items():
             x = block(torch.cat([x, skips.pop()], dim=1) if "block" in name else x, emb)
         return self.out_conv(F.silu(self.out_norm(x)))

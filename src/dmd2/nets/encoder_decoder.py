@@ -22,6 +22,7 @@ class EncoderDecoderUNet(nn.Module):
     `extend_encoder` or `extend_decoder`.
     """
 
+    # Names of layers are those of the published weights, e.g. enc.8x8_block0 or dec.16x16_up.
     enc: nn.ModuleDict
     dec: nn.ModuleDict
 
@@ -43,10 +44,11 @@ class EncoderDecoderUNet(nn.Module):
         `block(c_in, c_out, attention=, resample=)` makes a residual block. `widths` are the
         channels of the first convolution and then of every resolution, finest first.
         """
-        # Layers are made in the order of the published code: a seed gives the same initial weights.
+        # The order of construction is that of random draws and of an optimizer's parameters:
+        # another would change every seed's initial weights, and make a resumed optimizer wrong.
         width, *level_widths = widths
         levels = [(img_resolution >> i, level_width) for i, level_width in enumerate(level_widths)]
-        skip_widths = []
+        skip_widths = []  # a stack: the decoder reads the skip activations last in, first out
         self.enc = nn.ModuleDict()
         for res, level_width in levels:
             at, attention = f"{res}x{res}", res in attn_resolutions
@@ -120,13 +122,14 @@ class EncoderDecoderUNet(nn.Module):
         classes = x.new_zeros(B, self.label_dim) if class_labels is None else class_labels
         augments = x.new_zeros(B, self.augment_dim) if augment_labels is None else augment_labels
         if self.training and self.label_dropout:
+            # A zeroed row is the unconditional twin: classifier-free guidance (Ho & Salimans 2022).
             classes = classes * (torch.rand(B, 1, device=x.device) >= self.label_dropout)
         emb = self.embed(noise_labels.expand(B), classes, augments)
         return [*self.descend(x, emb), emb]
 
     def decode(self, state: list[Tensor]) -> Tensor:
         """The raw output F [B, C, H, W]. `state` stays as it is: it may be decoded again."""
-        *skips, emb = state  # A list of our own, from which `ascend` may pop.
+        *skips, emb = state  # a new list, from which `ascend` may pop
         return self.ascend(skips, emb)
 
     def forward(
@@ -144,6 +147,6 @@ class EncoderDecoderUNet(nn.Module):
         """Where features may be tapped: the last encoder layer of every resolution, coarsest last,
         e.g. "enc.8x8_block2".
         """
-        # A dictionary keeps a key's first place and its last value.
+        # A later layer of a resolution takes the place of an earlier one in the dictionary.
         last = {name.split("_")[0]: name for name in self.enc}
         return [f"enc.{name}" for name in last.values()]
