@@ -24,7 +24,7 @@ class VAE:
     factor          Image pixels per latent pixel, along one side.
     subfolder       The VAE's folder in `source`.
     dtype           What weights are held as and computed in.
-    at_once         Images in a batch of its own: activations at full resolution are large.
+    at_once         Images in one pass of the network: activations at full resolution are large.
     variant         Variant of its file, e.g. fp16; without one the plain file is read.
 
     Raises ValueError where `resolution` is no multiple of `factor`.

@@ -16,7 +16,7 @@ from dmd2.io.tensors import read_tensors, save_tensors
 from dmd2.nets.text.clip import CLIP
 
 EMBEDDINGS = ("text", "pooled")
-"""The parts of a condition that come from words; the others the unconditional twin keeps."""
+"""The parts of a condition that come from words. The unconditional twin keeps the others."""
 Twin = Literal["empty", "zeros"]
 
 
