@@ -13,7 +13,7 @@ from dmd2.nets.autoencoder import VAE, TinyVAE
 from pipelines import save_vae
 
 diffusers = pytest.importorskip(
-    "diffusers", reason="diffusers is not installed: pip install dmd2[text]"
+    "diffusers", reason="diffusers is not installed: make install EXTRAS=dev,text"
 )
 
 

@@ -1,5 +1,5 @@
-"""The one interface: every dialect gives clean data, guidance is one pass, and a pass may be cut in
-two.
+"""The one interface: every dialect gives clean data, guidance is one pass, and a pass may stop
+after the encoder.
 """
 
 import pytest
@@ -176,7 +176,7 @@ def test_guidance_of_one_is_one_plain_pass():
     assert torch.equal(found, denoiser(x_t, t, cond))
 
 
-# Cut passes
+# Passes that stop after the encoder
 
 
 def test_features_are_what_the_tapped_layers_output():
@@ -353,7 +353,7 @@ def test_logits_are_finite_at_both_ends_of_the_noise():
     assert critic.discriminator is not None and critic.discriminator(features).isfinite().all()
 
 
-def test_a_critic_that_is_told_the_rung_starts_as_it_was_and_learns_each_by_itself():
+def test_a_critic_with_a_step_embedding_starts_as_it_was_and_learns_each_step_by_itself():
     denoiser = EDM(awake(MLP(2, 16, 2)), Karras())
     x, t = torch.randn(64, 2), torch.full((64,), 0.5)
     before = denoiser(x, t, {})
@@ -379,7 +379,7 @@ def test_a_critic_that_is_told_the_rung_starts_as_it_was_and_learns_each_by_itse
     assert (x0(0).mean() - 1).abs() < 0.2 and (x0(1).mean() + 1).abs() < 0.2
 
 
-def test_a_layer_that_does_not_embed_the_time_takes_no_vectors_of_rungs():
+def test_a_layer_that_does_not_embed_the_time_takes_no_step_embedding():
     cond = ClassLabels(10)(torch.tensor([0]))
     for layer in ("enc.8x8_conv", "enc"):
         with pytest.raises(

@@ -20,7 +20,7 @@ from dmd2.nets.toy import MLP
 from dmd2.runs.build import build
 from dmd2.training.ema import EMA
 
-pytest.importorskip("peft", reason="peft is not installed: pip install dmd2[text]")
+pytest.importorskip("peft", reason="peft is not installed: make install EXTRAS=dev,text")
 
 VP_TABLE = {"beta_start": 0.00085, "beta_end": 0.012}
 
@@ -126,6 +126,14 @@ def test_a_target_that_is_not_there_is_named(targets: list[str]):
         adapted(base(), 4, 8, targets)
 
 
+def test_without_peft_the_error_says_what_to_type(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(
+        ImportError, match=r"make install EXTRAS=dev,text, or pip install '\.\[text"
+    ):
+        on(base())
+
+
 def test_it_is_named_before_anything_is_trained(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DMD2_RUN_ID", "now")
@@ -138,7 +146,9 @@ def test_it_is_named_before_anything_is_trained(tmp_path, monkeypatch, capsys):
 
 def test_the_published_one_for_sdxl_has_the_published_size():
     """787 MB in float32."""
-    pytest.importorskip("diffusers", reason="diffusers is not installed: pip install dmd2[text]")
+    pytest.importorskip(
+        "diffusers", reason="diffusers is not installed: make install EXTRAS=dev,text"
+    )
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         config = compose("train", overrides=["teacher=sdxl", "data=text_digits", "lora=generator"])
     node = {**config.teacher.denoiser, "schedule": {"_target_": "torch.nn.Identity"}}

@@ -24,9 +24,11 @@ from dmd2.nets.unet import UNet, UNetXL, from_configs
 from dmd2.runs.build import build
 
 diffusers = pytest.importorskip(
-    "diffusers", reason="diffusers is not installed: pip install dmd2[text]"
+    "diffusers", reason="diffusers is not installed: make install EXTRAS=dev,text"
 )
-pytest.importorskip("transformers", reason="transformers is not installed: pip install dmd2[text]")
+pytest.importorskip(
+    "transformers", reason="transformers is not installed: make install EXTRAS=dev,text"
+)
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012}
 TIMES = {1.0: 999, 0.75: 749, 0.5: 499, 0.25: 249, 0.4: 399}

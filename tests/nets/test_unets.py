@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dmd2.nets.adm import DhariwalUNet
-from dmd2.nets.blocks import UNet, downsample, separable_filter, upsample
+from dmd2.nets.blocks import downsample, separable_filter, upsample
+from dmd2.nets.encoder_decoder import EncoderDecoderUNet
 from dmd2.nets.song import FilteredConv, SongUNet
 
 REFERENCE = Path(__file__).parents[2].parent / "shared/reference/edm"
@@ -49,13 +50,13 @@ def repeatable() -> None:
 
 
 @pytest.fixture(params=VARIANTS)
-def fresh(request: pytest.FixtureRequest) -> UNet:
+def fresh(request: pytest.FixtureRequest) -> EncoderDecoderUNet:
     family, options = VARIANTS[request.param]
     return family(**TINY, **options)
 
 
 @pytest.fixture
-def net(fresh: UNet) -> UNet:
+def net(fresh: EncoderDecoderUNet) -> EncoderDecoderUNet:
     """A network in evaluation mode none of whose parameters is zero."""
     with torch.no_grad():
         for parameter in fresh.parameters():
@@ -113,7 +114,7 @@ def test_parity_with_reference(name: str) -> None:
 
 
 @torch.no_grad()
-def test_rows_may_be_sliced_between_the_halves(net: UNet) -> None:
+def test_rows_may_be_sliced_between_the_halves(net: EncoderDecoderUNet) -> None:
     args = inputs()
     state = net.encode(*args)
     before = list(state)
@@ -124,14 +125,14 @@ def test_rows_may_be_sliced_between_the_halves(net: UNet) -> None:
 
 
 @torch.no_grad()
-def test_missing_labels_are_zeros(net: UNet) -> None:
+def test_missing_labels_are_zeros(net: EncoderDecoderUNet) -> None:
     x, t, classes, augments = inputs()
     torch.testing.assert_close(net(x, t), net(x, t, 0 * classes, 0 * augments))
     assert relative_error(net(x, t), net(x, t, classes, augments)) > 1e-3
 
 
 @torch.no_grad()
-def test_label_dropout_acts_in_training_only(net: UNet) -> None:
+def test_label_dropout_acts_in_training_only(net: EncoderDecoderUNet) -> None:
     x, t, classes, augments = inputs()
     for module in net.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -142,21 +143,21 @@ def test_label_dropout_acts_in_training_only(net: UNet) -> None:
     torch.testing.assert_close(net(x, t, classes, augments), net(x, t, None, augments))
 
 
-def test_every_parameter_has_a_gradient(net: UNet) -> None:
+def test_every_parameter_has_a_gradient(net: EncoderDecoderUNet) -> None:
     x, t, *_ = inputs()
     net.train()(x, t).square().sum().backward()
     assert [name for name, p in net.named_parameters() if p.grad is None] == []
 
 
 @torch.no_grad()
-def test_fresh_output_is_nearly_zero(fresh: UNet) -> None:
+def test_fresh_output_is_nearly_zero(fresh: EncoderDecoderUNet) -> None:
     assert fresh.eval()(*inputs()).abs().max() < (
         1e-12 if isinstance(fresh, DhariwalUNet) else 1e-3
     )
 
 
 @torch.no_grad()
-def test_memory_format_does_not_matter(net: UNet) -> None:
+def test_memory_format_does_not_matter(net: EncoderDecoderUNet) -> None:
     x, *rest = inputs()
     wanted = net(x, *rest)
     net.to(memory_format=torch.channels_last)
@@ -164,7 +165,7 @@ def test_memory_format_does_not_matter(net: UNet) -> None:
 
 
 @torch.no_grad()
-def test_bfloat16_under_autocast(net: UNet) -> None:
+def test_bfloat16_under_autocast(net: EncoderDecoderUNet) -> None:
     args = inputs()
     wanted = net(*args)
     with torch.autocast("cpu", torch.bfloat16):
@@ -182,7 +183,7 @@ def test_traces_as_one_graph(name: str) -> None:
     )
 
 
-def test_feature_layers(fresh: UNet) -> None:
+def test_feature_layers(fresh: EncoderDecoderUNet) -> None:
     assert fresh.feature_layers == ["enc.8x8_block0", "enc.4x4_block0"]
     for layer in fresh.feature_layers:
         fresh.get_submodule(layer)

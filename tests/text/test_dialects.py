@@ -16,8 +16,10 @@ from dmd2.nets.discriminator import discriminator_on
 from dmd2.randomness import seeded
 from dmd2.runs.build import build
 
-pytest.importorskip("diffusers", reason="diffusers is not installed: pip install dmd2[text]")
-pytest.importorskip("transformers", reason="transformers is not installed: pip install dmd2[text]")
+pytest.importorskip("diffusers", reason="diffusers is not installed: make install EXTRAS=dev,text")
+pytest.importorskip(
+    "transformers", reason="transformers is not installed: make install EXTRAS=dev,text"
+)
 
 
 @pytest.mark.parametrize("teacher", ["text_digits", "text_digits_v", "text_digits_flow"])

@@ -14,7 +14,7 @@ from dmd2.nets.text.prompts import CachedPrompts, Prompts, prompts
 from dmd2.nets.text.tiny import tiny_clip
 
 transformers = pytest.importorskip(
-    "transformers", reason="transformers is not installed: pip install dmd2[text]"
+    "transformers", reason="transformers is not installed: make install EXTRAS=dev,text"
 )
 
 WORDS = ["zero", "one", "two", "seven"]

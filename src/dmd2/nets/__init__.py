@@ -1,0 +1,38 @@
+"""Networks: EDM's U-Nets, diffusers' U-Nets, toys, critic and discriminator, LoRA, autoencoders.
+
+Importing it loads none of the optional libraries: diffusers and peft are imported where used.
+"""
+
+from dmd2.nets.adm import DhariwalUNet
+from dmd2.nets.autoencoder import VAE, TinyVAE
+from dmd2.nets.critic import Critic, StepEmbedding, step_embedding_on
+from dmd2.nets.discriminator import ConvHead, Discriminator, VectorHead, discriminator_on
+from dmd2.nets.encoder_decoder import EncoderDecoderUNet
+from dmd2.nets.lora import adapted, base_of, merged
+from dmd2.nets.song import SongUNet
+from dmd2.nets.toy import MLP, GaussianMixture
+from dmd2.nets.unet import UNet, UNetXL, from_configs
+
+# Left to their modules: the building blocks of blocks.py, and LoRA's names that say little alone.
+__all__ = [
+    "MLP",
+    "VAE",
+    "ConvHead",
+    "Critic",
+    "DhariwalUNet",
+    "Discriminator",
+    "EncoderDecoderUNet",
+    "GaussianMixture",
+    "SongUNet",
+    "StepEmbedding",
+    "TinyVAE",
+    "UNet",
+    "UNetXL",
+    "VectorHead",
+    "adapted",
+    "base_of",
+    "discriminator_on",
+    "from_configs",
+    "merged",
+    "step_embedding_on",
+]

@@ -9,23 +9,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dmd2.nets.blocks import PositionalPhase, UNet, UNetBlock, downsample, group_norm, upsample
+from dmd2.nets.blocks import PositionalPhase, UNetBlock, group_norm
+from dmd2.nets.encoder_decoder import EncoderDecoderUNet
 
 
 class ADMBlock(UNetBlock):
     """Residual block whose second norm is scaled and shifted by the embedding (AdaGN)."""
 
-    affine_width = 2
+    affine_width = 2  # scale and shift
+    channels_per_head = 64
 
     def modulate(self, h: Tensor, params: Tensor) -> Tensor:
+        """silu((1 + scale) norm(h) + shift), of h [B, C, H, W] and params [B, 2C, 1, 1]."""
         scale, shift = params.chunk(2, dim=1)
         return F.silu(torch.addcmul(shift, self.norm1(h), scale + 1))
 
     def join(self, branch: Tensor, trunk: Tensor) -> Tensor:
+        """The plain sum of two [B, C, H, W]."""
         return branch + trunk
 
 
-class DhariwalUNet(UNet):
+class DhariwalUNet(EncoderDecoderUNet):
     """ADM with attention heads of 64 channels. A fresh network's output is zero."""
 
     def __init__(
@@ -51,42 +55,15 @@ class DhariwalUNet(UNet):
         )
         self.map_layer0 = nn.Linear(model_channels, emb_channels)
         self.map_layer1 = nn.Linear(emb_channels, emb_channels)
+        # Made last, unlike `SongUNet`'s: the order of construction is the order of random draws.
         self.map_label = nn.Linear(label_dim, emb_channels, bias=False) if label_dim else None
 
-        levels = [
-            (img_resolution >> i, model_channels * mult) for i, mult in enumerate(channel_mult)
-        ]
+        # The first convolution is as wide as the finest level, which comes again after it.
         block = partial(ADMBlock, emb_channels=emb_channels, dropout=dropout)
-        width = levels[0][1]
-        skip_widths = []
-
-        self.enc = nn.ModuleDict()
-        for res, level_width in levels:
-            heads = max(level_width // 64, 1) if res in attn_resolutions else 0
-            if not self.enc:
-                self.enc[f"{res}x{res}_conv"] = nn.Conv2d(in_channels, width, 3, padding=1)
-            else:
-                self.enc[f"{res}x{res}_down"] = block(width, width, resample=downsample)
-            skip_widths.append(width)
-            for i in range(num_blocks):
-                self.enc[f"{res}x{res}_block{i}"] = block(width, level_width, num_heads=heads)
-                width = level_width
-                skip_widths.append(width)
-
-        self.dec = nn.ModuleDict()
-        for res, level_width in reversed(levels):
-            heads = max(level_width // 64, 1) if res in attn_resolutions else 0
-            if not self.dec:
-                self.dec[f"{res}x{res}_in0"] = block(width, width, num_heads=max(width // 64, 1))
-                self.dec[f"{res}x{res}_in1"] = block(width, width)
-            else:
-                self.dec[f"{res}x{res}_up"] = block(width, width, resample=upsample)
-            for i in range(num_blocks + 1):
-                skip_width = skip_widths.pop()
-                self.dec[f"{res}x{res}_block{i}"] = block(
-                    width + skip_width, level_width, num_heads=heads
-                )
-                width = level_width
+        widths = [model_channels * mult for mult in (channel_mult[0], *channel_mult)]
+        width = self.add_levels(
+            block, in_channels, img_resolution, widths, num_blocks, attn_resolutions
+        )
         self.out_norm = group_norm(width, eps=1e-5)
         self.out_conv = nn.Conv2d(width, out_channels, 3, padding=1)
         self.init_weights()
@@ -97,6 +74,7 @@ class DhariwalUNet(UNet):
         """
         for block in self.modules():
             if isinstance(block, ADMBlock):
+                # A fresh branch is zero, so that a block passes on its trunk alone.
                 zero(block.conv1)
                 if block.num_heads:
                     zero(block.proj)
@@ -104,10 +82,15 @@ class DhariwalUNet(UNet):
         if self.map_augment is not None:
             zero(self.map_augment)
         if self.map_label is not None:
+            # N(0, 1): of a one-hot input a single entry counts, so the fan-in is one.
             nn.init.normal_(self.map_label.weight)
 
     def embed(self, noise_labels: Tensor, class_labels: Tensor, augment_labels: Tensor) -> Tensor:
+        """Noise levels [B], classes and augmentations to [B, E]: the augmentation is added before
+        the two layers, the class behind them.
+        """
         phase = self.map_noise(noise_labels)
+        # Cosines first, as the published weights want it; `SongUNet` has the sines first.
         emb = torch.cat([phase.cos(), phase.sin()], dim=1)
         if self.map_augment is not None:
             emb = emb + self.map_augment(augment_labels)
@@ -117,6 +100,7 @@ class DhariwalUNet(UNet):
         return F.silu(emb)
 
     def descend(self, x: Tensor, emb: Tensor) -> list[Tensor]:
+        """x [B, C, H, W] to the skip activations: every encoder layer's output."""
         skips = []
         for module in self.enc.values():
             x = module(x, emb) if isinstance(module, ADMBlock) else module(x)
@@ -124,6 +108,8 @@ class DhariwalUNet(UNet):
         return skips
 
     def ascend(self, skips: list[Tensor], emb: Tensor) -> Tensor:
+        """Skip activations to the output [B, C, H, W]."""
+        # The coarsest activation is read twice: here, and as the skip of the first "block".
         x = skips[-1]
         for name, block in self.dec.items():
             x = block(torch.cat([x, skips.pop()], dim=1) if "block" in name else x, emb)

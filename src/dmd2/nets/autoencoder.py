@@ -1,8 +1,7 @@
-"""Pixels to latents and back: a pipeline's VAE, which is read when somebody first asks for its
-work.
+"""Pixels to latents and back, by the VAE of a pipeline of diffusers or by a tiny one (TAESD).
 
-latents = (z - shift) scaling_factor, with z as the VAE makes and reads it; images are [B, 3, H, W]
-in [-1, 1].
+latents = (z - shift) scaling_factor, with z as the VAE makes and reads it. Images are [B, 3, H, W]
+in [-1, 1], latents [B, channels, H / factor, W / factor].
 """
 
 import hashlib
@@ -16,19 +15,22 @@ from dmd2.io.hub import dtype_of, file_of, variant_of
 
 
 class VAE:
-    """An `AutoencoderKL` of diffusers, frozen and in float32 unless `dtype` says otherwise.
+    """An `AutoencoderKL` of diffusers, frozen. Its weights are read when it first works.
 
     source          Folder or name on the hub of a pipeline, or of a VAE alone (`subfolder: ""`).
-    resolution      Height and width of its images, here.
-    scaling_factor  What the teacher's latents are multiplied by; checked where the VAE says so
-                    itself.
-    channels        Of its latents.
-    factor          Pixels a latent pixel, along one side.
-    at_once         Images that go through it together.
-    variant         Of its file, e.g. fp16; the plain one where there is none such.
+    resolution      Height and width of the images.
+    scaling_factor  What the teacher's latents are multiplied by; the VAE's own must be the same.
+    channels        Channels of the latents.
+    factor          Image pixels per latent pixel, along one side.
+    subfolder       The VAE's folder in `source`.
+    dtype           What weights are held as and computed in.
+    at_once         Images in one pass of the network: activations at full resolution are large.
+    variant         Variant of its file, e.g. fp16; without one the plain file is read.
+
+    Raises ValueError where `resolution` is no multiple of `factor`.
     """
 
-    kind = "AutoencoderKL"
+    kind = "AutoencoderKL"  # the class's name in diffusers, which is imported late
 
     def __init__(
         self,
@@ -46,29 +48,25 @@ class VAE:
             raise ValueError(
                 f"resolution must be a multiple of the VAE's {factor}, got {resolution}"
             )
-        self.source, self.subfolder, self.dtype, self.at_once = (
-            source,
-            subfolder,
-            dtype_of(dtype),
-            at_once,
-        )
-        self.variant = variant
+        self.source, self.subfolder, self.variant = source, subfolder, variant
+        self.dtype, self.at_once = dtype_of(dtype), at_once
+        # The shift stands in the VAE's config, which is read with its weights.
         self.resolution, self.scaling_factor, self.shift = resolution, scaling_factor, 0.0
+        # The shape of one sample's latents. The data and the networks need it before any file is
+        # read, so it comes from the arguments, and `_check` compares.
         self.shape = (channels, resolution // factor, resolution // factor)
         self._network: nn.Module | None = None
 
     def require(self) -> None:
-        """Raise FileNotFoundError where there is no such VAE; a cheap look, before anything
-        slow.
-        """
+        """Raise FileNotFoundError where there is no such VAE; reads no weights."""
         file_of(self.source, str(Path(self.subfolder) / "config.json"))
 
     @property
     def network(self) -> Any:
-        """The network, read when first asked for.
+        """The network of diffusers, read at the first access.
 
-        Raises FileNotFoundError where there is none, ValueError where it is another than this
-        configuration's.
+        Raises FileNotFoundError where there is none, ValueError where its scale or shape is not
+        this configuration's.
         """
         if self._network is None:
             import diffusers  # noqa: PLC0415
@@ -90,6 +88,7 @@ class VAE:
         return self._network
 
     def _check(self, config: Any) -> None:
+        # Every level of the encoder but the last halves the image.
         channels, factor = config["latent_channels"], 2 ** (len(config["block_out_channels"]) - 1)
         size = self.resolution // factor
         said = {
@@ -106,10 +105,15 @@ class VAE:
         self.shift = config.get("shift_factor") or 0.0
 
     def identity(self) -> dict[str, Any]:
-        """What latents must share to be the same: weights, as a hash, and how they are scaled."""
+        """What latents must share to be the same: a hash of the weights, scale and shape.
+
+        A folder of latents records it, and data of another VAE's latents is refused by it.
+        """
+        # Of the weights, not of `source`: a pipeline may lie in a folder, on the hub, or be moved.
         digest = hashlib.sha256()
         for name, tensor in sorted(self.network.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            # As bytes, since numpy has no bfloat16.
             digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return {
             "vae": digest.hexdigest()[:16],
@@ -121,10 +125,12 @@ class VAE:
 
     @torch.no_grad()
     def encode(self, images: Tensor, noise: Tensor) -> Tensor:
-        """Latents float32 [B, ...] of images: a draw from the posterior by N(0, I) `noise` [B,
-        ...].
+        """Latents float32 [B, C, h, w] of images [B, 3, H, W] in [-1, 1].
+
+        They are a draw from the posterior, mean + std noise, with N(0, I) `noise` [B, C, h, w].
         """
         network = self.network.to(images.device)
+        # Not under the caller's autocast: SDXL's VAE overflows in float16. `dtype` decides alone.
         with torch.autocast(images.device.type, enabled=False):
             posteriors = [
                 network.encode(part.to(self.dtype)).latent_dist
@@ -136,9 +142,7 @@ class VAE:
         return (mean + std * noise - self.shift) * self.scaling_factor
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Images float32 [B, 3, H, W] of latents; gradients flow through, where somebody asks for
-        them.
-        """
+        """Images float32 [B, 3, H, W] of latents [B, C, h, w]; gradients reach the latents."""
         network = self.network.to(latents.device)
         z = (latents.float() / self.scaling_factor + self.shift).to(self.dtype)
         with torch.autocast(latents.device.type, enabled=False):
@@ -148,8 +152,9 @@ class VAE:
 
 
 class TinyVAE(VAE):
-    """An `AutoencoderTiny` (TAESD), which decodes a VAE's latents, scaled as they are, with far
-    less work.
+    """An `AutoencoderTiny` (TAESD): decodes a VAE's latents, with their scale, with far less work.
+
+    Arguments are those of `VAE`. It has no posterior, so it encodes nothing.
     """
 
     kind = "AutoencoderTiny"
@@ -164,11 +169,11 @@ class TinyVAE(VAE):
         dtype: str = "float32",
         at_once: int = 16,
     ) -> None:
-        super().__init__(
-            source, resolution, 1.0, channels, factor, subfolder, dtype, at_once
-        )  # it knows the scale
+        # Factor 1: it was trained on scaled latents.
+        super().__init__(source, resolution, 1.0, channels, factor, subfolder, dtype, at_once)
 
     def _check(self, config: Any) -> None:
+        # A scaling factor in its config is not compared: the scale is 1 here, by construction.
         if config["latent_channels"] != self.shape[0]:
             raise ValueError(
                 f"{self.source} reads {config['latent_channels']} channels, the latents are "
@@ -176,6 +181,7 @@ class TinyVAE(VAE):
             )
 
     def encode(self, images: Tensor, noise: Tensor) -> Tensor:
+        """Raise ValueError: there is no posterior to draw from."""
         raise ValueError(
             f"{self.source} has no posterior to draw from; encode with the VAE that it imitates"
         )

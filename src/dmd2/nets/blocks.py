@@ -1,8 +1,8 @@
-"""Building blocks of the U-Nets of EDM (Karras et al. 2022, App. F.2): phases, resampling, residual
-blocks.
+"""Building blocks of EDM's U-Nets (Karras et al. 2022, App. F.2): embedding of the noise level,
+resampling, residual blocks with self-attention.
 
-Parameters carry the names of the published weights, so a checkpoint loads with `strict=True`.
-Nothing here casts: precision is the caller's autocast. All images are [B, C, H, W] in any memory
+Parameters carry the names of the published weights, so that a checkpoint loads with `strict=True`.
+Nothing here casts: mixed precision is the caller's autocast. Images are [B, C, H, W] in any memory
 format.
 """
 
@@ -12,17 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Resampler = Callable[
-    [Tensor, Tensor], Tensor
-]  # (x [B, C, H, W], filter [1, 1, K, K]) -> x at another size
+# (x [B, C, H, W], filter [1, 1, K, K]) -> x at twice or half the size
+Resampler = Callable[[Tensor, Tensor], Tensor]
 
 
 class PositionalPhase(nn.Module):
-    """Angles t * 10000^(-i / last), i < num_phases (Vaswani et al. 2017): [B] -> [B, num_phases].
+    """Angles t * 10000^(-i / last) for i < num_phases (Vaswani et al. 2017); the caller takes their
+    sines and cosines.
 
-    With `last = num_phases - 1` the slowest frequency is 1/10000 (DDPM++); with `last = num_phases`
-    it falls
-    one step short (ADM).
+    With `last = num_phases - 1` the slowest frequency is 1/10000 (DDPM++). With `last = num_phases`
+    the frequencies end one step before it (ADM).
     """
 
     def __init__(self, num_phases: int, last: int) -> None:
@@ -30,6 +29,8 @@ class PositionalPhase(nn.Module):
         self.num_phases, self.last = num_phases, last
 
     def forward(self, t: Tensor) -> Tensor:
+        """Noise levels [B] to angles [B, num_phases]."""
+        # In float32 always: bfloat16 would merge neighbouring noise levels.
         i = torch.arange(self.num_phases, device=t.device, dtype=torch.float32)
         return t[:, None] * (1 / 10000) ** (i / self.last)
 
@@ -40,7 +41,12 @@ def group_norm(channels: int, eps: float) -> nn.GroupNorm:
 
 
 def separable_filter(taps: Sequence[float]) -> Tensor:
-    """Outer product of `taps` with itself, summing to one: [1, 1, K, K]."""
+    """Outer product of `taps` with itself, summing to one: [1, 1, K, K].
+
+    Raises ValueError unless there is an even number of taps, symmetric about their middle.
+    """
+    # An odd filter is centred on a pixel and not between two: `downsample` would shift the image by
+    # half a pixel. `upsample` flips the filter, which makes no difference to a symmetric one.
     if len(taps) % 2 or list(taps) != list(taps)[::-1]:
         raise ValueError(
             f"resample_filter must be even and symmetric, got {list(taps)}; e.g. [1, 3, 3, 1]"
@@ -52,16 +58,17 @@ def separable_filter(taps: Sequence[float]) -> Tensor:
 def downsample(x: Tensor, kernel: Tensor) -> Tensor:
     """Filter, then keep every second pixel: [B, C, H, W] -> [B, C, H/2, W/2]."""
     C, K = x.shape[1], kernel.shape[-1]
-    if K == 2:  # the only symmetric filter of two taps is the box
+    if K == 2:  # The only symmetric filter of two taps is the box, and pooling is faster.
         return F.avg_pool2d(x, 2)
     return F.conv2d(x, kernel.expand(C, 1, K, K), groups=C, stride=2, padding=(K - 1) // 2)
 
 
 def upsample(x: Tensor, kernel: Tensor) -> Tensor:
-    """Insert zeros between pixels, then filter with gain 4: [B, C, H, W] -> [B, C, 2H, 2W]."""
+    """Insert zeros between pixels, then filter: [B, C, H, W] -> [B, C, 2H, 2W]."""
     C, K = x.shape[1], kernel.shape[-1]
-    if K == 2:
+    if K == 2:  # the box again: every pixel becomes four
         return F.interpolate(x, scale_factor=2, mode="nearest")
+    # Gain 4, since three of four pixels that the filter averages are the inserted zeros.
     return F.conv_transpose2d(
         x, 4 * kernel.expand(C, 1, K, K), groups=C, stride=2, padding=(K - 1) // 2
     )
@@ -75,9 +82,11 @@ class Resample(nn.Module):
     def __init__(self, resample: Resampler, taps: Sequence[float]) -> None:
         super().__init__()
         self.resample = resample
+        # Persistent, and of this name, because published checkpoints hold it.
         self.register_buffer("resample_filter", separable_filter(taps))
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] at half or twice the size."""
         return self.resample(x, self.resample_filter)
 
 
@@ -94,20 +103,22 @@ class ResampledConv(nn.Conv2d):
         self.register_buffer("resample_filter", separable_filter(taps))
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, c_in, H, W] to [B, c_out, H', W'], with H' = H/2 or 2H."""
         return super().forward(self.resample(x, self.resample_filter))
 
 
 class UNetBlock(nn.Module):
-    """Residual block: norm, conv, modulation by the embedding, conv; then, with heads,
-    self-attention.
+    """Residual block: norm, conv, modulation by the embedding, conv; then self-attention, where
+    `attention` asks for it.
 
-    Subclasses say how the embedding enters (`modulate`, reading `affine_width` values a channel)
-    and how a
-    branch joins the trunk (`join`). A resampling block keeps its number of channels.
+    Subclasses define how the embedding enters (`modulate`, which reads `affine_width` values a
+    channel) and how a branch is added to its trunk (`join`). A resampling block keeps its number of
+    channels.
     """
 
-    eps = 1e-5
+    eps = 1e-5  # of the group norms
     affine_width = 1
+    channels_per_head: int | None = None  # None: one head of all channels
 
     def __init__(
         self,
@@ -116,12 +127,13 @@ class UNetBlock(nn.Module):
         emb_channels: int,
         *,
         dropout: float,
-        num_heads: int = 0,
+        attention: bool = False,
         resample: Resampler | None = None,
         taps: Sequence[float] = (1, 1),
     ) -> None:
         super().__init__()
-        self.num_heads = num_heads
+        self.num_heads = max(c_out // (self.channels_per_head or c_out), 1) if attention else 0
+        # The order of these lines is the order of random draws: initial weights depend on it.
         self.norm0 = group_norm(c_in, self.eps)
         self.affine = nn.Linear(emb_channels, c_out * self.affine_width)
         self.norm1 = group_norm(c_out, self.eps)
@@ -134,7 +146,7 @@ class UNetBlock(nn.Module):
             assert c_in == c_out
             self.conv0 = ResampledConv(c_in, c_out, 3, resample, taps)
             self.skip = self.resampled_skip(c_in, resample, taps)
-        if num_heads:
+        if attention:
             self.norm2 = group_norm(c_out, self.eps)
             self.qkv = nn.Conv2d(c_out, 3 * c_out, 1)
             self.proj = nn.Conv2d(c_out, c_out, 1)
@@ -150,7 +162,7 @@ class UNetBlock(nn.Module):
         raise NotImplementedError
 
     def join(self, branch: Tensor, trunk: Tensor) -> Tensor:
-        """Add a residual branch to its trunk."""
+        """The sum of a residual branch and its trunk, [B, C, H, W] each, in the family's scale."""
         raise NotImplementedError
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
@@ -167,76 +179,3 @@ class UNetBlock(nn.Module):
         qkv = self.qkv(x).reshape(B, self.num_heads, C // self.num_heads, 3, H * W)
         q, k, v = qkv.permute(3, 0, 1, 4, 2).contiguous().unbind()  # [B, heads, HW, depth] each
         return F.scaled_dot_product_attention(q, k, v).transpose(2, 3).reshape(B, C, H, W)
-
-
-class UNet(nn.Module):
-    """A network in two halves, so that the GAN head can pay for the encoder only.
-
-    Between the halves stands a list of batch-first tensors: the skip activations in order and,
-    last, the
-    embedding [B, E]. Its rows may be sliced: `decode([s[rows] for s in encode(x, noise_labels)])`.
-    Subclasses say what the halves do (`embed`, `descend`, `ascend`).
-    """
-
-    enc: nn.ModuleDict
-    dec: nn.ModuleDict
-
-    def __init__(self, label_dim: int, augment_dim: int, label_dropout: float) -> None:
-        super().__init__()
-        self.label_dim, self.augment_dim, self.label_dropout = label_dim, augment_dim, label_dropout
-
-    def embed(self, noise_labels: Tensor, class_labels: Tensor, augment_labels: Tensor) -> Tensor:
-        """Noise levels [B], one-hot classes [B, label_dim], augmentations [B, augment_dim] -> [B,
-        E].
-        """
-        raise NotImplementedError
-
-    def descend(self, x: Tensor, emb: Tensor) -> list[Tensor]:
-        """x [B, C, H, W] -> all skip activations, finest first."""
-        raise NotImplementedError
-
-    def ascend(self, skips: list[Tensor], emb: Tensor) -> Tensor:
-        """Skip activations, which it may use up -> output [B, C, H, W]."""
-        raise NotImplementedError
-
-    def encode(
-        self,
-        x: Tensor,
-        noise_labels: Tensor,
-        class_labels: Tensor | None = None,
-        augment_labels: Tensor | None = None,
-    ) -> list[Tensor]:
-        """x [B, C, H, W], noise_labels [B] (c_noise) and labels, None for zeros (no class) ->
-        state.
-        """
-        B = len(x)
-        # Zeros rather than a pass without labels: DDP wants every weight to take part in every
-        # pass.
-        classes = x.new_zeros(B, self.label_dim) if class_labels is None else class_labels
-        augments = x.new_zeros(B, self.augment_dim) if augment_labels is None else augment_labels
-        if self.training and self.label_dropout:
-            classes = classes * (torch.rand(B, 1, device=x.device) >= self.label_dropout)
-        emb = self.embed(noise_labels.expand(B), classes, augments)
-        return [*self.descend(x, emb), emb]
-
-    def decode(self, state: list[Tensor]) -> Tensor:
-        """State -> the raw output F [B, C, H, W]. The list stays as it is."""
-        *skips, emb = state
-        return self.ascend(skips, emb)
-
-    def forward(
-        self,
-        x: Tensor,
-        noise_labels: Tensor,
-        class_labels: Tensor | None = None,
-        augment_labels: Tensor | None = None,
-    ) -> Tensor:
-        return self.decode(self.encode(x, noise_labels, class_labels, augment_labels))
-
-    @property
-    def feature_layers(self) -> list[str]:
-        """Where features may be tapped: the last encoder module of every resolution, coarsest
-        last.
-        """
-        last = {name.split("_")[0]: name for name in self.enc}
-        return [f"enc.{name}" for name in last.values()]

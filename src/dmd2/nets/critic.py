@@ -1,4 +1,6 @@
-"""The critic: the fake score, with the discriminator beside it where a loss term is a GAN."""
+"""The critic (fake score network): a denoiser trained on the generator's samples, and beside it the
+discriminator, where a loss term is a GAN.
+"""
 
 from typing import Literal
 
@@ -11,26 +13,28 @@ from dmd2.nets.discriminator import Discriminator
 
 
 class StepEmbedding(nn.Module):
-    """A learned vector for each of the sampler's steps, zero at first, added to a layer's output
-    [B, E].
+    """A learned vector for each of the sampler's steps, added to the output [B, E] of `layer`.
 
-    So a critic tells the samples of several steps apart, which are one mixture to the paper's.
-    `step` is the one at
-    hand, of a whole batch.
+    It tells a critic which sampling step made the samples; without it, the samples of all steps are
+    one mixture, as in the paper. All rows of a batch come from one step: set `step` before a pass.
     """
 
     def __init__(self, layer: nn.Module, num_steps: int, width: int) -> None:
         super().__init__()
         self.step = 0
+        # Zero at first, so that the critic begins as its teacher.
         self.vectors = nn.Parameter(torch.zeros(num_steps, width))
+        # A hook that returns a value replaces the layer's output. No family's code needs a change.
         layer.register_forward_hook(lambda _module, _args, output: output + self.vectors[self.step])
 
 
 def step_embedding_on(
     denoiser: Denoiser, layer: str, num_steps: int, shape: tuple[int, ...], cond: Cond
 ) -> StepEmbedding:
-    """Vectors on the layer of this name, their width from a dry run of `denoiser` on one sample of
-    `shape`.
+    """A `StepEmbedding` on the layer of this name in `denoiser`'s network.
+
+    Its width comes from a dry run on one sample of `shape` under `cond` (one row). Raises
+    ValueError unless the layer runs once a pass and gives [B, E].
     """
     outputs: list[object] = []
     target = denoiser.layer(layer)
@@ -38,6 +42,7 @@ def step_embedding_on(
     with torch.no_grad():
         denoiser(torch.zeros(1, *shape), torch.ones(1), cond)
     hook.remove()
+    # A container of layers never runs, and an image [B, C, H, W] is no embedding of the time.
     if len(outputs) != 1 or not isinstance(outputs[0], Tensor) or outputs[0].ndim != 2:
         raise ValueError(
             f"critic_step_layer={layer} must run once a pass and give [B, E]: name one that "
@@ -47,13 +52,14 @@ def step_embedding_on(
 
 
 class Critic(nn.Module):
-    """The fake score and the GAN's discriminator, which is None where no term is a GAN.
+    """The fake score, and what is trained with it: all parameters of the critic's optimizer.
 
-    `discriminator_features` says whose features the discriminator reads: the trainable critic's own
-    (DMD2) or the
-    frozen teacher's. `step_embedding` tells the fake score which sampling step made its samples;
-    None: all steps'
-    samples are one mixture to it.
+    denoiser                The fake score: x_t [B, ...] and t [B] to x0_hat [B, ...].
+    discriminator           The GAN's classifier; None where no loss term is a GAN.
+    discriminator_features  Whose features it reads: those of "critic", which is trained too (DMD2),
+                            or of the frozen "teacher".
+    step_embedding          Tells the fake score which sampling step made its samples; with None
+                            the samples of all steps are one mixture to it.
     """
 
     def __init__(
@@ -64,13 +70,18 @@ class Critic(nn.Module):
         step_embedding: StepEmbedding | None = None,
     ) -> None:
         super().__init__()
+        # These names begin the keys of saved weights: denoiser.*, discriminator.*, step_embedding.*
         self.denoiser, self.discriminator = denoiser, discriminator
         self.discriminator_features, self.step_embedding = discriminator_features, step_embedding
 
     def encode(
         self, x_t: Tensor, t: Tensor, cond: Cond, step: int, num_decoded: int | None = None
     ) -> Encoding:
-        """The fake score's pass up to the features, over samples of one of the sampler's steps."""
+        """The fake score's pass up to the features, of x_t [B, ...] and t [B].
+
+        All samples are of the sampler's step `step`. The last `num_decoded` rows, or all, may be
+        decoded afterwards.
+        """
         if self.step_embedding is not None:
             self.step_embedding.step = step
         return self.denoiser.encode(x_t, t, cond, num_decoded)

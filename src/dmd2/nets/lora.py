@@ -1,7 +1,7 @@
 """LoRA on a frozen denoiser (Hu et al. 2021): small trainable products beside its weights, by peft.
 
-What is adapted holds the frozen tensors of what it was made on, not copies, and saves and loads its
-own alone.
+An adapted denoiser holds the frozen tensors of its base themselves, not copies: teacher, generator
+and critic share one set. It saves and loads LoRA's weights alone.
 """
 
 import copy
@@ -14,22 +14,28 @@ from dmd2.diffusion.denoiser import Denoiser
 
 
 def adapted(base: Denoiser, rank: int, alpha: int, targets: Sequence[str]) -> Denoiser:
-    """A denoiser that begins as `base`: every adapted layer's weight is the frozen W + (alpha /
-    rank) B A, B = 0.
+    """A denoiser in which the weight of every target layer is the frozen W + (alpha / rank) B A.
 
-    targets  Layers of the network by their names' ends, e.g. to_q; raises ValueError where there is
-             none of a name.
+    B is zero at first, so it begins as `base`. `targets` are ends of layers' names, e.g. to_q.
+    Raises ValueError where there is no layer of a name, or the rank is below 1, and ImportError
+    without peft.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model  # noqa: PLC0415
     except ImportError as error:
-        raise ImportError("LoRA needs peft; type: pip install 'dmd2[text]'") from error
+        raise ImportError(
+            "LoRA needs peft; type in the checkout: make install EXTRAS=dev,text, or "
+            "pip install '.[text]'"
+        ) from error
+    # A target must be whole parts of a name: "q" does not match "to_q". The dot in front lets the
+    # layers at the top match as well.
     names = [f".{name}" for name, _ in base.model.named_modules()]
     if rank < 1 or not targets:
         raise ValueError(
             f"LoRA wants a rank of at least 1 and targets, got {rank} and {targets}; type "
             "lora=generator"
         )
+    # peft only complains where no target at all is found; one misspelt among several is silent.
     for target in targets:
         if not any(name.endswith(f".{target}") for name in names):
             ends = sorted(
@@ -42,15 +48,18 @@ def adapted(base: Denoiser, rank: int, alpha: int, targets: Sequence[str]) -> De
     inject_adapter_in_model(
         LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets)), denoiser.model
     )
+    # Hooks, and not methods, since `base` may be of any class of denoiser.
     denoiser.register_state_dict_post_hook(_leave_base_out)
     denoiser.register_load_state_dict_pre_hook(_keep_base)
     return denoiser
 
 
 def base_of(denoiser: Denoiser) -> Denoiser:
-    """What a denoiser was made on, with the very same tensors; one without LoRA is its own base."""
+    """The denoiser without its LoRA, on the very same tensors; one that has none is its own base,
+    as a copy.
+    """
     base = _sharing(denoiser)
-    for name, layer in list(layers(base.model)):
+    for name, layer in list(layers(base.model)):  # a list: the loop changes what it walks over
         parent, _, own = name.rpartition(".")
         setattr(base.model.get_submodule(parent), own, layer.base_layer)
     return base
@@ -58,6 +67,7 @@ def base_of(denoiser: Denoiser) -> Denoiser:
 
 def _sharing(denoiser: Denoiser) -> Denoiser:
     """A copy that holds the same tensors."""
+    # The second argument is deepcopy's memo: it takes what stands there as copied already.
     return copy.deepcopy(
         denoiser, {id(tensor): tensor for tensor in (*denoiser.parameters(), *denoiser.buffers())}
     )
@@ -69,11 +79,14 @@ def is_own(name: str) -> bool:
 
 
 def _leave_base_out(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
+    """After `state_dict`: drop the frozen tensors below `prefix`."""
     for name in [name for name in state if name.startswith(prefix) and not is_own(name)]:
         del state[name]
 
 
 def _keep_base(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Before `load_state_dict`: add the frozen tensors as they are, so that it can be strict."""
+    # The children's state_dict, not the module's own, which has the hook that leaves them out.
     for child, part in module.named_children():
         state |= {
             name: x
@@ -83,16 +96,17 @@ def _keep_base(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -
 
 
 def layers(network: nn.Module) -> Iterator[tuple[str, Any]]:
-    """The adapted layers of a network, by the names that they have in what it was made on."""
+    """The adapted layers of a network, by the names that they have in its base."""
     yield from (
         (name, layer) for name, layer in network.named_modules() if hasattr(layer, "lora_A")
     )
 
 
 def merged(network: nn.Module) -> dict[str, Tensor]:
-    """The weights of a network, those of LoRA added to what they lie on: as many and so called as
-    without it.
+    """The weights of a network with LoRA's products added: the names and shapes of its base's
+    `state_dict`.
     """
+    # peft moves an adapted layer's own weight from x.weight to x.base_layer.weight.
     state = {
         name.replace(".base_layer.", "."): x
         for name, x in network.state_dict().items()
@@ -104,11 +118,13 @@ def merged(network: nn.Module) -> dict[str, Tensor]:
 
 
 def products(network: nn.Module) -> dict[str, Tensor]:
-    """The two factors of every adapted layer, alpha / rank multiplied into B: who reads them needs
-    no alpha.
+    """The factors A [rank, in] and B [out, rank] of every adapted layer, with alpha / rank
+    multiplied into B.
     """
+    # Then a reader of the file, as diffusers, needs no alpha: without one it takes a scale of 1.
     factors: dict[str, Tensor] = {}
     for name, layer in layers(network):
+        # "default" is the name that peft gives to the only adapter there is.
         factors[f"{name}.lora_A.weight"] = layer.lora_A["default"].weight
         factors[f"{name}.lora_B.weight"] = layer.scaling["default"] * layer.lora_B["default"].weight
     return factors

@@ -16,15 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dmd2.nets import blocks
-from dmd2.nets.blocks import (
-    Resample,
-    ResampledConv,
-    Resampler,
-    UNet,
-    UNetBlock,
-    downsample,
-    upsample,
-)
+from dmd2.nets.blocks import Resample, ResampledConv, Resampler, UNetBlock, downsample, upsample
+from dmd2.nets.encoder_decoder import EncoderDecoderUNet
 
 Embedding = Literal["positional", "fourier"]
 Encoder = Literal["standard", "skip", "residual"]
@@ -32,31 +25,35 @@ Decoder = Literal["standard", "skip"]
 
 
 class FourierPhase(nn.Module):
-    """Angles 2 pi f t with fixed f ~ N(0, scale^2) (Tancik et al. 2020): [B] -> [B, num_phases]."""
+    """Angles 2 pi f t with fixed f ~ N(0, scale^2) (Tancik et al. 2020); the caller takes their
+    sines and cosines.
+    """
 
     freqs: Tensor
 
     def __init__(self, num_phases: int, scale: float = 16.0) -> None:
         super().__init__()
+        # Drawn, not learned, and saved: another draw would make trained weights useless.
         self.register_buffer("freqs", torch.randn(num_phases) * scale)
 
     def forward(self, t: Tensor) -> Tensor:
+        """Noise levels [B] to angles [B, num_phases]."""
         return t[:, None] * (2 * math.pi * self.freqs)
 
 
 class FilteredConv(nn.Conv2d):
-    """3x3 convolution, then filter and halve: a level of NCSN++'s residual input pyramid.
-
-    All padding is done before the convolution, so the filter sees no zeros at the border.
-    """
+    """3x3 convolution, then filter and halve: a level of NCSN++'s residual input pyramid."""
 
     resample_filter: Tensor
 
     def __init__(self, c_in: int, c_out: int, taps: Sequence[float]) -> None:
+        # All padding is done before the convolution, so that the filter, which has none, sees no
+        # zeros at the border. The published weights were trained like this.
         super().__init__(c_in, c_out, 3, padding=1 + (len(taps) - 1) // 2)
         self.register_buffer("resample_filter", blocks.separable_filter(taps))
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, c_in, H, W] to [B, c_out, H/2, W/2]."""
         kernel = self.resample_filter.expand(self.out_channels, -1, -1, -1)
         return F.conv2d(super().forward(x), kernel, groups=self.out_channels, stride=2)
 
@@ -71,16 +68,19 @@ class SongBlock(UNetBlock):
     def resampled_skip(
         self, channels: int, resample: Resampler, taps: Sequence[float]
     ) -> nn.Module:
+        """Resampling and a 1x1 convolution, where ADM only resamples."""
         return ResampledConv(channels, channels, 1, resample, taps)
 
     def modulate(self, h: Tensor, params: Tensor) -> Tensor:
+        """silu(norm(h + params)), of h [B, C, H, W] and params [B, C, 1, 1]."""
         return F.silu(self.norm1(h + params))
 
     def join(self, branch: Tensor, trunk: Tensor) -> Tensor:
+        """The sum of two [B, C, H, W] over sqrt(2): it keeps the variance of independent ones."""
         return (branch + trunk) * math.sqrt(0.5)
 
 
-class SongUNet(UNet):
+class SongUNet(EncoderDecoderUNet):
     """DDPM++ or NCSN++, with single-headed attention. A fresh network's output is nearly zero."""
 
     def __init__(
@@ -105,18 +105,15 @@ class SongUNet(UNet):
         resample_filter: Sequence[int] = (1, 1),  # Taps of the resampling filter.
     ) -> None:
         super().__init__(label_dim, augment_dim, label_dropout)
-        for got, kind in (
-            (embedding_type, Embedding),
-            (encoder_type, Encoder),
-            (decoder_type, Decoder),
-        ):
+        kinds = (Embedding, Encoder, Decoder)
+        for got, kind in zip((embedding_type, encoder_type, decoder_type), kinds, strict=True):
             if got not in get_args(kind):
                 raise ValueError(
                     f"there is no {got!r} here, only {get_args(kind)}; DDPM++ takes the first"
                 )
         emb_channels = model_channels * channel_mult_emb
         noise_channels = model_channels * channel_mult_noise
-        num_phases = noise_channels // 2
+        num_phases = noise_channels // 2  # each gives a sine and a cosine
         self.map_noise: nn.Module = (
             blocks.PositionalPhase(num_phases, last=num_phases - 1)
             if embedding_type == "positional"
@@ -129,56 +126,45 @@ class SongUNet(UNet):
         self.map_layer0 = nn.Linear(noise_channels, emb_channels)
         self.map_layer1 = nn.Linear(emb_channels, emb_channels)
 
-        levels = [
-            (img_resolution >> i, model_channels * mult) for i, mult in enumerate(channel_mult)
-        ]
+        # What the hooks below read while the levels are built.
+        self.encoder_type, self.decoder_type = encoder_type, decoder_type
+        self.taps, self.out_channels = resample_filter, out_channels
+        self.pyramid_width = in_channels  # channels of the input pyramid at the level before
         block = partial(SongBlock, emb_channels=emb_channels, dropout=dropout, taps=resample_filter)
-        width = model_channels
-        input_width = in_channels  # of the input pyramid
-        skip_widths = []
-
-        self.enc = nn.ModuleDict()
-        for res, level_width in levels:
-            heads = int(res in attn_resolutions)
-            at = f"{res}x{res}"
-            if not self.enc:
-                self.enc[f"{at}_conv"] = nn.Conv2d(in_channels, width, 3, padding=1)
-            else:
-                self.enc[f"{at}_down"] = block(width, width, resample=downsample)
-                if encoder_type == "skip":
-                    self.enc[f"{at}_aux_down"] = Resample(downsample, resample_filter)
-                    self.enc[f"{at}_aux_skip"] = nn.Conv2d(input_width, width, 1)
-                if encoder_type == "residual":
-                    self.enc[f"{at}_aux_residual"] = FilteredConv(
-                        input_width, width, resample_filter
-                    )
-                    input_width = width
-            skip_widths.append(width)
-            for i in range(num_blocks):
-                self.enc[f"{at}_block{i}"] = block(width, level_width, num_heads=heads)
-                width = level_width
-                skip_widths.append(width)
-
-        self.dec = nn.ModuleDict()
-        for res, level_width in reversed(levels):
-            at = f"{res}x{res}"
-            if not self.dec:
-                self.dec[f"{at}_in0"] = block(width, width, num_heads=1)
-                self.dec[f"{at}_in1"] = block(width, width)
-            else:
-                self.dec[f"{at}_up"] = block(width, width, resample=upsample)
-            for i in range(num_blocks + 1):
-                heads = int(i == num_blocks and res in attn_resolutions)
-                self.dec[f"{at}_block{i}"] = block(
-                    width + skip_widths.pop(), level_width, num_heads=heads
-                )
-                width = level_width
-            if decoder_type == "skip" and res != levels[-1][0]:
-                self.dec[f"{at}_aux_up"] = Resample(upsample, resample_filter)
-            if decoder_type == "skip" or res == img_resolution:
-                self.dec[f"{at}_aux_norm"] = blocks.group_norm(width, eps=1e-6)
-                self.dec[f"{at}_aux_conv"] = nn.Conv2d(width, out_channels, 3, padding=1)
+        widths = [model_channels * mult for mult in (1, *channel_mult)]
+        width = self.add_levels(
+            block, in_channels, img_resolution, widths, num_blocks, attn_resolutions
+        )
+        if decoder_type == "standard":  # one output, at the finest resolution
+            self.add_output(f"{img_resolution}x{img_resolution}", width)
         self.init_weights()
+
+    def attends_in_decoder(self, i: int, num: int) -> bool:
+        """Only the last block of a level."""
+        return i == num - 1
+
+    def extend_encoder(self, at: str, width: int) -> None:
+        """Layers by which the input joins a level: filtered alone (skip), or by convolutions on
+        those of the level before (residual).
+        """
+        if self.encoder_type == "skip":
+            self.enc[f"{at}_aux_down"] = Resample(downsample, self.taps)
+            self.enc[f"{at}_aux_skip"] = nn.Conv2d(self.pyramid_width, width, 1)
+        if self.encoder_type == "residual":
+            self.enc[f"{at}_aux_residual"] = FilteredConv(self.pyramid_width, width, self.taps)
+            self.pyramid_width = width
+
+    def extend_decoder(self, at: str, width: int) -> None:
+        """Layers by which a level adds to the output pyramid, where there is one."""
+        if self.decoder_type == "skip":
+            if f"{at}_up" in self.dec:  # At the coarsest resolution there is no sum yet.
+                self.dec[f"{at}_aux_up"] = Resample(upsample, self.taps)
+            self.add_output(at, width)
+
+    def add_output(self, at: str, width: int) -> None:
+        """Layers that make an image of a decoder level's activations [B, width, H, W]."""
+        self.dec[f"{at}_aux_norm"] = blocks.group_norm(width, eps=1e-6)
+        self.dec[f"{at}_aux_conv"] = nn.Conv2d(width, self.out_channels, 3, padding=1)
 
     def init_weights(self) -> None:
         """Song's init: Xavier uniform, nearly zero for the last layer of every branch; biases are
@@ -193,18 +179,25 @@ class SongUNet(UNet):
                     nn.init.zeros_(module.bias)
 
     def embed(self, noise_labels: Tensor, class_labels: Tensor, augment_labels: Tensor) -> Tensor:
+        """Noise levels [B], classes and augmentations to [B, E]: both labels are added before the
+        two layers.
+        """
         phase = self.map_noise(noise_labels)
-        emb = torch.cat([phase.sin(), phase.cos()], dim=1)
+        emb = torch.cat([phase.sin(), phase.cos()], dim=1)  # sines first, unlike ADM
         if self.map_label is not None:
+            # One-hot rows have variance 1 / label_dim about; the factor brings them to unit scale.
             emb = emb + self.map_label(class_labels * math.sqrt(self.label_dim))
         if self.map_augment is not None:
             emb = emb + self.map_augment(augment_labels)
         return F.silu(self.map_layer1(F.silu(self.map_layer0(emb))))
 
     def descend(self, x: Tensor, emb: Tensor) -> list[Tensor]:
+        """x [B, C, H, W] to the skip activations, into which the input pyramid is added."""
         pyramid = x  # the input at lower and lower resolutions
         skips: list[Tensor] = []
         for name, module in self.enc.items():
+            # The pyramid joins the output of the downsampling block before it, whose skip
+            # activation is replaced: the decoder reads the sum.
             if name.endswith("aux_down"):
                 pyramid = module(pyramid)
             elif name.endswith("aux_skip"):
@@ -217,6 +210,7 @@ class SongUNet(UNet):
         return skips
 
     def ascend(self, skips: list[Tensor], emb: Tensor) -> Tensor:
+        """Skip activations to the output [B, C, H, W]."""
         x = normed = skips[-1]
         image = x.new_zeros(())  # the sum of the outputs so far
         for name, module in self.dec.items():

@@ -1,5 +1,5 @@
-"""Networks for two-dimensional toys: a small MLP in two halves, and the exact denoiser of a
-Gaussian mixture.
+"""Networks for two-dimensional toys: a small MLP with the two halves of a U-Net, and the exact
+denoiser of a Gaussian mixture.
 """
 
 import torch
@@ -12,11 +12,11 @@ from dmd2.diffusion.schedules import NoiseSchedule, expand
 
 
 class MLP(nn.Module):
-    """A residual MLP on vectors [B, dim], in two halves like the U-Nets.
+    """A residual MLP on vectors [B, dim], with `encode` and `decode` like the U-Nets of images.
 
-    It reads random Fourier features of the vector (Tancik et al. 2020), without which the edges of
-    small modes
-    are learned slowly; the noise label, by cosines, and the class scale and shift every block.
+    It reads random Fourier features of the vector (Tancik et al. 2020), without which it learns the
+    edges of small modes slowly. The noise level, by cosines and sines, and the class scale and
+    shift every block. A fresh network's output is one constant.
     """
 
     directions: Tensor
@@ -26,6 +26,7 @@ class MLP(nn.Module):
         self, dim: int = 2, width: int = 128, num_blocks: int = 4, label_dim: int = 0
     ) -> None:
         super().__init__()
+        # The first are drawn, so they are saved; the second are a function of the width.
         self.register_buffer("directions", 0.5 * torch.randn(dim, width // 4))
         self.register_buffer("frequencies", torch.linspace(0.1, 6.0, width // 2), persistent=False)
         self.inner = nn.Linear(dim + width // 2, width)
@@ -41,7 +42,9 @@ class MLP(nn.Module):
     def encode(
         self, x: Tensor, noise_labels: Tensor, class_labels: Tensor | None = None
     ) -> list[Tensor]:
-        """The hidden state and the embedding, each [B, width]."""
+        """x [B, dim], noise_labels [B] and one-hot class_labels [B, label_dim] to the hidden state
+        and the embedding, each [B, width].
+        """
         phase, angle = x @ self.directions, noise_labels[:, None] * self.frequencies
         embedding = self.embed(torch.cat([angle.cos(), angle.sin()], 1))
         if self.embed_label is not None:
@@ -52,7 +55,7 @@ class MLP(nn.Module):
         return [h, embedding]
 
     def decode(self, state: list[Tensor]) -> Tensor:
-        """The raw output [B, dim]."""
+        """The raw output [B, dim] of a state, or of some of its rows."""
         h, embedding = state
         for block in self.dec:
             h = block(h, embedding)
@@ -61,6 +64,7 @@ class MLP(nn.Module):
     def forward(
         self, x: Tensor, noise_labels: Tensor, class_labels: Tensor | None = None
     ) -> Tensor:
+        """Both halves: the raw output [B, dim]."""
         return self.decode(self.encode(x, noise_labels, class_labels))
 
 
@@ -78,13 +82,14 @@ class Block(nn.Module):
         nn.init.zeros_(self.down.bias)
 
     def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
+        """Hidden state [B, width] and embedding [B, width] to the next hidden state [B, width]."""
         scale, shift = self.modulate(embedding).chunk(2, 1)
         return h + self.down(silu(torch.addcmul(shift, self.up(h), 1 + scale)))
 
 
 class GaussianMixture(Denoiser):
-    """The exact E[x0 | x_t] of an isotropic mixture sum_k w_k N(mean_k, std_k^2 I); it has no
-    parameters.
+    """The exact E[x0 | x_t] of an isotropic mixture sum_k w_k N(mean_k, std_k^2 I), without
+    parameters: means [K, D], stds [K] and weights [K], which sum to one.
     """
 
     prediction: Prediction = "x0"
@@ -103,16 +108,21 @@ class GaussianMixture(Denoiser):
     def encode(
         self, x_t: Tensor, t: Tensor, cond: Cond, num_decoded: int | None = None
     ) -> Encoding:
+        """x_t [B, ...] and t [B] as they are: there is no encoder and no feature."""
         return Encoding(x_t, t, [], []).last(num_decoded)
 
     def finish(self, encoding: Encoding) -> Tensor:
+        """E[x0 | x_t] [B, ...], the sum over k of p(k | x_t) E[x0 | x_t, k]."""
         x_t = encoding.x_t.flatten(1)
         alpha, sigma = (expand(c, x_t) for c in self.schedule.alpha_sigma(encoding.t))
+        # Given k, x_t is N(alpha mean_k, variance_k I).
         variance = (alpha * self.stds) ** 2 + sigma**2  # [B, K]
         offset = x_t[:, None] - alpha[:, :, None] * self.means  # [B, K, D]
         dim = x_t.shape[1]
+        # Bayes in logs, up to a constant that softmax takes out; the densities would underflow.
         log_density = -0.5 * (offset**2).sum(2) / variance - 0.5 * dim * variance.log()
         responsibility = (log_density + self.weights.log()).softmax(1)
+        # Given k, x0 and x_t are jointly Gaussian with covariance alpha std_k^2.
         gain = alpha * self.stds**2 / variance
         x0 = (responsibility[:, :, None] * (self.means + gain[:, :, None] * offset)).sum(1)
         return x0.view_as(encoding.x_t)

@@ -1,8 +1,9 @@
-"""Text-conditioned U-Nets of diffusers as denoisers: Stable Diffusion's families, and small ones
-made from a config.
+"""Text-conditioned U-Nets of diffusers (`UNet2DConditionModel`) as denoisers: Stable Diffusion 1.5,
+SDXL, and small ones made from a config.
 
-A pass is not cut in two: `encode` runs all of it and keeps the output. Hooks catch the features,
-and take the rows that nobody will decode out of what enters the up blocks.
+Such a network has no halves to call one after the other: `encode` runs all of it and keeps the
+output. Forward hooks take the features, and drop the rows that nobody decodes from the inputs of
+the up blocks.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,11 +25,12 @@ DECODER = ("up_blocks", "conv_norm_out", "conv_act", "conv_out")
 
 
 class UNet(Denoiser):
-    """A `UNet2DConditionModel` that reads x_t, the row of t and embedded text, cond["text"] [B, L,
-    D].
+    """A `UNet2DConditionModel` that reads x_t [B, C, H, W], the row of t in the schedule's table,
+    and embedded text, cond["text"] [B, L, D].
 
     With `gradient_checkpointing` a graph keeps what enters each block, and its backward pass
-    computes the rest again.
+    computes the rest again. Raises ValueError for a prediction of another name, and for a tap
+    behind the encoder.
     """
 
     def __init__(
@@ -42,6 +44,8 @@ class UNet(Denoiser):
         super().__init__(model, schedule, taps)
         if prediction not in ("x0", "eps", "v", "flow"):
             raise ValueError(f"prediction must be x0, eps, v or flow, got {prediction!r}")
+        # All layers run in `encode`, so no pass would notice such a tap by itself; and its rows may
+        # have been dropped.
         if beyond := [tap for tap in self.taps if tap.startswith(DECODER)]:
             raise ValueError(
                 f"the encoder ends before the layer {beyond[0]!r}; tap one of its own, e.g. "
@@ -57,24 +61,28 @@ class UNet(Denoiser):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The weights'. diffusers' own property walks over all modules, twice a pass: a millisecond
-        each.
-        """
+        """The weights' dtype."""
+        # diffusers' property of this name walks over all modules: a millisecond, twice a pass.
         return next(self.model.parameters()).dtype
 
     def encode(
         self, x_t: Tensor, t: Tensor, cond: Cond, num_decoded: int | None = None
     ) -> Encoding:
+        """The pass over x_t [B, C, H, W] and t [B]; the decoder runs for `num_decoded` rows."""
+        # Published networks were trained on the rows of their table (999, 749, ...), not on t.
         row = self.schedule.row_of_time(t)
         with self.catch() as features, self.narrowed(num_decoded):
             (output,) = self.model(
                 x_t.to(self.dtype), row, **self.arguments(cond), return_dict=False
             )
+        # The output has its last rows only already; this takes the same of x_t and t.
         return Encoding(x_t, t, [output], features).last(num_decoded)
 
     @contextmanager
     def narrowed(self, num: int | None) -> Iterator[None]:
         """A block in which the decoder sees the last `num` rows alone; None is all."""
+        # Of an up block's inputs also the skip activations and the embeddings are sliced, wherever
+        # they lie in tuples and dictionaries. Inputs that have `num` rows already stay as they are.
         blocks: Sequence[nn.Module] = [] if num is None else self.model.up_blocks
 
         def narrow(_module: nn.Module, *entering: Any) -> Any:
@@ -88,6 +96,7 @@ class UNet(Denoiser):
                 hook.remove()
 
     def finish(self, encoding: Encoding) -> Tensor:
+        """The output [B, C, H, W] that `encode` kept, in the network's own dialect."""
         return encoding.state[0]
 
 
@@ -97,6 +106,8 @@ class UNetXL(UNet):
     """
 
     def arguments(self, cond: Cond) -> dict[str, Any]:
+        """The network's own names for a condition."""
+        # Sizes stay float32 until the network has embedded them: bfloat16 makes 1024 of 1023.
         added = {"text_embeds": cond["pooled"].to(self.dtype), "time_ids": cond["time_ids"]}
         return super().arguments(cond) | {"added_cond_kwargs": added}
 
@@ -104,16 +115,16 @@ class UNetXL(UNet):
 def from_configs(
     source: str, taps: Sequence[str], gradient_checkpointing: bool, kind: type[UNet] = UNet
 ) -> UNet:
-    """A pipeline's denoiser as its `unet/config.json` and `scheduler/scheduler_config.json`
-    describe it, untrained.
+    """A pipeline's denoiser, untrained, as its `unet/config.json` and
+    `scheduler/scheduler_config.json` describe it.
 
-    `source` is a folder or a name on the hub. Raises FileNotFoundError where there is none,
-    ValueError where the
-    scheduler predicts something unknown here.
+    `source` is a folder or a name on the hub. Raises FileNotFoundError where there is none, and
+    ValueError where the scheduler predicts something unknown here.
     """
     from diffusers import DDIMScheduler, UNet2DConditionModel  # noqa: PLC0415
 
-    file_of(source, "unet/config.json")
+    file_of(source, "unet/config.json")  # raises in one sentence, where diffusers takes ten
+    # Whatever the pipeline's own scheduler is, its table of noise levels reads as DDIM's.
     scheduler = DDIMScheduler.from_pretrained(source, subfolder="scheduler")
     if (said := scheduler.config.prediction_type) not in PREDICTIONS:
         raise ValueError(

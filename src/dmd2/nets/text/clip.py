@@ -1,8 +1,7 @@
-"""CLIP text encoders of transformers: captions to tokens, and tokens to the condition of a U-Net,
-in float32.
+"""CLIP text encoders of transformers: captions to tokens, and tokens to the condition of a U-Net.
 
 A pipeline is a folder or a name on the hub. Its encoders come from safetensors files, of `variant`
-where there are such, and are held and computed as `dtype`.
+where it has one, and are held and computed in `dtype`. Conditions are float32 always.
 """
 
 import warnings
@@ -20,17 +19,19 @@ AT_ONCE = 4096
 
 
 class CLIP(nn.Module):
-    """One tokenizer and its `CLIPTextModel`: {"text": its last hidden state [B, L, D]}, as Stable
-    Diffusion 1.5.
+    """Stable Diffusion 1.5's encoder: {"text": the last hidden state [B, L, D]} of one
+    `CLIPTextModel` behind its tokenizer.
     """
 
     def __init__(self, tokenizer: Any, model: nn.Module) -> None:
         super().__init__()
+        # As many tokenizers as models; subclasses have several.
         self.tokenizers, self.models = (tokenizer,), nn.ModuleList([model])
 
     def tokens(self, captions: Sequence[str]) -> Tensor:
-        """int32 [N, K, L], a row a caption and tokenizer; longer captions are cut, and one warning
-        counts them.
+        """Tokens int32 [N, K, L] of N captions by K tokenizers, padded or truncated to L.
+
+        One warning counts the captions that lose words.
         """
         length = self.tokenizers[0].model_max_length
         fixed = {
@@ -43,6 +44,8 @@ class CLIP(nn.Module):
         for start in range(0, len(captions), AT_ONCE):
             some = list(captions[start : start + AT_ONCE])
             first, *others = (tokenizer(some, **fixed) for tokenizer in self.tokenizers)
+            # Only a row without padding can have been truncated. Those are tokenized again, since
+            # a truncated result does not tell how long the caption was.
             full = [
                 caption
                 for caption, mask in zip(some, first.attention_mask, strict=True)
@@ -58,28 +61,32 @@ class CLIP(nn.Module):
         return torch.cat(parts)
 
     def forward(self, tokens: Tensor) -> Cond:
+        """Tokens [B, 1, L] to {"text": [B, L, D]}."""
         return {"text": self.models[0](tokens[:, 0]).last_hidden_state.float()}
 
 
 class CLIPPair(CLIP):
-    """SDXL's two encoders: their penultimate states side by side, the second's projection pooled,
-    sizes and crops.
+    """SDXL's two encoders: {"text": [B, L, D1 + D2], "pooled": [B, P], "time_ids": [B, 6]}.
 
-    {"text": [B, L, D1 + D2], "pooled": [B, P], "time_ids": [B, 6]}; every image counts as `size`
-    squared, uncropped.
+    "text" is their penultimate hidden states side by side, "pooled" the second's projection, and
+    "time_ids" sizes and crops: every image counts as `size` x `size` pixels, uncropped.
     """
 
     def __init__(self, tokenizers: Sequence[Any], models: Sequence[nn.Module], size: int) -> None:
         super().__init__(tokenizers[0], models[0])
+        # In place of the base's single ones, under the same names.
         self.tokenizers, self.models = tuple(tokenizers), nn.ModuleList(models)
         self.size = size
 
     def forward(self, tokens: Tensor) -> Cond:
+        """Tokens [B, 2, L] to the three parts of SDXL's condition."""
         outputs = [
             model(ids, output_hidden_states=True)
             for model, ids in zip(self.models, tokens.unbind(1), strict=True)
         ]
         text = torch.cat([output.hidden_states[-2] for output in outputs], -1).float()
+        # Original height and width, top and left of the crop, target height and width (Podell et
+        # al. 2023, section 2.2).
         time_ids = torch.tensor(
             [self.size, self.size, 0, 0, self.size, self.size], device=tokens.device
         )
@@ -91,7 +98,10 @@ class CLIPPair(CLIP):
 
 
 def clip(source: str, variant: str | None = None, dtype: str = "float32") -> CLIP:
-    """That of a pipeline."""
+    """The encoder of a Stable Diffusion 1.5 pipeline.
+
+    Raises FileNotFoundError where there is no such pipeline.
+    """
     from transformers import CLIPTextModel  # noqa: PLC0415
 
     return CLIP(
@@ -103,9 +113,13 @@ def clip(source: str, variant: str | None = None, dtype: str = "float32") -> CLI
 def clip_pair(
     source: str, size: int, variant: str | None = None, dtype: str = "float32"
 ) -> CLIPPair:
-    """Those of a pipeline."""
+    """The two encoders of an SDXL pipeline, for images of `size` x `size` pixels.
+
+    Raises FileNotFoundError where there is no such pipeline.
+    """
     from transformers import CLIPTextModel, CLIPTextModelWithProjection  # noqa: PLC0415
 
+    # Only the second has the projection that "pooled" reads.
     kinds = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
     models = [_model(kind, source, name, variant, dtype) for name, kind in kinds.items()]
     return CLIPPair(
@@ -120,7 +134,7 @@ def _tokenizer(source: str, name: str) -> Any:
 
 
 def _model(kind: Any, source: str, name: str, variant: str | None, dtype: str) -> nn.Module:
-    file_of(source, f"{name}/config.json")
+    file_of(source, f"{name}/config.json")  # raises in one sentence, where there is no pipeline
     found: nn.Module = kind.from_pretrained(
         source,
         subfolder=name,

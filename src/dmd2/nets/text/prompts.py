@@ -1,5 +1,5 @@
-"""Captions as conditions: a label is the number of a caption, so that who draws or stores labels
-needs no text.
+"""Conditioners for text: a label is the number of a caption in a table, so that code which draws or
+stores labels handles no text.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from dmd2.io.tensors import read_tensors, save_tensors
 from dmd2.nets.text.clip import CLIP
 
 EMBEDDINGS = ("text", "pooled")
-"""The parts of a condition that come from words; the others the unconditional twin keeps."""
+"""The parts of a condition that come from words. The unconditional twin keeps the others."""
 Twin = Literal["empty", "zeros"]
 
 
@@ -27,7 +27,7 @@ def prompts(
     negative: str | None = None,
     cache: str | Path | None = None,
 ) -> "Prompts":
-    """`CachedPrompts` in the folder `cache` where one is named, else `Prompts`."""
+    """`CachedPrompts` with the folder `cache`, or `Prompts` where that is None; their arguments."""
     if cache is None:
         return Prompts(captions, encoder, twin, negative)
     return CachedPrompts(captions, encoder, twin, cache, negative)
@@ -38,8 +38,11 @@ class Prompts(Conditioner):
 
     captions  The table of captions.
     encoder   Captions to tokens, and tokens to a condition; frozen here.
-    twin      The unconditional twin: what the encoder makes of an empty caption, or zeros (SDXL).
-    negative  A text that guidance leads away from in the twin's place.
+    twin      The unconditional twin: "empty" is what the encoder makes of an empty caption, "zeros"
+              are zeros (SDXL).
+    negative  A text whose embedding takes the twin's place: guidance leads away from it.
+
+    Raises ValueError where there are no captions, or `twin` is neither of the two.
     """
 
     def __init__(
@@ -52,10 +55,12 @@ class Prompts(Conditioner):
             )
         self.num_classes, self.twin, self.negative = len(captions), twin, negative
         self.encoder = encoder.requires_grad_(False).eval()
+        # Tokenized once: tokenizing is slow, and the tokens of a caption are some 300 bytes.
         self.keep("tokens", encoder.tokens(captions))
         with torch.no_grad():
             null = encoder(encoder.tokens([negative or ""]).to(next(encoder.parameters()).device))
         self.parts = tuple(null)
+        # A negative text, even "", is embedded where the twin is zeros, as in diffusers' SDXL.
         is_zero = twin == "zeros" and negative is None
         for key, value in null.items():
             self.keep(
@@ -68,26 +73,28 @@ class Prompts(Conditioner):
 
     @torch.no_grad()
     def forward(self, labels: Tensor) -> Cond:
+        """Labels int64 [B] to the encoder's condition, float32, without a graph."""
+        # Not under the caller's autocast, so that a cached table holds the very same numbers.
         with torch.autocast(labels.device.type, enabled=False):
             return self.encoder(self.get_buffer("tokens")[labels])
 
     def null(self, cond: Cond) -> Cond:
+        """The unconditional twin, or the negative text, of every row of `cond`."""
         return {key: self.get_buffer(f"null_{key}").expand_as(value) for key, value in cond.items()}
 
     def of(self, captions: Sequence[str]) -> Conditioner:
+        """The same on another table of captions, e.g. a metric's own; the encoder is shared."""
         return Prompts(captions, self.encoder, self.twin, self.negative)
 
 
 class CachedPrompts(Prompts):
     """Looks embeddings up in a table of all captions, made once on the CPU and kept in the folder
-    `cache`.
+    `cache`. Other arguments are those of `Prompts`.
 
     The file's name is a hash of tokens and weights. The table goes where the module goes, in
-    float32: at Stable
-    Diffusion's 77 x 768 a caption takes 237 kB, so hundreds of thousands of captions are for
-    `Prompts`. The encoder
-    stays on the host until a metric has captions of its own. Raises ValueError where `cache` is a
-    file.
+    float32: at Stable Diffusion's 77 x 768 a caption takes 237 kB, so for hundreds of thousands of
+    captions use `Prompts`. The encoder stays on the host until a metric has captions of its own.
+    Raises ValueError where `cache` is a file.
     """
 
     def __init__(
@@ -106,20 +113,19 @@ class CachedPrompts(Prompts):
         path = Path(cache) / f"{self.key()}.safetensors"
         if not path.exists():
             save_tensors(self.encoded(), path)
+        # Read back also when just made: every run has the numbers of the file.
         table = read_tensors(path)
         for key, value in table.items():
             self.keep(f"table_{key}", value)
-        self.looked_up, self.same = (
-            tuple(table),
-            tuple(key for key in self.parts if key not in table),
-        )
-        self.of_others = (self.encoder,)  # In a tuple the registry does not see it.
+        # Parts without a table are those of the twin: SDXL's sizes are the same for every caption.
+        self.looked_up = tuple(table)
+        self.same = tuple(key for key in self.parts if key not in table)
+        # In a tuple it is no submodule, so that it does not move to the device with the rest.
+        self.of_others = (self.encoder,)
         del self.encoder
 
     def encoded(self) -> Cond:
-        """The embeddings of all captions, and nothing of a condition that does not come from
-        words.
-        """
+        """The embeddings of all captions, {"text": [N, L, D], ...}: the parts in `EMBEDDINGS`."""
         blocks = torch.arange(self.num_classes).split(256)
         parts = [Prompts.forward(self, rows) for rows in tqdm(blocks, desc="captions", delay=2)]
         return {
@@ -128,15 +134,20 @@ class CachedPrompts(Prompts):
 
     def key(self) -> str:
         """A hash of all that the embeddings depend on."""
+        # Of tokens and weights, not of captions and names: a changed tokenizer or a finetuned
+        # encoder under the same name gets a file of its own.
         digest = hashlib.sha256()
         for tensor in (self.get_buffer("tokens"), *self.encoder.state_dict().values()):
             digest.update(str((tensor.dtype, tuple(tensor.shape))).encode())
+            # As bytes, since numpy has no bfloat16.
             digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def forward(self, labels: Tensor) -> Cond:
+        """Labels int64 [B] to the condition that `Prompts` gives, from the table."""
         same = {key: self.get_buffer(f"null_{key}").expand(len(labels), -1) for key in self.same}
         return same | {key: self.get_buffer(f"table_{key}")[labels] for key in self.looked_up}
 
     def of(self, captions: Sequence[str]) -> Conditioner:
+        """The same on another table of captions, encoded in every pass and in no cache."""
         return Prompts(captions, self.of_others[0], self.twin, self.negative)

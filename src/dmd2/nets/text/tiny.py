@@ -14,15 +14,17 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 def tiny_clip(
     words: Sequence[str], hidden_size: int, num_layers: int, max_length: int, seed: int = 0
 ) -> CLIP:
-    """An encoder to which each of `words` (lower case letters) is one token, and any other word its
-    letters.
+    """An encoder of captions to {"text": [B, max_length, hidden_size]}.
 
+    Each of `words` (lower case letters) is one token; any other word is its letters, a token each.
     Nobody trains it: random features tell words apart, and the U-Net learns what they mean.
     """
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer  # noqa: PLC0415
 
+    # "</w>" ends a word in CLIP's byte-pair encoding, so every letter has two tokens.
     letters = [chr(c) for c in range(33, 127)]
     merges: list[Any] = list(dict.fromkeys(pair for word in words for pair in pairs(word)))
+    # A dictionary, not a set: the order gives a token its number, which must be that of every run.
     tokens = dict.fromkeys(
         [START, END, *letters, *(f"{c}</w>" for c in letters), *(a + b for a, b in merges)]
     )
@@ -36,6 +38,7 @@ def tiny_clip(
         num_hidden_layers=num_layers,
         num_attention_heads=4,
         max_position_embeddings=max_length,
+        # The numbers of START and END above; the published encoders pad with END, too.
         bos_token_id=0,
         eos_token_id=1,
         pad_token_id=1,
