@@ -74,6 +74,16 @@ def test_what_is_cached_does_not_depend_on_where_other_things_are():
     )
 
 
+def test_what_is_cached_does_not_depend_on_the_module_of_a_class():
+    """A class of ours may move; one of somebody else's is known by its whole name."""
+    nodes = [
+        {"inner": [{"_target_": f"{module}.Digits", "num": 1}]}
+        for module in ("dmd2.data", "dmd2.data.digits", "other.data", "other.digits")
+    ]
+    first, second, third, fourth = map(key_of, nodes)
+    assert first == second and len({first, third, fourth}) == 3
+
+
 def test_damaged_json_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes(b'{"a": \xff')
     with pytest.raises(ValueError, match=r"a\.json is damaged"):

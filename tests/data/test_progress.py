@@ -82,7 +82,7 @@ def as_rank(job: Job) -> None:
     prepare.BLOCK = 4
     codec = Met()
     codec.job = job
-    with process_group.together(on_gpu=False):
+    with process_group.process_group(on_gpu=False):
         print(
             "\n".join(
                 latents(job.out.parent / "images", job.out, Decoder(8), codec, "caption", "skip")

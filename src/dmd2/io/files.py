@@ -70,18 +70,27 @@ def read_json(path: Path) -> Any:
 def key_of(*parts: Any) -> str:
     """A cache key: the first 16 hexadecimal digits of the SHA-256 of plain values.
 
-    A key `cache` of any dict among them is left out, since it says where files are, not what.
+    Of what only says where things are nothing enters (`without_places`).
     """
     # Sorted, since the order of keys in a YAML file has no meaning.
-    return hashlib.sha256(json.dumps(_without_places(parts), sort_keys=True).encode()).hexdigest()[
-        :16
-    ]
+    text = json.dumps(without_places(parts), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _without_places(value: Any) -> Any:
+def without_places(value: Any) -> Any:
+    """Plain values without what says where things are, and not what they are.
+
+    A key `cache` of any dict is left out, and a `_target_` of this project keeps its last name
+    alone: a class may move to another module.
+    """
     if isinstance(value, dict):
-        return {key: _without_places(inner) for key, inner in value.items() if key != "cache"}
-    return [_without_places(inner) for inner in value] if isinstance(value, list | tuple) else value
+        named = {k: _last_name(v) if k == "_target_" else v for k, v in value.items()}
+        return {k: without_places(v) for k, v in named.items() if k != "cache"}
+    return [without_places(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _last_name(target: str) -> str:
+    return target.rpartition(".")[2] if target.startswith("dmd2.") else target
 
 
 def link_to(link: Path, target: str) -> None:

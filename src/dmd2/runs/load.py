@@ -1,14 +1,21 @@
-"""From a run's directory to its student: a generator that samples and is scored."""
+"""From a run's directory to its student, a generator that samples and is scored.
+
+student = dmd2.load("runs/digits_dmd2/latest")
+images = student.sample(16, seed=0)
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from omegaconf import OmegaConf
+from torch import Tensor
 
 from dmd2.config.batch_size import share_batch
 from dmd2.config.check import Config
+from dmd2.config.keys import check_renamed
 from dmd2.data.base import DataModule
 from dmd2.diffusion.conditioning import Conditioner
 from dmd2.diffusion.denoiser import Denoiser
@@ -72,6 +79,18 @@ class Student:
             own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
             self.generator.load_state_dict(own)
 
+    def sample(self, num: int, seed: int = 0, batch_size: int = 100) -> Tensor:
+        """Images uint8 [num, C, H, W] on the generator's device; points are float32 [num, 2].
+
+        Sample i depends on the seed and on i alone: the classes (or captions) come in turn.
+
+        Raises ValueError where `num` or `batch_size` is below 1.
+        """
+        if min(num, batch_size) < 1:
+            raise ValueError(f"num and batch_size must be at least 1, got {num} and {batch_size}")
+        batches = self.sample_set(seed).batches(self.sampling(), range(num), batch_size)
+        return torch.cat([self.data.to_pixels(x0) for x0, _ in batches])
+
     def sampling(self) -> GeneratorSampling:
         """How samples are made: as the run's sampler does."""
         return GeneratorSampling(self.generator, self.conditioner, self.sampler)
@@ -93,6 +112,19 @@ class Student:
         return PartialSums(self.run / "scoring", key)
 
 
+def load(run: str | Path, weights: str | None = None) -> Student:
+    """The student of a run's directory, on the GPU if the run used one and there is one here.
+
+    weights  One of the run's averages, e.g. "ema_0.999", or "raw", or a generator's .safetensors;
+             None is the first average.
+
+    Raises FileNotFoundError where there is no run, ValueError where it has no such weights.
+    """
+    student = load_student(Path(run))
+    student.read(weights)
+    return student
+
+
 @contextmanager
 def as_one_of_torchrun(run: Path) -> Iterator[None]:
     """A block in which this process works on a run's student, alone or as torchrun started it.
@@ -111,12 +143,13 @@ def config_of(run: Path) -> Config:
         )
     loaded = OmegaConf.load(run / "config.yaml")
     config: Config = OmegaConf.to_container(loaded)  # type: ignore[assignment]
+    check_renamed(config, str(run / "config.yaml"))
     share_batch(config)  # done already, but in a file that `--cfg job` wrote
     return config
 
 
 def load_student(run: Path, metric: Config | None = None) -> Student:
-    """Read a run directory; its generator has no weights until `Student.read`.
+    """The student of a run directory; its generator has no weights until `Student.read`.
 
     metric  Another metric than the run's own, a section that may refer to the run's config.
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from dmd2.config.check import Config
+from dmd2.io.files import without_places
 from dmd2.training.checkpoints import Manifest, Verified, newest, verify
 
 NOT_COMPARED = frozenset(
@@ -52,7 +53,7 @@ def checkpoint_of(config: Config) -> Verified | None:
 def resume_identity(config: Config, data: dict[str, Any], world_size: int) -> Manifest:
     """What must stay the same when a run is resumed: what it computes, its data and processes."""
     computed = {key: value for key, value in config.items() if key not in NOT_COMPARED}
-    return {"config": computed, "dataset": data, "world_size": world_size}
+    return {"config": without_places(computed), "dataset": data, "world_size": world_size}
 
 
 def check_resumable(before: Manifest, now: Manifest, allowed: list[str]) -> None:

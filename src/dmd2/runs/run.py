@@ -79,7 +79,9 @@ class Run:
             lock.close()
 
     def take_folder(self) -> None:
-        """Make the directory this run's."""
+        """Make the directory this run's, and remove halves of files that a kill has left."""
+        for half in self.folder.glob("*.partial*"):
+            half.unlink()
         text = OmegaConf.to_yaml(OmegaConf.create(self.config))
         write_bytes(self.folder / "config.yaml", text.encode())
         self.owns_folder = True

@@ -1,1 +1,17 @@
-"""Training: the LightningModules and what watches them."""
+"""Training: the LightningModules, checkpoints, strategies, and the callbacks that watch them."""
+
+from dmd2.training.ema import EMA
+from dmd2.training.lr_schedule import WarmupCosine, constant
+from dmd2.training.module import DMD
+from dmd2.training.pretrain import Pretrain
+from dmd2.training.strategies import ReplicatedStrategy, ShardedStrategy
+
+__all__ = [
+    "DMD",
+    "EMA",
+    "Pretrain",
+    "ReplicatedStrategy",
+    "ShardedStrategy",
+    "WarmupCosine",
+    "constant",
+]
