@@ -59,6 +59,7 @@ class ScoringProtocol:
             raise ValueError(
                 f"metric.classes must be {' or '.join(SAMPLE_SETS)}, got {self.classes}"
             )
+        # Reading the counts also checks them.
         num = self.counts.numbers[-1]
         if self.captions is not None and len(self.captions) < num:
             raise ValueError(

@@ -85,9 +85,11 @@ class RealImages:
         if (own := detector.key()) is None:  # nothing to keep them under
             return moments(self._features(detector))
         path = self.cache / f"{key_of(identity(self.source), own)}.npz"
+        # Several runs want the same statistics; one makes them, the others wait and read.
         with locked(path):
             if not path.exists():
                 mu, sigma = moments(self._features(detector))
+                # In memory first: the file appears whole or not at all.
                 file = io.BytesIO()
                 np.savez(file, mu=mu.numpy(), sigma=sigma.numpy())
                 write_bytes(path, file.getvalue())
@@ -104,6 +106,7 @@ class RealImages:
         images = list[Image.Image]()
         for member in members(self.source):
             if is_image(member.name):
+                # Grey, palette and alpha become colour, as clean-fid reads files.
                 images.append(Image.open(io.BytesIO(member.read())).convert("RGB"))
             if len(images) == BATCH_SIZE:
                 yield images

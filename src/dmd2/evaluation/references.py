@@ -14,10 +14,12 @@ def data_references(evaluator: Evaluator, device: torch.device) -> References:
     Where real images are a folder's there are none, but the suite is fitted afterwards. Raises
     ValueError where the primary metric is none of the suite's.
     """
+    # Also where there is nothing to show: the first score then does not wait for it.
     evaluator.fit(device)
     protocol, data = evaluator.protocol, evaluator.real.data
     if data is None:
         return {"floor": {}, "baselines": {}}
+    # Held-out samples are the best that a generator can do; they have not been trained on.
     num_held_out = len(evaluator.suite.test[1])
     floor = evaluator.suite.floor() if num_held_out else {}
     if floor and protocol.primary not in floor:
@@ -42,6 +44,7 @@ def teacher_references(evaluator: Evaluator, teacher: Denoiser, guidance: float)
     """
     samplings = teacher_samplings(evaluator, teacher, guidance)
     scores = {str(s.num_evaluations): evaluator.scores_of(s, teacher) for s in samplings}
+    # Where the student begins: what few steps cost before any distillation.
     start = {"untrained_student": evaluator.scores(teacher)} if samplings else {}
     return {"teacher": scores, "start": start}
 

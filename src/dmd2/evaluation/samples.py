@@ -31,6 +31,7 @@ class GeneratorSampling:
 
     def __call__(self, noise: Callable[[int], Tensor], labels: Tensor) -> Tensor:
         """x0 [B, ...] for labels [B]; `noise(i)` is the N(0, I) tensor [B, ...] of step i."""
+        # One tensor a step: the sampler re-noises with fresh noise.
         noises = [noise(i) for i in range(len(self.sampler.times))]
         return self.sampler.sample(self.generator, noises, self.conditioner(labels))
 
@@ -52,6 +53,7 @@ class TeacherSampling:
     def __call__(self, noise: Callable[[int], Tensor], labels: Tensor) -> Tensor:
         """x0 [B, ...] for labels [B]; `noise(0)` [B, ...] is where the solver starts."""
         cond = self.conditioner(labels)
+        # The unconditional twin, which guidance leads away from.
         null = self.conditioner.null(cond)
 
         def denoise(x_t: Tensor, t: Tensor, _: object) -> Tensor:
@@ -86,6 +88,7 @@ class SampleSet:
 
     def noise(self, rows: range, i: int) -> Tensor:
         """The i-th N(0, I) tensor [len(rows), ...] of some samples."""
+        # Drawn on the host: a GPU's generator gives other numbers for the same seed.
         return normal_rows(rows, self.shape, self.seed, "sample", i).to(self.device)
 
     @torch.no_grad()
@@ -117,6 +120,7 @@ class RandomClassSampleSet(SampleSet):
 
     def labels(self, rows: range) -> Tensor:
         """The labels int64 [len(rows)]: sample i's depends on the seed and on i alone."""
+        # A generator a sample: any range of rows draws the same labels.
         draws = (generator(self.seed, "sample label", i) for i in rows)
         labels = [torch.randint(max(self.num_classes, 1), (), generator=draw) for draw in draws]
         return torch.stack(labels).to(self.device)

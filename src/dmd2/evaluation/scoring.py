@@ -63,6 +63,7 @@ class Evaluator:
     def sample_set(self, device: torch.device | str) -> SampleSet:
         """The samples that everything here is scored on, and grids show."""
         self.conditioner.to(device)  # captions of the protocol's own have an encoder that moves
+        # Made anew for each device; the samples are the same ones.
         kind = SAMPLE_SETS[self.protocol.classes]
         shape, num_classes = self.data.shape, self.conditioner.num_classes
         return kind(shape, num_classes, self.protocol.seed, device)
@@ -101,7 +102,10 @@ class Evaluator:
         samples = self.sample_set(device)
 
         def batches(rows: range) -> Iterator[tuple[Tensor, Tensor]]:
+            # A block goes through the network as one on any number of ranks: its rounding is the
+            # same.
             for block in blocks(rows, self.batch_size):
+                # Between batches, so that a signal ends a long score within one.
                 if stop():
                     raise InterruptedError("a score was asked to end early")
                 x0, labels = samples.make(sampling, block)
@@ -134,6 +138,7 @@ class Evaluator:
                 "this experiment has no metrics; choose some with metric=NAME, "
                 "of those in conf/metric"
             )
+        # Fitting reads all real images, so it is done once a device.
         if self._fitted_on != device:
             self.real.fit(self.suite, device)
             self._fitted_on = device
@@ -145,6 +150,7 @@ class Evaluator:
         self.suite.reset()
         found: Scores = {}
         start = 0
+        # Each number adds to the samples before it: fid_50k contains fid_10k's.
         for num in numbers:
             sums.add(self.suite, batches, range(start, num), self.batch_size)
             found |= self.named(self.suite.compute(), num)

@@ -53,9 +53,11 @@ class Parts:
     def init_weights(self) -> None:
         """Give the teacher its weights, and generator and critic theirs."""
         self.teacher.load_or_train()
+        # The critic's own network is its denoiser: discriminator and step embedding start fresh.
         networks = {"generator": self.module.generator, "critic": self.module.critic.denoiser}
         for name, network in networks.items():
             self.copies[name].init_from_teacher(network, self.teacher.denoiser)
+        # After the copies, which begin with the weights in full precision.
         self.teacher.cast_weights()
         if self.copies["generator"].has_weights:
             self.module.ema.init_from(self.module.generator)
@@ -66,12 +68,14 @@ def assemble(config: Config, protocol: ScoringProtocol) -> Parts:
 
     Raises ValueError, or FileNotFoundError where a file that the config names is not there.
     """
+    # A machine without the GPUs that were asked for is said before any file is read.
     processes(config)
     teacher_path = teacher_file(config)
     check_starting_files(config)
     objective = build(config["loss"])  # LPIPS says what it lacks before data is decoded
     data, sampler = build_data(config["data"]), build(config["sampler"])
     check_objective(objective, sampler, config, data)
+    # Without weights: a teacher that is to be trained is trained when all else fits.
     teacher = build_teacher(config, data, teacher_path)
     evaluator = Evaluator(protocol, data, teacher.conditioner, sampler)
     copies = {name: copy_for(config, name) for name in ("generator", "critic")}
@@ -100,6 +104,7 @@ def build_critic(
     discriminator = step_embedding = None
     first = torch.zeros(1, dtype=torch.long)
     if "discriminator" in objective.needs:
+        # Seeded apart, so that other networks' weights do not depend on whether there is a GAN.
         with seeded(config["seed"], "head"):
             head = build(config["teacher"]["head"])
             cond = teacher.conditioner(first)
@@ -126,6 +131,7 @@ def build_module(
     models = Models(teacher.denoiser, critic, teacher.conditioner)
     module = DMD(models, generator, objective, sampler, shape, **options)
     try:
+        # Lightning would do it after the teacher was trained; a wrong option shows now.
         module.configure_optimizers()
     except TypeError as error:
         raise ValueError(f"an option of an optimizer.* is of a wrong type: {error}") from error
@@ -212,6 +218,7 @@ def load_critic(critic: Critic, path: Path) -> None:
 
     A discriminator and an embedding of steps stay fresh where the file has none.
     """
+    # A file of a run without a GAN has no discriminator, of one step no embedding.
     parts = {name.partition(".")[0] for name in names_in(path)}
     discriminator, step_embedding = (
         getattr(critic, part) if part in parts else None

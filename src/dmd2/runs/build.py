@@ -61,10 +61,12 @@ def build_trainer(
     config: Config, max_steps: int, callbacks: list[L.Callback], logger: Any
 ) -> L.Trainer:
     """A Lightning trainer that leaves bars, checkpoints and logging to our callbacks."""
+    # Here and not at import: a notebook that builds no trainer keeps its warnings.
     for phrase in KNOWN_WARNINGS:
         warnings.filterwarnings("ignore", phrase)
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # Lightning takes its checkpoint IO as a plugin, and knows no other way to get one.
     io = [callback.io for callback in callbacks if isinstance(callback, Checkpoint)]
     return build(
         trainer_of(config),

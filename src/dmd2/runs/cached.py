@@ -30,9 +30,11 @@ def make_pairs(config: Config, teacher: Teacher, data: DataModule) -> Path:
     folder = Path(config["paths"]["cache"]) / "pairs" / f"{key}-{num}"
     writer = PairWriter(folder, num, data.shape, section["dtype"], key, section["at_once"])
     device, solver = device_for(config), build(section["solver"])
+    # As the distillation guides it: pairs teach what the teacher does under guidance.
     sampling = TeacherSampling(teacher.denoiser, teacher.conditioner, solver, teacher.guidance)
     teacher.denoiser.to(device)
     teacher.conditioner.to(device)
+    # Seed 1: pairs must not be the samples that scores are made of, which have seed 0.
     samples = SampleSet(data.shape, teacher.conditioner.num_classes, 1, device)
     with progress_bar(total=num, initial=writer.num_written(), desc="pairs", unit="pair") as bar:
         for rows in writer.free():
@@ -62,6 +64,7 @@ def cached_teacher_references(config: Config, evaluator: Evaluator, teacher: Tea
 def _cached(config: Config, key: str, make: Callable[[], References]) -> References:
     """References from the cache, or made by all ranks and kept there by rank 0."""
     path = Path(config["paths"]["cache"]) / "references" / f"{key}.json"
+    # Rank 0 decides for all: another rank may see the file a moment later.
     if broadcast_from_rank_zero(path.exists):
         references: References = read_json(path)
         return references

@@ -101,6 +101,7 @@ def copy_for(config: Config, name: str) -> Copy:
                 "type trainer=ddp"
             )
         return LoRA(build(lora), config["seed"], f"{name} LoRA")
+    # Rank 0 sends every weight when the networks are sharded, so the others need none.
     if is_sharded(config) and rank() > 0:
         return MetaCopy()
     return FullCopy(None if file is None else Path(file))
@@ -109,5 +110,6 @@ def copy_for(config: Config, name: str) -> Copy:
 def is_sharded(config: Config) -> bool:
     """Whether the trainer's strategy, or a subclass of it, shards the networks' weights."""
     strategy = config["trainer"].get("strategy") or {}
+    # By class and not by name: a subclass under any name shards as well.
     kind = get_object(strategy["_target_"]) if "_target_" in strategy else None
     return isinstance(kind, type) and issubclass(kind, ShardedStrategy)

@@ -157,9 +157,11 @@ def load_student(run: Path, metric: Config | None = None) -> Student:
     """
     config = config_of(run)
     if metric is not None:
+        # Its interpolations refer to the run's config, so both are resolved together.
         composed = OmegaConf.create(config | {"metric": metric})
         config = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
     data, sampler = build_data(config["data"]), build(config["sampler"])
+    # With LoRA the weights lie on the teacher's file; else the student's own file has all.
     copy = copy_for(config, "generator")
     if isinstance(copy, LoRA):
         generator = generator_on_teacher(run, config, data, copy)

@@ -39,6 +39,7 @@ def checkpoint_of(config: Config) -> Verified | None:
     """
     folder, choice = Path(config["paths"]["run"]), config["resume"]
     if choice == "auto":
+        # None where there is none yet: the run then begins.
         return newest(folder / "checkpoints")
     if choice is not None:
         return verify(Path(choice))
@@ -52,6 +53,7 @@ def checkpoint_of(config: Config) -> Verified | None:
 
 def resume_identity(config: Config, data: dict[str, Any], world_size: int) -> Manifest:
     """What must stay the same when a run is resumed: what it computes, its data and processes."""
+    # A longer run, another logger or device are the same run.
     computed = {key: value for key, value in config.items() if key not in NOT_COMPARED}
     return {"config": without_places(computed), "dataset": data, "world_size": world_size}
 
@@ -61,6 +63,7 @@ def check_resumable(before: Manifest, now: Manifest, allowed: list[str]) -> None
 
     allowed  Dotted keys that may differ, with all below them.
     """
+    # Only what is known now is compared: an older manifest may have had other keys.
     old, new = flat({key: before.get(key) for key in now}), flat(now)
     changed = {
         key.removeprefix("config."): key

@@ -52,6 +52,7 @@ class Run:
         status = "failed"
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
+            # Two runs in one directory would write over each other's files.
             lock = try_lock(self.folder / "run")
         except BlockingIOError as error:
             raise ValueError(
@@ -97,6 +98,7 @@ class Run:
         with rank_zero_first():  # the others then find the data prepared
             self.parts = parts = assemble(config, self.protocol)
         identity = resume_identity(config, parts.data.meaning(), world_size())
+        # A new run is compared with itself, so both take the same way.
         earlier = checkpoint.manifest if checkpoint is not None else identity
         check_resumable(earlier, identity, allowed)
         callbacks = self.callbacks(parts, identity, checkpoint)
@@ -110,6 +112,7 @@ class Run:
                 "pairs": str(make_pairs(config, parts.teacher, data)),
                 "pairs_batch_size": config["pairs"]["batch_size"],
             }
+            # Opened again with its pairs, now that these are made.
             data = build_data(config["data"], **pairs)
         self.link_latest()
         identity = identity | {"teacher": parts.teacher.sha256}
@@ -121,11 +124,13 @@ class Run:
         trainer = build_trainer(config, config["max_iterations"], list(callbacks.values()), loggers)
         self.record.start_clock(earlier.get("wall_seconds", 0.0))
         try:
+            # weights_only: nothing in a checkpoint is run.
             path = None if checkpoint is None else checkpoint.path
             trainer.fit(parts.module, datamodule=data, ckpt_path=path, weights_only=True)
         finally:
             for logger in run_loggers(loggers):
                 logger.end()
+        # Updates that were skipped after the last report, and signals after the last iteration.
         parts.module.nonfinite.check()
         self.record.raise_if_interrupted()
 

@@ -81,6 +81,7 @@ def build_teacher(config: Config, data: DataModule, path: Path | None) -> Teache
     section = config["teacher"]
     with seeded(0, "teacher"):
         denoiser: Denoiser = build(section["denoiser"])
+    # Frozen once and for all; distillation runs without dropout, so in eval mode.
     denoiser.requires_grad_(False).eval()
     conditioner = build(conditioner_of(section))
     check_fit(denoiser, conditioner, data)
@@ -89,6 +90,7 @@ def build_teacher(config: Config, data: DataModule, path: Path | None) -> Teache
         load_fitting(denoiser, path, section)
         weights = sha256(path)[:16]
     else:
+        # Its own batches and flips: the same data, drawn as pretraining wants it.
         own_data = pretraining_data(config)
         weights = weights_key(config, own_data)
         path = Path(config["paths"]["cache"]) / "teachers" / f"{weights}.safetensors"
@@ -161,12 +163,14 @@ def weights_key(config: Config, own_data: DataModule) -> str:
     section = config["teacher"]
     own = {**config["data"], **section["pretrain"]["data"]}
     drawn = [own.get(name) for name in ("batch_size", "seed", "flip")]
+    # Everything that training reads; guidance and precision matter only afterwards.
     trained = (section["denoiser"], section["conditioner"], section["pretrain"])
     return key_of(*trained, drawn, own_data.fingerprint())
 
 
 def load_denoiser(denoiser: Denoiser, path: Path) -> None:
     """Fill a denoiser from a file of ours, or of its network alone, as diffusers writes them."""
+    # Files of diffusers hold the network alone, ours a Denoiser with the network as `model`.
     is_ours = any(name.startswith("model.") for name in names_in(path))
     load_weights(denoiser if is_ours else denoiser.model, path)
 
@@ -196,6 +200,7 @@ def check_fit(denoiser: Denoiser, conditioner: Conditioner, data: DataModule) ->
         )
     try:
         with torch.no_grad():
+            # A dry run on one sample: it says more than any comparison of numbers in configs.
             cond = conditioner(torch.zeros(1, dtype=torch.long))
             shape = denoiser(torch.zeros(1, *data.shape), torch.ones(1), cond).shape
     except RuntimeError as error:
@@ -213,6 +218,7 @@ def train_teacher(
 ) -> Denoiser:
     """The same network, trained from data by `teacher.pretrain`."""
     section = config["teacher"]["pretrain"]
+    # A copy, since `denoiser` is frozen and shared; its weights are read from the file after.
     network = copy.deepcopy(denoiser).requires_grad_(True)
     if config["teacher"].get("negative") is not None:
         # The negative text is guidance's alone: conditions are dropped to the plain twin.

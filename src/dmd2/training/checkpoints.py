@@ -48,6 +48,7 @@ class BackgroundIO(CheckpointIO):
         Raises OSError where the last checkpoint could not be written.
         """
         self.wait()
+        # Training goes on and changes these tensors, so the thread gets copies of its own.
         held = tree_map(
             lambda x: x.detach().to("cpu", copy=True) if isinstance(x, Tensor) else x, checkpoint
         )
@@ -55,6 +56,7 @@ class BackgroundIO(CheckpointIO):
 
     def wait(self) -> None:
         """Return when the last checkpoint is on disk; raises OSError where it could not be."""
+        # Forgotten before its result is read: an error is raised once, not at every call.
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
@@ -147,6 +149,7 @@ def verify(path: Path) -> Verified:
 
 def newest(folder: Path) -> Verified | None:
     """The newest checkpoint in a folder that is whole; damaged ones are named on stderr."""
+    # From the newest back: a run that was killed while writing has an older one that is whole.
     for path in reversed(list(saved(folder))):
         try:
             return verify(path)
@@ -157,6 +160,7 @@ def newest(folder: Path) -> Verified | None:
 
 def saved(folder: Path) -> Iterator[Path]:
     """The checkpoints in a folder, oldest first."""
+    # Names are zero-padded iterations, so their order as text is their order in time.
     yield from sorted(path for path in folder.glob("*.ckpt") if path.stem.isdigit())
 
 
@@ -165,6 +169,7 @@ def forget_after(path: Path, folder: Path) -> None:
 
     A run that goes on from `path` will make them again.
     """
+    # A checkpoint of another run says nothing about this folder's.
     if path.resolve().parent == folder.resolve():
         for later in saved(folder):
             if later.stem > path.stem:

@@ -47,6 +47,7 @@ class EMA(nn.Module):
         """Move every average towards the model's weights."""
         if not self.decays:
             return
+        # With LoRA only the small weights move; the frozen ones are the model's own tensors.
         moved = [p.requires_grad for p in model.parameters()]
         weights = [p.detach().float() for p in compress(model.parameters(), moved)]
         for decay, mean in zip(self.decays.values(), self.models, strict=True):

@@ -74,14 +74,17 @@ class ManualOptimization(L.LightningModule):
         watched number is not finite the step is not applied. Raises ValueError where the optimizer
         is not fused.
         """
+        # Numbers to log ride in the gradients' all-reduce: no collective of their own.
         found = dict(numbers)
         if self.trainer.world_size > 1:
             found = mean_over_ranks(network.parameters(), found)
         found[f"{name}/gradient_norm"] = clip(network.parameters(), self.max_grad_norm)
+        # What a loss term logs beside its loss may be NaN without harm, e.g. a mean over no sample.
         watched = {
             key: number for key, number in found.items() if any(part in key for part in WATCHED)
         }
         finite = self.nonfinite.watch(watched, self.iteration + 1)
+        # found_inf belongs on torch's optimizer; Lightning's wrapper would hide it.
         raw = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         # A fused optimizer reads `found_inf` on the device and skips the step without a word to the
         # host; any other would ignore it, and step.
@@ -109,6 +112,7 @@ class ManualOptimization(L.LightningModule):
         """
         self.nonfinite.check()
         numbers = {**numbers, "train/skipped_updates": self.nonfinite.skipped}
+        # One tensor, one copy to the host: each number on its own would wait for the device.
         values = torch.stack([value.detach().float() for value in numbers.values()]).tolist()
         self.log_metrics(dict(zip(numbers, values, strict=True)))
 
@@ -122,6 +126,7 @@ class ManualOptimization(L.LightningModule):
 
     def log_metrics(self, metrics: Mapping[str, float], iteration: int | None = None) -> None:
         """Send numbers to every logger, as of `iteration` (None: of the completed iterations)."""
+        # The progress bar and the tests read these.
         self.latest |= metrics
         for logger in self.loggers:
             logger.log_metrics(

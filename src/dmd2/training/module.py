@@ -95,6 +95,8 @@ class DMD(ManualOptimization):
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
         """One iteration of Algorithm 1 on a batch of "label" [B] and what the losses need."""
+        # Inputs of all shares first: the critic's turn needs the generator's turn of every share
+        # done.
         shares = [self.start(part, i) for i, part in enumerate(split(batch, self.accumulate))]
         samples: list[Tensor] = []
         if self.is_generator_turn:
@@ -102,6 +104,8 @@ class DMD(ManualOptimization):
             self.descend("generator", self.generator_turns(shares, samples))
             self.ema.update(self.generator)
         else:
+            # Between generator updates the samples serve the critic alone, so nothing records a
+            # graph.
             with torch.no_grad():
                 samples = [s.samples_of(self.generator(s.x_t, s.t, s.cond)) for s in shares]
         # Critic: denoise these samples, tell them from real ones (section 4.3).
@@ -118,19 +122,24 @@ class DMD(ManualOptimization):
         # Each share of each rank is numbered, so that any split of a batch draws the same numbers.
         shard = self.global_rank * self.accumulate + index
         num_shards = self.trainer.world_size * self.accumulate
+        # A draw is a function of seed, iteration and row, so a resumed run draws what it would
+        # have.
         draws = Draws(self.seed, self.iteration, shard, num_shards, self.device)
         conditioner, num = self.models.conditioner, len(batch["label"])
         real: Tensor | None = None
         real_cond: Cond = {}
         if "real" in self.objective.needs | self.sampler.needs:
             real, real_cond = batch["real"], conditioner(batch["label"])
+        # Labels are drawn uniformly, not taken from the batch: the generator needs no real data.
         labels = draws.integers("label", 0, max(conditioner.num_classes, 1), num)
         cond = real_cond if "real" in self.sampler.needs else conditioner(labels)
         step = draws.step(len(self.sampler.times))
+        # One noise a step up to this one: the first is the start, each later one re-noises x0.
         noise = [draws.normal(f"noise{i}", (num, *self.shape)) for i in range(step + 1)]
         x_t, t = self.sampler.training_input(self.generator, noise, cond, step, real)
         pair_image = None
         if "pairs" in self.objective.needs and self.is_generator_turn:
+            # Stored noises begin at the first step, whatever step the samples are made by.
             stored, first = self.sampler.walk(self.generator, [batch["pair_noise"]], {}, 0)
             x_t, t = torch.cat([x_t, stored]), torch.cat([t, first])
             cond, pair_image = join(cond, conditioner(batch["pair_label"])), batch["pair_image"]
@@ -171,6 +180,7 @@ class DMD(ManualOptimization):
         optimizers: Any = self.optimizers(use_pl_optimizer=name == "critic")
         optimizer = optimizers[NETWORKS.index(name)]
         optimizer.zero_grad()
+        # `terms` are read by name, since an objective has a dictionary for either network.
         terms = getattr(self.objective, name)
         logs = [turn.backward(terms, 1 / self.accumulate) for turn in turns]
         found = {
@@ -200,6 +210,7 @@ class DMD(ManualOptimization):
     def setup(self, stage: str) -> None:
         """Move what Lightning does not know, before any callback wants to score it."""
         terms = self.objective.generator.values()
+        # Lightning moves what its registry knows; the teacher and the terms' networks it does not.
         for part in (self.models.teacher, self.models.conditioner, *terms):
             if isinstance(part, nn.Module):
                 part.to(self.trainer.strategy.root_device)

@@ -27,7 +27,9 @@ class NonFiniteGuard:
         names = tuple(numbers)
         bad = ~torch.stack([number.float() for number in numbers.values()]).isfinite()
         first = self._first.get(names, torch.zeros_like(bad, dtype=torch.long))
+        # Only the first bad iteration is kept: what comes after follows from it.
         self._first[names] = torch.where(bad & (first == 0), iteration, first)
+        # Stays on the device; `check` is the only one that reads it.
         self.skipped = self.skipped.to(bad.device) + bad.any()
         return ~bad.any()
 
@@ -52,4 +54,5 @@ class NonFiniteGuard:
             if self.skipped > self.allowed:
                 raise FloatingPointError(line)
             warn(line)
+            # What was named once is not named again at the next report.
             self._first.clear()

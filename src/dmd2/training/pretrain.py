@@ -59,6 +59,7 @@ class Pretrain(ManualOptimization):
 
     def trained(self) -> Denoiser:
         """The teacher: the average where there is one, else the weights themselves; frozen."""
+        # The average comes first where there is one.
         networks = [*self.ema.models, self.denoiser]
         return networks[0].requires_grad_(False).eval()
 
@@ -68,6 +69,7 @@ class Pretrain(ManualOptimization):
         draws = Draws(
             self.seed, self.iteration, self.global_rank, self.trainer.world_size, self.device
         )
+        # The teacher has to know the unconditional case too, which guidance leads away from.
         if self.condition_dropout:
             dropped = draws.uniform("pretrain/drop", len(x0)) < self.condition_dropout
             cond = drop(cond, self.conditioner.null(cond), dropped)
@@ -83,6 +85,7 @@ class Pretrain(ManualOptimization):
         self.manual_backward(loss)
         logs = self.update(optimizer, self.denoiser, {"pretrain/loss": loss.detach()}, "pretrain")
         self.advance()
+        # After the step, so that the average has seen this iteration's weights.
         self.ema.update(self.denoiser)
         if self.iteration % self.log_every == 0:
             self.report(logs)

@@ -39,6 +39,7 @@ class Share:
 
     def samples_of(self, generated: Tensor) -> Tensor:
         """The samples [B, ...] among the generator's outputs [B + P, ...], detached."""
+        # What the pairs' noises became is for the regression alone.
         return generated[: self.num].detach()
 
     def generator_turn(self, generated: Tensor) -> GeneratorTurn:
@@ -71,4 +72,5 @@ class Share:
 
     def _sample_cond(self) -> Cond:
         """The condition of the samples alone, without that of the pairs."""
+        # The condition of pairs is behind that of the samples, as their rows are.
         return {key: value[: self.num] for key, value in self.cond.items()}

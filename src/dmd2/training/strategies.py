@@ -44,6 +44,7 @@ class ReplicatedStrategy(DDPStrategy):
         `dmd2.training.callbacks.interrupt` agrees on signals at the reports.
         """
         super().setup(trainer)
+        # Lightning has no switch for this, so its private method is replaced, and checked to exist.
         loop: Any = trainer.fit_loop.epoch_loop
         assert hasattr(loop, "_broadcast_sigterm_tensor"), (
             "lightning has changed; see whether it still broadcasts"
@@ -75,12 +76,15 @@ class ShardedStrategy(ReplicatedStrategy):
         assert isinstance(module, DMD)
         # The teacher is every rank's own; of the others only rank 0's weights count.
         check_same_weights(module.models.teacher.state_dict())
+        # Shards within a node, where links are fast; nodes replicate each other.
         mesh = mesh_of(self.root_device.type, self.num_nodes)
         bf16 = self.precision_plugin.precision == "bf16-mixed"
+        # Weights are gathered as bfloat16, gradients are reduced in float32.
         narrow = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
         trained, teacher = [module.generator, module.critic.denoiser], module.models.teacher
         for network in (*trained, *module.ema.models, *([teacher] if self.teacher else [])):
             assert isinstance(network, Denoiser)
+            # Averages and the teacher are never trained: they stay as they are.
             policy = narrow if bf16 and network in trained else MixedPrecisionPolicy()
             # A backward pass may start at a tapped layer: what is in no block then stays gathered
             # until it is over.
@@ -89,6 +93,8 @@ class ShardedStrategy(ReplicatedStrategy):
                 if module.critic.discriminator_features == "teacher"
                 else module.critic.denoiser
             )
+            # A block is gathered when it is needed and let go after: the peak is a block, not a
+            # network.
             blocks = list(blocks_of(network.model, self.block, network.taps))
             shard(
                 network.model,
@@ -121,6 +127,7 @@ class ShardedStrategy(ReplicatedStrategy):
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Take this rank's shards of the full tensors in a checkpoint."""
+        # Every rank has read the file, and keeps its own part of each tensor.
         states = [
             shard_like(o, state)
             for o, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True)

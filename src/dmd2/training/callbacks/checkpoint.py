@@ -54,6 +54,7 @@ class Checkpoint(LightningCheckpoint):
         """Save when it is time; log the share of the wall time that training waited for it."""
         assert isinstance(pl_module, ManualOptimization)
         if trainer.global_step % pl_module.log_every == 0:
+            # Logged, so that a user sees what checkpoints cost before they cost much.
             share = self.seconds_waited / (time.monotonic() - self.record.started)
             pl_module.log_metrics({"speed/checkpoint_share": share})
         if trainer.global_step % self.every == 0:
@@ -92,8 +93,11 @@ class Checkpoint(LightningCheckpoint):
         """Remove all but the newest and the best of the checkpoints on disk; rank 0 does it."""
         if not trainer.is_global_zero:
             return
+        # What is on disk counts, not what this attempt has saved: a resumed run prunes older ones
+        # too.
         paths = {int(path.stem): path for path in saved(self.folder)}
         best = self.record.best(paths).get("iteration")
+        # Keys are in rising order, so these are all but the newest.
         for iteration in list(paths)[: -self.keep]:
             if iteration != best:
                 remove(paths[iteration])

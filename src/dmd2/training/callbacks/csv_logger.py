@@ -42,6 +42,7 @@ class CSVLogger(Logger, RunLogger):
     def begin(self, config: Mapping[str, Any], resumed: Path | None, iteration: int) -> None:
         """Begin with the rows of the resumed run's log up to `iteration`."""
         path = (resumed or self.path.parent) / self.path.name
+        # A row that was cut off is left out, and made again.
         rows = [row for row in read_rows(path) if _is_whole(row) and int(row["step"]) <= iteration]
         self._columns = list(rows[0]) if rows else ["step"]
         self._rewrite(rows)
@@ -55,6 +56,7 @@ class CSVLogger(Logger, RunLogger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Add numbers to the row of iteration `step`, which is the last row or a new one."""
         if new := [key for key in metrics if key not in self._columns]:
+            # A new key is rare (the first score, say), so the whole file may be written again.
             self._columns += new
             self._rewrite(read_rows(self.path))
         row = self._last if self._last.get("step") == str(step) else Row(step=str(step))
@@ -70,6 +72,7 @@ class CSVLogger(Logger, RunLogger):
 
     def _rewrite(self, rows: list[Row]) -> None:
         names = {column: column for column in self._columns}
+        # The last row's place is remembered: numbers of the same iteration are added to it.
         before, last = self._text([names, *rows[:-1]]), self._text(rows[-1:])
         self._start_of_last, self._last = len(before), dict(rows[-1]) if rows else Row()
         write_bytes(self.path, before + last)

@@ -71,6 +71,7 @@ class Evaluation(L.Callback):
     ) -> None:
         """Score when it is time."""
         iteration = trainer.global_step
+        # A run is always scored at its end, whatever the interval.
         last = iteration >= trainer.max_steps
         if iteration % self.every == 0 or last:
             rarely = self.full_every is not None and iteration % self.full_every == 0
@@ -88,10 +89,12 @@ class Evaluation(L.Callback):
         Where a signal ends the run meanwhile, the score is pending.
         """
         assert isinstance(pl_module, DMD)
+        # Noted before it begins: whatever ends the run meanwhile, a resumed run makes this score.
         self.pending = {"iteration": iteration, "num_counts": num_counts}
         scores = {}
         try:
             for name, network in pl_module.students().items():
+                # Scores need whole networks; all ranks gather together.
                 with unsharded(network):
                     scores[name] = self.evaluator.scores(
                         network, lambda: trainer.should_stop, num_counts

@@ -38,9 +38,11 @@ class Interrupt(L.Callback):
 
         # A handler only sets a flag: it may run in the middle of anything, e.g. of a collective.
         def end(number: int, frame: FrameType | None) -> None:
+            # Slurm's own notice may come twice; only a person's second signal means "now".
             if self.received is not None and number not in slurm.AHEAD:
                 raise KeyboardInterrupt
             self.received = signal.Signals(number)
+            # Alone there is nobody to agree with; else it waits for the next comparison.
             if trainer.world_size == 1:
                 trainer.should_stop = True
 
@@ -65,6 +67,7 @@ class Interrupt(L.Callback):
         """Stop or save now where a signal asked for it."""
         assert isinstance(pl_module, ManualOptimization)
         if trainer.world_size > 1:
+            # A comparison is a collective, so it is made where the ranks meet the host anyway.
             if trainer.global_step % pl_module.log_every:
                 return
             # One number for two answers: the signal, times two, and whether to save.

@@ -41,6 +41,7 @@ class Progress(L.Callback):
         assert isinstance(pl_module, ManualOptimization)
         self.bar.update(1)
         latest: dict[str, float] = pl_module.latest
+        # Numbers come every `log_every` iterations; in between the bar shows the last ones.
         if latest:
             self.bar.set_postfix(
                 {short: f"{latest[key]:.3g}" for key, short in self.shown.items() if key in latest},

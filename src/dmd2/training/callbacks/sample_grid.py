@@ -86,6 +86,7 @@ class SampleGrid(L.Callback):
             return
         assert isinstance(pl_module, DMD)
         evaluator, rows = self.evaluator, range(self.num_samples)
+        # The first weights: an average where there is one, else the raw ones.
         name, network = next(iter(pl_module.students().items()))
         with unsharded(network):
             samples = evaluator.sample_set(pl_module.device)

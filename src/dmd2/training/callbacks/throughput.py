@@ -50,6 +50,7 @@ class Throughput(L.Callback):
         record, num_images = self.record, len(batch["label"]) * trainer.world_size
         record.training_seconds += time.perf_counter() - self._started
         record.num_images += num_images
+        # Counts are kept over all attempts, so that a resumed run reports the mean of the whole.
         record.num_iterations += 1
         if trainer.global_step % pl_module.log_every == 0:
             per_iteration = record.training_seconds / record.num_iterations

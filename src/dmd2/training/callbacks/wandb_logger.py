@@ -52,6 +52,7 @@ def wandb_logger(project: str, group: str, save_dir: str, tags: Sequence[str] = 
     path = Path(save_dir) / "wandb_id.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
+        # Kept in the run's directory: a resumed run finds its page again.
         path.write_text(uuid.uuid4().hex[:12])
     for name, seconds in TIMEOUTS.items():
         os.environ.setdefault(name, seconds)
@@ -75,6 +76,7 @@ def wandb_logger(project: str, group: str, save_dir: str, tags: Sequence[str] = 
             f"later type: wandb sync {save_dir}/wandb/offline-*",
             file=sys.stderr,
         )
+        # Training matters more than the page, which can be sent later.
         logger = build(mode="offline")
     except wandb.errors.Error as error:
         raise ValueError(f"wandb: {error}; WANDB_MODE=offline needs no account") from error
