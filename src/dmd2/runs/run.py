@@ -122,7 +122,7 @@ class Run:
             data, teacher, module = self.assemble(config)
         self.module = module
         earlier = check(checkpoint) if checkpoint else None
-        now = meaning(config, data.meaning(), world_size())
+        now = meaning(config, data.resume_identity(), world_size())
         check_resumable(earlier or now, now, config["resume_allow"])
         real = real_references(config, self.scoring) if self.find(Evaluation) else {}
         with rank_zero_first():
