@@ -21,7 +21,7 @@ SPLITS = ("train", "test", "val")  # folders that may stand at the top level
 
 @dataclass(frozen=True)
 class Layout:
-    """What goes where.
+    """Which images make the rows of each split, and their classes.
 
     train        Names of the images of the train split, in row order.
     test         The same for the test split.
