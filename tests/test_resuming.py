@@ -26,11 +26,11 @@ def images(source: Path) -> Images:
 
 def kept(data: DataModule) -> dict:
     """What a checkpoint's manifest keeps of this data."""
-    return json.loads(json.dumps(resume_identity({}, data.meaning(), 1)))
+    return json.loads(json.dumps(resume_identity({}, data.resume_identity(), 1)))
 
 
 def refusal(before: dict, data: DataModule) -> str:
-    now = resume_identity({}, data.meaning(), 1)
+    now = resume_identity({}, data.resume_identity(), 1)
     check_resumable(before, now, ["dataset"])
     with pytest.raises(ValueError, match="of another run") as refused:
         check_resumable(before, now, [])
@@ -49,7 +49,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_the_same_data_goes_on(folder: Path) -> None:
     for data in (images(folder), Digits(batch_size=1, seed=0)):
-        check_resumable(kept(data), resume_identity({}, data.meaning(), 1), [])
+        check_resumable(kept(data), resume_identity({}, data.resume_identity(), 1), [])
 
 
 def test_a_changed_file_is_named_with_its_time(folder: Path) -> None:
@@ -95,7 +95,7 @@ def test_a_replaced_zip_is_named_with_its_size(folder: Path) -> None:
 def test_a_source_that_is_gone_is_named(folder: Path) -> None:
     folder.rename(folder.with_name("elsewhere"))
     with pytest.raises(FileNotFoundError, match=f"no data at {folder}"):
-        images(folder).meaning()
+        images(folder).resume_identity()
 
 
 def test_a_prepared_folder_is_known_by_its_hash(folder: Path) -> None:

@@ -62,7 +62,7 @@ def test_unknown_and_missing_sources(tmp_path):
 
 def test_zstd_missing_says_what_to_install(packed, monkeypatch):
     monkeypatch.setitem(sys.modules, "zstandard", None)
-    with pytest.raises(ImportError, match=r"pip install 'dmd2\[zstd\]'"):
+    with pytest.raises(ImportError, match=r"EXTRAS=dev,zstd, or pip install '\.\[zstd\]'"):
         list(members(packed("tar.zst")))
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from dmd2.data.captions import filled
+from dmd2.data.captions import fill_phrasings
 from dmd2.data.digits import Digits, TextDigits
 
-CAPTIONS = filled(["the digit {}", "{} by hand"], list("0123456789"))
+CAPTIONS = fill_phrasings(["the digit {}", "{} by hand"], list("0123456789"))
 
 
 def ready(data):
@@ -17,9 +17,9 @@ def ready(data):
 
 
 def test_every_phrasing_meets_every_word():
-    assert filled(["a {}", "{} b"], ["x", "y"]) == ["a x", "a y", "x b", "y b"]
+    assert fill_phrasings(["a {}", "{} b"], ["x", "y"]) == ["a x", "a y", "x b", "y b"]
     with pytest.raises(ValueError, match="needs a place for the word"):
-        filled(["a digit"], ["x"])
+        fill_phrasings(["a digit"], ["x"])
 
 
 def test_an_image_keeps_its_digit_and_its_caption_names_it():

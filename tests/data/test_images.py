@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from dmd2.data.images import Images
-from dmd2.data.preparation import prepare
+from dmd2.data.preparation import decode_blocks
 from dmd2.data.preparation.decode import Decoder
 
 
@@ -37,7 +37,7 @@ def test_every_packing_is_the_same_data(packed, files, tmp_path, suffix):
 def test_a_source_is_decoded_once(packed, tmp_path, monkeypatch):
     source = packed("tar")
     before = images(source, tmp_path).train.x.copy()
-    monkeypatch.setattr(prepare, "members", lambda source: pytest.fail("decoded again"))
+    monkeypatch.setattr(decode_blocks, "members", lambda source: pytest.fail("decoded again"))
     np.testing.assert_array_equal(images(source, tmp_path).train.x, before)
 
 

@@ -94,7 +94,7 @@ def made(source: Path, out: Path) -> list[str]:
 
 
 def opened(folder: Path, codec: Halved | None = None, **options) -> Latents:
-    table = options.pop("captions", None) or captions.read(str(folder))
+    table = options.pop("captions", None) or captions.read_captions(str(folder))
     data = Latents(
         folder, captions=table, autoencoder=codec or Halved(), batch_size=4, seed=0, **options
     )
@@ -159,7 +159,7 @@ def test_latents_of_another_kind_than_the_teacher_s_are_refused_by_both_values(t
 def test_other_captions_may_follow(tmp_path: Path):
     made(beside(tmp_path / "images"), tmp_path / "out")
     (tmp_path / "more.txt").write_text("another\n\n a\u2028third \n", encoding="utf-8")
-    table = captions.read([str(tmp_path / "out"), str(tmp_path / "more.txt")])
+    table = captions.read_captions([str(tmp_path / "out"), str(tmp_path / "more.txt")])
     data = opened(tmp_path / "out", captions=table)
     assert (
         table[5:] == ["another", "a\u2028third"] and data.num_classes == 7 and len(data.train) == 5
@@ -212,7 +212,7 @@ def rows(path: Path) -> Path:
         path.write_text('text,id\na,1\n,2\n"c, d",3\n')
     else:
         pyarrow = pytest.importorskip(
-            "pyarrow", reason="pyarrow is not installed: pip install dmd2[parquet]"
+            "pyarrow", reason="pyarrow is not installed: pip install '.[parquet]'"
         )
         pytest.importorskip("pyarrow.parquet").write_table(pyarrow.Table.from_pylist(table), path)
     return path
@@ -221,27 +221,27 @@ def rows(path: Path) -> Path:
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
 def test_captions_are_read_from_a_column(suffix: str, tmp_path: Path):
     path = rows(tmp_path / f"captions{suffix}")
-    assert captions.read(str(path), "text") == ["a", "", "c, d"]
+    assert captions.read_captions(str(path), "text") == ["a", "", "c, d"]
     with pytest.raises(
         ValueError, match=r"no column caption, it has text, id; type data\.captions\.column=NAME"
     ):
-        captions.read(str(path))
+        captions.read_captions(str(path))
 
 
 def test_files_without_captions_are_refused(tmp_path: Path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="no captions at"):
-        captions.read(str(tmp_path / "gone.txt"))
+        captions.read_captions(str(tmp_path / "gone.txt"))
     for name, text, words in (
         ("a.txt", "\n\n", "no captions in"),
         ("a.pkl", "x", "cannot read captions"),
     ):
         (tmp_path / name).write_text(text)
         with pytest.raises(ValueError, match=words):
-            captions.read(str(tmp_path / name))
+            captions.read_captions(str(tmp_path / name))
     (tmp_path / "a.parquet").touch()
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ImportError, match=r"dmd2\[parquet\]"):
-        captions.read(str(tmp_path / "a.parquet"))
+    with pytest.raises(ImportError, match=r"EXTRAS=dev,parquet, or pip install '\.\[parquet\]'"):
+        captions.read_captions(str(tmp_path / "a.parquet"))
 
 
 def test_captions_alone_give_batches_without_samples():

@@ -147,14 +147,15 @@ def test_classes_that_a_source_lacks_would_shift_the_labels(packed, tmp_path):
 
 
 DEADLY = """
-import os, signal, sys
+import importlib, os, signal, sys
 from pathlib import Path
 from dmd2.data.preparation import prepare
 from dmd2.data.preparation.decode import Decoder
 from dmd2.data.preparation.layout import lay_out
 
-name, calls = sys.argv[1], int(sys.argv[2])
-real = getattr(prepare, name)
+module, name, calls = *sys.argv[1].split("."), int(sys.argv[2])
+module = importlib.import_module(f"dmd2.data.preparation.{module}")
+real = getattr(module, name)
 
 def deadly(*arguments):
     global calls
@@ -163,7 +164,7 @@ def deadly(*arguments):
         os.kill(os.getpid(), signal.SIGKILL)
     return real(*arguments)
 
-setattr(prepare, name, deadly)
+setattr(module, name, deadly)
 source, out = Path(sys.argv[3]), Path(sys.argv[4])
 prepare.prepare(source, lay_out(source, 0.0), Decoder(4), out, "skip")
 """
@@ -183,7 +184,12 @@ def many(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize(
     ("name", "calls", "num_blocks"),
-    [("kind", BLOCK + 20, 1), ("_keep", 1, 3), ("write_manifest", 0, 3), ("discard", 0, 3)],
+    [
+        ("decode_blocks.kind", BLOCK + 20, 1),
+        ("finish.keep_rows", 1, 3),
+        ("finish.write_manifest", 0, 3),
+        ("prepare.discard", 0, 3),
+    ],
 )
 def test_killed_and_begun_again_it_is_byte_for_byte_the_same(
     many, tmp_path, name, calls, num_blocks
@@ -193,7 +199,7 @@ def test_killed_and_begun_again_it_is_byte_for_byte_the_same(
         return subprocess.run(command, timeout=120, capture_output=True).returncode
 
     assert run(tmp_path / "killed", name, calls) == -signal.SIGKILL
-    assert (tmp_path / "killed").exists() == (name == "discard")
+    assert (tmp_path / "killed").exists() == (name == "prepare.discard")
     assert len(list(tmp_path.glob("killed.partial/progress/*-*.json"))) == num_blocks
     for out in ("killed", "whole"):
         prepare(many, lay_out(many, 0.0), Decoder(4), tmp_path / out, "skip")

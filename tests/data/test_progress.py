@@ -1,5 +1,5 @@
-"""Work that many processes share: whoever does it, whoever dies, however many there are, it is the
-same bytes.
+"""The queue of blocks that processes share: however many they are, and whichever of them is killed,
+the result is the same bytes.
 """
 
 import os
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dmd2.cli.errors import one_line
 from dmd2.data.preparation import prepare
-from dmd2.data.preparation.blocks import Progress
+from dmd2.data.preparation.blocks import BlockQueue
 from dmd2.data.preparation.decode import Decoder
 from dmd2.data.preparation.folder import ARRAYS
 from dmd2.data.preparation.recipes import latents
@@ -24,31 +24,31 @@ from dmd2.distributed.launch import launch
 from dmd2.io.files import discard
 
 
-def progress(folder: Path, plan: str = "a", num_rows: int = 10, at_once: int = 4) -> Progress:
-    return Progress(folder / "progress", plan, num_rows, at_once, begin=lambda: None)
+def queue_in(folder: Path, plan: str = "a", num_rows: int = 10, at_once: int = 4) -> BlockQueue:
+    return BlockQueue(folder / "progress", plan, num_rows, at_once, create=lambda: None)
 
 
 def test_what_is_done_is_not_done_again_and_a_block_may_have_another_size(tmp_path: Path) -> None:
-    first = progress(tmp_path)
+    first = queue_in(tmp_path)
     for rows in first.free():
         if rows.start:
             break  # and so was never done
         first.record(rows, {"start": rows.start})
-    again, done = progress(tmp_path, at_once=3), []
+    again, done = queue_in(tmp_path, at_once=3), []
     assert again.num_done() == 4
     for rows in again.free():
         done.append(rows)
         again.record(rows, {"start": rows.start})
     assert done == [range(4, 7), range(7, 10)]
-    assert [found["start"] for found in again.found()] == [0, 4, 7] and again.num_done() == 10
+    assert [result["start"] for result in again.results()] == [0, 4, 7] and again.num_done() == 10
     discard(again.folder)
     assert not list(tmp_path.iterdir()) and again.num_done() == 10 and not list(again.free())
 
 
 def test_another_plan_does_not_go_on_where_one_stopped(tmp_path: Path) -> None:
-    progress(tmp_path)
+    queue_in(tmp_path)
     with pytest.raises(ValueError, match="begun from other files or with other options"):
-        progress(tmp_path, "b")
+        queue_in(tmp_path, "b")
 
 
 class Job(NamedTuple):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dmd2.data.captions import filled
+from dmd2.data.captions import fill_phrasings
 from dmd2.diffusion.conditioning import drop
 from dmd2.io.tensors import read_tensors, save_tensors
 from dmd2.nets.text import clip
@@ -18,7 +18,7 @@ transformers = pytest.importorskip(
 )
 
 WORDS = ["zero", "one", "two", "seven"]
-CAPTIONS = filled(["a {}", "handwritten {}"], WORDS)
+CAPTIONS = fill_phrasings(["a {}", "handwritten {}"], WORDS)
 
 
 def tiny(seed: int = 0) -> CLIP:

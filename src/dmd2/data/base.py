@@ -1,9 +1,19 @@
-"""The base class of all data: endless training batches in a stateless order, and two splits to look
-at.
+"""DataModule, the base class of every data set: shuffled endless batches, a train and a test split.
 
-A batch on the device is {"real": float32 [B, ...] in model space, "label": int64 [B], "index":
-int}, and with pairs also {"pair_noise": float32, "pair_image": float32 in model space,
-"pair_label": int64}. Data of captions alone (`dmd2.data.prompts`) have no "real".
+A sample has three forms, and a data module translates between them:
+
+    stored       as it lies in the arrays: uint8 pixels, float16 latents or float32 points
+    model space  float32, what networks read and write; pixels are in [-1, 1] there
+    pixels       uint8 images for people and for metrics; of toy data, the points themselves
+
+A training batch, once it is on the device, is a dict:
+
+    "real"        float32 [B, ...]  samples in model space; absent from data of captions alone
+    "label"       int64 [B]         class, or number of the caption; 0 where there are no labels
+    "index"       int               number of the batch
+    "pair_noise"  float32 [P, ...]  with pairs only: N(0, I) noise that the teacher started from
+    "pair_image"  float32 [P, ...]  with pairs only: the sample it made of that, in model space
+    "pair_label"  int64 [P]         with pairs only: the label that the teacher was given
 """
 
 from pathlib import Path
@@ -16,32 +26,32 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dmd2.data import pixels
-from dmd2.data.dataset import Batches, as_is
+from dmd2.data.dataset import BatchDataset, batch_loader
+from dmd2.data.flips import flip_rows, rows_to_flip
 from dmd2.data.pairs import PairStore
 from dmd2.data.sampler import BatchSampler
 from dmd2.data.split import Split
-from dmd2.data.worker_signals import ignore_signals
 from dmd2.io.files import key_of
-from dmd2.randomness import generator
 
 
 class DataModule(LightningDataModule):
-    """Data as images; a subclass gives `load` and `identity`.
+    """A data set, and how it is drawn; a subclass gives `load` and `identity`.
 
-    batch_size        Samples a batch on each rank.
+    batch_size        Samples per batch on each rank.
     seed              Seed of the order and of the flips.
-    num_workers       Processes that gather batches; 0 gathers in this one.
-    flip              Whether half of the training images are mirrored left to right.
-    pairs             Folder of noise-image pairs (`PairStore`) for the regression loss; None for
-                      none.
-    pairs_batch_size  Pairs a batch on each rank.
+    num_workers       Loader processes that gather batches; 0 gathers in the training process.
+    flip              Whether each training image is mirrored left to right with probability 1/2.
+    pairs             Folder of noise-image pairs (`PairStore`) for the regression loss, or None.
+    pairs_batch_size  Pairs per batch on each rank; 0 without pairs.
 
-    After `prepare_data()` and `setup()`: `shape` of a sample, e.g. (1, 8, 8); `num_classes`, 0
-    where there
-    are no labels; `class_names`; the splits `train` and `test`. The whole state is `consumed`, the
-    number
-    of batches trained on: the training module adds to it (workers run ahead), and batches start
-    there.
+    `prepare_data()` makes the files and `setup()` opens them. Then there are the splits `train` and
+    `test`; `shape` of a sample, e.g. (1, 8, 8); `class_names`; and `num_classes`, 0 without labels.
+
+    The whole state is `consumed`, the number of batches trained on: batch k is a function of
+    (seed, k), so a resumed run starts the loader at that number. The training module counts it up.
+
+    Raises ValueError for a batch size below 1, and for pairs without pairs_batch_size or the
+    reverse.
     """
 
     shape: tuple[int, ...]
@@ -72,77 +82,85 @@ class DataModule(LightningDataModule):
         self.batch_size, self.seed, self.flip = batch_size, seed, flip
         self.num_workers = num_workers
         self.pairs_path, self.pairs_batch_size = pairs, pairs_batch_size
-        self.pairs: PairStore | None = None
-        self.consumed = 0
+        self.pairs: PairStore | None = None  # opened by setup(), when they have been made
+        self.consumed = 0  # not counted here: loader workers run batches ahead of training
 
     def load(self) -> tuple[Split, Split, list[str]]:
-        """The train split, the test split (may be empty) and the names of the classes ([] for
-        none).
-        """
+        """The train split, the test split (may be empty), the class names ([] without labels)."""
         raise NotImplementedError
 
     def identity(self) -> dict[str, Any]:
-        """What makes this data what it is, as JSON values; not how it is drawn."""
+        """What decides the contents of the splits, as JSON values: source, options, counts.
+
+        How batches are drawn from them (batch size, seed, flips, workers) does not belong here.
+        """
         raise NotImplementedError
 
-    def meaning(self) -> dict[str, Any]:
-        """What `train` and `test` hold, as JSON values. Batch size, seed and flips do not enter."""
+    def resume_identity(self) -> dict[str, Any]:
+        """What must stay the same to resume a run on this data: `identity` and the class."""
+        # Not hashed: values are compared one by one, so that a refusal can name what changed.
         return {"kind": type(self).__name__, **self.identity()}
 
     def fingerprint(self) -> str:
-        """Its hash: a cache key."""
-        return key_of(self.meaning())
+        """Hash of `resume_identity`, part of the cache keys of teachers, features and scores."""
+        return key_of(self.resume_identity())
 
     def to_model(self, x: Tensor) -> Tensor:
-        """Model space, float32 in [-1, 1], of stored samples."""
+        """Stored samples in model space, float32; pixels come to lie in [-1, 1]."""
         return pixels.to_model(x)
 
     def to_pixels(self, x: Tensor) -> Tensor:
-        """Stored samples (uint8, rounded and clamped) of x in model space; undoes `to_model`
-        exactly.
+        """Pixels uint8 [B, C, H, W] of samples in model space, rounded and clamped.
+
+        Where stored samples are pixels, it undoes `to_model` exactly.
         """
         return pixels.to_pixels(x)
 
     def shown(self, x: np.ndarray) -> np.ndarray:
-        """Some stored samples as `to_pixels` shows a model's; only of data with "real"."""
+        """Pixels of stored samples, so that real images compare with generated ones of `to_pixels`.
+
+        Pixels that are stored are returned as they are; latents are decoded. Data without "real"
+        has nothing to show.
+        """
         return x
 
     def class_of(self, labels: Tensor) -> Tensor:
-        """The classes that scores read, of labels [B]: the labels themselves, unless these number
-        captions.
+        """Class of each label [B], for metrics that count classes: here the label itself.
+
+        Where labels number captions, several of them may be of one class.
         """
         return labels
 
     def provides(self) -> set[str]:
-        """What batches hold that means something, of "real", "label" and "pairs"; known after
-        `setup()`.
+        """Which of "real", "label" and "pairs" batches have to offer; known after `setup()`.
+
+        A loss that needs another one is refused before training.
         """
+        # Batches always have the key "label"; without classes it is all zeros and says nothing.
         label = {"label"} if self.num_classes else set()
         return {"real"} | label | ({"pairs"} if self.pairs is not None else set())
 
     def stored(self) -> dict[str, np.ndarray]:
-        """What training batches are cut from, by the name that a batch has it under."""
+        """The arrays whose rows make training batches, each under its key in a batch."""
         return {"real": self.train.x, "label": self.train.labels}
 
     @property
     def rank(self) -> int:
-        """This process's number; 0 where no trainer is attached."""
+        """Number of this process among those that share a global batch; 0 without a trainer."""
         return 0 if self.trainer is None else self.trainer.global_rank
 
     @property
     def world_size(self) -> int:
-        """Number of processes that share a global batch."""
+        """How many processes share a global batch; 1 without a trainer."""
         return 1 if self.trainer is None else self.trainer.world_size
 
     @property
     def on_gpu(self) -> bool:
-        """Whether batches go to a GPU: they then wait in pinned memory, from which copies are
-        faster.
-        """
+        """Whether batches go to a GPU; they then wait in pinned memory, which copies faster."""
         return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
     def setup(self, stage: str = "fit") -> None:
-        """Open the splits and the pairs; raises ValueError where the pairs have another shape."""
+        """Open the splits and the pairs; raises ValueError for pairs of another shape."""
         self.train, self.test, self.class_names = self.load()
         self.shape, self.num_classes = tuple(self.train.x.shape[1:]), len(self.class_names)
         if self.pairs_path is not None:
@@ -150,45 +168,42 @@ class DataModule(LightningDataModule):
             if self.pairs.shape != self.shape:
                 raise ValueError(
                     f"pairs in {self.pairs_path} have shape {self.pairs.shape}, the data "
-                    f"{self.shape}; "
-                    "generate pairs for this data, or set data.pairs=null"
+                    f"{self.shape}; generate pairs for this data, or set data.pairs=null"
                 )
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Endless batches from number `consumed` on; uint8 until they are on the device."""
+        """Endless batches of stored samples on the CPU, from batch `consumed` on."""
+        # When Lightning asks for it, `consumed` has been restored from the checkpoint already.
+        dataset = BatchDataset(self.stored(), self.pairs, self._pair_order())
         order = self._sampler(len(self.train), self.batch_size, "order")
-        return DataLoader(
-            Batches(self.stored(), self.pairs, self._pair_order()),
-            batch_sampler=order,  # type: ignore[arg-type]  # a Draw, which __getitems__ takes
-            num_workers=self.num_workers,
-            pin_memory=self.on_gpu,
-            collate_fn=as_is,
-            persistent_workers=self.num_workers > 0,
-            worker_init_fn=ignore_signals,
-        )
+        return batch_loader(dataset, order, self.num_workers, self.on_gpu)
 
     def on_after_batch_transfer(
         self, batch: dict[str, Any], dataloader_idx: int = 0
     ) -> dict[str, Any]:
-        """Model space and flips, on the batch's device."""
+        """Bring a batch to model space and flip images; Lightning calls it on the device."""
+        # Only here, behind the transfer: stored pixels are a quarter of the bytes of float32, and
+        # the conversion costs a GPU next to nothing.
         if "real" in batch:
             real = self.to_model(batch["real"])
             if self.flip:
-                mirrored = self._mirrored(batch["index"], len(real)).to(
-                    real.device, non_blocking=True
-                )
-                real = torch.where(mirrored.view(-1, *[1] * (real.ndim - 1)), real.flip(-1), real)
+                k, num_rows = batch["index"], len(real)
+                chosen = rows_to_flip(self.seed, k, num_rows, self.rank, self.world_size)
+                real = flip_rows(real, chosen)
             batch = batch | {"real": real}
         if self.pairs is not None:
             image = batch["pair_image"]
+            # Float16 images of pairs (latents, points) were stored in model space.
             image = self.to_model(image) if image.dtype == torch.uint8 else image.float()
             batch |= {"pair_noise": batch["pair_noise"].float(), "pair_image": image}
         return batch
 
     def state_dict(self) -> dict[str, Any]:
+        """The number of batches trained on, for a checkpoint."""
         return {"consumed": self.consumed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take that number from a checkpoint; the next loader starts there."""
         self.consumed = state_dict["consumed"]
 
     def _sampler(self, num_samples: int, batch_size: int, stream: str) -> BatchSampler:
@@ -199,11 +214,5 @@ class DataModule(LightningDataModule):
     def _pair_order(self) -> BatchSampler | None:
         if self.pairs is None:
             return None
+        # A stream of its own: pairs are shuffled independently of the images beside them.
         return self._sampler(len(self.pairs), self.pairs_batch_size, "pair_order")
-
-    def _mirrored(self, k: int, num_rows: int) -> Tensor:
-        """Which rows of batch k are mirrored on this rank, bool [B]: drawn for all ranks, then
-        sliced.
-        """
-        draw = torch.rand(num_rows * self.world_size, generator=generator(self.seed, k, "flip"))
-        return draw.chunk(self.world_size)[self.rank] < 0.5

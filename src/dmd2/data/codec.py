@@ -1,5 +1,6 @@
-"""What data of latents asks of an autoencoder; this package knows none itself, a configuration
-brings it.
+"""Codec: the interface of an autoencoder (VAE) as data of latents uses it.
+
+This package implements none, since data knows no networks; the configuration brings one.
 """
 
 from typing import Any, Protocol
@@ -8,20 +9,21 @@ from torch import Tensor
 
 
 class Codec(Protocol):
-    """`shape` is that of one sample's latents; images are [B, 3, H, W] in [-1, 1]."""
+    """Images float32 [B, 3, H, W] in [-1, 1] to latents [B, *shape] and back."""
 
     shape: tuple[int, ...]
 
     def require(self) -> None:
-        """Raise FileNotFoundError where its files are not there."""
+        """Raise FileNotFoundError where its weights are not there, without loading them."""
         ...
 
     def identity(self) -> dict[str, Any]:
-        """What latents must share to be of one kind."""
+        """What latents must have in common to be mixed, as JSON values: weights, scale, size."""
         ...
 
     def encode(self, images: Tensor, noise: Tensor) -> Tensor:
-        """Latents [B, ...] of images: a draw from the posterior by N(0, I) `noise` [B, ...]."""
+        """Latents of images: mean + std * noise of the posterior, noise [B, *shape] ~ N(0, I)."""
+        # The caller draws the noise, so that it can be a function of the seed and the row.
         ...
 
     def decode(self, latents: Tensor) -> Tensor:

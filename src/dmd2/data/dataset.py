@@ -1,4 +1,7 @@
-"""Whole batches gathered by one indexing of the memmap, instead of sample by sample."""
+"""Dataset and DataLoader of whole batches: a batch is one indexing of memory-mapped arrays.
+
+Gathering sample by sample and stacking would cost a Python call and a copy for each row.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,14 +9,20 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from dmd2.data.pairs import PairStore
-from dmd2.data.sampler import BatchSampler, Draw
+from dmd2.data.sampler import BatchRows, BatchSampler
+from dmd2.data.worker_signals import ignore_signals
 
 
-class Batches(Dataset[dict[str, Any]]):
-    """Batches of arrays by name as stored, uint8 for images, and of pairs where there are any."""
+class BatchDataset(Dataset[dict[str, Any]]):
+    """Batches of stored samples, uint8 for images, and of noise-image pairs where there are any.
+
+    stored      Arrays by the key that a batch has their rows under.
+    pairs       The pairs, or None.
+    pair_order  Which pairs a batch has; given together with `pairs`.
+    """
 
     def __init__(
         self,
@@ -23,25 +32,43 @@ class Batches(Dataset[dict[str, Any]]):
     ) -> None:
         self.stored, self.pairs, self.pair_order = stored, pairs, pair_order
 
-    def __getitems__(self, draw: Draw) -> dict[str, Any]:
-        batch = {name: _take(array, draw.rows) for name, array in self.stored.items()}
+    # torch asks for a batch by this method, with whatever the batch sampler yields.
+    def __getitems__(self, batch_rows: BatchRows) -> dict[str, Any]:
+        batch = {name: _take(array, batch_rows.rows) for name, array in self.stored.items()}
         if self.pairs is not None and self.pair_order is not None:
-            rows = self.pair_order.rows(draw.k)
+            # Of the same number k, and of an order of their own, since there are fewer pairs.
+            rows = self.pair_order.rows(batch_rows.k)
             batch["pair_noise"] = _take(self.pairs.noise, rows)
             batch["pair_image"] = _take(self.pairs.images, rows)
             batch["pair_label"] = _take(self.pairs.labels, rows)
-        return batch | {"index": draw.k}
+        return batch | {"index": batch_rows.k}
 
     def __len__(self) -> int:
-        # Lightning asks only to put its own sampler in the place of ours, which ranks share
-        # already.
+        # Lightning asks only in order to replace our sampler by one that splits data among ranks,
+        # which ours does already.
         raise TypeError("batches are endless; set trainer.use_distributed_sampler=false")
 
 
+def batch_loader(
+    dataset: BatchDataset, order: BatchSampler, num_workers: int, pin_memory: bool
+) -> DataLoader[Any]:
+    """The DataLoader of batches in `order`; any number of workers gives the same ones."""
+    return DataLoader(
+        dataset,
+        batch_sampler=order,  # type: ignore[arg-type]  # its BatchRows are for __getitems__
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        collate_fn=as_is,
+        persistent_workers=num_workers > 0,
+        worker_init_fn=ignore_signals,
+    )
+
+
 def as_is(batch: Any) -> Any:
-    """The collate function of batches that are whole already."""
+    """Collate function that changes nothing: the dataset gives whole batches."""
     return batch
 
 
 def _take(array: np.ndarray, rows: np.ndarray) -> Tensor:
+    # Indexing copies the rows out of the memory map; asarray drops the type np.memmap they keep.
     return torch.from_numpy(np.asarray(array[rows]))

@@ -1,4 +1,4 @@
-"""Scikit-learn's handwritten digits: 1,797 real 8x8 images, with no download."""
+"""Scikit-learn's handwritten digits: 1,797 real 8x8 images, with no download; and with captions."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from dmd2.data.base import DataModule
 from dmd2.data.split import Split, stratified
 from dmd2.randomness import generator
 
-NUM_TEST = 450
+NUM_TEST = 450  # a quarter of the set
 
 
 class Digits(DataModule):
@@ -25,8 +25,10 @@ class Digits(DataModule):
         super().__init__(**common)
 
     def load(self) -> tuple[Split, Split, list[str]]:
+        """Both splits, and the names "0" to "9"."""
         images, labels = load_digits(return_X_y=True)
-        # The sixteen steps of ink, 0..16, spread over a byte.
+        # The set has 17 grey levels, 0..16: spread over a byte, so that black and white are -1 and
+        # 1 in model space.
         x = np.rint(images * 255 / 16).astype(np.uint8).reshape(-1, 1, 8, 8)
         train, test = stratified(labels, NUM_TEST)
         labels = labels.astype(np.int64)
@@ -37,15 +39,18 @@ class Digits(DataModule):
         )
 
     def identity(self) -> dict[str, Any]:
+        """The size of the test split; all else is fixed."""
         return {"num_test": NUM_TEST}
 
 
 class TextDigits(Digits):
-    """The same images with captions: a label is the number of a caption, and caption i is of the
-    digit i % 10.
+    """The same images with captions: a label is a caption's number, caption i is of digit i % 10.
 
-    captions  The table (`dmd2.data.captions.filled`). Each image has one caption of its digit,
-              always the same.
+    captions  The table (`dmd2.data.captions.fill_phrasings`). Each image has one caption of its
+              digit, always the same.
+
+    Takes the arguments of `DataModule` besides; raises ValueError where the captions are no
+    multiple of ten.
     """
 
     def __init__(self, captions: Sequence[str], **common: Any) -> None:
@@ -55,16 +60,21 @@ class TextDigits(Digits):
         self.captions = list(captions)
 
     def load(self) -> tuple[Split, Split, list[str]]:
+        """Both splits with captions as labels, and the table."""
         train, test, _ = super().load()
         return self._captioned(train, "train"), self._captioned(test, "test"), self.captions
 
     def identity(self) -> dict[str, Any]:
+        """As of `Digits`, and the captions."""
         return super().identity() | {"captions": self.captions}
 
     def class_of(self, labels: Tensor) -> Tensor:
+        """The digit of each caption number [B]."""
         return labels % 10
 
     def _captioned(self, split: Split, name: str) -> Split:
+        # No seed of the run: an image keeps its caption, as in a data set that is read from disk.
         draw = generator("caption", name)
         phrasing = torch.randint(len(self.captions) // 10, (len(split),), generator=draw).numpy()
+        # Phrasing p of digit d is caption 10 p + d.
         return Split(split.x, 10 * phrasing + split.labels)

@@ -1,7 +1,14 @@
-"""Noise-image pairs of the teacher's ODE, the data of DMD1's regression loss: memmaps in a folder.
+"""Noise-image pairs, the data of DMD's regression loss (Yin et al. 2024, Eq. 9): write and read.
 
-noise.npy float16 [N, ...], images.npy uint8 or float16 [N, ...], labels.npy int64 [N],
-manifest.json; and, until it is finished, which blocks are there (`dmd2.data.preparation.blocks`).
+A pair is a noise z ~ N(0, I), a label, and the image that the teacher makes of them by solving its
+probability flow ODE from z. The loss is the distance of the one-step generator's G(z) from that
+image. Pairs are made once for a teacher and kept in a folder as memory-mapped arrays:
+
+    noise.npy      float16 [N, ...]
+    images.npy     uint8 [N, ...] for pixels, float16 [N, ...] for latents and points
+    labels.npy     int64 [N]
+    manifest.json  what was made, and whether it is finished
+    progress/      until then, which blocks of pairs are written (`dmd2.data.preparation.blocks`)
 """
 
 from collections.abc import Iterator
@@ -14,7 +21,7 @@ from numpy.lib.format import open_memmap
 from torch import Tensor
 
 from dmd2.data.pixels import to_pixels
-from dmd2.data.preparation.blocks import Progress
+from dmd2.data.preparation.blocks import BlockQueue
 from dmd2.io.arrays import open_array, write_rows
 from dmd2.io.files import discard, key_of, locked, read_json, write_json
 
@@ -22,16 +29,23 @@ ARRAYS = ("noise", "images", "labels")
 
 
 class PairWriter:
-    """Writes pairs in blocks, which any processes share; opened again on the same folder it goes on
-    where it was.
+    """Writes the pairs of a folder block by block; processes may share the blocks, or go on later.
 
-    path         Folder of the store; made if missing.
-    num_pairs    How many pairs the finished store holds.
+    path         The folder; made if missing.
+    num_pairs    How many pairs the finished folder holds.
     shape        Of one noise and of one image, e.g. (3, 64, 64).
     dtype        Of the stored images: "uint8" for pixels, "float16" for latents and points.
-    fingerprint  What the pairs were made from (teacher, sampler, seed): pairs of two kinds never
-                 mix.
-    at_once      Pairs a block.
+    fingerprint  Hash of what the pairs are made from (teacher, solver, guidance).
+    at_once      Pairs per block: made in one pass of the teacher, and lost together by a kill.
+
+    Every process constructs one with the same arguments, and then:
+
+        for rows in writer.free():
+            writer.write(rows, noise, images, labels)
+        writer.finish()
+
+    Raises ValueError for a dtype or number that makes no sense, and where the folder holds pairs
+    made from something else.
     """
 
     def __init__(
@@ -48,32 +62,33 @@ class PairWriter:
         if num_pairs < 1:
             raise ValueError(f"num_pairs must be at least 1, got {num_pairs}; e.g. num_pairs=10000")
         self.path, self.shape = Path(path), tuple(shape)
-        self._about: dict[str, Any] = {
+        self._manifest: dict[str, Any] = {
             "num_pairs": num_pairs,
-            "shape": list(shape),
+            "shape": list(shape),  # as JSON gives it back, to be compared
             "dtype": dtype,
             "fingerprint": fingerprint,
         }
-        self._progress: Progress | None = None
+        self._queue: BlockQueue | None = None  # stays None where all is finished already
+        # Under the lock one process creates the arrays, and the others find them.
         with locked(self.path):
             if not self._is_finished():
-                plan = key_of(self._about)
-                self._progress = Progress(
-                    self.path / "progress", plan, num_pairs, at_once, self._begin
+                plan = key_of(self._manifest)
+                self._queue = BlockQueue(
+                    self.path / "progress", plan, num_pairs, at_once, self._create
                 )
 
     def free(self) -> Iterator[range]:
-        """The pairs to write, block by block: those that nobody else has taken. At the end all are
-        written.
+        """Blocks of rows to write that no other process has; when it ends, all are written.
+
+        A block must be written before the next one is asked for.
         """
-        return iter(()) if self._progress is None else self._progress.free()
+        return iter(()) if self._queue is None else self._queue.free()
 
     def write(self, rows: range, noise: Tensor, images: Tensor, labels: Tensor) -> None:
-        """Write a block: unit noise [B, ...], images in model space [B, ...], labels [B].
+        """Write a block: noise [B, ...] ~ N(0, I), images in model space [B, ...], labels [B].
 
-        The noise is stored as float16: round it before the teacher sees it, or the pair is off by
-        that.
-        Raises ValueError where the block does not fit.
+        Noise is stored as float16. Round it to that before the teacher sees it: otherwise the image
+        belongs to another noise than the stored one. Raises ValueError for a block of another size.
         """
         expected = (len(rows), *self.shape)
         if (
@@ -85,31 +100,38 @@ class PairWriter:
                 f"a block must be noise and images {list(expected)} and labels [{len(rows)}], got "
                 f"{list(noise.shape)}, {list(images.shape)} and {list(labels.shape)}"
             )
-        stored = to_pixels(images) if self._about["dtype"] == "uint8" else images.to(torch.float16)
+        # Latents and points have no range to be clamped to, pixels have.
+        stored = (
+            to_pixels(images) if self._manifest["dtype"] == "uint8" else images.to(torch.float16)
+        )
         block = (noise.to(torch.float16), stored, labels.to(torch.int64))
+        # Array by array to the disk, and only then recorded: a recorded block is complete.
         for name, x in zip(ARRAYS, block, strict=True):
             write_rows(self.path / f"{name}.npy", rows, x.cpu().numpy())
-        assert self._progress is not None
-        self._progress.record(rows, {})
+        assert self._queue is not None
+        self._queue.record(rows, {})
 
     def num_written(self) -> int:
-        """How many pairs are there, by whomever."""
-        return self._about["num_pairs"] if self._progress is None else self._progress.num_done()
+        """How many pairs are written, by all processes together."""
+        return self._manifest["num_pairs"] if self._queue is None else self._queue.num_done()
 
     def finish(self) -> None:
-        """Say that all pairs are there, where nobody has."""
+        """Mark the folder as finished, unless another process has; call it after the last block."""
         with locked(self.path):
             if not self._is_finished():
-                assert self._progress is not None and self._progress.is_complete()
-                self._say(finished=True)
+                assert self._queue is not None and self._queue.is_complete()
+                # Before the queue's folder goes: a kill in between leaves nothing to do again.
+                self._write_manifest(finished=True)
+            # Other processes that are still at it take a queue that is gone for done.
             discard(self.path / "progress")
 
     def _is_finished(self) -> bool:
-        """Whether the store is; raises ValueError where it is one of other pairs."""
+        """Whether all pairs are there; raises ValueError where the folder is of other pairs."""
         if not (self.path / "manifest.json").exists():
             return False
-        manifest = _manifest(self.path)
-        for key, value in self._about.items():
+        manifest = _read_manifest(self.path)
+        # Value by value, not by the hash of all: the error then names the difference.
+        for key, value in self._manifest.items():
             if manifest[key] != value:
                 raise ValueError(
                     f"the pairs in {self.path} have {key} {manifest[key]}, asked for {value}; "
@@ -117,23 +139,27 @@ class PairWriter:
                 )
         return manifest["finished"]
 
-    def _begin(self) -> None:
-        num_pairs, dtype = self._about["num_pairs"], np.dtype(self._about["dtype"])
+    def _create(self) -> None:
+        """Arrays of zeros in their final size, and a manifest that says they are not finished."""
+        num_pairs, dtype = self._manifest["num_pairs"], np.dtype(self._manifest["dtype"])
         self.path.mkdir(parents=True, exist_ok=True)
+        # Sparse files of zeros: blocks go to their rows in any order.
         open_memmap(self.path / "noise.npy", "w+", np.float16, (num_pairs, *self.shape))
         open_memmap(self.path / "images.npy", "w+", dtype, (num_pairs, *self.shape))
         open_memmap(self.path / "labels.npy", "w+", np.int64, (num_pairs,))
-        self._say(finished=False)
+        # Readers then say that pairs are unfinished, rather than missing.
+        self._write_manifest(finished=False)
 
-    def _say(self, finished: bool) -> None:
-        write_json(self.path / "manifest.json", {**self._about, "finished": finished})
+    def _write_manifest(self, finished: bool) -> None:
+        write_json(self.path / "manifest.json", {**self._manifest, "finished": finished})
 
 
 class PairStore:
-    """A finished store: `noise` float16 [N, ...], `images` uint8 or float16 [N, ...], `labels`
-    int64 [N].
+    """The pairs of a finished folder, memory-mapped and read-only.
 
-    Raises FileNotFoundError where there is no store, and ValueError where it is not finished.
+    `noise` float16 [N, ...] and `images` uint8 or float16 [N, ...] have samples of `shape`, and
+    `labels` is int64 [N]; `fingerprint` is what they were made from. Raises FileNotFoundError where
+    there are no pairs in `path`, and ValueError where they are not finished.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -142,12 +168,13 @@ class PairStore:
             raise FileNotFoundError(
                 f"no pairs in {folder}; give the folder that a PairWriter wrote"
             )
-        manifest = _manifest(folder)
+        manifest = _read_manifest(folder)
         if not manifest["finished"]:
             raise ValueError(
                 f"the store {folder} is not finished; start its generation again, it goes on "
                 "where it stopped"
             )
+        # Mapped, not read: a pair of ImageNet at 64x64 takes 37 kB, and there are 100,000s of them.
         self.noise, self.images, self.labels = (
             open_array(folder / f"{name}.npy") for name in ARRAYS
         )
@@ -158,6 +185,6 @@ class PairStore:
         return len(self.labels)
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
+def _read_manifest(folder: Path) -> dict[str, Any]:
     manifest: dict[str, Any] = read_json(folder / "manifest.json")
     return manifest

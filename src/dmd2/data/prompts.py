@@ -1,5 +1,5 @@
-"""Captions alone, for objectives that read no real images: distribution matching, with pairs or
-without.
+"""Prompts: captions without images, for objectives that read no real data; and Captioned, the base
+class of all data of text-to-image teachers.
 """
 
 import hashlib
@@ -18,13 +18,14 @@ from dmd2.data.split import Split
 
 
 class Captioned(DataModule):
-    """Data of a text teacher, in its own space: a label is the number of a caption, pixels are what
-    `codec` decodes.
+    """Base class of data in a text-to-image teacher's latent space.
 
-    captions     The table.
+    A label is the number of a caption; pixels are what the autoencoder decodes.
+
+    captions     The table of captions, from which the generator's prompts are drawn.
     autoencoder  The teacher's.
 
-    Takes the arguments of `DataModule` besides.
+    Takes the arguments of `DataModule` besides; raises ValueError for `flip`.
     """
 
     def __init__(self, captions: Sequence[str], autoencoder: Codec, **common: Any) -> None:
@@ -36,29 +37,35 @@ class Captioned(DataModule):
         self.captions, self.codec = list(captions), autoencoder
 
     def prepare_data(self) -> None:
-        """See that pictures can be made, before hours are spent."""
+        """Raise FileNotFoundError without the autoencoder's files, before hours are spent."""
         self.codec.require()
 
     def identity(self) -> dict[str, Any]:
+        """The hash of all captions in their order."""
+        # A hash, since tables of captions have millions of rows.
         return {"captions": hashlib.sha256(json.dumps(self.captions).encode()).hexdigest()}
 
     def to_model(self, x: Tensor) -> Tensor:
-        """Stored latents in float32."""
+        """Stored latents in float32; the teacher's scaling factor is in them already."""
         return x.float()
 
-    @torch.no_grad()
+    @torch.no_grad()  # pixels are only looked at, and the decoder's activations are large
     def to_pixels(self, x: Tensor) -> Tensor:
-        """Decoded, rounded and clamped."""
+        """Decoded latents as uint8 [B, 3, H, W], rounded and clamped."""
         return pixels.to_pixels(self.codec.decode(x))
 
 
 class Prompts(Captioned):
-    """No samples at all: a batch is {"label": int64 [B], "index": int}, and pairs where there are
-    any.
+    """Captions alone: a batch is {"label": int64 [B], "index": int}, and pairs if there are any.
+
+    Takes the arguments of `Captioned`.
     """
 
     def load(self) -> tuple[Split, Split, list[str]]:
-        nothing = np.float16(0)  # of the right shape, in no memory, and in no batch
+        """A train split of all captions with placeholders for samples, an empty one, the table."""
+        # The base class reads shape and length off a split. Broadcasting one zero gives both and
+        # takes no memory; no batch holds it, see `stored`.
+        nothing = np.float16(0)
         splits = (
             Split(
                 np.broadcast_to(nothing, (num, *self.codec.shape)), np.arange(num, dtype=np.int64)
@@ -68,7 +75,9 @@ class Prompts(Captioned):
         return (*splits, self.captions)  # type: ignore[return-value]
 
     def stored(self) -> dict[str, np.ndarray]:
+        """The labels alone."""
         return {"label": self.train.labels}
 
     def provides(self) -> set[str]:
+        """As of `DataModule`, without "real"."""
         return super().provides() - {"real"}

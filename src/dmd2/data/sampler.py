@@ -1,8 +1,9 @@
-"""The order of the data: batch k is a function of (seed, k, rank), so resuming is to start at k.
+"""Batch sampler: the order of rows as a function of seed and iteration, for any number of ranks.
 
-The permutations of all epochs are laid end to end; global batch k is positions [k GB, (k + 1) GB)
-of that line, GB = batch size times ranks, and rank r owns rows [r B, (r + 1) B) of it. The order of
-the samples does not depend on how many ranks share it.
+The shuffled epochs are laid end to end in one line. Global batch k is the positions
+[k * GB, (k + 1) * GB) of that line, where GB is batch size times ranks, and rank r has the rows
+[r * B, (r + 1) * B) of it. So the order does not depend on how many ranks share it, and resuming at
+batch k needs no batch before it.
 """
 
 from collections.abc import Iterator
@@ -15,18 +16,25 @@ import torch
 from dmd2.randomness import generator
 
 
-class Draw(NamedTuple):
-    """Number of a batch, and its rows on this rank, int64 [B]."""
+class BatchRows(NamedTuple):
+    """Number k of a batch, and the numbers of its rows on this rank, int64 [B]."""
 
     k: int
     rows: np.ndarray
 
 
 class BatchSampler:
-    """Endless draws from `num_samples` samples, from batch `start` on.
+    """Endless batches of row numbers, from batch `start` on.
 
-    `stream` names the order: two samplers of one seed and different streams are independent.
-    Needs Trainer(use_distributed_sampler=False), since it knows the ranks itself.
+    num_samples  Rows to draw from; each is drawn once an epoch.
+    batch_size   Rows per batch on each rank.
+    seed         Seed of the shuffling.
+    rank         Number of this process.
+    world_size   How many processes share a global batch.
+    start        First batch.
+    stream       Names the order: two streams of one seed are independent.
+
+    Needs Trainer(use_distributed_sampler=False), since it divides the data among ranks itself.
     """
 
     def __init__(
@@ -44,17 +52,21 @@ class BatchSampler:
         self.rank, self.world_size, self.start, self.stream = rank, world_size, start, stream
         self._epoch, self._permutation = -1, np.empty(0, np.int64)
 
-    def __iter__(self) -> Iterator[Draw]:
+    # Runs in the training process; loader workers are sent the row numbers.
+    def __iter__(self) -> Iterator[BatchRows]:
         for k in count(self.start):
-            yield Draw(k, self.rows(k))
+            yield BatchRows(k, self.rows(k))
 
     def rows(self, k: int) -> np.ndarray:
         """Row numbers of batch k on this rank, int64 [B]."""
+        # Position in the line of shuffled epochs; an epoch's own positions are 0..num_samples - 1.
         first = (k * self.world_size + self.rank) * self.batch_size
         epochs, places = np.divmod(np.arange(first, first + self.batch_size), self.num_samples)
+        # A batch may cross the end of an epoch, or of several where it is larger than the data.
         return np.concatenate([self._order(int(e))[places[epochs == e]] for e in np.unique(epochs)])
 
     def _order(self, epoch: int) -> np.ndarray:
+        # The last permutation is remembered: a whole epoch of batches asks for the same one.
         if epoch != self._epoch:
             draw = generator(self.seed, epoch, self.stream)
             self._permutation = torch.randperm(self.num_samples, generator=draw).numpy()

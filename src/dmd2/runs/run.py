@@ -97,7 +97,7 @@ class Run:
             config = config | {"weights": None, "critic_weights": None}
         with rank_zero_first():  # the others then find the data prepared
             self.parts = parts = assemble(config, self.protocol)
-        identity = resume_identity(config, parts.data.meaning(), world_size())
+        identity = resume_identity(config, parts.data.resume_identity(), world_size())
         # A new run is compared with itself, so both take the same way.
         earlier = checkpoint.manifest if checkpoint is not None else identity
         check_resumable(earlier, identity, allowed)

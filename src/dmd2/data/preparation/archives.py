@@ -1,28 +1,23 @@
-"""Readers of what data sets come in: a folder, a zip, a tar or many, an LMDB; one stream of named
-files for all.
+"""Archive readers: the files of a folder, zip, tar, webdataset or LMDB as one stream, by name.
 
-Nothing is ever unpacked to disk. A compressed tar is read front to back, since xz and zstd cannot
-seek; of another one what nobody asks for is passed over. The LMDB of raw pixels that DMD2's authors
-publish is read as if it were EDM's zip: PPM images and a dataset.json.
+Nothing is unpacked to disk. A compressed tar is read front to back, since xz and zstd cannot seek;
+in an uncompressed one, files that nobody reads are skipped.
 """
 
-import json
-import lzma
 import os
 import tarfile
 import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path, PureWindowsPath
-from typing import IO, Any, NamedTuple
+from pathlib import Path
+from typing import IO, Any
 
-import numpy as np
-
+from dmd2.data.preparation.lmdb_reader import lmdb_members
+from dmd2.data.preparation.member import Member, damage_named, safe_name
 from dmd2.io.files import key_of
 
+# tarfile's modes: "r:" seeks, "r|" reads a stream. It knows no zstd, which is undone before.
 TAR_MODES = {
     "tar": "r:",
     "tar.gz": "r|gz",
@@ -33,31 +28,19 @@ TAR_MODES = {
 }
 
 
-class Member(NamedTuple):
-    """One file of a source: its name inside, with forward slashes, and its bytes.
-
-    `read` works until the next member is asked for; where `lasting`, at any time and in any thread.
-    """
-
-    name: str
-    read: Callable[[], bytes]
-    lasting: bool = False
-
-
 def members(source: Path) -> Iterator[Member]:
-    """The files of a folder or archive, in stored order.
+    """The files of a folder or archive, in the order they are stored in.
 
-    Raises FileNotFoundError where there is nothing at `source`, ValueError for an unknown or
-    damaged
-    archive and for a member that points outside of it, ImportError for .zst without `zstandard` and
-    for
-    an LMDB without `lmdb`.
+    Raises FileNotFoundError without a source; ValueError for an unknown or damaged archive, and for
+    a member whose name leads out of it; ImportError for .zst without `zstandard` and for an LMDB
+    without `lmdb`.
     """
     _require(source)
+    # Before plain folders: an LMDB and webdataset's tars lie in folders, too.
     if (source / "data.mdb").exists():
-        return _lmdb(source)
-    if shards := sorted(source.glob("*.tar")):
-        return _shards(shards)
+        return lmdb_members(source)
+    if tars := sorted(source.glob("*.tar")):
+        return _webdataset(tars)
     if source.is_dir():
         return _folder(source)
     if source.name.endswith(".zip"):
@@ -71,8 +54,8 @@ def members(source: Path) -> Iterator[Member]:
 
 
 def identity(source: Path) -> dict[str, Any]:
-    """What changes when the source does: its place, and names, sizes and times of its files, which
-    are not opened.
+    """What changes when the source does, as JSON values: its path, and names, sizes and times of
+    its files. No file is opened.
     """
     _require(source)
     files = (
@@ -81,7 +64,9 @@ def identity(source: Path) -> dict[str, Any]:
         else []
     )
     files = files or [(source.name, source.stat())]
+    # Of files of the same time the last name, for the answer must not depend on the order.
     newest, stat = max(files, key=lambda file: (file[1].st_mtime_ns, file[0]))
+    # The hash alone would do to see a change; the readable values tell the user which it was.
     return {
         "path": str(source.resolve()),
         "num_files": len(files),
@@ -94,6 +79,7 @@ def identity(source: Path) -> dict[str, Any]:
 
 
 def _when(ns: int) -> str:
+    # By integers: a float of seconds since 1970 has no room for nanoseconds.
     return f"{datetime.fromtimestamp(ns // 10**9, UTC):%Y-%m-%d %H:%M:%S}.{ns % 10**9:09d} UTC"
 
 
@@ -105,45 +91,47 @@ def _require(source: Path) -> None:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
+    # Links are followed, so that a data set may be put together of links to others.
     for where, folders, files in os.walk(folder, followlinks=True):
-        folders.sort()
+        folders.sort()  # in place, as os.walk documents: it goes down in this order
         yield from (Path(where, name) for name in sorted(files))
 
 
 def _folder(source: Path) -> Iterator[Member]:
     for path in _walk(source):
-        yield Member(path.relative_to(source).as_posix(), path.read_bytes, lasting=True)
+        yield Member(path.relative_to(source).as_posix(), path.read_bytes, random_access=True)
 
 
-def _shards(shards: Sequence[Path]) -> Iterator[Member]:
-    """The files of a folder's tars, one after the other, each tar a folder of its own: webdataset's
-    layout.
-    """
-    for shard in shards:
-        for member in _tar(shard, TAR_MODES["tar"]):
-            yield member._replace(name=f"{shard.stem}/{member.name}")
+def _webdataset(tars: Sequence[Path]) -> Iterator[Member]:
+    """The files of a folder's tars, one tar after the other; each counts as a folder of its own."""
+    for tar in tars:
+        for member in _tar(tar, TAR_MODES["tar"]):
+            yield member._replace(name=f"{tar.stem}/{member.name}")
 
 
 def _zip(source: Path) -> Iterator[Member]:
-    with _damage(source), zipfile.ZipFile(source) as archive:
+    with damage_named(source), zipfile.ZipFile(source) as archive:
         for info in archive.infolist():
             if not info.is_dir():
                 yield Member(
-                    _inside(info.filename, source), partial(_read_zip, archive, info, source)
+                    safe_name(info.filename, source), partial(_read_zip, archive, info, source)
                 )
 
 
 def _read_zip(archive: zipfile.ZipFile, info: zipfile.ZipInfo, source: Path) -> bytes:
-    with _damage(source):
+    # Again, for an error here is raised in the caller, not inside the generator.
+    with damage_named(source):
         return archive.read(info)
 
 
 def _tar(source: Path, mode: str) -> Iterator[Member]:
-    with _damage(source), source.open("rb") as file:
-        stream = _unzstd(file) if source.name.endswith(".zst") else file
+    with damage_named(source), source.open("rb") as file:
+        stream = _decompressed_zstd(file) if source.name.endswith(".zst") else file
         with tarfile.open(fileobj=stream, mode=mode) as archive:  # type: ignore[call-overload]
             while (info := archive.next()) is not None:
-                archive.members = []  # Or a million headers stay in memory.
+                # tarfile remembers every header: a million of them would stay in memory.
+                archive.members = []
+                # A link may lead out of the archive, or to a file that a stream has passed.
                 if info.issym() or info.islnk():
                     raise ValueError(
                         f"{info.name} in {source} is a link; pack with tar --dereference "
@@ -151,95 +139,24 @@ def _tar(source: Path, mode: str) -> Iterator[Member]:
                     )
                 if info.isfile():
                     yield Member(
-                        _inside(info.name, source), partial(_read_tar, archive, info, source)
+                        safe_name(info.name, source), partial(_read_tar, archive, info, source)
                     )
 
 
 def _read_tar(archive: tarfile.TarFile, info: tarfile.TarInfo, source: Path) -> bytes:
-    with _damage(source):
+    with damage_named(source):
         file = archive.extractfile(info)
         assert file is not None
         return file.read()
 
 
-def _unzstd(file: IO[bytes]) -> IO[bytes]:
+def _decompressed_zstd(file: IO[bytes]) -> IO[bytes]:
     try:
         import zstandard  # noqa: PLC0415
     except ImportError as error:
         raise ImportError(
-            "reading .tar.zst needs zstandard; type: pip install 'dmd2[zstd]'"
+            "reading .tar.zst needs zstandard; type in the checkout: "
+            "make install EXTRAS=dev,zstd, or pip install '.[zstd]'"
         ) from error
+    # Across frames: parallel compressors write many, and the reader would stop after the first.
     return zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
-
-
-def _lmdb(source: Path) -> Iterator[Member]:
-    """Keys images_I_data (uint8 [C, H, W]), labels_I_data (int64), images_shape and labels_shape
-    (decimal).
-    """
-    try:
-        import lmdb  # noqa: PLC0415
-    except ImportError as error:
-        raise ImportError("reading an LMDB needs lmdb; type: pip install 'dmd2[lmdb]'") from error
-    try:
-        with (
-            lmdb.open(str(source), readonly=True, lock=False, readahead=False) as database,
-            database.begin() as values,
-        ):
-            num, *shape = map(int, _value(values, "images_shape", source).split())
-            names = [f"{i:08d}.{'ppm' if shape[0] == 3 else 'pgm'}" for i in range(num)]
-            yield Member("dataset.json", partial(_lmdb_labels, values, names, source))
-            for i, name in enumerate(names):
-                yield Member(name, partial(_lmdb_image, values, i, shape, source))
-    except lmdb.Error as error:
-        raise ValueError(f"{source} is damaged ({error}); fetch it again") from error
-
-
-def _lmdb_labels(values: Any, names: list[str], source: Path) -> bytes:
-    labels = (
-        np.frombuffer(_value(values, f"labels_{i}_data", source), np.int64)
-        for i in range(len(names))
-    )
-    return json.dumps(
-        {"labels": [[name, int(label[0])] for name, label in zip(names, labels, strict=True)]}
-    ).encode()
-
-
-def _lmdb_image(values: Any, i: int, shape: list[int], source: Path) -> bytes:
-    """Pixels [C, H, W] as a binary PPM, or PGM where C is 1."""
-    channels, height, width = shape
-    data = _value(values, f"images_{i}_data", source)
-    if len(data) != channels * height * width:
-        raise ValueError(
-            f"images_{i}_data in {source} has {len(data)} bytes, its shape is {shape}; fetch it "
-            "again"
-        )
-    pixels = np.frombuffer(data, np.uint8).reshape(shape).transpose(1, 2, 0)
-    return b"P%d %d %d 255\n" % (6 if channels == 3 else 5, width, height) + pixels.tobytes()
-
-
-def _value(values: Any, key: str, source: Path) -> bytes:
-    if (found := values.get(key.encode())) is None:
-        raise ValueError(
-            f"{source} lacks the key {key}; an LMDB holds images_0_data, images_shape and labels "
-            "alike"
-        )
-    return found
-
-
-def _inside(name: str, source: Path) -> str:
-    """The name in one spelling; refused where it leads out of the archive."""
-    path = PureWindowsPath(name)  # Knows both slashes and drive letters.
-    if path.anchor or ".." in path.parts:
-        raise ValueError(
-            f"{source} holds the unsafe name {name!r}; pack it again with relative names"
-        )
-    return path.as_posix()
-
-
-@contextmanager
-def _damage(source: Path) -> Iterator[None]:
-    """Names the archive where its bytes do not make sense."""
-    try:
-        yield
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, lzma.LZMAError, zlib.error) as error:
-        raise ValueError(f"{source} is damaged ({error}); fetch it again") from error

@@ -1,4 +1,4 @@
-"""From the bytes of an image file to pixels [C, H, W] of one size."""
+"""Decoder: from the bytes of an image file to pixels [C, H, W] of one size, cropped and resized."""
 
 import io
 from dataclasses import dataclass
@@ -13,21 +13,22 @@ CROPS = ("center", "none")
 
 @dataclass(frozen=True)
 class Decoder:
-    """What is done to every image.
+    """Decodes, crops and resizes every image in the same way.
 
     resolution  Height and width in pixels.
-    resize      A filter of PIL ("lanczos", "box", "bicubic", ...), or "adm": halved by box while
-                twice too
-                large, then bicubic, as ADM's ImageNet was made (Dhariwal & Nichol 2021).
-    crop        "center" keeps the middle square, "none" squashes both sides. The square is cut
-                before
-                scaling, as EDM does with "lanczos" (Karras et al. 2022); with "adm", whose authors
-                scale the
-                short side first, after.
+    resize      A filter of PIL ("lanczos", "box", "bicubic", ...); or "adm": halved by box while at
+                least twice too large, then bicubic, as ADM's ImageNet was made (Dhariwal & Nichol
+                2021).
+    crop        "center" keeps the middle square, "none" squashes both sides. The image is cropped
+                before it is resized, as EDM does with "lanczos" (Karras et al. 2022); with "adm" it
+                is cropped after, since its authors resize the short side first.
     channels    3 for colour, 1 for grey.
 
-    An image that fits already keeps its pixels. Alpha is dropped, 16-bit grey keeps its high byte.
+    An image of the right size keeps its pixels. Alpha is dropped, 16-bit grey keeps its high byte.
+    Raises ValueError for options that make no sense.
     """
+
+    # These fields are in the keys of caches and in manifests, by name.
 
     resolution: int
     resize: str = "lanczos"
@@ -50,30 +51,35 @@ class Decoder:
         """Pixels uint8 [C, H, W]; raises ValueError with `name` where the bytes are no image."""
         try:
             with Image.open(io.BytesIO(data)) as image:
-                image.load()
+                image.load()  # open() reads the header alone: here a truncated file shows
                 pixels = np.asarray(self._fit(self._convert(image)))
-        except Exception as error:  # PIL's decoders raise nearly anything.
+        except Exception as error:  # PIL's decoders raise nearly anything at damaged bytes
             raise ValueError(
                 f"cannot read the image {name} ({error}); mend or remove it"
             ) from error
         return pixels.reshape(self.resolution, self.resolution, self.channels).transpose(2, 0, 1)
 
     def _convert(self, image: Image.Image) -> Image.Image:
+        # PIL's own conversion of 16 bits clips at 255 instead of scaling.
         if image.mode.startswith("I;16"):
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         if image.mode in ("I", "F"):
+            # Integers or floats of e.g. TIFF, in the range of some instrument.
             raise ValueError("32 bits a pixel have no known range")
+        # Grey is ITU-R 601-2 luma, PIL's default.
         return image.convert("RGB" if self.channels == 3 else "L")
 
     def _fit(self, image: Image.Image) -> Image.Image:
         if self.resize == "adm":
             return self._fit_as_adm(image)
         size = (self.resolution, self.resolution)
+        # Cropped first, so that the filter takes in nothing from beyond the square.
         if self.crop == "center":
             image = _middle(image, min(image.size))
         return image if image.size == size else image.resize(size, Resampling[self.resize.upper()])
 
     def _fit_as_adm(self, image: Image.Image) -> Image.Image:
+        # openai/guided-diffusion, center_crop_arr of image_datasets.py, step by step.
         while min(image.size) >= 2 * self.resolution:
             image = image.resize((image.width // 2, image.height // 2), Resampling.BOX)
         width, height = self.resolution, self.resolution
@@ -86,11 +92,12 @@ class Decoder:
 
 
 def kind(data: bytes) -> str:
-    """Format and mode of an image file, e.g. "JPEG CMYK"; only its head is read."""
+    """Format and mode of an image file, e.g. "JPEG CMYK"; only its header is read."""
     with Image.open(io.BytesIO(data)) as image:
         return f"{image.format} {image.mode}"
 
 
 def _middle(image: Image.Image, side: int) -> Image.Image:
+    # An odd pixel too many goes at the right or at the bottom.
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return image.crop((left, top, left + side, top + side))

@@ -1,11 +1,13 @@
-"""A prepared folder: decoded images as memory-mapped arrays, and a manifest that says what they
-must be.
+"""A prepared folder: memory-mapped arrays, and a manifest with their sizes and SHA-256 hashes.
 
-train.npy uint8 [N, C, H, W]  train_labels.npy int64 [N]  (test alike)  manifest.json
+    train.npy         uint8 [N, C, H, W] of pixels, or float16 [N, C, h, w] of latents
+    train_labels.npy  int64 [N]
+    test.npy, test_labels.npy, of the same kind
+    manifest.json
 
-Opening compares sizes. Hashes are compared where an array is not older than the manifest, whose
-time of change so says when the arrays were last known to be right: what is written later is found,
-and a folder that nobody touched opens at once.
+Opening compares sizes. Hashes are compared only where an array is not older than the manifest: its
+modification time says when the arrays were last found to be right. So an array that is written
+later is found, and a folder that nobody touched opens at once.
 """
 
 import hashlib
@@ -21,21 +23,23 @@ from dmd2.data.split import Split
 from dmd2.io.arrays import open_array
 from dmd2.io.files import sha256, write_json
 
+# The hash `content` of a manifest takes them in this order.
 ARRAYS = ("train.npy", "train_labels.npy", "test.npy", "test_labels.npy")
 MANIFEST = "manifest.json"
 
 
 def is_prepared(folder: Path) -> bool:
-    """Whether a folder has a manifest of ours."""
+    """Whether a folder is finished: it then has a manifest."""
     return (folder / MANIFEST).exists()
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest; raises ValueError where it is none, or its own hash does not fit it."""
+    """The manifest; raises ValueError where it is not one, or was altered."""
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text())
         intact = manifest["content"] == _content(manifest["arrays"], manifest["class_names"])
+    # What a file raises that is no JSON, or JSON of something else.
     except (ValueError, KeyError, TypeError):
         intact = False
     if not intact:
@@ -46,11 +50,15 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def write_manifest(folder: Path, class_names: list[str], about: Mapping[str, Any]) -> None:
-    """Vouch for the arrays in `folder`; the last thing that is written there."""
+    """Hash the arrays in `folder` and write the manifest, which makes it a prepared folder.
+
+    about  What else the manifest says, e.g. source and decoder.
+    """
     arrays = {
         name: {"num_bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
         for name in ARRAYS
     }
+    # The contents' own name: the same wherever the folder lies and however it was made.
     content = {"content": _content(arrays, class_names)}
     write_json(
         folder / MANIFEST, {**about, **content, "arrays": arrays, "class_names": class_names}
@@ -58,18 +66,20 @@ def write_manifest(folder: Path, class_names: list[str], about: Mapping[str, Any
 
 
 def open_prepared(folder: Path) -> tuple[Split, Split, list[str]]:
-    """Train split, test split and class names; pixels are read-only memmaps.
+    """Train split, test split and class names; samples are read-only memory maps.
 
-    Raises ValueError that names an array whose size is not the manifest's, FileNotFoundError a
-    missing one.
+    Raises FileNotFoundError that names a missing array, and ValueError that names one of another
+    size than the manifest's.
     """
     manifest = read_manifest(folder)
+    # Sizes find a copy that broke off; hashes would take minutes, `check` compares them.
     for name in ARRAYS:
         size, expected = _stat(folder / name).st_size, manifest["arrays"][name]["num_bytes"]
         if size != expected:
             raise ValueError(
                 f"{folder / name} has {size} bytes, its manifest says {expected}; {_again(folder)}"
             )
+    # Labels are small, and batches read all of them: they are copied to memory.
     train, test = (
         Split(
             open_array(folder / f"{name}.npy"), np.array(open_array(folder / f"{name}_labels.npy"))
@@ -80,23 +90,24 @@ def open_prepared(folder: Path) -> tuple[Split, Split, list[str]]:
 
 
 def check(folder: Path) -> None:
-    """Hash every array and, if all are right, note the time in the manifest's date.
+    """Compare the hash of every array; if all are right, set the manifest's time to now.
 
     Raises ValueError that names the first array that differs.
     """
     manifest = read_manifest(folder)
     for name in ARRAYS:
-        _stat(folder / name)
+        _stat(folder / name)  # names an array that is missing
         if sha256(folder / name) != manifest["arrays"][name]["sha256"]:
             raise ValueError(
                 f"{folder / name} was altered, its hash is not the manifest's; {_again(folder)}"
             )
-    with suppress(OSError):  # A read-only folder is hashed each time.
+    with suppress(OSError):  # a read-only folder is hashed each time it may have changed
         (folder / MANIFEST).touch()
 
 
 def check_if_changed(folder: Path) -> None:
     """`check`, if an array may have been written after the manifest, e.g. in a copy."""
+    # Not older counts as changed: clocks of file systems may be coarse.
     vouched = (folder / MANIFEST).stat().st_mtime_ns
     if any(_stat(folder / name).st_mtime_ns >= vouched for name in ARRAYS):
         check(folder)
@@ -109,7 +120,7 @@ def _stat(path: Path) -> Any:
 
 
 def _content(arrays: Mapping[str, Mapping[str, Any]], class_names: list[str]) -> str:
-    """One hash of all that a data module sees."""
+    """One hash of all that a data module reads: the arrays and the class names."""
     about = [[arrays[name]["sha256"] for name in ARRAYS], class_names]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 

@@ -1,7 +1,7 @@
-"""From the names of a source's files to splits, rows and classes; no image is opened.
+"""Layout: splits, row order and class labels of a source, from the names of its files.
 
-Rows are in the order of the names, whatever the order in the archive, so that the same images
-packed in two ways are the same data.
+No image is opened. Rows are in the order of the names, whatever the order in the archive, so the
+same images packed in two ways are the same data.
 """
 
 import json
@@ -16,17 +16,20 @@ from PIL import Image
 from dmd2.data.preparation.archives import members
 from dmd2.data.split import stratified
 
-SPLITS = ("train", "test", "val")
+SPLITS = ("train", "test", "val")  # folders that may stand at the top level
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Names of the train and of the test images in row order, class of each name, names of the
-    classes.
+    """Which images make the rows of each split, and their classes.
 
-    Without classes every label is 0 and `class_names` is [].
+    train        Names of the images of the train split, in row order.
+    test         The same for the test split.
+    labels       Class of each name; 0 without classes.
+    class_names  Names of the classes; [] without classes.
     """
 
+    # asdict() of it is in the hash of unfinished work: other names would not go on with that.
     train: list[str]
     test: list[str]
     labels: dict[str, int]
@@ -39,18 +42,17 @@ class Layout:
 
 
 def lay_out(source: Path, test_fraction: float) -> Layout:
-    """Lay out the images of `source`, by its dataset.json (EDM's format) or its folders.
+    """The layout of a source by its dataset.json (EDM's format), or by its folders.
 
-    Where the top level is `train/` and `test/` (or `val/`, which beside `test/` is left alone),
-    these are
-    the splits; one folder around them is looked through. Otherwise `test_fraction` of each class is
-    the
-    test split. Raises ValueError where there are no images, or their labels make no sense.
+    Where the top level is `train/` and `test/` (or `val/`, which is ignored beside `test/`), these
+    are the splits; they may lie in one common folder. Otherwise `test_fraction` of each class is
+    the test split. Raises ValueError where there are no images, or their labels make no sense.
     """
     names, listed = _scan(source)
     paths = _unwrapped({name: PurePosixPath(name) for name in names})
     train, test = names, []
     if _has_splits(paths):
+        # val/ alone is the test split, as of ImageNet; beside test/ its images get no row.
         test_folder = "test" if any(path.parts[0] == "test" for path in paths.values()) else "val"
         train = [name for name in names if paths[name].parts[0] == "train"]
         test = [name for name in names if paths[name].parts[0] == test_folder]
@@ -59,11 +61,13 @@ def lay_out(source: Path, test_fraction: float) -> Layout:
         raise ValueError(
             f"{source} has its own test split, got {test_fraction=}; set data.test_fraction=0"
         )
+    # dataset.json goes before folders: in EDM's zips these only divide the files by number.
     if listed is None:
         labels, class_names = _labels_of_folders(paths, source)
     else:
         labels, class_names = _labels_of_json(listed, train + test, source)
     if not test:
+        # One image at least is left to train on.
         classes = np.array([labels[name] for name in train])
         kept, held_out = stratified(classes, min(round(test_fraction * len(train)), len(train) - 1))
         train, test = [train[i] for i in kept], [train[i] for i in held_out]
@@ -82,14 +86,16 @@ def _scan(source: Path) -> tuple[list[str], bytes | None]:
 
 
 def is_image(name: str) -> bool:
-    """Whether a file's name says that it is an image, and not a hidden one."""
+    """Whether a file's suffix is one that PIL reads, and the file is not hidden."""
     path = PurePosixPath(name)
+    # macOS adds __MACOSX/ with a ._ twin of each image, which is none.
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
     return path.suffix.lower() in _suffixes() and not hidden
 
 
 @cache
 def _suffixes() -> frozenset[str]:
+    # PIL loads its plugins lazily: before init() it knows few suffixes.
     Image.init()
     return frozenset(
         suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN
@@ -103,6 +109,7 @@ def in_order(names: list[str], source: Path) -> list[str]:
             f"no images in {source}; expected <class>/<image> or train/<class>/<image>"
         )
     name, times = Counter(names).most_common(1)[0]
+    # Zips and tars may hold a name twice. It would have two rows and one label.
     if times > 1:
         raise ValueError(
             f"{source} holds {name} {times} times; pack it again with every image once"
@@ -111,16 +118,18 @@ def in_order(names: list[str], source: Path) -> list[str]:
 
 
 def _has_splits(paths: dict[str, PurePosixPath]) -> bool:
+    # With any other folder beside it, train/ is a class of that name.
     tops = {path.parts[0] for path in paths.values()}
     return "train" in tops and tops <= set(SPLITS)
 
 
 def _unwrapped(paths: dict[str, PurePosixPath]) -> dict[str, PurePosixPath]:
-    """Without the one folder around train/ and test/, where there is one."""
+    """The paths without the common folder around train/ and test/, where there is one."""
     if len({path.parts[0] for path in paths.values()}) > 1 or any(
         len(p.parts) < 2 for p in paths.values()
     ):
         return paths
+    # Archives are often packed with their own folder, e.g. cifar10/train/...
     inner = {name: path.relative_to(path.parts[0]) for name, path in paths.items()}
     return inner if _has_splits(inner) else paths
 
@@ -128,9 +137,8 @@ def _unwrapped(paths: dict[str, PurePosixPath]) -> dict[str, PurePosixPath]:
 def _labels_of_folders(
     paths: dict[str, PurePosixPath], source: Path
 ) -> tuple[dict[str, int], list[str]]:
-    """A class for each first folder, in the order of their names; none where the images lie in no
-    folder.
-    """
+    """A class for each top folder, in the order of names; none where images lie in no folder."""
+    # Deeper folders do not count: a class may be divided into some.
     folders = {path.parts[0] for path in paths.values() if len(path.parts) > 1}
     if not folders:
         return dict.fromkeys(paths, 0), []
@@ -139,6 +147,7 @@ def _labels_of_folders(
             raise ValueError(
                 f"{name} in {source} lies in no class folder, others do; move it into one"
             )
+    # Numbered in sorted order, as EDM's dataset_tool and torchvision's ImageFolder do.
     class_names = sorted(folders)
     index = {folder: i for i, folder in enumerate(class_names)}
     return {name: index[path.parts[0]] for name, path in paths.items()}, class_names
@@ -147,9 +156,7 @@ def _labels_of_folders(
 def _labels_of_json(
     text: bytes, names: list[str], source: Path
 ) -> tuple[dict[str, int], list[str]]:
-    """Classes of EDM's {"labels": [["00000/img00000000.png", 6], ...]}; none for {"labels":
-    null}.
-    """
+    """Classes of EDM's {"labels": [["00000/img00000000.png", 6], ...]}; none for null labels."""
     where = f"dataset.json in {source}"
     try:
         listed = json.loads(text)["labels"]
@@ -163,10 +170,11 @@ def _labels_of_json(
     for name in names:
         if name not in labels:
             raise ValueError(f"{where} gives no label for {name}; list every image")
-        # bool is an int to Python, but not to EDM.
+        # By type: isinstance would take true for the class 1.
         if type(labels[name]) is not int or labels[name] < 0:
             raise ValueError(
                 f"{where} gives {name} the label {labels[name]!r}; labels are integers from 0 on"
             )
+    # Up to the largest label, also where the images show only some classes.
     num_classes = 1 + max(labels[name] for name in names)
     return {name: labels[name] for name in names}, [str(i) for i in range(num_classes)]

@@ -1,5 +1,6 @@
-"""What `dmd2 prepare` can make: each recipe is a function of a source and a place, and says what it
-did.
+"""Recipes of `dmd2 prepare`: functions of a source and a folder that return a report.
+
+A file of conf/recipe/ names one by its `_target_`, with its other arguments.
 """
 
 from collections.abc import Mapping
@@ -9,13 +10,14 @@ from typing import Any
 from dmd2.data.codec import Codec
 from dmd2.data.preparation.captioned import captioned
 from dmd2.data.preparation.decode import Decoder
-from dmd2.data.preparation.encode import Encoded
+from dmd2.data.preparation.decode_blocks import Broken
+from dmd2.data.preparation.encode import LatentEncoder
 from dmd2.data.preparation.folder import MANIFEST, check, is_prepared, open_prepared, read_manifest
 from dmd2.data.preparation.layout import Layout, lay_out
-from dmd2.data.preparation.prepare import Broken, prepare
+from dmd2.data.preparation.prepare import prepare
 from dmd2.distributed.process_group import rank
 
-NUM_NAMED = 10  # Broken files that the report names; the manifest names all.
+NUM_NAMED = 10  # broken files that the report names; the manifest names all
 
 
 def images(
@@ -26,16 +28,19 @@ def images(
     num_classes: int | None,
     broken: Broken,
 ) -> list[str]:
-    """Labelled images at one size, for `data=images`; lines of a report.
+    """Prepare labelled images of one size, for `data=images`; returns the lines of a report.
 
-    decoder        What is done to every image.
+    source         Folder or archive of the images.
+    out            Folder to make; if it is finished, its hashes are checked instead.
+    decoder        From image files to pixels.
     test_fraction  Share of each class held out where the source has no test split.
-    num_classes    Classes that the source must show, since labels count them; None takes what there
-                   is.
-    broken         Whether files that are no images "stop" it, or are left out and named ("skip").
+    num_classes    How many classes the source must show; None takes those that are there.
+    broken         "stop" ends at a file that is no image, "skip" leaves such files out.
 
-    Where `out` is finished, its hashes are checked instead.
+    Raises ValueError where the source shows another number of classes: labels count the class
+    folders in order, so one that is missing would shift the labels of all behind it.
     """
+    # Before the source is looked at: a finished folder needs it no longer.
     if is_prepared(out):
         return _checked(out, {"decoder": vars(decoder)})
     layout = lay_out(source, test_fraction)
@@ -48,29 +53,33 @@ def images(
 def latents(
     source: Path, out: Path, decoder: Decoder, autoencoder: Codec, caption: str, broken: Broken
 ) -> list[str]:
-    """Latents of captioned images at one size, for `data=latents`; lines of a report.
+    """Prepare latents of captioned images, for `data=latents`; returns the lines of a report.
 
-    decoder      What is done to every image.
-    autoencoder  What makes latents of it, on the GPU where there is one.
-    caption      The name of an image's caption in JSON.
+    source       Folder or archive of the images with their captions (`captioned`).
+    out          Folder to make; if it is finished, its hashes are checked instead.
+    decoder      From image files to pixels of the autoencoder's size.
+    autoencoder  Encodes them, on the GPU where there is one.
+    caption      The key of an image's caption in JSON.
     broken       As of `images`.
 
-    Where `out` is finished, its hashes are checked instead.
+    Raises FileNotFoundError without the autoencoder's files.
     """
-    autoencoder.require()
-    kept = Encoded(autoencoder)
+    autoencoder.require()  # before the source is read, which may take an hour
+    encoder = LatentEncoder(autoencoder)
     if is_prepared(out):
-        return _checked(out, {"decoder": vars(decoder), **kept.about()})
-    prepare(source, captioned(source, caption), decoder, out, broken, kept)
+        return _checked(out, {"decoder": vars(decoder), **encoder.about()})
+    prepare(source, captioned(source, caption), decoder, out, broken, encoder)
     return report(out)
 
 
 def report(folder: Path) -> list[str]:
-    """What a prepared folder holds, what its files were, and which were left out."""
+    """Lines that say what a prepared folder holds, and which files were left out."""
     train, test, class_names = open_prepared(folder)
     manifest = read_manifest(folder)
     size = " x ".join(map(str, train.x.shape[1:]))
+    # What a report calls things: only a manifest of latents has an autoencoder.
     what, labels = ("latents", "captions") if "autoencoder" in manifest else ("images", "classes")
+    # The most frequent kind first.
     kinds = sorted(manifest["kinds"].items(), key=lambda item: -item[1])
     lines = [
         f"{len(train)} {what} to train on, {len(test)} to test, {size}, {len(class_names)} "
@@ -88,23 +97,26 @@ def report(folder: Path) -> list[str]:
 
 
 def _checked(out: Path, asked: Mapping[str, Any]) -> list[str]:
-    """Lines on a finished folder; raises ValueError where it was made otherwise than `asked`, or
-    was altered.
+    """The report on a finished folder, after a check of its hashes.
+
+    Raises ValueError where it was altered, or its manifest differs from what is `asked` for.
     """
     manifest = read_manifest(out)
+    # By get: a folder of pixels has no autoencoder to compare.
     if any(manifest.get(key) != value for key, value in asked.items()):
         raise ValueError(
             f"{out} was prepared in another way than {asked}; remove it, or choose another out"
         )
-    if rank() == 0:  # who tells the others' report, too
+    if rank() == 0:  # the only one whose report is printed; hashing takes as long as reading
         check(out)
     return [f"{out} is finished, and what it holds is what its manifest says", *report(out)]
 
 
 def _require(layout: Layout, num_classes: int, source: Path) -> None:
+    # A source without labels has no classes to count.
     if layout.class_names and len(layout.class_names) != num_classes:
         raise ValueError(
             f"{source} shows {len(layout.class_names)} classes, the recipe wants {num_classes}, "
-            "and labels count "
-            f"them; complete it, or type recipe.num_classes={len(layout.class_names)}"
+            "and labels count them; complete it, or type "
+            f"recipe.num_classes={len(layout.class_names)}"
         )
