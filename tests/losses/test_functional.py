@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from dmd2.diffusion.denoiser import EDM, Denoiser, Prediction, UnscaledDenoiser
+from dmd2.diffusion.denoiser import Denoiser, Prediction
+from dmd2.diffusion.preconditioning import EDM, UnscaledDenoiser
 from dmd2.diffusion.schedules import VP, Flow, Karras, expand
 from dmd2.losses import functional as F
 from dmd2.losses import weighting

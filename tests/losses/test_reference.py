@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dmd2.diffusion.conditioning import ClassLabels, join
-from dmd2.diffusion.denoiser import EDM
+from dmd2.diffusion.preconditioning import EDM
 from dmd2.diffusion.schedules import Karras
 from dmd2.losses import weighting
 from dmd2.losses.functional import gan_generator

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from dmd2.diffusion.conditioning import ClassLabels
-from dmd2.diffusion.denoiser import EDM, Denoiser, guided
+from dmd2.diffusion.denoiser import Denoiser, guided
+from dmd2.diffusion.preconditioning import EDM
 from dmd2.diffusion.schedules import Karras, UniformRows
 from dmd2.losses import functional as F
 from dmd2.losses import weighting

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from dmd2.diffusion.conditioning import ClassLabels, Unconditional
-from dmd2.diffusion.denoiser import EDM, Denoiser, Prediction, UnscaledDenoiser, guided
+from dmd2.diffusion.denoiser import Denoiser, Prediction, guided
+from dmd2.diffusion.preconditioning import EDM, UnscaledDenoiser
 from dmd2.diffusion.schedules import VP, Flow, Karras, NoiseSchedule, expand
 from dmd2.nets.adm import DhariwalUNet
 from dmd2.nets.critic import Critic, step_embedding_on
