@@ -42,11 +42,13 @@ class Conditioner(nn.Module):
 
         Raises ValueError for conditioners that cannot encode a caption when asked.
         """
+        # Captions that were encoded beforehand have a fixed table, and class labels have none.
         raise ValueError(
             f"{type(self).__name__} reads no captions of a metric's own; choose another metric"
         )
 
 
+# A class and not None: the algorithm then has no branch for unconditional models.
 class Unconditional(Conditioner):
     """No condition: any labels give the empty one."""
 

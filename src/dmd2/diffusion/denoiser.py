@@ -147,6 +147,7 @@ class Denoiser(nn.Module):
         caught: dict[str, Tensor] = {}
         features: list[Tensor] = []
         hooks: list[RemovableHandle] = []
+        # By hook and not by a copied forward, so that networks of other packages can be tapped.
         for tap in self.taps:
             # tap=tap binds this tap; a plain closure would see the loop's last one in every hook.
             keep = lambda _m, _args, output, tap=tap: caught.__setitem__(tap, output)  # noqa: E731

@@ -41,6 +41,7 @@ class EDM(Denoiser):
         taps: Sequence[str] = (),
     ) -> None:
         super().__init__(model, schedule, taps)
+        # Eq. 7 is derived for x = x0 + sigma noise; other families have their own scaling.
         if not isinstance(schedule, Karras):
             raise ValueError(
                 "EDM's preconditioning needs alpha = 1, so the Karras schedule; got "
@@ -112,5 +113,6 @@ class UnscaledDenoiser(Denoiser):
 
     def finish(self, encoding: Encoding) -> Tensor:
         """The network's output [B, ...], the quantity that `prediction` names."""
+        # Not converted: `Denoiser.decode` makes x0 of it, whatever the prediction is.
         output: Tensor = self.model.decode(encoding.state)
         return output

@@ -44,10 +44,8 @@ class FewStepSampler:
         self.times = tuple(times)
 
     def sample(self, generator: Denoiser, noise: Sequence[Tensor], cond: Cond) -> Tensor:
-        """x0 [B, ...] from one N(0, I) tensor [B, ...] a step; gradients reach the last step only.
-
-        The last evaluation is made here, after `walk`.
-        """
+        """x0 [B, ...] from one N(0, I) tensor [B, ...] a step; gradients reach the last step only."""
+        # `walk` stops before the last evaluation, which is the one that training trains.
         x_t, t = self.walk(generator, noise, cond, len(self.times) - 1)
         return generator(x_t, t, cond)
 
@@ -85,6 +83,7 @@ class FewStepSampler:
             x_t = schedule.add_noise(x0, noise[i + 1], t)
         return x_t, t
 
+    # One time for the whole batch; the sampler's step is drawn once for all ranks.
     def _time(self, step: int, like: Tensor) -> Tensor:
         return torch.full((len(like),), self.times[step], device=like.device)
 
@@ -95,6 +94,7 @@ class NoisedReal(FewStepSampler):
     The first step's input stays pure noise. The condition must be that of the real samples.
     """
 
+    # The training module then gives real samples, and their condition in place of drawn labels.
     needs = frozenset({"real"})
 
     def training_input(
@@ -109,6 +109,6 @@ class NoisedReal(FewStepSampler):
         if step == 0:
             # Sampling starts from pure noise; noised real data shows through where alpha(1) > 0.
             return self.walk(generator, noise, cond, 0)
-        assert real is not None
+        assert real is not None  # `needs` asked for it
         t = self._time(step, real)
         return generator.schedule.add_noise(real, noise[step], t), t

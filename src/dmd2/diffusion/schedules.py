@@ -76,7 +76,7 @@ class Karras(NoiseSchedule):
                 f"sigma_min must lie between 0 and sigma_max, got {sigma_min} and {sigma_max}"
             )
         self.rho = rho
-        self.prior_std = sigma_max
+        self.prior_std = sigma_max  # beside it the data's own deviation is negligible
         self.low: float = sigma_min ** (1 / rho)
         self.high: float = sigma_max ** (1 / rho)
 
@@ -107,7 +107,7 @@ class VP(NoiseSchedule):
     tensor([999, 749])
     """
 
-    prior_std = 1.0
+    prior_std = 1.0  # alpha^2 + sigma^2 = 1, for data of unit variance
     alphas_cumprod: Tensor
 
     def __init__(self, alphas_cumprod: list[float] | Tensor) -> None:
@@ -149,8 +149,9 @@ class Flow(NoiseSchedule):
     (tensor([0.2500]), tensor([0.7500]))
     """
 
-    prior_std = 1.0
+    prior_std = 1.0  # sigma(1) = 1 and alpha(1) = 0
 
+    # For larger images a larger shift: more of the times are then noisy (SD3).
     def __init__(self, shift: float = 1.0, num_rows: int = 1000) -> None:
         super().__init__(num_rows)
         self.shift = shift
@@ -177,19 +178,18 @@ class TimeSampler(Protocol):
 
 
 class UniformRows:
-    """Uniform over the table's rows from `low` to `high`, as shares of it, both ends included.
-
-    DMD draws rows 20 to 980 of 1000 for the distribution matching gradient: low 0.02, high 0.98.
-    """
+    """Uniform over the table's rows from `low` to `high`, as shares of it, both ends included."""
 
     def __init__(self, low: float = 0.0, high: float = 1.0) -> None:
         if not 0 <= low <= high <= 1:
             raise ValueError(
                 f"low and high must satisfy 0 <= low <= high <= 1, got {low} and {high}"
             )
+        # DMD's gradient draws rows 20 to 980 of 1000: low 0.02, high 0.98.
         self.low, self.high = low, high
 
     def __call__(self, schedule: NoiseSchedule, draws: Draws, stream: str, num: int) -> Tensor:
+        """Times [num]."""
         rows = schedule.num_rows
         # high = 1 would be row `rows`, one past the table's end.
         first, last = round(self.low * rows), min(round(self.high * rows), rows - 1)
@@ -203,6 +203,7 @@ class LogNormalSigma:
         self.mean, self.std = mean, std
 
     def __call__(self, schedule: NoiseSchedule, draws: Draws, stream: str, num: int) -> Tensor:
+        """Times [num]; raises what the schedule's inverse raises."""
         # EDM Table 1: ln(sigma) ~ N(P_mean, P_std^2). Clamped: its tails leave the schedule.
         ratio = (self.mean + self.std * draws.normal(stream, (num,))).exp()
         return schedule.time_of_ratio(ratio).clamp(0, 1)
@@ -215,5 +216,6 @@ class LogitNormal:
         self.mean, self.std = mean, std
 
     def __call__(self, schedule: NoiseSchedule, draws: Draws, stream: str, num: int) -> Tensor:
+        """Times [num], strictly between 0 and 1."""
         # SD3 Eq. 19: middle times most often, where the velocity is hardest to predict.
         return torch.sigmoid(self.mean + self.std * draws.normal(stream, (num,)))

@@ -58,7 +58,7 @@ class DDIM:
     torch.Size([8, 2])
     """
 
-    churn = 0.0
+    churn = 0.0  # deterministic
 
     def __init__(self, num_steps: int = 50) -> None:
         if num_steps < 1:
@@ -79,6 +79,7 @@ class DDIM:
         churn_noise: Callable[[int], Tensor] | None = None,
     ) -> Tensor:
         """x0 [B, ...] from N(0, I) noise [B, ...]; DDIM has no churn."""
+        # Never t = 0: there sigma = 0, and eps_hat would divide by it.
         times = [1 - i / self.num_steps for i in range(self.num_steps)]
         x = schedule.prior_std * noise.double()
         for t, following in pairwise(times):
@@ -122,6 +123,7 @@ class Heun:
         Where alpha(1) = 0 the first step has one, too.
         """
         alpha, _ = coefficients(schedule, 1.0)
+        # EDM: 2 N - 1, since the last step has no correction.
         return 2 * self.num_steps - 1 - int(alpha == 0 and self.num_steps > 1)
 
     @torch.no_grad()
@@ -141,7 +143,7 @@ class Heun:
         # EDM Algorithm 2, line 2: x_0 ~ N(0, t_0^2 I).
         x = schedule.prior_std * noise.double()
         for i, t in enumerate(times):
-            if churn_noise is not None:
+            if churn_noise is not None:  # lines 4 to 6, the stochastic sampler
                 x, t = self._churn(schedule, x, t, churn_noise(i))
             x0, eps, ratio = estimate(denoise, schedule, x, t, cond)
             if i + 1 == len(times):
@@ -199,5 +201,6 @@ def estimate(
 
 def coefficients(schedule: NoiseSchedule, t: float) -> tuple[float, float]:
     """alpha and sigma at one time, on the host."""
+    # As Python floats they multiply float64 states without a cast.
     alpha, sigma = schedule.alpha_sigma(torch.tensor([t]))
     return float(alpha), float(sigma)
