@@ -18,11 +18,9 @@ class Decoder(Protocol):
 
     def require(self) -> None:
         """Raise FileNotFoundError where its files are not there."""
-        ...
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images [B, 3, H, W] in [-1, 1] of latents [B, ...]."""
-        ...
 
 
 class SquaredError(nn.Module):
