@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from dmd2.diffusion.denoiser import UnscaledDenoiser
+from dmd2.diffusion.preconditioning import UnscaledDenoiser
 from dmd2.diffusion.schedules import VP
 from dmd2.nets.toy import MLP
 from dmd2.training.ema import EMA

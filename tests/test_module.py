@@ -18,7 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dmd2.data.toy import Toy2D
 from dmd2.diffusion.conditioning import ClassLabels, Unconditional
-from dmd2.diffusion.denoiser import EDM, Denoiser
+from dmd2.diffusion.denoiser import Denoiser
+from dmd2.diffusion.preconditioning import EDM
 from dmd2.diffusion.sampling import FewStepSampler, NoisedReal
 from dmd2.diffusion.schedules import Karras, UniformRows
 from dmd2.losses import weighting

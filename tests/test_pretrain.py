@@ -11,7 +11,8 @@ from torch.optim import AdamW
 
 from dmd2.data.toy import Toy2D
 from dmd2.diffusion.conditioning import ClassLabels
-from dmd2.diffusion.denoiser import EDM, Denoiser
+from dmd2.diffusion.denoiser import Denoiser
+from dmd2.diffusion.preconditioning import EDM
 from dmd2.diffusion.schedules import Karras, LogNormalSigma
 from dmd2.losses import functional as F
 from dmd2.losses import weighting

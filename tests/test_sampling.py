@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from dmd2.diffusion.conditioning import ClassLabels, Cond
-from dmd2.diffusion.denoiser import EDM, Denoiser, guided
+from dmd2.diffusion.denoiser import Denoiser, guided
+from dmd2.diffusion.preconditioning import EDM
 from dmd2.diffusion.sampling import FewStepSampler, NoisedReal
 from dmd2.diffusion.schedules import VP, Flow, Karras, NoiseSchedule
 from dmd2.diffusion.solvers import Heun

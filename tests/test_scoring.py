@@ -13,7 +13,7 @@ from torch import distributed, multiprocessing, nn
 
 from dmd2.data.digits import Digits
 from dmd2.diffusion.conditioning import ClassLabels
-from dmd2.diffusion.denoiser import EDM
+from dmd2.diffusion.preconditioning import EDM
 from dmd2.diffusion.sampling import FewStepSampler
 from dmd2.diffusion.schedules import Karras
 from dmd2.evaluation.partial_sums import PartialSums

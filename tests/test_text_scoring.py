@@ -31,10 +31,10 @@ COCO = [
     "metric.num_samples=10",
     *(f"metric.suite.detectors.{name}.folder=inception" for name in ("whole", "patch")),
     *(f"+metric.suite.detectors.{name}.sha256=null" for name in ("whole", "patch")),
-    "metric.suite.detectors.whole.view.size=8",
-    "metric.suite.detectors.patch.view.size=6",
+    "metric.suite.detectors.whole.preprocessing.size=8",
+    "metric.suite.detectors.patch.preprocessing.size=6",
     "metric.suite.detectors.clip.source=clip",
-    "metric.suite.detectors.clip.view.size=8",
+    "metric.suite.detectors.clip.preprocessing.size=8",
 ]
 EVERY = "callbacks.evaluation={_target_:dmd2.training.callbacks.evaluation.Evaluation,every:2}"
 TRAIN = [

@@ -1,6 +1,4 @@
-"""The one interface: every dialect gives clean data, guidance is one pass, and a pass may stop
-after the encoder.
-"""
+"""Denoisers: every prediction gives clean data, guidance is one pass, and a pass has two halves."""
 
 import pytest
 import torch
@@ -8,7 +6,8 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from dmd2.diffusion.conditioning import ClassLabels, Unconditional
-from dmd2.diffusion.denoiser import EDM, Denoiser, Prediction, UnscaledDenoiser, guided
+from dmd2.diffusion.denoiser import Denoiser, Prediction, guided
+from dmd2.diffusion.preconditioning import EDM, UnscaledDenoiser
 from dmd2.diffusion.schedules import VP, Flow, Karras, NoiseSchedule, expand
 from dmd2.nets.adm import DhariwalUNet
 from dmd2.nets.critic import Critic, step_embedding_on
@@ -85,7 +84,7 @@ def case(request: pytest.FixtureRequest) -> tuple[Denoiser, Tensor, Tensor, dict
     return make(), torch.randn(6, *shape), torch.rand(6), conditioner(torch.arange(6))
 
 
-# Dialects
+# Predictions
 
 
 # v is defined for alpha^2 + sigma^2 = 1, flow for alpha + sigma = 1.
@@ -281,7 +280,7 @@ def test_exact_denoiser_is_the_posterior_mean(family: str):
     assert (found - (weight[:, None] * x0).sum(0)).abs().max() < 0.01
 
 
-# Heads
+# The discriminator and its heads
 
 
 @pytest.mark.parametrize(
@@ -303,51 +302,51 @@ def test_conv_head_gives_one_logit_for_any_size(size: int):
     assert ConvHead(shape)(torch.randn(shape)).shape == (2, 1)
 
 
-def test_head_on_several_levels_takes_its_widths_from_a_dry_run():
+def test_discriminator_on_several_levels_takes_its_widths_from_a_dry_run():
     denoiser = unet(taps=("enc.8x8_block0", "enc.4x4_block0"))
     conditioner = ClassLabels(10)
-    head = discriminator_on(
+    discriminator = discriminator_on(
         denoiser,
         lambda shape: ConvHead(shape, num_groups=8),
         (1, 8, 8),
         conditioner(torch.tensor([0])),
     )
-    assert [level.layers[0].in_channels for level in head.heads] == [16, 32]
+    assert [level.layers[0].in_channels for level in discriminator.heads] == [16, 32]
     features = denoiser.features(
         torch.randn(3, 1, 8, 8), torch.rand(3), conditioner(torch.arange(3))
     )
-    logits = head(features)
+    logits = discriminator(features)
     assert logits.shape == (3, 2)
-    torch.testing.assert_close(logits[:, 1:], head.heads[1](features[1]))
+    torch.testing.assert_close(logits[:, 1:], discriminator.heads[1](features[1]))
 
 
-def test_head_on_vectors():
-    head = discriminator_on(mlp(), VectorHead, (2,), {})
-    assert head([torch.randn(5, 16)]).shape == (5, 1)
+def test_discriminator_on_vectors():
+    discriminator = discriminator_on(mlp(), VectorHead, (2,), {})
+    assert discriminator([torch.randn(5, 16)]).shape == (5, 1)
 
 
-def test_head_needs_taps():
+def test_discriminator_needs_taps():
     with pytest.raises(ValueError, match="a discriminator needs features"):
         discriminator_on(mlp(taps=()), VectorHead, (2,), {})
 
 
-def test_head_stays_in_float32_under_autocast():
-    head, features = (
+def test_discriminator_stays_in_float32_under_autocast():
+    discriminator, features = (
         Discriminator([VectorHead(torch.Size([1, 16]))]),
         [torch.randn(4, 16).bfloat16()],
     )
     with torch.autocast("cpu", torch.bfloat16):
-        logits = head(features)
+        logits = discriminator(features)
     assert logits.dtype == torch.float32
-    assert torch.equal(logits, head(features))
+    assert torch.equal(logits, discriminator(features))
 
 
 def test_logits_are_finite_at_both_ends_of_the_noise():
     denoiser = unet()
-    head = discriminator_on(
+    discriminator = discriminator_on(
         denoiser, lambda s: ConvHead(s, 8), (1, 8, 8), ClassLabels(10)(torch.tensor([0]))
     )
-    critic, t = Critic(denoiser, head), torch.tensor([0.0, 1.0])
+    critic, t = Critic(denoiser, discriminator), torch.tensor([0.0, 1.0])
     x_t = denoiser.schedule.add_noise(torch.rand(2, 1, 8, 8), torch.randn(2, 1, 8, 8), t)
     features = critic.denoiser.features(x_t, t, ClassLabels(10)(torch.tensor([3, 4])))
     assert critic.discriminator is not None and critic.discriminator(features).isfinite().all()

@@ -12,7 +12,7 @@ from torch import nn
 
 from dmd2.cli.main import main
 from dmd2.config.check import config_folder
-from dmd2.diffusion.denoiser import UnscaledDenoiser
+from dmd2.diffusion.preconditioning import UnscaledDenoiser
 from dmd2.diffusion.schedules import VP
 from dmd2.io.tensors import load_weights, names_in, save_weights
 from dmd2.nets.lora import adapted, base_of, layers, merged

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dmd2.cli.import_weights import import_weights
-from dmd2.diffusion.denoiser import EDM
+from dmd2.diffusion.preconditioning import EDM
 from dmd2.diffusion.schedules import Karras
 from dmd2.io.tensors import load_weights
 from dmd2.nets.adm import DhariwalUNet

@@ -1,1 +1,59 @@
 """The mathematics: noise schedules, conditions, denoisers, samplers and solvers."""
+
+from dmd2.diffusion.conditioning import (
+    ClassLabels,
+    Cond,
+    Conditioner,
+    Unconditional,
+    drop,
+    join,
+)
+from dmd2.diffusion.denoiser import Denoiser, Encoding, Prediction, guided, last, to_x0
+from dmd2.diffusion.preconditioning import EDM, UnscaledDenoiser
+from dmd2.diffusion.sampling import FewStepSampler, NoisedReal
+from dmd2.diffusion.schedules import (
+    VP,
+    Flow,
+    Karras,
+    LogitNormal,
+    LogNormalSigma,
+    NoiseSchedule,
+    TimeSampler,
+    UniformRows,
+    expand,
+)
+from dmd2.diffusion.solvers import DDIM, Denoise, Heun, Solver, coefficients, estimate
+
+__all__ = [
+    "DDIM",
+    "EDM",
+    "VP",
+    "ClassLabels",
+    "Cond",
+    "Conditioner",
+    "Denoise",
+    "Denoiser",
+    "Encoding",
+    "FewStepSampler",
+    "Flow",
+    "Heun",
+    "Karras",
+    "LogNormalSigma",
+    "LogitNormal",
+    "NoiseSchedule",
+    "NoisedReal",
+    "Prediction",
+    "Solver",
+    "TimeSampler",
+    "Unconditional",
+    "UniformRows",
+    "UnscaledDenoiser",
+    "coefficients",
+    "drop",
+    "estimate",
+    "expand",
+    "guided",
+    "join",
+    "last",
+    "to_x0",
+]

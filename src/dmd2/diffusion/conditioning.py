@@ -1,8 +1,8 @@
-"""Conditions: from labels to what a denoiser reads, and their unconditional twin.
+"""Conditions: class labels to what a denoiser reads, and the unconditional twin for guidance.
 
-A `Cond` is opaque to everyone but the denoiser that came with its conditioner: a dictionary of
-tensors [B, ...], empty for unconditional models. Everyone else may only join, repeat and slice its
-rows.
+A `Cond` is a dictionary of tensors [B, ...], empty for unconditional models. Only the denoiser that
+belongs to the conditioner knows its keys. All other code may join, repeat and slice its rows, and
+nothing else.
 """
 
 from collections.abc import Sequence
@@ -10,11 +10,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+# No dataclass: a family may add keys ("label", "text", ...) and the algorithm stays as it is.
 Cond = dict[str, Tensor]
 
 
 def join(*conds: Cond) -> Cond:
     """The rows of several conditions, one after the other."""
+    # Unconditional ones have no keys, so the loop is empty and the result is again no condition.
     return {key: torch.cat([cond[key] for cond in conds]) for key in conds[0]}
 
 
@@ -22,38 +24,50 @@ class Conditioner(nn.Module):
     """Base: labels int64 [B] to a condition, and a condition to its unconditional twin."""
 
     num_classes: int = 0
+    """The number of labels; 0 for unconditional models."""
 
     def forward(self, labels: Tensor) -> Cond:
+        """The condition of labels int64 [B]."""
         raise NotImplementedError
 
     def null(self, cond: Cond) -> Cond:
-        """The unconditional twin of a condition's rows, or what a negative text puts in its
-        place.
+        """The unconditional twin of a condition's rows, for classifier-free guidance.
+
+        With a negative text it is that text's embedding.
         """
         raise NotImplementedError
 
     def of(self, captions: Sequence[str]) -> "Conditioner":
-        """The same on another table of captions; raises ValueError where captions are not encoded
-        as they come.
+        """The same conditioner on another table of captions, which labels then number.
+
+        Raises ValueError for conditioners that cannot encode a caption when asked.
         """
+        # Captions that were encoded beforehand have a fixed table, and class labels have none.
         raise ValueError(
             f"{type(self).__name__} reads no captions of a metric's own; choose another metric"
         )
 
 
+# A class and not None: the algorithm then has no branch for unconditional models.
 class Unconditional(Conditioner):
     """No condition: any labels give the empty one."""
 
     def forward(self, labels: Tensor) -> Cond:
+        """The empty condition, whatever the labels are."""
         return {}
 
     def null(self, cond: Cond) -> Cond:
+        """The empty condition."""
         return {}
 
 
 class ClassLabels(Conditioner):
-    """Class labels as one-hot rows [B, num_classes], zeros meaning "no class" (EDM's
-    convention).
+    """Class labels as one-hot rows [B, num_classes]; all zeros mean "no class", as in EDM.
+
+    >>> conditioner = ClassLabels(num_classes=3)
+    >>> conditioner(torch.tensor([2, 0]))
+    {'label': tensor([[0., 0., 1.],
+            [1., 0., 0.]])}
     """
 
     def __init__(self, num_classes: int) -> None:
@@ -61,16 +75,24 @@ class ClassLabels(Conditioner):
         self.num_classes = num_classes
 
     def forward(self, labels: Tensor) -> Cond:
+        """{"label": one-hot rows float32 [B, num_classes]} of labels int64 [B]."""
         # Compared, not one_hot(): that function reads the labels back to the host.
         classes = torch.arange(self.num_classes, device=labels.device)
         return {"label": (labels[:, None] == classes).float()}
 
     def null(self, cond: Cond) -> Cond:
+        """Rows of zeros: "no class"."""
+        # Zeros through a linear layer without a bias: the class then adds nothing (EDM's networks).
         return {"label": torch.zeros_like(cond["label"])}
 
 
 def drop(cond: Cond, null: Cond, dropped: Tensor) -> Cond:
-    """The condition with the rows where `dropped` [B] replaced by their unconditional twins."""
+    """The condition with the rows where `dropped` (bool [B]) is true replaced by `null`'s.
+
+    Training on this teaches a network the unconditional score that guidance needs (Ho & Salimans
+    2022, arXiv:2207.12598).
+    """
+    # torch.where on every key, not an index: a masked index would wait for the device.
     return {
         key: torch.where(dropped.view(-1, *[1] * (value.ndim - 1)), null[key], value)
         for key, value in cond.items()

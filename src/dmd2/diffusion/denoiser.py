@@ -1,12 +1,12 @@
-"""The one interface around every teacher, critic and generator: x0_hat = denoiser(x_t, t, cond), t
-in [0, 1].
+"""The denoiser interface x0_hat = denoiser(x_t, t, cond), and classifier-free guidance.
 
-A family wraps its network in a subclass; the algorithm sees clean data only. A pass may be cut in
-two, `encode` and `decode`, so that the GAN head pays for the encoder alone and only some rows are
-decoded.
+Every teacher, critic and generator is one, whatever its network predicts (x0, eps, v or flow). A
+family wraps its network in a subclass, and the algorithm sees clean data alone. A pass has two
+halves, `encode` and `decode`, so that the GAN's discriminator pays for the encoder only, and only
+some rows are decoded.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,36 +16,43 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from dmd2.diffusion.conditioning import Cond, join
-from dmd2.diffusion.schedules import Karras, NoiseSchedule, expand
+from dmd2.diffusion.schedules import NoiseSchedule, expand
 
 Prediction = Literal["x0", "eps", "v", "flow"]
+"""What a network's output means."""
 
 
 def to_x0(
     prediction: Prediction, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor
 ) -> Tensor:
-    """Clean data [B, ...] of a network's output in any dialect, at alpha and sigma [B].
+    """Clean data [B, ...] of a network's output in any parameterisation, at alpha and sigma [B].
 
-    From x_t = alpha x0 + sigma noise: eps is the noise; v = alpha noise - sigma x0 (Salimans & Ho
-    2022, with
-    alpha^2 + sigma^2 = 1); flow = noise - x0 (with alpha + sigma = 1).
+    With x_t = alpha x0 + sigma noise, eps is the noise (DDPM, Ho et al. 2020); v is alpha noise -
+    sigma x0 (Salimans & Ho 2022), for alpha^2 + sigma^2 = 1; flow is noise - x0 (rectified flow,
+    Liu et al. 2022), for alpha + sigma = 1.
+
+    >>> one = torch.ones(1)
+    >>> to_x0("eps", output=one, x_t=3 * one, alpha=2 * one, sigma=one)
+    tensor([1.])
     """
     alpha, sigma = expand(alpha, x_t), expand(sigma, x_t)
     if prediction == "eps":
+        # x_t = alpha x0 + sigma eps, solved for x0. Infinite at alpha = 0, where x_t has no data.
         return (x_t - sigma * output) / alpha
     if prediction == "v":
+        # alpha x_t - sigma v = (alpha^2 + sigma^2) x0.
         return alpha * x_t - sigma * output
     if prediction == "flow":
+        # x_t - sigma (noise - x0) = (alpha + sigma) x0.
         return x_t - sigma * output
     return output
 
 
 @dataclass
 class Encoding:
-    """A pass that stopped after the encoder: features, for the head, and what the decoder needs to
-    go on.
+    """A pass that stopped after the encoder: the discriminator's features, and the decoder's input.
 
-    Features are of all rows; the rest is of those that are to be decoded.
+    Features are of all rows; x_t, t and state are of those that are to be decoded.
     """
 
     x_t: Tensor
@@ -66,48 +73,56 @@ class Encoding:
 
 def last(x: Tensor, num: int | None) -> Tensor:
     """The last `num` rows of x [B, ...]; None is all of them."""
+    # Not x[-num:], which for num = 0 is all of x.
     return x if num is None else x[len(x) - num :]
 
 
 class Denoiser(nn.Module):
-    """Base of all families: x_t [B, ...], t [B] and a condition give x0_hat [B, ...] in float32.
+    """Base of all families: x_t [B, ...], t [B] and a condition give x0_hat [B, ...], float32.
 
-    `taps` names submodules of `model` (dotted) whose outputs the head reads; they are caught by
-    forward hooks.
+    `taps` names submodules of `model` (dotted) whose outputs are the discriminator's features. They
+    are read by forward hooks. Raises ValueError where there is no submodule of such a name.
     """
 
     prediction: Prediction
+    """What `predict` gives."""
     model: Any
     """The network; the families here want one of two halves, `encode` and `decode`."""
+    # nn.Module says Any of what a call returns; a type checker needs to know that it is x0_hat.
+    __call__: Callable[..., Tensor]
 
     def __init__(self, model: nn.Module, schedule: NoiseSchedule, taps: Sequence[str] = ()) -> None:
         super().__init__()
         self.model, self.schedule, self.taps = model, schedule, tuple(taps)
+        # A misspelt tap must fail here, and not in the first pass after the data was loaded.
         for tap in self.taps:
             self.layer(tap)
 
     def encode(
         self, x_t: Tensor, t: Tensor, cond: Cond, num_decoded: int | None = None
     ) -> Encoding:
-        """The pass up to where the last feature is known; `decode` then gives the last
-        `num_decoded` rows, or all.
+        """The pass up to where the last feature is known.
+
+        `decode` then gives x0_hat of the last `num_decoded` rows; None is all.
         """
         raise NotImplementedError
 
     def decode(self, encoding: Encoding) -> Tensor:
         """The rest of the pass: x0_hat, float32, of the rows to be decoded."""
         alpha, sigma = self.schedule.alpha_sigma(encoding.t)
+        # Under autocast the network's output is bfloat16; the conversion must not be.
         return to_x0(self.prediction, self.finish(encoding).float(), encoding.x_t, alpha, sigma)
 
     def finish(self, encoding: Encoding) -> Tensor:
-        """The rest of the pass in the network's own dialect."""
+        """The rest of the pass, as the quantity that `prediction` names."""
         raise NotImplementedError
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        """x0_hat [B, ...], float32, of x_t [B, ...] at t [B]."""
         return self.decode(self.encode(x_t, t, cond))
 
     def predict(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
-        """The network's output in its own dialect, named by `prediction`."""
+        """The network's own output [B, ...], the quantity that `prediction` names."""
         return self.finish(self.encode(x_t, t, cond))
 
     def features(self, x_t: Tensor, t: Tensor, cond: Cond) -> list[Tensor]:
@@ -116,20 +131,26 @@ class Denoiser(nn.Module):
 
     def layer(self, name: str) -> nn.Module:
         """A submodule of the network; raises ValueError where there is none of this name."""
-        modules = dict(self.model.named_modules())
+        modules: dict[str, nn.Module] = dict(self.model.named_modules())
         if name not in modules:
+            # Names of the same depth are a short list, and the likely ones.
             likely = [other for other in modules if other.count(".") == name.count(".")]
             raise ValueError(f"no layer is named {name!r}; this network has {', '.join(likely)}")
         return modules[name]
 
     @contextmanager
     def catch(self) -> Iterator[list[Tensor]]:
-        """Catch the outputs of the taps during one pass, in the order of `taps`."""
+        """Record the outputs of the taps during one pass: a list in the order of `taps`.
+
+        The list is filled when the block ends. Raises ValueError where a tapped layer did not run.
+        """
         caught: dict[str, Tensor] = {}
         features: list[Tensor] = []
         hooks: list[RemovableHandle] = []
+        # By hook and not by a copied forward, so that networks of other packages can be tapped.
         for tap in self.taps:
-            keep = lambda _module, _args, output, tap=tap: caught.__setitem__(tap, output)  # noqa: E731
+            # tap=tap binds this tap; a plain closure would see the loop's last one in every hook.
+            keep = lambda _m, _args, output, tap=tap: caught.__setitem__(tap, output)  # noqa: E731
             hooks.append(self.model.get_submodule(tap).register_forward_hook(keep))
         try:
             yield features
@@ -139,88 +160,32 @@ class Denoiser(nn.Module):
                 )
             features.extend(caught[tap] for tap in self.taps)
         finally:
+            # Also after an error: a hook that stayed would keep the graph of every later pass.
             for hook in hooks:
                 hook.remove()
-
-
-class EDM(Denoiser):
-    """EDM's preconditioning around a network F of two halves, `encode` and `decode` (Karras et al.
-    2022, Eq. 7).
-    """
-
-    prediction: Prediction = "x0"
-
-    def __init__(
-        self,
-        model: nn.Module,
-        schedule: NoiseSchedule,
-        sigma_data: float = 0.5,
-        taps: Sequence[str] = (),
-    ) -> None:
-        super().__init__(model, schedule, taps)
-        if not isinstance(schedule, Karras):
-            raise ValueError(
-                "EDM's preconditioning needs alpha = 1, so the Karras schedule; got "
-                f"{type(schedule).__name__}"
-            )
-        self.sigma_data = sigma_data
-
-    def encode(
-        self, x_t: Tensor, t: Tensor, cond: Cond, num_decoded: int | None = None
-    ) -> Encoding:
-        _, sigma = self.schedule.alpha_sigma(t)
-        c_in = (sigma**2 + self.sigma_data**2).rsqrt()
-        with self.catch() as features:
-            state = self.model.encode(expand(c_in, x_t) * x_t, sigma.log() / 4, cond.get("label"))
-        return Encoding(x_t, t, state, features).last(num_decoded)
-
-    def finish(self, encoding: Encoding) -> Tensor:
-        _, sigma = self.schedule.alpha_sigma(encoding.t)
-        variance = sigma**2 + self.sigma_data**2
-        c_skip, c_out = self.sigma_data**2 / variance, sigma * self.sigma_data * variance.rsqrt()
-        raw = self.model.decode(encoding.state).float()
-        return expand(c_skip, raw) * encoding.x_t + expand(c_out, raw) * raw
-
-
-class UnscaledDenoiser(Denoiser):
-    """A network of two halves that reads x_t and 1000 t as they are and speaks eps, v, flow or x0
-    (VP and flow).
-
-    For networks trained here: published ones want their own time labels (Stable Diffusion the
-    table's row).
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        schedule: NoiseSchedule,
-        prediction: Prediction,
-        taps: Sequence[str] = (),
-    ) -> None:
-        super().__init__(model, schedule, taps)
-        if prediction not in ("x0", "eps", "v", "flow"):
-            raise ValueError(f"prediction must be x0, eps, v or flow, got {prediction!r}")
-        self.prediction = prediction
-
-    def encode(
-        self, x_t: Tensor, t: Tensor, cond: Cond, num_decoded: int | None = None
-    ) -> Encoding:
-        with self.catch() as features:
-            state = self.model.encode(x_t, 1000 * t, cond.get("label"))
-        return Encoding(x_t, t, state, features).last(num_decoded)
-
-    def finish(self, encoding: Encoding) -> Tensor:
-        return self.model.decode(encoding.state)
 
 
 def guided(
     denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Cond, null: Cond, guidance: float
 ) -> Tensor:
-    """Classifier-free guidance null + w (cond - null) on x0, both halves in one batch; w = 1 is one
-    plain pass.
+    """Classifier-free guidance on x0 (Ho & Salimans 2022, arXiv:2207.12598): x0_hat [B, ...].
+
+    mu(null) + w (mu(cond) - mu(null)) with w = `guidance`: 1 is none, 0 is unconditional.
+
+    >>> from dmd2.diffusion import ClassLabels, Karras, UnscaledDenoiser
+    >>> from dmd2.nets.toy import MLP
+    >>> denoiser = UnscaledDenoiser(MLP(dim=2, label_dim=3), Karras(), prediction="x0")
+    >>> conditioner = ClassLabels(num_classes=3)
+    >>> cond = conditioner(torch.tensor([0, 2]))
+    >>> x_t, t = torch.randn(2, 2), torch.ones(2)
+    >>> guided(denoiser, x_t, t, cond, conditioner.null(cond), guidance=1.5).shape
+    torch.Size([2, 2])
     """
     if guidance == 1.0:
         return denoiser(x_t, t, cond)
+    # Both halves in one batch: one pass of twice the rows is faster than two passes.
     both = denoiser(torch.cat([x_t, x_t]), torch.cat([t, t]), join(cond, null))
     conditional, unconditional = both.chunk(2)
+    # Some papers call this scale w + 1. On x0 or eps is the same: conversions are affine with
+    # coefficients that both halves share, and the weights w and 1 - w sum to one.
     return unconditional + guidance * (conditional - unconditional)

@@ -1,5 +1,7 @@
-"""Samples in few steps, and what generators of few steps train on: backward simulation (DMD2
-section 4.5).
+"""Few-step sampling, and backward simulation: training inputs made by sampling (DMD2 section 4.5).
+
+The generator alternates between denoising and adding noise. Backward simulation stops this loop at
+a random step and trains on its state, so that training and inference see the same inputs.
 """
 
 from collections.abc import Sequence
@@ -13,18 +15,27 @@ from dmd2.diffusion.denoiser import Denoiser
 
 
 class FewStepSampler:
-    """Denoise, re-noise to the next time, denoise (DMD2 section 4.5); one step is a list of one.
+    """Denoise, add noise of the next time, denoise again, ... (DMD2 section 4.5).
 
-    Training inputs come from the same loop, walked up to a step without a graph ("backward
-    simulation"), so that a
-    generator is trained on just what inference shows it.
+    times  Strictly falling, in (0, 1]: one network evaluation each. [1.0] is a one-step generator.
+
+    Raises ValueError for other times.
+
+    >>> from dmd2.diffusion import EDM, Karras
+    >>> from dmd2.nets.toy import MLP
+    >>> generator, sampler = EDM(MLP(dim=2), Karras()), FewStepSampler(times=[1.0, 0.5])
+    >>> noise = [torch.randn(8, 2) for _ in sampler.times]
+    >>> sampler.sample(generator, noise, cond={}).shape
+    torch.Size([8, 2])
     """
 
+    # A set of names and not a flag: the training module merges it with what the loss terms need.
     needs: frozenset[str] = frozenset()
-    """Of "real": what training inputs are made of beside noise."""
+    """What training inputs are made of besides noise: nothing, or {"real"}."""
 
     def __init__(self, times: Sequence[float] = (1.0,)) -> None:
         falling = all(a > b for a, b in pairwise(times))
+        # t = 0 is excluded: there x_t has no noise left to remove.
         if not times or not falling or not all(0 < t <= 1 for t in times):
             raise ValueError(
                 f"sampler.times must fall strictly from at most 1 towards 0, got {list(times)}; "
@@ -33,7 +44,8 @@ class FewStepSampler:
         self.times = tuple(times)
 
     def sample(self, generator: Denoiser, noise: Sequence[Tensor], cond: Cond) -> Tensor:
-        """x0 [B, ...] from one N(0, I) tensor [B, ...] a step."""
+        """x0 [B, ...] from one N(0, I) tensor [B, ...] a step; only the last has gradients."""
+        # `walk` stops before the last evaluation, which is the one that training trains.
         x_t, t = self.walk(generator, noise, cond, len(self.times) - 1)
         return generator(x_t, t, cond)
 
@@ -45,40 +57,44 @@ class FewStepSampler:
         step: int,
         real: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """What a generator trains on at times[step], x_t [B, ...] and t [B]; `real` [B, ...] is not
-        read here.
+        """The generator's training input at times[step]: x_t [B, ...] and t [B].
+
+        This is backward simulation: x_t comes from the generator's own samples. `real` [B, ...] is
+        not read here.
         """
         return self.walk(generator, noise, cond, step)
 
     def walk(
         self, generator: Denoiser, noise: Sequence[Tensor], cond: Cond, step: int
     ) -> tuple[Tensor, Tensor]:
-        """The generator's input x_t [B, ...] and t [B] at times[step], reached by running it from
-        pure noise.
+        """The sampler's state x_t [B, ...] and t [B] at times[step], from pure noise.
 
-        `noise` holds a tensor for each step up to this one; no gradient flows through the walk.
+        `noise` holds a tensor for each step up to this one. The steps before keep no graph.
         """
         schedule = generator.schedule
+        # Scaled noise alone, without data, also where alpha(1) > 0 (Stable Diffusion's table).
         x_t, t = schedule.prior_std * noise[0], self._time(0, noise[0])
         for i in range(step):
+            # Without a graph: DMD2 trains the last step only, else memory would grow with steps.
             with torch.no_grad():
                 x0 = generator(x_t, t, cond)
             t = self._time(i + 1, x0)
+            # x_{t_{i+1}} = alpha(t_{i+1}) x0_hat + sigma(t_{i+1}) eps_{i+1} (DMD2 section 4.5).
             x_t = schedule.add_noise(x0, noise[i + 1], t)
         return x_t, t
 
+    # One time for the whole batch; the sampler's step is drawn once for all ranks.
     def _time(self, step: int, like: Tensor) -> Tensor:
         return torch.full((len(like),), self.times[step], device=like.device)
 
 
 class NoisedReal(FewStepSampler):
-    """The same steps, trained on real samples noised to a step's time; the first step's input stays
-    pure noise.
+    """The same sampler, trained on noised real samples: no backward simulation (DMD2 Table 4).
 
-    That is training without backward simulation (DMD2 Table 4). The condition must be that of the
-    real samples.
+    The first step's input stays pure noise. The condition must be that of the real samples.
     """
 
+    # The training module then gives real samples, and their condition in place of drawn labels.
     needs = frozenset({"real"})
 
     def training_input(
@@ -89,9 +105,10 @@ class NoisedReal(FewStepSampler):
         step: int,
         real: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """What a generator trains on at times[step], x_t [B, ...] and t [B], of `real` [B, ...]."""
+        """x_t [B, ...] and t [B] at times[step], made of real samples [B, ...]."""
         if step == 0:
+            # Sampling starts from pure noise; noised real data shows through where alpha(1) > 0.
             return self.walk(generator, noise, cond, 0)
-        assert real is not None
+        assert real is not None  # `needs` asked for it
         t = self._time(step, real)
         return generator.schedule.add_noise(real, noise[step], t), t

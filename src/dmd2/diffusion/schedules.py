@@ -1,8 +1,7 @@
-"""Noise schedules, x_t = alpha(t) x0 + sigma(t) noise with t in [0, 1], and the distributions of t
-in training.
+"""Noise schedules x_t = alpha(t) x0 + sigma(t) noise, t in [0, 1], and training-time samplers of t.
 
-Every family also is a table of `num_rows` levels, as in DDPM: row `num_rows - 1` is t = 1, and
-times that count rows (999, 749, ...) name the same levels as in the papers.
+Every schedule is also a table of `num_rows` noise levels, as in DDPM. Row `num_rows - 1` is t = 1,
+so the timesteps of the papers (999, 749, ...) name the same levels here.
 """
 
 from typing import Protocol
@@ -19,8 +18,11 @@ def expand(coefficient: Tensor, x: Tensor) -> Tensor:
 
 
 class NoiseSchedule(nn.Module):
-    """x_t = alpha(t) x0 + sigma(t) noise; a family gives alpha and sigma, and t from their
-    ratio.
+    """x_t = alpha(t) x0 + sigma(t) noise; a subclass gives alpha, sigma and the inverse.
+
+    >>> schedule = Flow(shift=1.0)
+    >>> schedule.add_noise(torch.zeros(1, 2), torch.ones(1, 2), t=torch.tensor([0.25]))
+    tensor([[0.2500, 0.2500]])
     """
 
     prior_std: float
@@ -43,19 +45,23 @@ class NoiseSchedule(nn.Module):
         return (row + 1) / self.num_rows
 
     def row_of_time(self, t: Tensor) -> Tensor:
-        """The nearest row, int64 [B]; rounding, since ceil(t * 1000) - 1 gives row 400 for t = 0.4
-        in float32.
-        """
+        """The nearest row, int64 [B], of t [B]."""
+        # Rounding: ceil(t * 1000) - 1 gives row 400 for t = 0.4 in float32, and not 399.
         return ((t * self.num_rows).round().long() - 1).clamp(0, self.num_rows - 1)
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """x_t [B, ...] of clean data x0 and noise [B, ...] at t [B] (DMD section 3.2)."""
         alpha, sigma = self.alpha_sigma(t)
+        # F(x, t) = alpha_t x + sigma_t noise: DMD's forward diffusion, for every schedule.
         return expand(alpha, x0) * x0 + expand(sigma, x0) * noise
 
 
 class Karras(NoiseSchedule):
-    """EDM's levels (Karras et al. 2022, Eq. 5): alpha = 1, sigma^(1/rho) linear in t."""
+    """EDM's levels (Karras et al. 2022, Eq. 5): alpha = 1, sigma^(1/rho) linear in t.
+
+    >>> [round(float(s), 3) for s in Karras().alpha_sigma(torch.tensor([0.0, 0.5, 1.0]))[1]]
+    [0.002, 2.515, 80.0]
+    """
 
     def __init__(
         self,
@@ -70,30 +76,38 @@ class Karras(NoiseSchedule):
                 f"sigma_min must lie between 0 and sigma_max, got {sigma_min} and {sigma_max}"
             )
         self.rho = rho
-        self.prior_std = sigma_max
-        self.low, self.high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
+        self.prior_std = sigma_max  # beside it the data's own deviation is negligible
+        self.low: float = sigma_min ** (1 / rho)
+        self.high: float = sigma_max ** (1 / rho)
 
     def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """alpha = 1 and EDM's sigma, float32 [B], at t [B]."""
+        # EDM Eq. 5, t = 1 - i / (N - 1). In float64: the power multiplies rounding errors by rho.
         sigma = (self.low + t.double() * (self.high - self.low)) ** self.rho
         return torch.ones_like(t), sigma.float()
 
     def time_of_ratio(self, ratio: Tensor) -> Tensor:
+        """t [B] at which sigma equals `ratio` [B]: EDM Eq. 5 solved for t."""
         return ((ratio.double() ** (1 / self.rho) - self.low) / (self.high - self.low)).float()
 
     def time_of_row(self, row: Tensor) -> Tensor:
-        """The table of DMD2's ImageNet path: both ends belong to it, so that row 0 is sigma_min."""
+        """t of a row in the table of DMD2's ImageNet experiments, where row 0 is sigma_min."""
+        # Both ends are levels here (EDM Eq. 5), so 999 intervals and not DDPM's 1000.
         return row / (self.num_rows - 1)
 
     def row_of_time(self, t: Tensor) -> Tensor:
+        """The nearest row, int64 [B], of t [B]."""
         return (t * (self.num_rows - 1)).round().long().clamp(0, self.num_rows - 1)
 
 
 class VP(NoiseSchedule):
-    """A variance-preserving table (DDPM, Stable Diffusion): alpha^2 = alphas_cumprod[row], sigma^2
-    = 1 - alpha^2.
+    """A variance-preserving table (DDPM, Stable Diffusion): alpha^2 + sigma^2 = 1, by row.
+
+    >>> VP.scaled_linear().row_of_time(torch.tensor([1.0, 0.75]))
+    tensor([999, 749])
     """
 
-    prior_std = 1.0
+    prior_std = 1.0  # alpha^2 + sigma^2 = 1, for data of unit variance
     alphas_cumprod: Tensor
 
     def __init__(self, alphas_cumprod: list[float] | Tensor) -> None:
@@ -102,6 +116,7 @@ class VP(NoiseSchedule):
         if not falling or not bool(((table > 0) & (table < 1)).all()):
             raise ValueError("alphas_cumprod must be one falling row of numbers between 0 and 1")
         super().__init__(len(table))
+        # Not persistent: the table is the config's, and checkpoints stay loadable without it.
         self.register_buffer("alphas_cumprod", table, persistent=False)
 
     @classmethod
@@ -110,13 +125,17 @@ class VP(NoiseSchedule):
     ) -> "VP":
         """Stable Diffusion's table: sqrt(beta) linear from sqrt(beta_start) to sqrt(beta_end)."""
         beta = torch.linspace(beta_start**0.5, beta_end**0.5, num_rows, dtype=torch.float64) ** 2
+        # alpha_bar_i = prod_{j <= i} (1 - beta_j), as in DDPM (Ho et al. 2020).
         return cls((1 - beta).cumprod(0))
 
     def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """sqrt(alpha_bar) and sqrt(1 - alpha_bar), float32 [B], at the row nearest to t [B]."""
         alpha2 = self.alphas_cumprod[self.row_of_time(t)]
         return alpha2.sqrt().float(), (1 - alpha2).sqrt().float()
 
     def time_of_ratio(self, ratio: Tensor) -> Tensor:
+        """t [B] of the row whose sigma / alpha is nearest to `ratio` [B]."""
+        # sigma / alpha = sqrt((1 - alpha_bar) / alpha_bar) rises with the row: binary search.
         table = ((1 - self.alphas_cumprod) / self.alphas_cumprod).sqrt()
         above = torch.searchsorted(table, ratio.double().contiguous()).clamp(1, self.num_rows - 1)
         nearer_below = ratio - table[above - 1] < table[above] - ratio
@@ -124,22 +143,24 @@ class VP(NoiseSchedule):
 
 
 class Flow(NoiseSchedule):
-    """Rectified flow with a resolution shift s (SD3): sigma = s t / (1 + (s - 1) t), alpha = 1 -
-    sigma.
-    """
+    """Rectified flow, alpha = 1 - sigma, with SD3's shift s: sigma = s t / (1 + (s - 1) t)."""
 
-    prior_std = 1.0
+    prior_std = 1.0  # sigma(1) = 1 and alpha(1) = 0
 
+    # For larger images a larger shift: more of the times are then noisy (SD3).
     def __init__(self, shift: float = 1.0, num_rows: int = 1000) -> None:
         super().__init__(num_rows)
         self.shift = shift
 
     def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """1 - sigma and sigma = s t / (1 + (s - 1) t), [B], at t [B] (SD3, Esser et al. 2024)."""
         # alpha not as 1 - sigma, which would not quite be 0 at t = 1 for every shift.
         scale = 1 + (self.shift - 1) * t
         return (1 - t) / scale, self.shift * t / scale
 
     def time_of_ratio(self, ratio: Tensor) -> Tensor:
+        """t [B] at which sigma / (1 - sigma) equals `ratio` [B]."""
+        # First sigma of the ratio, then SD3's shift solved for t.
         sigma = ratio / (1 + ratio)
         return sigma / (self.shift - (self.shift - 1) * sigma)
 
@@ -149,48 +170,47 @@ class TimeSampler(Protocol):
 
     def __call__(self, schedule: NoiseSchedule, draws: Draws, stream: str, num: int) -> Tensor:
         """Times [num] in [0, 1], a function of the draws' key and `stream`."""
-        ...
 
 
 class UniformRows:
-    """Uniform over the rows of the table from `low` to `high`, shares of it; both ends belong
-    (facts: 20 to 980).
-    """
+    """Uniform over the table's rows from `low` to `high`, as shares of it, both ends included."""
 
     def __init__(self, low: float = 0.0, high: float = 1.0) -> None:
         if not 0 <= low <= high <= 1:
             raise ValueError(
                 f"low and high must satisfy 0 <= low <= high <= 1, got {low} and {high}"
             )
+        # DMD's gradient draws rows 20 to 980 of 1000: low 0.02, high 0.98.
         self.low, self.high = low, high
 
     def __call__(self, schedule: NoiseSchedule, draws: Draws, stream: str, num: int) -> Tensor:
-        last = schedule.num_rows - 1
-        first, end = (
-            round(self.low * schedule.num_rows),
-            min(round(self.high * schedule.num_rows), last),
-        )
-        return schedule.time_of_row(draws.integers(stream, first, end + 1, num)).float()
+        """Times [num]."""
+        rows = schedule.num_rows
+        # high = 1 would be row `rows`, one past the table's end.
+        first, last = round(self.low * rows), min(round(self.high * rows), rows - 1)
+        return schedule.time_of_row(draws.integers(stream, first, last + 1, num)).float()
 
 
 class LogNormalSigma:
-    """ln(sigma / alpha) ~ N(mean, std^2): EDM's training distribution (Karras et al. 2022, Table
-    1).
-    """
+    """ln(sigma / alpha) ~ N(mean, std^2): EDM's training times (Karras et al. 2022, Table 1)."""
 
     def __init__(self, mean: float = -1.2, std: float = 1.2) -> None:
         self.mean, self.std = mean, std
 
     def __call__(self, schedule: NoiseSchedule, draws: Draws, stream: str, num: int) -> Tensor:
+        """Times [num]; a draw beyond the schedule's ends gives 0 or 1."""
+        # EDM Table 1: ln(sigma) ~ N(P_mean, P_std^2). Clamped: its tails leave the schedule.
         ratio = (self.mean + self.std * draws.normal(stream, (num,))).exp()
         return schedule.time_of_ratio(ratio).clamp(0, 1)
 
 
 class LogitNormal:
-    """logit(t) ~ N(mean, std^2): SD3's training distribution (Esser et al. 2024, Eq. 19)."""
+    """logit(t) ~ N(mean, std^2): SD3's training times (Esser et al. 2024, Eq. 19)."""
 
     def __init__(self, mean: float = 0.0, std: float = 1.0) -> None:
         self.mean, self.std = mean, std
 
     def __call__(self, schedule: NoiseSchedule, draws: Draws, stream: str, num: int) -> Tensor:
+        """Times [num], strictly between 0 and 1."""
+        # SD3 Eq. 19: middle times most often, where the velocity is hardest to predict.
         return torch.sigmoid(self.mean + self.std * draws.normal(stream, (num,)))

@@ -1,8 +1,8 @@
-"""The equations of DMD (Yin et al., CVPR 2024) and DMD2 (Yin et al., NeurIPS 2024), on tensors; no
-network is called.
+"""The equations of DMD (Yin et al., CVPR 2024) and DMD2 (Yin et al., NeurIPS 2024) on tensors.
 
-Everything is float32 and speaks clean data: `real` and `fake` are the teacher's and the critic's x0
-predictions.
+No network is called here. All is float32 and in terms of clean data: `real` and `fake` are the x0
+predictions of the teacher (real score) and of the critic (fake score). The distribution matching
+loss is `surrogate(x, scrub(score_difference(real, fake) / normaliser(x, real, floor))[0])`.
 """
 
 import torch
@@ -11,50 +11,66 @@ from torch.nn.functional import softplus
 
 
 def per_sample_mean(x: Tensor) -> Tensor:
-    """Mean over all but the first dimension, kept: [B, ...] -> [B, 1, ...]."""
+    """Mean over all but the first dimension, which are kept as 1: [B, ...] -> [B, 1, ...]."""
     return x.flatten(1).mean(1).view(-1, *[1] * (x.ndim - 1))
 
 
 def score_difference(real: Tensor, fake: Tensor) -> Tensor:
-    """Direction of DMD Eq. 7 for clean-data predictions [B, ...], without a weight."""
+    """Direction of DMD Eq. 7 for clean-data predictions [B, ...], without a weight.
+
+    >>> x = torch.zeros(1, 2, requires_grad=True)
+    >>> gradient = score_difference(real=torch.ones(1, 2), fake=torch.zeros(1, 2))
+    >>> surrogate(x, gradient).backward()
+    >>> -x.grad  # descent goes towards the teacher's prediction
+    tensor([[0.5000, 0.5000]])
+    """
+    # DMD Eq. 7: s_fake - s_real, which for s = -(x_t - alpha mu) / sigma^2 is
+    # (alpha / sigma^2) (mu_fake - mu_real). The factor goes into the weight of Eq. 8.
     return fake - real
 
 
 def normaliser(x: Tensor, real: Tensor, floor: float) -> Tensor:
-    """The denominator of DMD's weight, Eq. 8: mean |x - real| of each sample, at least `floor`, [B,
-    1, ...].
+    """Denominator of DMD's weight (DMD Eq. 8): mean |x - real| of each sample, [B, 1, ...].
+
+    It is at least `floor`.
     """
+    # DMD Eq. 8: w_t = (sigma_t^2 / alpha_t) C S / ||mu_real(x_t, t) - x||_1. With it sigma cancels.
+    # The authors have no floor: where the teacher agrees with x, their gradient is not finite.
     return per_sample_mean((x - real).abs()).clamp_min(floor)
 
 
 def scrub(gradient: Tensor) -> tuple[Tensor, Tensor]:
     """Replace non-finite entries by zero; also the number of samples [] that had one."""
     num_scrubbed = (~gradient.isfinite()).flatten(1).any(1).sum()
+    # nan_to_num's own default would turn an infinity into 3e38.
     return torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0), num_scrubbed
 
 
 def surrogate(x: Tensor, gradient: Tensor) -> Tensor:
-    """A loss [] whose gradient at x is gradient / x.numel() (DMD Algorithm 2)."""
+    """A loss [] whose gradient at x [B, ...] is gradient / x.numel() (DMD Algorithm 2)."""
+    # DMD Algorithm 2: 1/2 MSE(x, sg[x - g]). Its value, mean g^2 / 2, measures no progress.
     return 0.5 * ((x - (x - gradient).detach()) ** 2).mean()
 
 
 def denoising(x0_hat: Tensor, x0: Tensor, weight: Tensor) -> Tensor:
-    """Weighted denoising error [] of predictions [B, ...] (DMD Eq. 6), weight [B] from
-    `weighting`.
-    """
+    """Weighted denoising error [] (DMD Eq. 6) of x0_hat [B, ...], weights [B] from `weighting`."""
+    # DMD Eq. 6: lambda_t ||mu_fake(x_t, t) - x0||^2, here a mean over all entries.
     return (weight.view(-1, *[1] * (x0.ndim - 1)) * (x0_hat - x0) ** 2).mean()
 
 
 def gan_generator(fake_logits: Tensor) -> Tensor:
-    """Non-saturating generator loss [], -log sigmoid(D(fake)) (DMD2 Eq. 4)."""
+    """Non-saturating GAN loss [] of the generator, -log sigmoid(D(fake)) (DMD2 Eq. 4)."""
+    # softplus(-z) = -log sigmoid(z), and does not overflow. A mean over samples and not over
+    # pixels as the surrogate's: a GAN weight belongs to a number of dimensions.
     return softplus(-fake_logits).mean()
 
 
 def gan_critic(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """Logistic classifier loss [] of the head (DMD2 Eq. 4)."""
+    """Logistic loss [] of the discriminator on logits [B, levels] of each kind (DMD2 Eq. 4)."""
+    # -log sigmoid(D(real)) - log(1 - sigmoid(D(fake))).
     return softplus(fake_logits).mean() + softplus(-real_logits).mean()
 
 
 def accuracy(real_logits: Tensor, fake_logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Shares [] of real and of fake samples that the head tells right."""
+    """Shares [] of real and of fake samples that the discriminator classifies correctly."""
     return (real_logits > 0).float().mean(), (fake_logits < 0).float().mean()

@@ -1,6 +1,4 @@
-"""The objective as a loss file states it: the terms of either network and the noised views that
-they read.
-"""
+"""The objective, as a loss file states it: loss terms of generator and critic, and noised views."""
 
 from collections.abc import Mapping
 
@@ -12,8 +10,20 @@ class Objective:
     """Generator terms and critic terms by name, and the time distribution of every view they name.
 
     Terms that name the same view share its noise and the networks' passes over it; terms with views
-    of
-    their own draw independently, as the authors do. A term that is None is not there.
+    of their own draw independently, as the authors do. A term that is None is left out.
+
+    Raises ValueError where a network has no term, a term reads a view that is not there, no term
+    reads a view, or a generator GAN term has no critic GAN term beside it.
+
+    >>> from dmd2.diffusion import UniformRows
+    >>> from dmd2.losses import Denoising, DistributionMatching, weighting
+    >>> objective = Objective(
+    ...     views={"dm": UniformRows(0.02, 0.98), "critic": UniformRows()},
+    ...     generator={"dm": DistributionMatching(view="dm")},
+    ...     critic={"denoising": Denoising(weighting.eps, view="critic")},
+    ... )
+    >>> objective.needs  # neither real samples nor a discriminator
+    frozenset()
     """
 
     def __init__(
@@ -23,10 +33,12 @@ class Objective:
         critic: Mapping[str, Term | None],
     ) -> None:
         self.views = views
+        # In YAML a row cannot be taken out of an inherited file, only set to null.
         self.generator = {name: term for name, term in generator.items() if term is not None}
         self.critic = {name: term for name, term in critic.items() if term is not None}
         if not self.generator or not self.critic:
             raise ValueError("a loss needs at least one generator term and one critic term")
+        # By the address that a user types to change one: "generator.gan".
         terms = {
             f"{p}.{n}": t
             for p, ts in (("generator", self.generator), ("critic", self.critic))
@@ -39,14 +51,17 @@ class Objective:
                     f"loss.{name} reads the view {term.view!r}, but loss.views has "
                     f"{', '.join(views)}"
                 )
+        # A view that nobody reads is most likely a misspelt one.
         if unread := set(views) - named:
             raise ValueError(
                 f"no term reads loss.views.{min(unread)}; remove it or name it in a term"
             )
         self.needs = frozenset().union(*(term.needs for term in terms.values()))
+        # Views that the discriminator reads: critic turns put real rows into them.
         self.gan_views = frozenset(
             str(term.view) for term in terms.values() if "discriminator" in term.needs
         )
+        # The generator would otherwise follow a discriminator that keeps its random weights.
         if "discriminator" in self.needs and not any(
             "discriminator" in term.needs for term in self.critic.values()
         ):

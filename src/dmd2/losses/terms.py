@@ -1,8 +1,7 @@
-"""Loss terms as a YAML lists them: thin shells over the equations in `functional`. A term's
-presence is its flag.
+"""Loss terms as a YAML lists them: distribution matching, GAN, regression, denoising.
 
-Each term has a weight and the name of the noised view it reads; `(turn) -> (loss, logs)`, logs
-beside the loss.
+Each is thin over an equation in `functional`: a weight, the name of the noised view that it reads,
+and `(turn) -> (loss, logs)`. There are no flags: a term is on where the loss file lists it.
 """
 
 from collections.abc import Callable
@@ -19,15 +18,23 @@ NUM_LEVELS = 4
 
 
 def by_level(values: Tensor, t: Tensor) -> Logs:
-    """Means of per-sample values [B] over equal parts of t; NaN where no sample fell."""
+    """Means of per-sample values [B] over equal parts of t [B]; NaN where a part has no sample."""
+    # t = 1 belongs to the last part.
     level = (t * NUM_LEVELS).long().clamp(0, NUM_LEVELS - 1)
     inside = level == torch.arange(NUM_LEVELS, device=t.device)[:, None]  # [levels, B]
+    # Masked sums: values[mask] would read the number of its rows back to the host.
     means = (inside * values).sum(1) / inside.sum(1)
     return {f"t{i / NUM_LEVELS:.2f}": means[i] for i in range(NUM_LEVELS)}
 
 
 class DistributionMatching:
-    """The score difference at the samples (DMD Eq. 7) under DMD's weight (Eq. 8)."""
+    """Distribution matching gradient at the samples (DMD Eq. 7) under DMD's weight (Eq. 8).
+
+    guidance  Classifier-free guidance of the real score; the fake score has none.
+    floor     The least value of the weight's denominator.
+
+    Logs the mean |fake - real| by noise level, and how many samples had a non-finite gradient.
+    """
 
     needs: frozenset[str] = frozenset()
 
@@ -37,10 +44,14 @@ class DistributionMatching:
         self.weight, self.view, self.guidance, self.floor = weight, view, guidance, floor
 
     def __call__(self, turn: GeneratorTurn) -> tuple[Tensor, Logs]:
+        """The surrogate loss [] (DMD Algorithm 2), and logs."""
         real = turn.teacher_x0(self.view, self.guidance)
         fake = turn.critic_x0(self.view)
+        # Detached: the gradient is a constant of the surrogate loss, as in DMD Algorithm 2.
         x = turn.x.detach()
+        # g = (mu_fake - mu_real) / mean |x - mu_real|: DMD Eq. 7 and 8.
         difference = F.score_difference(real, fake)
+        # One bad sample must not spoil the batch, and must not go unseen.
         gradient, num_scrubbed = F.scrub(difference / F.normaliser(x, real, self.floor))
         score_gap = by_level(difference.flatten(1).abs().mean(1), turn.view(self.view).t)
         logs = {f"score_gap_{part}": value for part, value in score_gap.items()}
@@ -56,26 +67,34 @@ class GANGenerator:
         self.weight, self.view = weight, view
 
     def __call__(self, turn: GeneratorTurn) -> tuple[Tensor, Logs]:
+        """The loss [] on the view's generated samples."""
+        # -log sigmoid(D(fake_t)) (DMD2 Eq. 4).
         return F.gan_generator(turn.logits(self.view)), {}
 
 
 class Regression(nn.Module):
     """DMD's regression on noise-image pairs (DMD Eq. 9): distance(G(z_ref), y_ref)."""
 
+    # It compares clean images: nothing is noised.
     view = None
     needs = frozenset({"pairs"})
 
     def __init__(self, weight: float, distance: Callable[[Tensor, Tensor], Tensor]) -> None:
         super().__init__()
+        # A module, so that a distance with weights (LPIPS) moves to the device with it.
         self.weight, self.distance = weight, distance
 
     def forward(self, turn: GeneratorTurn) -> tuple[Tensor, Logs]:
+        """The loss [] on the turn's pairs; it logs nothing more."""
         assert turn.pair_image is not None
         return self.distance(turn.paired, turn.pair_image), {}
 
 
 class Denoising:
-    """The critic's denoising loss on the samples (DMD Eq. 6)."""
+    """The critic's denoising loss on the generated samples (DMD Eq. 6).
+
+    weighting  lambda(alpha, sigma) of the squared x0 error: see `dmd2.losses.weighting`.
+    """
 
     needs: frozenset[str] = frozenset()
 
@@ -83,13 +102,16 @@ class Denoising:
         self.weight, self.view, self.weighting = weight, view, weighting
 
     def __call__(self, turn: CriticTurn) -> tuple[Tensor, Logs]:
+        """The loss [] on the view's generated samples."""
+        # Of the generated rows only: in a GAN view real rows come before them.
         alpha, sigma = turn.models.teacher.schedule.alpha_sigma(turn.fake(self.view).t)
         return F.denoising(turn.critic_x0(self.view), turn.x, self.weighting(alpha, sigma)), {}
 
 
 class GANCritic:
-    """The head's half of the GAN loss (DMD2 Eq. 4): real and generated samples in one pass, noised
-    alike.
+    """The discriminator's half of the GAN loss (DMD2 Eq. 4), on noised real and generated samples.
+
+    Both go through the encoder in one pass. Logs the shares that are classified correctly.
     """
 
     needs = frozenset({"discriminator", "real"})
@@ -98,6 +120,8 @@ class GANCritic:
         self.weight, self.view = weight, view
 
     def __call__(self, turn: CriticTurn) -> tuple[Tensor, Logs]:
+        """The loss [], and the discriminator's accuracies."""
+        # From the end: there need not be as many real rows as generated ones.
         real, fake = turn.logits(self.view).tensor_split([-len(turn.x)])
         accuracy_real, accuracy_fake = F.accuracy(real, fake)
         logs = {"accuracy_real": accuracy_real, "accuracy_fake": accuracy_fake}

@@ -1,8 +1,7 @@
-"""What the loss terms of one turn see: the samples, their noised views, and each network's passes
-over a view.
+"""What the loss terms of one turn read: samples, noised views of them, and passes over a view.
 
-A pass is made once, when a term first asks, and remembered: terms that name the same view share it.
-Which views exist and who shares them is the loss file's choice.
+A turn is one update of the generator or of the critic. A pass is made once, when a term first asks,
+and remembered: terms that name the same view share it. The loss file chooses the views.
 """
 
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from dmd2.diffusion.schedules import TimeSampler
 from dmd2.losses.views import Models, View
 from dmd2.randomness import Draws
 
+# Tensors on the device: the step reads none of them back, and logs are fetched every log_every.
 Logs = dict[str, Tensor]
 
 
@@ -29,12 +29,13 @@ class Term(Protocol):
     needs: frozenset[str]
     """Of "discriminator", "real", "pairs": what it reads beyond the samples."""
 
-    def __call__(self, turn: Any) -> tuple[Tensor, Logs]: ...
+    def __call__(self, turn: Any) -> tuple[Tensor, Logs]:
+        """The unweighted loss [], and what else to log by name."""
 
 
 @dataclass(kw_only=True)
 class Turn:
-    """Common to both turns. `gan_views` names the views whose rows the head reads."""
+    """What both turns share. `gan_views` names the views that the discriminator reads."""
 
     models: Models
     draws: Draws
@@ -45,13 +46,13 @@ class Turn:
     cond: Cond
     step: int = 0
     """The sampler's step that made the samples."""
+    # What was made already, by view, and by network and view.
     _views: dict[str, View] = field(default_factory=dict, init=False)
     _encodings: dict[tuple[str, str], Encoding] = field(default_factory=dict, init=False)
 
     def samples(self, name: str) -> dict[str, tuple[Tensor, Cond]]:
-        """The clean rows of a view, real before fake; each part draws for itself, so that ranks can
-        share a batch.
-        """
+        """The clean rows of a view, real before fake, with their conditions."""
+        # Each part draws for itself: so any number of ranks draws the same for a row of the batch.
         return {"fake": (self.x, self.cond)}
 
     def view(self, name: str) -> View:
@@ -62,6 +63,7 @@ class Turn:
         return self._views[name]
 
     def _noised(self, name: str, part: str, x0: Tensor, cond: Cond) -> View:
+        # The class's name is in the stream: the turns of one iteration draw independently.
         stream = f"{type(self).__name__}/{name}/{part}"
         schedule = self.models.teacher.schedule
         t = self.times[name](schedule, self.draws, f"{stream}/t", len(x0))
@@ -73,17 +75,17 @@ class Turn:
         return self.view(name)
 
     def encoding(self, who: str, name: str) -> Encoding:
-        """The encoder's pass of "teacher" or "critic" over a view; the decoder is for generated
-        samples alone.
+        """The encoder's pass of "teacher" or "critic" over a view, remembered.
+
+        Only generated samples, the last rows, go on to the decoder.
         """
         if (who, name) not in self._encodings:
-            view = self.rows_for(who, name)
-            seen, num = (view.x_t, view.t, view.cond), len(self.x)
-            models = self.models
+            view, models, num = self.rows_for(who, name), self.models, len(self.x)
+            rows = view.x_t, view.t, view.cond
             self._encodings[who, name] = (
-                models.teacher.encode(*seen, num)
+                models.teacher.encode(*rows, num)
                 if who == "teacher"
-                else models.critic.encode(*seen, self.step, num)
+                else models.critic.encode(*rows, self.step, num)
             )
         return self._encodings[who, name]
 
@@ -92,70 +94,75 @@ class Turn:
         raise NotImplementedError
 
     def logits(self, name: str) -> Tensor:
-        """The head's logits [B, levels] on a view."""
+        """The discriminator's logits [B, levels] on a view, one level a tapped layer."""
         critic = self.models.critic
+        # Of other views the pass may have no graph, or no real rows: nothing would be trained.
         assert critic.discriminator is not None and name in self.gan_views
-        return critic.discriminator(self.encoding(critic.discriminator_features, name).features)
+        features = self.encoding(critic.discriminator_features, name).features
+        logits: Tensor = critic.discriminator(features)
+        return logits
 
 
 @dataclass(kw_only=True)
 class GeneratorTurn(Turn):
-    """Gradients flow to the generator's output and to nothing else; only what the head reads keeps
-    a graph.
+    """Gradients flow to the generator alone; only what the discriminator reads keeps a graph.
 
-    `generated` [B + P, ...] has the generator's graph: the samples, then what it makes of P stored
-    pairs, whose
-    images are `pair_image` [P, ...]. Terms see a leaf in its place, so that a term's graph is freed
-    before the
-    generator's is walked, the critic's weights get no gradient, and every term's gradient at the
-    sample is known.
+    `generated` [B + P, ...] carries the generator's graph: B samples, then what it makes of the
+    noise of P stored pairs, whose images are `pair_image` [P, ...].
     """
 
     generated: Tensor
     pair_image: Tensor | None
 
     def __post_init__(self) -> None:
+        # Terms see a leaf in place of the samples: a term's graph is freed before the generator's
+        # is walked, the critic's weights get no gradient, and each term's gradient at x is known.
         self.leaf = self.generated.detach().requires_grad_()
         self.x, self.paired = self.leaf.tensor_split([len(self.x)])
 
     def backward(self, terms: Mapping[str, Term], scale: float) -> Logs:
+        """One pass through the generator for all terms; logs each term's gradient norm at x."""
         logs: Logs = {}
         gradients: dict[str, Tensor] = {}
         for i, (name, term) in enumerate(terms.items()):
             loss, extra = term(self)
             shared = i + 1 < len(terms)  # another term may read the same view's graph
+            # grad() and not backward(): nothing is added to any weight's .grad here.
             (gradient,) = torch.autograd.grad(term.weight * loss, self.leaf, retain_graph=shared)
             gradients[name] = gradient
-            logs |= {
-                f"loss_{name}": loss.detach(),
-                **extra,
-                f"sample_gradient_{name}": gradient.norm(),
-            }
+            logs |= {f"loss_{name}": loss.detach(), **extra}
+            logs[f"sample_gradient_{name}"] = gradient.norm()
+        # d loss / d theta = (d loss / d x) (d x / d theta): the generator's graph is walked once.
         self.generated.backward(scale * torch.stack(list(gradients.values())).sum(0))
+        # The first term is distribution matching in most loss files: GAN weights are tuned by this.
         first, *others = gradients
         for name in others:
             logs[f"{name}_to_{first}"] = (
                 logs[f"sample_gradient_{name}"] / logs[f"sample_gradient_{first}"]
             )
+        # The losses' values do not show convergence (DMD2 App. C): these statistics do.
         return logs | {"sample_mean": self.x.detach().mean(), "sample_std": self.x.detach().std()}
 
     @torch.enable_grad()
     def view(self, name: str) -> View:
+        """The view, with a graph to the samples also when a term without one asks first."""
         return super().view(name)
 
     def encoding(self, who: str, name: str) -> Encoding:
+        """The pass, with a graph where the discriminator reads it."""
         read = who == self.models.critic.discriminator_features and name in self.gan_views
         with torch.set_grad_enabled(read):
             return super().encoding(who, name)
 
     @torch.no_grad()
     def critic_x0(self, name: str) -> Tensor:
-        """The fake score's clean data, without a graph."""
+        """The fake score as x0_hat [B, ...], without a graph."""
+        # Detached: the decoder must not hold on to a graph that was kept for the discriminator.
         return self.models.critic.denoiser.decode(self.encoding("critic", name).detach())
 
     @torch.no_grad()
     def teacher_x0(self, name: str, guidance: float) -> Tensor:
-        """The real score's clean data, guided, without a graph."""
+        """The real score as x0_hat [B, ...] under classifier-free guidance, without a graph."""
         view, models = self.view(name), self.models
         if guidance == 1.0:
             return models.teacher.decode(self.encoding("teacher", name).detach())
@@ -165,35 +172,40 @@ class GeneratorTurn(Turn):
 
 @dataclass(kw_only=True)
 class CriticTurn(Turn):
-    """Trains critic and head on the generator turn's own samples, detached; real rows come first in
-    GAN views.
+    """Trains critic and discriminator on the generator's samples, detached.
+
+    In GAN views the `real` rows come first, with their own conditions.
     """
 
     real: Tensor | None
     real_cond: Cond
 
     def backward(self, terms: Mapping[str, Term], scale: float) -> Logs:
+        """One backward pass over the sum of the weighted terms."""
         logs: Logs = {}
         total = torch.zeros((), device=self.x.device)
         for name, term in terms.items():
             loss, extra = term(self)
             total = total + scale * term.weight * loss
             logs |= {f"loss_{name}": loss.detach(), **extra}
-        total.backward()
+        total.backward()  # the terms share a pass's graph
         return logs
 
     def samples(self, name: str) -> dict[str, tuple[Tensor, Cond]]:
+        """Real and generated rows where the discriminator reads the view, else generated ones."""
         if name not in self.gan_views:
             return super().samples(name)
-        assert self.real is not None
+        assert self.real is not None  # the objective's `needs` asked for it
         return {"real": (self.real, self.real_cond)} | super().samples(name)
 
     def rows_for(self, who: str, name: str) -> View:
-        # With the head on the teacher, nobody reads what the critic makes of real samples.
+        """All rows of the view, or the generated ones where nobody reads the rest."""
+        # A discriminator on the teacher leaves nobody who reads the critic's pass over real rows.
         skips_real = who == "critic" and self.models.critic.discriminator_features == "teacher"
         return self.fake(name) if skips_real else self.view(name)
 
     def encoding(self, who: str, name: str) -> Encoding:
+        """The pass, with a graph for the critic and none for the frozen teacher."""
         with torch.set_grad_enabled(who == "critic"):
             return super().encoding(who, name)
 
@@ -202,5 +214,5 @@ class CriticTurn(Turn):
         return self.view(name).last(len(self.x))
 
     def critic_x0(self, name: str) -> Tensor:
-        """The fake score's clean data of the generated samples."""
+        """The fake score as x0_hat [B, ...] of the generated samples."""
         return self.models.critic.denoiser.decode(self.encoding("critic", name))

@@ -1,4 +1,4 @@
-"""What a turn is made of: the networks that judge samples, and noised views of samples."""
+"""The inputs of a turn: the networks that its loss terms evaluate, and noised views of samples."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,9 +11,10 @@ from dmd2.diffusion.denoiser import Denoiser, last
 from dmd2.nets.critic import Critic
 
 
+# No nn.Module: the teacher must stay out of the training module's checkpoints and optimizers.
 @dataclass(frozen=True)
 class Models:
-    """The networks that judge samples; the teacher is frozen."""
+    """The networks that loss terms evaluate; the teacher, the real score, is frozen."""
 
     teacher: Denoiser
     critic: Critic
@@ -32,6 +33,7 @@ class View:
     @classmethod
     def join(cls, views: Sequence["View"]) -> "View":
         """The rows of several views, one after the other."""
+        # Real and generated rows go through an encoder as one batch: one pass in place of two.
         x_t, t, x0 = (
             torch.cat([getattr(view, name) for view in views]) for name in ("x_t", "t", "x0")
         )
@@ -39,5 +41,6 @@ class View:
 
     def last(self, num: int) -> "View":
         """The last `num` rows: in a critic turn, the generated ones."""
+        # Real rows come first everywhere, so the generated ones are at the end.
         x_t, t, x0 = (last(x, num) for x in (self.x_t, self.t, self.x0))
         return View(x_t, t, x0, {key: last(value, num) for key, value in self.cond.items()})

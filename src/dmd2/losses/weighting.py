@@ -1,7 +1,8 @@
-"""The weight of the squared x0 error at each noise level: which prediction's plain error the loss
-is.
+"""Weights lambda(alpha, sigma) of the critic's denoising loss, lambda (x0_hat - x0)^2 (DMD Eq. 6).
 
-Each is a function (alpha, sigma) -> weight, all [B]; a YAML names one with `_partial_: true`.
+x0_hat is affine in a network's output, so the plain squared error of any output (eps, v, flow,
+EDM's raw network) is the error of x0 under one of these weights. Each is a function (alpha, sigma)
+-> weight, all [B]; a YAML names one with `_partial_: true`.
 """
 
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 Weighting = Callable[[Tensor, Tensor], Tensor]
+"""alpha [B] and sigma [B] to weights [B]."""
 
 
 def x0(alpha: Tensor, sigma: Tensor) -> Tensor:
@@ -18,15 +20,22 @@ def x0(alpha: Tensor, sigma: Tensor) -> Tensor:
 
 
 def eps(alpha: Tensor, sigma: Tensor) -> Tensor:
-    """(alpha / sigma)^2: the error of eps, as DDPM and Stable Diffusion train."""
+    """(alpha / sigma)^2: the error of eps, as DDPM (Ho et al. 2020) and Stable Diffusion train."""
+    # From eps_hat - eps = -(alpha / sigma) (x0_hat - x0).
     return (alpha / sigma) ** 2
 
 
 def flow(alpha: Tensor, sigma: Tensor) -> Tensor:
-    """1 / sigma^2: the error of the flow's velocity, and of v where alpha^2 + sigma^2 = 1."""
+    """1 / sigma^2: the error of a rectified flow's output, and of v where alpha^2 + sigma^2 = 1."""
+    # From x0_hat = x_t - sigma F: F_hat - F = -(x0_hat - x0) / sigma.
     return sigma**-2
 
 
 def edm(alpha: Tensor, sigma: Tensor, sigma_data: float) -> Tensor:
-    """(alpha / sigma)^2 + 1 / sigma_data^2: the error of EDM's raw network (DMD Algorithm 3)."""
+    """(alpha / sigma)^2 + 1 / sigma_data^2: the error of EDM's raw network (DMD Algorithm 3).
+
+    >>> edm(torch.ones(1), torch.tensor([80.0]), sigma_data=0.5)
+    tensor([4.0002])
+    """
+    # EDM's lambda = 1 / c_out^2 = (sigma^2 + sigma_data^2) / (sigma sigma_data)^2, for alpha = 1.
     return (alpha / sigma) ** 2 + sigma_data**-2

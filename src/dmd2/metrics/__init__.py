@@ -1,3 +1,98 @@
-"""Detectors turn samples into features, metrics compare them with the train split's, `MetricSuite`
-runs both.
+"""Metrics: detectors turn samples into features, metrics compare them with those of real data.
+
+`MetricSuite` runs both.
 """
+
+from dmd2.metrics.accuracy import ClassAccuracy
+from dmd2.metrics.base import FeatureMetric, StoredFeatures
+from dmd2.metrics.baselines import class_gaussian
+from dmd2.metrics.classifier import Classifier, ClassifierLogits
+from dmd2.metrics.clean_fid import CleanInception
+from dmd2.metrics.clip_score import ClipImages, ClipScore
+from dmd2.metrics.detectors import Detector, Flatten, RandomConvolutions, as_floats
+from dmd2.metrics.dino import DinoV2
+from dmd2.metrics.download import fetched
+from dmd2.metrics.exact_sums import add_moments, in_units, step_for
+from dmd2.metrics.frechet import (
+    FrechetDistance,
+    PublishedFrechetDistance,
+    RelativeFrechetDistance,
+    frechet_distance,
+    moments,
+    root,
+)
+from dmd2.metrics.inception import (
+    CleanFidClasses,
+    CleanFidInception,
+    TorchFidelityInception,
+    as_colour,
+    pixelwise,
+)
+from dmd2.metrics.inception_score import InceptionScore
+from dmd2.metrics.kid import KernelDistance, cubic_mmd2
+from dmd2.metrics.precision_recall import (
+    NearestTrain,
+    PrecisionRecall,
+    distance_blocks,
+    nearest_distance,
+    neighbour_radii,
+    share_inside,
+)
+from dmd2.metrics.preprocessing import Patch, Preprocessing, Square, picture, pixels, scaled
+from dmd2.metrics.real_features import RealFeatures
+from dmd2.metrics.suite import Batches, MetricSuite, blocks
+from dmd2.metrics.toy import ModesFound, SlicedWasserstein, quantiles
+
+__all__ = [
+    "Batches",
+    "ClassAccuracy",
+    "Classifier",
+    "ClassifierLogits",
+    "CleanFidClasses",
+    "CleanFidInception",
+    "CleanInception",
+    "ClipImages",
+    "ClipScore",
+    "Detector",
+    "DinoV2",
+    "FeatureMetric",
+    "Flatten",
+    "FrechetDistance",
+    "InceptionScore",
+    "KernelDistance",
+    "MetricSuite",
+    "ModesFound",
+    "NearestTrain",
+    "Patch",
+    "PrecisionRecall",
+    "Preprocessing",
+    "PublishedFrechetDistance",
+    "RandomConvolutions",
+    "RealFeatures",
+    "RelativeFrechetDistance",
+    "SlicedWasserstein",
+    "Square",
+    "StoredFeatures",
+    "TorchFidelityInception",
+    "add_moments",
+    "as_colour",
+    "as_floats",
+    "blocks",
+    "class_gaussian",
+    "cubic_mmd2",
+    "distance_blocks",
+    "fetched",
+    "frechet_distance",
+    "in_units",
+    "moments",
+    "nearest_distance",
+    "neighbour_radii",
+    "picture",
+    "pixels",
+    "pixelwise",
+    "quantiles",
+    "root",
+    "scaled",
+    "share_inside",
+    "step_for",
+]

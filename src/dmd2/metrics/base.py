@@ -1,6 +1,4 @@
-"""What every metric here shares: it names a detector, knows real features, and collects those of
-samples.
-"""
+"""Base classes of the metrics: they compare features of real data with features of samples."""
 
 from typing import Any
 
@@ -13,17 +11,19 @@ from torchmetrics.utilities.data import dim_zero_cat
 class FeatureMetric(Metric):
     """A torchmetrics Metric over features.
 
-    `set_reference` once with real features, `update` with each batch of samples' features, then
-    `compute`.
-    `detector` names the features it reads; `prefix` is put before the names that it reports.
+    detector  The name, in the suite, of the detector whose features it reads.
+    prefix    Put before the names that it reports.
+
+    Call `set_reference` once with real features, `update` with the features of each batch of
+    samples, then `compute`.
     """
 
-    full_state_update = False  # states are sums or lists: halves merge into the whole
+    # Every state is a sum or a list, so two parts of the samples merge without the reference.
+    full_state_update = False
 
     def __init__(self, detector: str, prefix: str = "") -> None:
-        super().__init__(
-            compute_with_cache=False
-        )  # a rank that had no new samples must sync all the same
+        # Without the cache a rank that had no new samples still joins the others' all-reduce.
+        super().__init__(compute_with_cache=False)
         self.detector = detector
         self.prefix = prefix
 
@@ -39,15 +39,15 @@ class FeatureMetric(Metric):
         raise NotImplementedError
 
     def _apply(self, fn: Any, exclude_state: Any = "") -> Any:
-        """Move to another device, but never to another dtype: sums and references stay float64."""
+        """Move to another device, but never to another dtype."""
+        # Sums and references stay float64, whatever precision the trainer moves its modules to.
         return super()._apply(lambda x: x.to(fn(x.new_empty(0)).device), exclude_state)
 
 
 class StoredFeatures(FeatureMetric):
-    """A metric that needs all features at once: the train split's `reference` and the samples'
-    `stored()`.
+    """Base of metrics that need all features at once: `reference` and the samples' `stored()`.
 
-    Of 50,000 samples and Inception that is 400 MB on each rank, and as much of the train split.
+    For 50,000 samples and Inception that is 400 MB on each rank, and as much for the train split.
     """
 
     reference: Tensor
@@ -55,6 +55,7 @@ class StoredFeatures(FeatureMetric):
 
     def __init__(self, detector: str, prefix: str = "") -> None:
         super().__init__(detector, prefix)
+        # Not persistent: real features belong in no checkpoint.
         self.register_buffer("reference", torch.empty(0), persistent=False)
         self.add_state("features", default=[], dist_reduce_fx="cat")
 
@@ -64,17 +65,18 @@ class StoredFeatures(FeatureMetric):
 
     def update(self, features: Tensor, labels: Tensor) -> None:
         """Keep the samples' features [B, D]."""
+        # On their device: they are gathered from there, and compared there.
         self.features.append(features)
 
     def stored(self) -> Tensor:
-        """The features [N, D] of all samples so far, in an order that depends on them alone and not
-        on the ranks.
-        """
-        x = dim_zero_cat(self.features)
+        """The features [N, D] of all samples so far, in an order that no division changes."""
+        # Ranks gather in rank order. Sorted, random subsets are the same for any number of ranks.
+        x: Tensor = dim_zero_cat(self.features)
         return x[x.double().sum(1).argsort()]
 
     def _sync_dist(self, *args: Any, **kwargs: Any) -> None:
-        """Gather from all ranks; one that had no samples brings none of the right width."""
+        """Gather from all ranks; one without samples contributes an empty tensor of their width."""
+        # torchmetrics would send an empty vector, which does not concatenate with rows [N, D].
         if not self.features:
             self.features = [self.reference[:0]]
         super()._sync_dist(*args, **kwargs)

@@ -1,5 +1,6 @@
-"""CLIP score: how near an image is to its caption (Hessel et al. 2021, arXiv:2104.08718), as DMD2
-reports it.
+"""CLIP score: cosine of an image and its caption (Hessel et al. 2021, arXiv:2104.08718).
+
+As DMD2 reports it: the plain cosine, neither clipped at 0 nor scaled.
 """
 
 from collections.abc import Sequence
@@ -11,47 +12,51 @@ from torch.nn import functional as F
 
 from dmd2.metrics.base import FeatureMetric
 from dmd2.metrics.detectors import Detector
-from dmd2.metrics.preprocessing import Square, View, picture, pixels
+from dmd2.metrics.preprocessing import Preprocessing, Square, picture, pixels
 
-MEAN, STD = (
-    (0.48145466, 0.4578275, 0.40821073),
-    (0.26862954, 0.26130258, 0.27577711),
-)  # CLIP's, of pixels in [0, 1]
-STEPS = 2**40  # in a cosine of 1: sums of whole steps are exact in int64, up to 2^23 samples
+# CLIP's own, by channel, of pixels in [0, 1].
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+# Steps in a cosine of 1: sums of whole steps are exact in int64, up to 2^23 samples.
+STEPS = 2**40
 
 
 class ClipImages(Detector):
-    """Embeddings [B, D] of unit length from the image half of a `CLIPModel`, of what a `view` shows
-    of each image.
+    """CLIP embeddings [B, D] of unit length, after a `preprocessing` of each image.
 
-    `source` is a folder, or a name on the hub; weights from safetensors files only. Needs the
-    package transformers.
+    source         A folder, or a name on the hub; safetensors files only.
+    preprocessing  What is done to an image before CLIP's own resize.
+
+    Needs the package transformers. Raises FileNotFoundError where there is no such model.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, source: str, view: View) -> None:
+    def __init__(self, source: str, preprocessing: Preprocessing) -> None:
         super().__init__()
         model = _clip(source)
         self.net, self.projection = model.vision_model, model.visual_projection
-        self.view, self.square = view, Square(model.config.vision_config.image_size, "bicubic")
+        self.preprocessing = preprocessing
+        self.square = Square(model.config.vision_config.image_size, "bicubic")
         for name, values in (("mean", MEAN), ("std", STD)):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
     def features(self, samples: Tensor) -> Tensor:
-        x = torch.stack([pixels(self.square(self.view(picture(sample)))) for sample in samples])
+        """Unit embeddings [B, D] of images uint8 [B, 1 or 3, H, W]."""
+        images = [self.square(self.preprocessing(picture(sample))) for sample in samples]
+        x = torch.stack([pixels(image) for image in images])
         x = (x.to(self.mean.device) / 255 - self.mean) / self.std
         return F.normalize(self.projection(self.net(pixel_values=x).pooler_output), dim=1)
 
 
 class ClipScore(FeatureMetric):
-    """The mean cosine between images and their captions, neither clipped nor times 100: "clip",
-    higher is better.
+    """The mean cosine of images and their captions, reported as "clip"; higher is better.
 
-    detector  `ClipImages` of the same `source`, whose other half reads the captions.
+    detector  The name of a `ClipImages` of the same `source`.
+    source    The model whose text half reads the captions.
     captions  The table that labels number.
-    before    What is put before every caption.
+    before    Put before every caption, e.g. "A photo depicts ".
     """
 
     tokens: Tensor
@@ -64,6 +69,7 @@ class ClipScore(FeatureMetric):
         super().__init__(detector, prefix)
         from transformers import CLIPTokenizer  # noqa: PLC0415
 
+        # A second copy of the model: a metric does not know the detectors, only their features.
         model = _clip(source)
         self.net, self.projection = model.text_model, model.text_projection
         tokenizer, length = (
@@ -76,37 +82,40 @@ class ClipScore(FeatureMetric):
             "max_length": length,
             "return_tensors": "pt",
         }
+        # Tokens are kept and not embeddings: 30,000 captions are encoded batch by batch.
         texts = tokenizer([before + caption for caption in captions], **fixed)
         self.register_buffer("tokens", texts.input_ids, persistent=False)
         for state in ("total", "num_samples"):
             self.add_state(state, default=torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, features: Tensor, labels: Tensor) -> None:
+        """Add image embeddings [B, D] of the captions numbered `labels` [B]."""
         texts = F.normalize(
             self.projection(self.net(input_ids=self.tokens[labels]).pooler_output), dim=1
         )
+        # Both have unit length, so their inner product is the cosine (Hessel et al. 2021).
         cosines = (features.double() * texts.double()).sum(1)
+        # Rounded to whole steps, so that the sum is the same in any order of the samples.
         self.total += (cosines * STEPS).round().long().sum()
         self.num_samples += len(features)
 
     def compute(self) -> dict[str, Tensor]:
+        """{"clip": the mean cosine}."""
         return {"clip": self.total.double() / STEPS / self.num_samples}
 
 
 def _clip(source: str) -> Any:
-    """A whole CLIPModel, frozen, in float32; its halves' own classes do not know how wide its
-    projection is.
-
-    Raises FileNotFoundError where there is none.
-    """
+    """A CLIPModel, frozen, in float32; raises FileNotFoundError where there is none."""
+    # Both halves are loaded: the classes of one half do not know the projection's width.
     from transformers import CLIPModel  # noqa: PLC0415
 
     try:
         model = CLIPModel.from_pretrained(source, use_safetensors=True, dtype=torch.float32)
-    except OSError as error:  # of transformers, in several lines
+    except OSError as error:
+        # transformers' own message has several lines and does not say which option to type.
         raise FileNotFoundError(
             f"there is no CLIP at {source}: no folder with model.safetensors, and the hub did not "
-            "give "
-            "it; type metric.suite.detectors.clip.source=DIR"
+            "give it; "
+            "type metric.suite.detectors.clip.source=DIR"
         ) from error
     return model.requires_grad_(False).eval()

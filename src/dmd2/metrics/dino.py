@@ -1,6 +1,4 @@
-"""DINOv2 features for FD-DINOv2 (Stein et al. 2023, arXiv:2306.04675), from a folder on this
-machine.
-"""
+"""DINOv2 features for the Fréchet distance FD-DINOv2 (Stein et al. 2023, arXiv:2306.04675)."""
 
 from pathlib import Path
 
@@ -8,24 +6,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dmd2.io.files import sha256
 from dmd2.metrics.detectors import Detector
-from dmd2.metrics.download import sha256_of
 from dmd2.metrics.inception import as_colour
 
-SIZE = 224  # pixels that images are resized to
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for pixels in [0, 1]
+# Pixels a side: 16 patches of ViT-L/14.
+SIZE = 224
+# ImageNet's mean and standard deviation by channel, of pixels in [0, 1].
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class DinoV2(Detector):
-    """The class token [B, 1024] (ViT-L/14) after the last norm, of images resized bicubically,
-    antialiased.
+    """The class token [B, 1024] of ViT-L/14 after the last norm.
 
-    `folder` holds config.json and model.safetensors, such as those of facebook/dinov2-large;
-    tensors only, and
-    nothing is fetched or run from there. Needs the package transformers, which interpolates the
-    positions for 224
-    pixels almost as the original code does: distances may differ from published ones in the third
-    digit.
+    `folder` holds config.json and model.safetensors, such as those of facebook/dinov2-large.
+    Nothing is downloaded, and no code is run from there. Raises FileNotFoundError where it has no
+    weights.
+
+    Needs the package transformers. It interpolates the position embeddings for 224 pixels almost as
+    the original code does: distances may differ from published ones in the third digit.
     """
 
     mean: Tensor
@@ -47,10 +46,14 @@ class DinoV2(Detector):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
     def key(self) -> str:
-        return f"{type(self).__name__} {sha256_of(self.path)}"
+        """The class's name and the SHA-256 of the weights."""
+        return f"{type(self).__name__} {sha256(self.path)}"
 
     def features(self, samples: Tensor) -> Tensor:
+        """Class tokens [B, D] of images uint8 [B, 1 or 3, H, W]."""
+        # Without antialiasing images larger than 224 would gain false detail.
         x = F.interpolate(
             as_colour(samples).float() / 255, (SIZE, SIZE), mode="bicubic", antialias=True
         )
-        return self.net((x - self.mean) / self.std).pooler_output
+        token: Tensor = self.net((x - self.mean) / self.std).pooler_output
+        return token

@@ -1,6 +1,4 @@
-"""Weights of a detector that others trained: found in a folder or fetched there once, and never
-unchecked.
-"""
+"""Downloads a detector's published weights once, and checks their SHA-256."""
 
 import os
 import shutil
@@ -8,20 +6,20 @@ import urllib.request
 from pathlib import Path
 
 from dmd2.io.files import locked
-from dmd2.io.files import sha256 as sha256_of
+from dmd2.io.files import sha256 as sha256_of  # the argument below is called sha256
 
 
 def fetched(folder: str | Path, url: str, sha256: str | None, fetch: bool) -> Path:
-    """The file of `url` inside `folder`; where it is not there and `fetch` allows it, one process
-    downloads it.
+    """The file of `url` in `folder`; where it is missing and `fetch` is true, it is downloaded.
 
-    Raises FileNotFoundError if it is not there, ConnectionError if it cannot be had, ValueError if
-    its SHA-256
-    is another (None checks nothing).
+    Raises FileNotFoundError where it is missing, ConnectionError where the download fails, and
+    ValueError where its SHA-256 is not `sha256` (None checks nothing).
     """
+    # The URL's last part: a user who downloads by hand gets this name from the browser.
     path = Path(folder) / url.rsplit("/", 1)[1]
     if fetch and not path.exists():
         with locked(path):
+            # Asked again: another process may have downloaded it while this one waited.
             if not path.exists():
                 _download(url, path, sha256)
     if not path.exists():
@@ -32,6 +30,7 @@ def fetched(folder: str | Path, url: str, sha256: str | None, fetch: bool) -> Pa
 
 def _download(url: str, path: Path, sha256: str | None) -> None:
     print(f"fetching {url}, once")
+    # Under another name until it is complete and checked: an interrupted download leaves no file.
     partial = path.with_suffix(f".{os.getpid()}.partial")
     try:
         with urllib.request.urlopen(url, timeout=60) as answer, partial.open("wb") as file:

@@ -1,8 +1,5 @@
-"""A suite of metrics: fitted on real data once, then asked for the numbers of a generator's
-samples.
-"""
+"""MetricSuite: detectors and metrics, fitted to real data once, then evaluated on samples."""
 
-import hashlib
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -13,37 +10,43 @@ from torch import Tensor, nn
 from torchmetrics.utilities.data import dim_zero_cat
 
 from dmd2.distributed.process_group import rank, world_size
-from dmd2.io.files import locked
-from dmd2.io.tensors import read_tensors, save_tensors
 from dmd2.metrics.base import FeatureMetric
 from dmd2.metrics.detectors import Detector
 from dmd2.metrics.frechet import FrechetDistance
+from dmd2.metrics.real_features import RealFeatures
 
 Batches = Iterable[tuple[Tensor, Tensor]]
-"""Samples and the labels that were asked for."""
+"""Samples (uint8 [B, C, H, W], toys float32 [B, 2]) and the labels [B] that were asked for."""
 
 
 def blocks(rows: range, size: int) -> Iterator[range]:
-    """This rank's blocks of `size` consecutive rows: block b is rank b % world_size's, all of it.
-
-    What goes through a network together is then the same on any number of ranks, and with it every
-    feature's
-    last bit; what is beyond is added exactly.
-    """
+    """This rank's blocks of `size` consecutive rows: rank b % world_size takes block b."""
+    # Blocks are not divided among ranks. So the same rows go through a network together on any
+    # number of ranks, and every feature is the same to the last bit; metrics then add exactly.
     for start in range(0, len(rows), size)[rank() :: world_size()]:
         yield rows[start : start + size]
 
 
 class MetricSuite:
-    """`detectors` and `metrics` by name (None for none); a metric's `detector` names the one whose
-    features it reads.
+    """Detectors and metrics by name; a metric's `detector` names the one whose features it reads.
 
-    A plain class and not a module: the detectors' weights belong in nobody's checkpoint. Metrics
-    add up over
-    all ranks of an initialised process group, so each rank brings its own samples. Features of real
-    data that a
-    detector has a key for are kept in the folder `cache`, if there is one.
+    detectors   By name; None leaves one out.
+    metrics     By name; None leaves one out.
+    batch_size  Real samples at a time.
+    cache       Folder for features of real data, of detectors that have a key; None caches nothing.
+
+    Metrics add up over all ranks of an initialised process group: each rank adds its own samples.
+    Raises ValueError where a metric names a detector that is not there.
+
+    >>> from dmd2.metrics import Flatten, SlicedWasserstein
+    >>> suite = MetricSuite({"points": Flatten()}, {"swd": SlicedWasserstein("points")})
+    >>> real, labels = torch.randn(64, 2), torch.zeros(64)
+    >>> suite.fit(real, labels, real, labels)
+    >>> suite.evaluate([(real, labels)])  # the training data itself
+    {'sliced_wasserstein': 0.0}
     """
+
+    # Not a module: the detectors' weights belong in nobody's checkpoint.
 
     def __init__(
         self,
@@ -63,9 +66,11 @@ class MetricSuite:
                     f"{sorted(self.detectors)}: "
                     f"set metric.metrics.{name}.detector to one of them"
                 )
-        self.batch_size, self.cache = batch_size, cache
+        self.batch_size = batch_size
+        self.real_features = RealFeatures(batch_size, cache)
         self.num_batches = 0
         self.device = torch.device("cpu")
+        # Kept for floor().
         self.test = (torch.empty(0), torch.empty(0))
 
     def fit(
@@ -77,25 +82,23 @@ class MetricSuite:
         device: torch.device | str = "cpu",
         key: str = "",
     ) -> None:
-        """Fit the detectors to the real train split and take its features as the reference, on
-        `device`.
+        """Fit the detectors to the real train split and take its features as the reference.
 
         Samples are arrays or tensors, images uint8 [N, C, H, W] or toys float32 [N, 2], labels [N].
-        `key` says
-        what data this is: features are kept under it.
+        `key` says what data this is: features are cached under it.
         """
         self.to(device)
         with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", ".*not writable"
-            )  # a memory map, which nothing here writes to
+            # Of a memory map, which nothing here writes to.
+            warnings.filterwarnings("ignore", ".*not writable")
             samples, labels = torch.as_tensor(train), torch.as_tensor(train_labels).long()
             self.test = torch.as_tensor(test), torch.as_tensor(test_labels).long()
         for name, detector in self.detectors.items():
             detector.fit(samples, labels)
             splits = {"train": samples, "test": self.test[0]}
-            features = self._reference(
-                detector, {part: x for part, x in splits.items() if len(x)}, key
+            # An empty test split has features of no width; metrics get an empty tensor of train's.
+            features = self.real_features(
+                detector, {part: x for part, x in splits.items() if len(x)}, key, self.device
             )
             train_features = features["train"]
             for metric in self.metrics.values():
@@ -103,14 +106,17 @@ class MetricSuite:
                     metric.set_reference(train_features, features.get("test", train_features[:0]))
 
     def to(self, device: torch.device | str) -> None:
-        """Work on `device`."""
+        """Move detectors and metrics to `device`; samples are moved there batch by batch."""
         self.device = torch.device(device)
         modules: list[nn.Module] = [*self.detectors.values(), *self.metrics.values()]
         for module in modules:
             module.to(self.device)
 
     def set_moments(self, detector: str, mu: Tensor, sigma: Tensor) -> None:
-        """Take mean [D] and covariance [D, D] of a detector's features in place of real samples."""
+        """Take mean [D] and covariance [D, D] of a detector's features in place of real samples.
+
+        Raises ValueError where a metric that reads the detector is no Fréchet distance.
+        """
         for name, metric in self.metrics.items():
             if metric.detector == detector:
                 if not isinstance(metric, FrechetDistance):
@@ -124,6 +130,7 @@ class MetricSuite:
         """The metrics of `batches`, by name in alphabetical order; raises what `compute` raises."""
         self.reset()
         self.update(batches)
+        # Reset again: what the metrics hold would stay in memory until the next evaluation.
         values = self.compute()
         self.reset()
         return values
@@ -138,7 +145,8 @@ class MetricSuite:
     def update(self, batches: Batches) -> None:
         """Add this rank's samples."""
         for samples, labels in batches:
-            self.num_batches += 1
+            self.num_batches += 1  # of this rank, whatever its size
+            # A detector once a batch, for all the metrics that read it.
             features = {
                 name: detector(samples.to(self.device)) for name, detector in self.detectors.items()
             }
@@ -146,21 +154,22 @@ class MetricSuite:
                 metric.update(features[metric.detector], labels.to(self.device))
 
     def sums(self) -> dict[str, Tensor]:
-        """What this rank has added up, by metric and state."""
+        """What this rank has added up, by metric and state, to resume an evaluation from."""
         states = {
             f"{name}.{key}": dim_zero_cat(value)
             for name, metric in self.metrics.items()
             for key, value in metric.metric_state.items()
-            if isinstance(value, Tensor) or value
+            if isinstance(value, Tensor) or value  # an empty list has nothing to join
         }
         return states | {"num_batches": torch.tensor(self.num_batches)}
 
     def load_sums(self, sums: Mapping[str, Tensor]) -> None:
-        """Go on behind `sums()` of another life."""
+        """Continue from the `sums()` of an interrupted evaluation."""
         self.num_batches = int(sums["num_batches"])
         for name, metric in self.metrics.items():
             for key, value in metric.metric_state.items():
                 if (found := sums.get(f"{name}.{key}")) is not None:
+                    # Stored features were joined to one tensor; torchmetrics wants a list again.
                     found = found.to(self.device)
                     setattr(metric, key, [found] if isinstance(value, list) else found)
 
@@ -169,11 +178,13 @@ class MetricSuite:
 
         Raises ValueError if there are no samples, or if two metrics report the same name.
         """
+        # With more ranks than blocks, a rank without samples is no error.
         if self.num_batches == 0 and world_size() == 1:
             raise ValueError("there are no samples to evaluate")
         values: dict[str, float] = {}
         for name, metric in self.metrics.items():
             for key, value in metric.compute().items():
+                # Two Fréchet distances of one name would otherwise overwrite each other.
                 if metric.prefix + key in values:
                     raise ValueError(
                         f"two metrics report {metric.prefix + key}; set "
@@ -183,36 +194,10 @@ class MetricSuite:
         return dict(sorted(values.items()))
 
     def floor(self) -> dict[str, float]:
-        """The same numbers for the real test split as if it were samples: what a perfect generator
-        gets.
-        """
+        """The metrics of the real test split, as if it were samples: what a perfect model gets."""
         samples, labels = self.test
+        # Divided among ranks as a generator's samples are.
         own = blocks(range(len(samples)), self.batch_size)
         return self.evaluate(
             (samples[rows.start : rows.stop], labels[rows.start : rows.stop]) for rows in own
-        )
-
-    def _reference(
-        self, detector: Detector, splits: dict[str, Tensor], key: str
-    ) -> dict[str, Tensor]:
-        """A detector's features of real data; those worth keeping are made by one process and read
-        by all.
-        """
-        own = detector.key()
-        if self.cache is None or own is None:
-            return {name: self._features(detector, split) for name, split in splits.items()}
-        path = (
-            Path(self.cache)
-            / f"{hashlib.sha256(f'{key} {own}'.encode()).hexdigest()[:16]}.safetensors"
-        )
-        with locked(path):
-            if not path.exists():
-                save_tensors(
-                    {name: self._features(detector, split) for name, split in splits.items()}, path
-                )
-        return {name: features.to(self.device) for name, features in read_tensors(path).items()}
-
-    def _features(self, detector: Detector, samples: Tensor) -> Tensor:
-        return torch.cat(
-            [detector(batch.to(self.device)) for batch in samples.split(self.batch_size)]
         )

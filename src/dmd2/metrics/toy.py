@@ -1,6 +1,4 @@
-"""Metrics for toys in a few dimensions, where the truth is known: sliced Wasserstein-2 and modes
-found.
-"""
+"""Metrics for toy data of a few dimensions: sliced Wasserstein-2 distance, and modes found."""
 
 from collections.abc import Sequence
 
@@ -12,12 +10,15 @@ from dmd2.randomness import generator
 
 
 def quantiles(ordered: Tensor, num: int) -> Tensor:
-    """Quantiles [..., num] at (i + 1/2) / num, interpolated, of values [..., N] that rise along the
-    last axis.
+    """Quantiles [..., num] at (i + 1/2) / num of values [..., N] that rise along the last axis.
 
-    With num = N these are the values.
+    Between values they are interpolated; with num = N they are the values.
+
+    >>> quantiles(torch.tensor([0.0, 1.0, 2.0, 3.0]), num=2)
+    tensor([0.5000, 2.5000])
     """
     last = ordered.shape[-1] - 1
+    # Value j is the quantile (j + 1/2) / N: the place of quantile q among the values is q N - 1/2.
     places = (torch.arange(num, device=ordered.device, dtype=torch.float64) + 0.5) / num * (
         last + 1
     ) - 0.5
@@ -27,14 +28,11 @@ def quantiles(ordered: Tensor, num: int) -> Tensor:
 
 
 class SlicedWasserstein(StoredFeatures):
-    """Sliced Wasserstein-2 distance of the samples to the train split, along fixed random
-    directions.
+    """Sliced Wasserstein-2 distance to the train split, along fixed random directions.
 
-    In the data's units: root of the mean over directions of the squared W2 distance in one
-    dimension, where it
-    pairs quantiles. Two finite sets of the same distribution are not at 0: `MetricSuite.floor` says
-    what the test split
-    reaches.
+    In the data's units, reported as "sliced_wasserstein": the root of the mean over directions of
+    the squared W2 distance in one dimension. Two finite sets of the same distribution are not at 0:
+    `MetricSuite.floor` says what the test split reaches.
     """
 
     directions: Tensor
@@ -49,11 +47,10 @@ class SlicedWasserstein(StoredFeatures):
         self.register_buffer("ordered", torch.empty(0), persistent=False)
 
     def set_reference(self, train: Tensor, test: Tensor) -> None:
-        """Put the train split's features [N, D] in order along each direction, once for all
-        scores.
-        """
+        """Sort the train split's features [N, D] along each direction, once for all scores."""
         super().set_reference(train, test)
         draws = generator(self.seed, "sliced wasserstein")
+        # Normalised Gaussian vectors are uniform on the sphere.
         directions = torch.randn(
             self.num_directions, train.shape[1], generator=draws, dtype=torch.float64
         )
@@ -61,8 +58,11 @@ class SlicedWasserstein(StoredFeatures):
         self.ordered = self._along(train)
 
     def compute(self) -> dict[str, Tensor]:
+        """{"sliced_wasserstein": a distance}."""
         real, fake = self.ordered, self._along(self.stored())
+        # Both sorted once, so a score costs one sort and no matrix of pairs.
         num = min(real.shape[1], fake.shape[1])
+        # In one dimension optimal transport pairs quantiles; here as many as the smaller set has.
         return {
             "sliced_wasserstein": (quantiles(real, num) - quantiles(fake, num))
             .double()
@@ -72,18 +72,19 @@ class SlicedWasserstein(StoredFeatures):
         }
 
     def _along(self, x: Tensor) -> Tensor:
-        """The features [N, D] along each of P directions, in order: [P, N]."""
+        """The features [N, D] projected on each of P directions, sorted: [P, N]."""
         return (self.directions @ x.T).sort(1).values
 
 
 class ModesFound(FeatureMetric):
-    """How many of K known modes are found, and how many samples lie on one.
+    """How many of K known modes are found, and the share of samples that lie on one.
 
-    A sample lies on its nearest mode if it is at most `radius` * `std` away (in two dimensions 98.9
-    % of a
-    true mode are within 3 std). A mode is found if at least `share` of the fair share, 1 / K of all
-    samples,
-    lie on it. Reports `modes` (a count) and `high_quality` (a share).
+    modes   Centres [K, D] of the data's modes, whose standard deviation is `std`.
+    radius  A sample lies on its nearest mode if it is at most `radius` * `std` away. In two
+            dimensions 98.9 % of a true mode are within 3 std.
+    share   A mode is found if at least `share` / K of all samples lie on it.
+
+    Reports "modes" (a count) and "high_quality" (a share).
     """
 
     centres: Tensor
@@ -101,6 +102,7 @@ class ModesFound(FeatureMetric):
     ) -> None:
         super().__init__(detector, prefix)
         self.std, self.radius, self.share = std, radius, share
+        # The true centres, which are known of synthetic data only.
         self.register_buffer(
             "centres", torch.as_tensor(modes, dtype=torch.float32), persistent=False
         )
@@ -112,12 +114,15 @@ class ModesFound(FeatureMetric):
         )
 
     def update(self, features: Tensor, labels: Tensor) -> None:
+        """Add samples [B, D]; labels are not read."""
         distance, mode = torch.cdist(features, self.centres).min(1)
         hit = mode[distance <= self.radius * self.std]
+        # minlength: a mode without a sample must be counted too.
         self.hits += hit.bincount(minlength=len(self.hits))
         self.num_samples += len(features)
 
     def compute(self) -> dict[str, Tensor]:
+        """{"modes": a count up to K, "high_quality": a share in [0, 1]}."""
         least = self.share * self.num_samples / len(self.hits)
         return {
             "modes": (self.hits >= least).sum(),

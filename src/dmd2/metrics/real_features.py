@@ -1,0 +1,47 @@
+"""Features of real data, which metrics compare with: computed once, and cached on disk."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dmd2.io.files import locked
+from dmd2.io.tensors import read_tensors, save_tensors
+from dmd2.metrics.detectors import Detector
+
+
+class RealFeatures:
+    """Features of real data, computed `batch_size` at a time and cached in the folder `cache`.
+
+    Without a folder, or for a detector without a key, they are computed anew each time.
+    """
+
+    def __init__(self, batch_size: int, cache: str | Path | None) -> None:
+        self.batch_size, self.cache = batch_size, cache
+
+    def __call__(
+        self, detector: Detector, splits: Mapping[str, Tensor], key: str, device: torch.device
+    ) -> dict[str, Tensor]:
+        """Features [N, D] by split, on `device`, of samples by split; `key` names the data."""
+        own = detector.key()
+        if self.cache is None or own is None:
+            return self._compute(detector, splits, device)
+        # Both keys: another data set, or another detector, must not find these features.
+        name = hashlib.sha256(f"{key} {own}".encode()).hexdigest()[:16]
+        path = Path(self.cache) / f"{name}.safetensors"
+        # One process computes; the others wait at the lock and then read its file.
+        with locked(path):
+            if not path.exists():
+                save_tensors(self._compute(detector, splits, device), path)
+        return {name: features.to(device) for name, features in read_tensors(path).items()}
+
+    def _compute(
+        self, detector: Detector, splits: Mapping[str, Tensor], device: torch.device
+    ) -> dict[str, Tensor]:
+        # A split may be memory-mapped and larger than a device: batches go there one by one.
+        return {
+            name: torch.cat([detector(x.to(device)) for x in samples.split(self.batch_size)])
+            for name, samples in splits.items()
+        }
