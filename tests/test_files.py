@@ -7,12 +7,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-import dmd2.io
-import dmd2.weights
 from dmd2.io.files import key_of, read_json, try_lock, write_bytes
 from dmd2.io.hub import file_of
 
@@ -96,12 +93,6 @@ def test_a_slurm_job_has_handlers_before_torch_is_loaded(module: str) -> None:
     loaded = f"import sys, {module}; print({{'torch', 'numpy'}} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True)
     assert found.stdout == "set()\n", found.stderr
-
-
-@pytest.mark.parametrize("package", [dmd2.io, dmd2.weights])
-def test_a_package_exports_its_names_sorted(package: ModuleType) -> None:
-    assert package.__all__ == sorted(package.__all__)
-    assert all(hasattr(package, name) for name in package.__all__)
 
 
 def test_a_missing_extra_is_named_with_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:

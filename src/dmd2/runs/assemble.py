@@ -24,7 +24,8 @@ from dmd2.nets.critic import Critic, step_embedding_on
 from dmd2.nets.discriminator import discriminator_on
 from dmd2.randomness import seeded
 from dmd2.runs.build import build, build_data
-from dmd2.runs.copies import Copy, copy_for, is_sharded
+from dmd2.runs.copies import Copy, copy_for
+from dmd2.runs.requirements import check_objective, check_starting_files
 from dmd2.runs.teacher import Teacher, build_teacher, load_fitting, teacher_file
 from dmd2.training.module import DMD
 
@@ -146,63 +147,6 @@ def module_options(config: Config) -> dict[str, Any]:
         "lr_factor": optimizer["lr_factor"],
         **{key: config[key] for key in OPTIONS},
     }
-
-
-def check_objective(
-    objective: Objective, sampler: FewStepSampler, config: Config, data: DataModule
-) -> None:
-    """Raise ValueError where a loss term or the sampler needs what there is not."""
-    pairs, provided = config["pairs"], data.provides()
-    if pairs is not None:
-        provided = provided | {"pairs"}
-    has_gan = "discriminator" in objective.needs
-    if missing := objective.needs - provided - {"discriminator"}:
-        name = min(missing)
-        raise ValueError(
-            f"a loss term needs {name}, and the data gives only {', '.join(sorted(provided))}; "
-            "type "
-            + ("experiment=digits_dmd, whose file shows how" if name == "pairs" else "loss=no_gan")
-        )
-    if missing := sampler.needs - provided:
-        raise ValueError(
-            f"the sampler trains on {min(missing)} samples, and the data gives only "
-            f"{', '.join(sorted(provided))}; "
-            "type sampler=four_step, which makes its inputs itself"
-        )
-    if pairs is not None and "pairs" not in objective.needs:
-        raise ValueError(
-            "pairs would be made, and no loss term reads them; type pairs=null, or loss=dmd"
-        )
-    if pairs is not None and config["teacher"].get("autoencoder") and pairs["dtype"] == "uint8":
-        raise ValueError("latents do not fit into uint8; type pairs.dtype=float16")
-    if config["discriminator_features"] != "critic" and not has_gan:
-        raise ValueError(
-            f"discriminator_features={config['discriminator_features']}, and no loss term has a "
-            "discriminator; choose a loss with a GAN"
-        )
-    if config["critic_step_layer"] is not None and is_sharded(config):
-        raise ValueError(
-            "shards have no embedding of steps; type critic_step_layer=null, or trainer=ddp"
-        )
-    if config["critic_step_layer"] is not None and len(config["sampler"]["times"]) == 1:
-        raise ValueError(
-            "critic_step_layer tells the critic which step made its samples, and there is one; "
-            "type critic_step_layer=null"
-        )
-    if has_gan and not config["teacher"]["denoiser"].get("taps"):
-        raise ValueError(
-            "a GAN term needs features; name layers with teacher.denoiser.taps=[LAYER,...]"
-        )
-
-
-def check_starting_files(config: Config) -> None:
-    """Raise FileNotFoundError where a file of weights to start from is not there."""
-    for key in ("weights", "critic_weights"):
-        if config[key] is not None and not Path(config[key]).is_file():
-            raise FileNotFoundError(
-                f"there are no weights at {config[key]}, where {key} looks; "
-                f"train what they are of first, or type {key}=FILE.safetensors"
-            )
 
 
 def load_starting_files(config: Config, module: DMD) -> None:

@@ -20,6 +20,7 @@ from dmd2.io.hub import check_prediction, dtype_of, weights_of
 from dmd2.io.tensors import load_weights, names_in, read_metadata, save_weights
 from dmd2.randomness import seeded
 from dmd2.runs.build import build, build_data, build_trainer
+from dmd2.runs.requirements import check_fit
 from dmd2.training.callbacks.interrupt import Interrupt
 from dmd2.training.callbacks.progress import Progress
 from dmd2.training.pretrain import Pretrain
@@ -184,33 +185,6 @@ def load_fitting(denoiser: Denoiser, path: Path, section: Config) -> None:
         model = get_object(section["denoiser"]["model"]["_target_"])
         check_architecture(path, read_metadata(path), section, model)
     load_denoiser(denoiser, path)
-
-
-def check_fit(denoiser: Denoiser, conditioner: Conditioner, data: DataModule) -> None:
-    """Raise ValueError where the network does not take this data's shape or labels."""
-    if conditioner.num_classes and not data.num_classes:
-        raise ValueError(
-            f"the teacher wants one of {conditioner.num_classes} classes, and this data has no "
-            "labels; choose an unconditional teacher, or data in class folders"
-        )
-    if 0 < conditioner.num_classes < data.num_classes:
-        raise ValueError(
-            f"the data has labels up to {data.num_classes - 1}, out of range for a teacher of "
-            f"{conditioner.num_classes} classes; choose another teacher or data"
-        )
-    try:
-        with torch.no_grad():
-            # A dry run on one sample: it says more than any comparison of numbers in configs.
-            cond = conditioner(torch.zeros(1, dtype=torch.long))
-            shape = denoiser(torch.zeros(1, *data.shape), torch.ones(1), cond).shape
-    except RuntimeError as error:
-        raise ValueError(
-            f"the teacher does not take samples of shape {data.shape}: {error}"
-        ) from error
-    if tuple(shape[1:]) != data.shape:
-        raise ValueError(
-            f"the teacher makes samples of shape {tuple(shape[1:])}, the data has {data.shape}"
-        )
 
 
 def train_teacher(

@@ -23,7 +23,7 @@ from dmd2.randomness import Draws
 from dmd2.training.ema import EMA
 from dmd2.training.lr_schedule import constant
 from dmd2.training.manual_optimization import ManualOptimization
-from dmd2.training.share import Share
+from dmd2.training.share import Share, split
 
 Network = Literal["generator", "critic"]
 NETWORKS: tuple[Network, Network] = ("critic", "generator")
@@ -95,17 +95,13 @@ class DMD(ManualOptimization):
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
         """One iteration of Algorithm 1 on a batch of "label" [B] and what the losses need."""
-        # Inputs of all shares first: the critic's turn needs the generator's turn of every share
-        # done.
         shares = [self.start(part, i) for i, part in enumerate(split(batch, self.accumulate))]
         samples: list[Tensor] = []
         if self.is_generator_turn:
-            # Generator: down the score difference at its samples (Eq. 1), kept for the critic.
+            # Generator: down the score difference at its samples (DMD Eq. 7), kept for the critic.
             self.descend("generator", self.generator_turns(shares, samples))
             self.ema.update(self.generator)
         else:
-            # Between generator updates the samples serve the critic alone, so nothing records a
-            # graph.
             with torch.no_grad():
                 samples = [s.samples_of(self.generator(s.x_t, s.t, s.cond)) for s in shares]
         # Critic: denoise these samples, tell them from real ones (section 4.3).
@@ -122,8 +118,6 @@ class DMD(ManualOptimization):
         # Each share of each rank is numbered, so that any split of a batch draws the same numbers.
         shard = self.global_rank * self.accumulate + index
         num_shards = self.trainer.world_size * self.accumulate
-        # A draw is a function of seed, iteration and row, so a resumed run draws what it would
-        # have.
         draws = Draws(self.seed, self.iteration, shard, num_shards, self.device)
         conditioner, num = self.models.conditioner, len(batch["label"])
         real: Tensor | None = None
@@ -214,15 +208,3 @@ class DMD(ManualOptimization):
         for part in (self.models.teacher, self.models.conditioner, *terms):
             if isinstance(part, nn.Module):
                 part.to(self.trainer.strategy.root_device)
-
-
-def split(batch: dict[str, Tensor], num: int) -> Iterator[dict[str, Tensor]]:
-    """Cut a batch into `num` equal shares; raises ValueError where it does not divide."""
-    tensors = {key: value for key, value in batch.items() if isinstance(value, Tensor)}
-    if any(len(value) % num for value in tensors.values()):
-        raise ValueError(
-            f"accumulate={num} does not divide a batch of {len(batch['label'])}; "
-            "set data.batch_size"
-        )
-    for i in range(num):
-        yield {key: value.chunk(num)[i] for key, value in tensors.items()}

@@ -1,5 +1,6 @@
 """A share of a batch in one iteration: what the generator starts from, and its turns."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -74,3 +75,15 @@ class Share:
         """The condition of the samples alone, without that of the pairs."""
         # The condition of pairs is behind that of the samples, as their rows are.
         return {key: value[: self.num] for key, value in self.cond.items()}
+
+
+def split(batch: dict[str, Tensor], num: int) -> Iterator[dict[str, Tensor]]:
+    """Cut a batch into `num` equal shares; raises ValueError where it does not divide."""
+    tensors = {key: value for key, value in batch.items() if isinstance(value, Tensor)}
+    if any(len(value) % num for value in tensors.values()):
+        raise ValueError(
+            f"accumulate={num} does not divide a batch of {len(batch['label'])}; "
+            "set data.batch_size"
+        )
+    for i in range(num):
+        yield {key: value.chunk(num)[i] for key, value in tensors.items()}

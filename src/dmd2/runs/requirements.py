@@ -1,0 +1,97 @@
+"""What losses, sampler, teacher, data and files need of each other, checked before training."""
+
+from pathlib import Path
+
+import torch
+
+from dmd2.config.check import Config
+from dmd2.data.base import DataModule
+from dmd2.diffusion.conditioning import Conditioner
+from dmd2.diffusion.denoiser import Denoiser
+from dmd2.diffusion.sampling import FewStepSampler
+from dmd2.losses.objective import Objective
+from dmd2.runs.copies import is_sharded
+
+
+def check_objective(
+    objective: Objective, sampler: FewStepSampler, config: Config, data: DataModule
+) -> None:
+    """Raise ValueError where a loss term or the sampler needs what there is not."""
+    pairs, provided = config["pairs"], data.provides()
+    if pairs is not None:
+        provided = provided | {"pairs"}
+    has_gan = "discriminator" in objective.needs
+    if missing := objective.needs - provided - {"discriminator"}:
+        name = min(missing)
+        raise ValueError(
+            f"a loss term needs {name}, and the data gives only {', '.join(sorted(provided))}; "
+            "type "
+            + ("experiment=digits_dmd, whose file shows how" if name == "pairs" else "loss=no_gan")
+        )
+    if missing := sampler.needs - provided:
+        raise ValueError(
+            f"the sampler trains on {min(missing)} samples, and the data gives only "
+            f"{', '.join(sorted(provided))}; "
+            "type sampler=four_step, which makes its inputs itself"
+        )
+    if pairs is not None and "pairs" not in objective.needs:
+        raise ValueError(
+            "pairs would be made, and no loss term reads them; type pairs=null, or loss=dmd"
+        )
+    if pairs is not None and config["teacher"].get("autoencoder") and pairs["dtype"] == "uint8":
+        raise ValueError("latents do not fit into uint8; type pairs.dtype=float16")
+    if config["discriminator_features"] != "critic" and not has_gan:
+        raise ValueError(
+            f"discriminator_features={config['discriminator_features']}, and no loss term has a "
+            "discriminator; choose a loss with a GAN"
+        )
+    if config["critic_step_layer"] is not None and is_sharded(config):
+        raise ValueError(
+            "shards have no embedding of steps; type critic_step_layer=null, or trainer=ddp"
+        )
+    if config["critic_step_layer"] is not None and len(config["sampler"]["times"]) == 1:
+        raise ValueError(
+            "critic_step_layer tells the critic which step made its samples, and there is one; "
+            "type critic_step_layer=null"
+        )
+    if has_gan and not config["teacher"]["denoiser"].get("taps"):
+        raise ValueError(
+            "a GAN term needs features; name layers with teacher.denoiser.taps=[LAYER,...]"
+        )
+
+
+def check_starting_files(config: Config) -> None:
+    """Raise FileNotFoundError where a file of weights to start from is not there."""
+    for key in ("weights", "critic_weights"):
+        if config[key] is not None and not Path(config[key]).is_file():
+            raise FileNotFoundError(
+                f"there are no weights at {config[key]}, where {key} looks; "
+                f"train what they are of first, or type {key}=FILE.safetensors"
+            )
+
+
+def check_fit(denoiser: Denoiser, conditioner: Conditioner, data: DataModule) -> None:
+    """Raise ValueError where the network does not take this data's shape or labels."""
+    if conditioner.num_classes and not data.num_classes:
+        raise ValueError(
+            f"the teacher wants one of {conditioner.num_classes} classes, and this data has no "
+            "labels; choose an unconditional teacher, or data in class folders"
+        )
+    if 0 < conditioner.num_classes < data.num_classes:
+        raise ValueError(
+            f"the data has labels up to {data.num_classes - 1}, out of range for a teacher of "
+            f"{conditioner.num_classes} classes; choose another teacher or data"
+        )
+    try:
+        with torch.no_grad():
+            # A dry run on one sample: it says more than any comparison of numbers in configs.
+            cond = conditioner(torch.zeros(1, dtype=torch.long))
+            shape = denoiser(torch.zeros(1, *data.shape), torch.ones(1), cond).shape
+    except RuntimeError as error:
+        raise ValueError(
+            f"the teacher does not take samples of shape {data.shape}: {error}"
+        ) from error
+    if tuple(shape[1:]) != data.shape:
+        raise ValueError(
+            f"the teacher makes samples of shape {tuple(shape[1:])}, the data has {data.shape}"
+        )
