@@ -135,9 +135,7 @@ def published(full: DictConfig, folder: Path) -> list[str]:
             f"critic_weights={folder / 'critic.safetensors'}",
         ]
     if full.pairs is not None:
-        overrides += [
-            "loss.generator.regression.distance._target_=dmd2.losses.distances.SquaredError"
-        ]
+        overrides += ["loss.generator.regression.distance._target_=dmd2.losses.SquaredError"]
     return [*overrides, f"data.source={folder / 'images'}"]
 
 

@@ -36,7 +36,7 @@ COCO = [
     "metric.suite.detectors.clip.source=clip",
     "metric.suite.detectors.clip.preprocessing.size=8",
 ]
-EVERY = "callbacks.evaluation={_target_:dmd2.training.callbacks.evaluation.Evaluation,every:2}"
+EVERY = "callbacks.evaluation={_target_:dmd2.training.callbacks.Evaluation,every:2}"
 TRAIN = [
     "experiment=sd15_dmd2",
     "data.captions.source=trained_on.txt",

@@ -33,7 +33,7 @@ PROMPTS = [
     *SMALL,
 ]
 VAE = ["resolution=16", "factor=2"]
-EVERY = "callbacks.evaluation={_target_:dmd2.training.callbacks.evaluation.Evaluation,every:2}"
+EVERY = "callbacks.evaluation={_target_:dmd2.training.callbacks.Evaluation,every:2}"
 SIZED = [*(f"++teacher.autoencoder.{text}" for text in VAE), "++teacher.head.num_groups=4"]
 
 
@@ -209,7 +209,7 @@ def test_sample_grids_may_be_decoded_by_a_tiny_vae(
     given = [*PROMPTS, *shrunken("sd15"), f"teacher.source={sd}"]
     node = (
         "callbacks.samples.autoencoder="
-        "{{_target_:dmd2.nets.autoencoder.TinyVAE,source:{},resolution:{},factor:2}}"
+        "{{_target_:dmd2.nets.TinyVAE,source:{},resolution:{},factor:2}}"
     )
     mistakes = (
         (

@@ -54,7 +54,7 @@ class LPIPS(nn.Module):
                 f"https://download.pytorch.org/models/{weights.name} at "
                 f"{weights}, or choose another distance: loss=dmd or loss=regression of latents, "
                 "of pixels "
-                "loss.generator.regression.distance._target_=dmd2.losses.distances.SquaredError"
+                "loss.generator.regression.distance._target_=dmd2.losses.SquaredError"
             )
         # Here, since it imports torchvision, which is optional.
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity  # noqa: PLC0415
