@@ -24,7 +24,7 @@ def test_join_is_row_after_row():
     assert torch.equal(join(first, second)["label"], torch.eye(3))
 
 
-def test_drop_replaces_the_rows_it_is_told_to():
+def test_drop_replaces_the_dropped_rows():
     conditioner = ClassLabels(3)
     cond = conditioner(torch.arange(3))
     found = drop(cond, conditioner.null(cond), torch.tensor([False, True, False]))

@@ -45,7 +45,7 @@ def test_ranks_at_B_draw_what_one_rank_at_the_whole_batch_draws(draw, world_size
     assert torch.equal(torch.cat(shards), whole)
 
 
-def test_ranks_agree_on_the_rung_and_rungs_are_uniform():
+def test_ranks_agree_on_the_sampling_step_and_steps_are_uniform():
     for iteration in range(20):
         steps = {Draws(0, iteration, rank, 8).step(4) for rank in range(8)}
         assert len(steps) == 1

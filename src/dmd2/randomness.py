@@ -48,7 +48,7 @@ class Draws:
     iteration: int
     rank: int = 0
     world_size: int = 1
-    # A device's generator gives other numbers than the CPU's: runs compare on one kind only.
+    # A CUDA generator gives other numbers than the CPU's: digits compare on one kind of device.
     device: torch.device | str = "cpu"
 
     def normal(self, stream: str, shape: tuple[int, ...]) -> Tensor:

@@ -31,14 +31,14 @@ def awake(network: nn.Module) -> nn.Module:
 # Distribution matching
 
 
-def test_no_pull_where_scores_agree():
+def test_no_gradient_where_scores_agree():
     x, score = torch.randn(4, 3, 2, 2, requires_grad=True), torch.randn(4, 3, 2, 2)
     gradient = F.score_difference(score, score) / F.normaliser(x.detach(), score, 1e-6)
     F.surrogate(x, F.scrub(gradient)[0]).backward()
     assert x.grad is not None and x.grad.abs().max() == 0
 
 
-def test_the_pull_is_towards_the_teacher_and_away_from_the_critic():
+def test_descent_goes_towards_the_teacher_and_away_from_the_critic():
     x = torch.zeros(1, 2, requires_grad=True)
     gradient = F.score_difference(real=torch.tensor([[1.0, 0.0]]), fake=torch.tensor([[0.0, 1.0]]))
     F.surrogate(x, gradient).backward()
@@ -93,7 +93,7 @@ def mean_squares(error: Tensor) -> Tensor:
     return (error**2).mean()
 
 
-DIALECTS = {
+PREDICTIONS = {
     "eps": (VP.scaled_linear(0.00085, 0.012), "eps", weighting.eps),
     "eps_on_flow": (Flow(), "eps", weighting.eps),
     "v": (VP.scaled_linear(0.00085, 0.012), "v", weighting.flow),
@@ -102,9 +102,9 @@ DIALECTS = {
 }
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
-def test_weight_makes_the_x0_error_the_error_of_the_prediction(dialect: str):
-    schedule, prediction, weight = DIALECTS[dialect]
+@pytest.mark.parametrize("name", PREDICTIONS)
+def test_weight_makes_the_x0_error_the_error_of_the_prediction(name: str):
+    schedule, prediction, weight = PREDICTIONS[name]
     denoiser = UnscaledDenoiser(awake(MLP(6, 16, 2)), schedule, prediction)
     x0, noise, t = torch.randn(32, 6), torch.randn(32, 6), 0.02 + 0.96 * torch.rand(32)
     x_t = schedule.add_noise(x0, noise, t)
@@ -154,13 +154,13 @@ def test_gan_losses_are_the_paper_s_logarithms():
     torch.testing.assert_close(F.gan_critic(real, fake), expected)
 
 
-def test_gan_losses_of_an_undecided_head():
+def test_gan_losses_of_an_undecided_discriminator():
     zeros = torch.zeros(4, 1)
     torch.testing.assert_close(F.gan_generator(zeros), torch.tensor(2.0).log())
     torch.testing.assert_close(F.gan_critic(zeros, zeros), 2 * torch.tensor(2.0).log())
 
 
-def test_gan_losses_stay_finite_for_a_head_that_is_sure():
+def test_gan_losses_stay_finite_for_a_discriminator_that_is_sure():
     sure = torch.tensor([[1e4], [-1e4]])
     assert F.gan_generator(sure).isfinite() and F.gan_critic(sure, sure).isfinite()
 

@@ -1,4 +1,4 @@
-"""What a loss file may say, and what it is told when it says something else."""
+"""What a loss file may say, and the errors when it says something else."""
 
 import pytest
 
@@ -13,7 +13,7 @@ FAKE, GAN_D = Denoising(weighting.x0, view="c"), GANCritic(1e-2, view="c")
 VIEWS = {"g": UniformRows(), "c": UniformRows()}
 
 
-def test_needs_are_those_of_the_terms_and_judged_views_those_of_the_head():
+def test_needs_are_those_of_the_terms_and_gan_views_those_of_the_discriminator():
     assert Objective(VIEWS, {"dm": DM}, {"fake": FAKE}).needs == set()
     whole = Objective(VIEWS, {"dm": DM, "gan": GAN_G}, {"fake": FAKE, "gan": GAN_D})
     assert whole.needs == {"discriminator", "real"} and whole.gan_views == {"g", "c"}
@@ -37,12 +37,12 @@ def test_a_view_that_nobody_reads_is_refused():
         Objective({**VIEWS, "idle": UniformRows()}, {"dm": DM}, {"fake": FAKE})
 
 
-def test_a_generator_gan_needs_a_head_that_learns():
+def test_a_generator_gan_needs_a_discriminator_that_learns():
     with pytest.raises(ValueError, match="nothing trains its discriminator"):
         Objective(VIEWS, {"gan": GAN_G}, {"fake": FAKE})
 
 
 @pytest.mark.parametrize(("generator", "critic"), [({}, {"fake": FAKE}), ({"dm": DM}, {})])
-def test_either_player_needs_a_term(generator, critic):
+def test_either_network_needs_a_term(generator, critic):
     with pytest.raises(ValueError, match="at least one generator term and one critic term"):
         Objective(VIEWS, generator, critic)

@@ -31,11 +31,10 @@ from dmd2.randomness import Draws
 
 LOSS = {"rtol": 1e-5, "atol": 0}
 GRADIENT = {"rtol": 1e-4, "atol": 0}
-# The head's last GroupNorm normalises pairs of numbers here (64 channels, 32 groups, 1x1), whose
-# derivative
-# is a difference next to nothing: float32 leaves three digits of the gradient through it.
-THROUGH_THE_HEAD = 3e-3
-HEAD = frozenset({"view"})
+# The last GroupNorm of the discriminator's head normalises pairs of numbers here (64 channels, 32
+# groups, 1x1). Its derivative is a tiny difference: float32 leaves three digits of the gradient.
+THROUGH_THE_DISCRIMINATOR = 3e-3
+GAN_VIEWS = frozenset({"view"})
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +48,9 @@ def models(reference: Path) -> Models:
     teacher, fake = (
         denoiser(reference / f"dmd2/{name}.safetensors") for name in ("teacher", "critic")
     )
-    head = Discriminator([ConvHead(torch.Size([1, 64, 8, 8]))])
-    head.heads[0].layers.load_state_dict(load_file(reference / "dmd2/head.safetensors"))
-    return Models(teacher.requires_grad_(False), Critic(fake, head), ClassLabels(10))
+    discriminator = Discriminator([ConvHead(torch.Size([1, 64, 8, 8]))])
+    discriminator.heads[0].layers.load_state_dict(load_file(reference / "dmd2/head.safetensors"))
+    return Models(teacher.requires_grad_(False), Critic(fake, discriminator), ClassLabels(10))
 
 
 def denoiser(path: Path) -> EDM:
@@ -93,7 +92,7 @@ def critic_turn(models: Models, record: dict[str, Tensor], loss: str, num_draws:
         models=models,
         draws=Draws(0, 0),
         times={},
-        gan_views=HEAD if num_draws == 2 else frozenset(),
+        gan_views=GAN_VIEWS if num_draws == 2 else frozenset(),
         x=record["fake_image"].detach(),
         cond=models.conditioner(record["fake_label"]),
         real=record["real_image"],
@@ -121,7 +120,7 @@ def gradient_at_the_image(turn: GeneratorTurn, term: Term) -> tuple[Tensor, Tens
 
 
 def critic_loss_and_norm(turn: CriticTurn, term: Term) -> tuple[Tensor, Tensor]:
-    """The loss, and the norm of the gradient over the critic and its head."""
+    """The loss, and the norm of the gradient over the critic and its discriminator."""
     loss = turn.backward({"term": term}, 1.0)["loss_term"]
     gradients = [p.grad for p in turn.models.critic.parameters() if p.grad is not None]
     return loss, torch.cat([g.flatten() for g in gradients]).norm()
@@ -142,10 +141,10 @@ def test_distribution_matching(models, record):
 
 
 def test_generator_s_gan_loss(models, record):
-    turn = generator_turn(models, record, "gen_gan", HEAD)
+    turn = generator_turn(models, record, "gen_gan", GAN_VIEWS)
     loss, gradient = gradient_at_the_image(turn, GANGenerator(weight=1.0, view="view"))
     torch.testing.assert_close(loss, record["gen_gan_loss"].float(), **LOSS)
-    assert_same_gradient(gradient, record["gen_gan_grad"], THROUGH_THE_HEAD)
+    assert_same_gradient(gradient, record["gen_gan_grad"], THROUGH_THE_DISCRIMINATOR)
 
 
 def test_generator_s_gan_loss_in_double(models, record):
@@ -179,23 +178,23 @@ def test_critic_s_gan_loss(models, record):
     loss, norm = critic_loss_and_norm(critic_turn(models, record, "critic_gan", 2), term)
     torch.testing.assert_close(loss, record["critic_gan_loss"].float(), **LOSS)
     torch.testing.assert_close(
-        norm, record["critic_gan_grad_norm"].float(), rtol=THROUGH_THE_HEAD, atol=0
+        norm, record["critic_gan_grad_norm"].float(), rtol=THROUGH_THE_DISCRIMINATOR, atol=0
     )
 
 
 def test_weight_scales_the_gradient_and_not_the_logged_loss(models, record):
     loss, gradient = gradient_at_the_image(
-        generator_turn(models, record, "gen_gan", HEAD), GANGenerator(weight=3e-3, view="view")
+        generator_turn(models, record, "gen_gan", GAN_VIEWS), GANGenerator(weight=3e-3, view="view")
     )
     torch.testing.assert_close(loss, record["gen_gan_loss"].float(), **LOSS)
-    assert_same_gradient(gradient, 3e-3 * record["gen_gan_grad"], THROUGH_THE_HEAD)
+    assert_same_gradient(gradient, 3e-3 * record["gen_gan_grad"], THROUGH_THE_DISCRIMINATOR)
 
 
 def test_a_shared_view_gives_the_sum_of_both_terms(models, record):
-    """One encoder pass with a graph, for the head, and its detached copy, for the score."""
-    turn = generator_turn(models, record, "dm", HEAD)
+    """One encoder pass: with its graph for the discriminator, detached for the score."""
+    turn = generator_turn(models, record, "dm", GAN_VIEWS)
     terms = {"dm": DistributionMatching(view="view"), "gan": GANGenerator(weight=1.0, view="view")}
     turn.backward(terms, 1.0)
-    alone = generator_turn(models, record, "dm", HEAD)
-    _, gan = gradient_at_the_image(alone, GANGenerator(weight=1.0, view="view"))
+    separate = generator_turn(models, record, "dm", GAN_VIEWS)
+    _, gan = gradient_at_the_image(separate, GANGenerator(weight=1.0, view="view"))
     assert_same_gradient(turn.generated.grad, record["dm_grad"] + gan)

@@ -55,13 +55,13 @@ def awake() -> EDM:
 
 def networks(discriminator_features: str = "critic") -> Models:
     teacher, fake, conditioner = awake().requires_grad_(False).eval(), awake(), ClassLabels(3)
-    head = discriminator_on(teacher, VectorHead, (2,), conditioner(torch.tensor([0])))
-    return Models(teacher, Critic(fake, head, discriminator_features), conditioner)  # type: ignore[arg-type]
+    discriminator = discriminator_on(teacher, VectorHead, (2,), conditioner(torch.tensor([0])))
+    return Models(teacher, Critic(fake, discriminator, discriminator_features), conditioner)  # type: ignore[arg-type]
 
 
 @pytest.fixture(params=["critic", "teacher"])
 def models(request: pytest.FixtureRequest) -> Models:
-    """Once with the head on the critic's features, once on the teacher's."""
+    """Once with the discriminator on the critic's features, once on the teacher's."""
     return networks(request.param)
 
 
@@ -151,7 +151,9 @@ def test_critic_turn_leaves_gradients_on_the_critic_alone(models, generator):
     assert none_has_one(generator) and none_has_one(models.teacher)
 
 
-def test_gan_gradient_reaches_the_generator_through_whom_the_head_reads(models, generator):
+def test_gan_gradient_reaches_the_generator_through_the_network_that_the_discriminator_reads(
+    models, generator
+):
     """Against the chain written out by hand."""
     gan = {"gan": GANGenerator(0.7, view="v")}
     turn = generator_turn(models, generator, gan)
@@ -171,7 +173,7 @@ def test_gan_gradient_reaches_the_generator_through_whom_the_head_reads(models, 
     assert found.norm() > 0
 
 
-def test_gan_trains_the_encoder_that_the_head_reads_and_not_the_teacher(models, generator):
+def test_gan_trains_the_encoder_that_the_discriminator_reads_and_not_the_teacher(models, generator):
     gan = {"gan": GANCritic(1.0, view="v")}
     critic_turn(models, generator, gan).backward(gan, 1.0)
     assert all_have_one(models.critic.discriminator)
@@ -216,7 +218,7 @@ def test_scale_scales_the_gradient_and_nothing_that_is_logged(models, generator)
     torch.testing.assert_close(gradient(models.critic), 0.5 * found)
 
 
-def test_a_teacher_that_says_nothing_finite_pulls_nowhere_and_is_counted(generator):
+def test_a_teacher_without_finite_output_gives_no_gradient_and_is_counted(generator):
     models = networks()
     models.teacher.model.outer.bias.fill_(float("nan"))
     dm = {"dm": DistributionMatching(view="v")}
@@ -299,7 +301,7 @@ def test_denoising_loss_is_of_the_generated_samples_alone(models, generator):
     torch.testing.assert_close(loss, expected, rtol=1e-4, atol=0)
 
 
-def test_views_that_nobody_judges_have_no_real_rows(generator):
+def test_views_that_no_gan_term_reads_have_no_real_rows(generator):
     models = networks()
     terms = {"denoising": Denoising(EDM_WEIGHT, view="a"), "gan": GANCritic(0.3, view="b")}
     turn = critic_turn(models, generator, terms)
@@ -309,7 +311,9 @@ def test_views_that_nobody_judges_have_no_real_rows(generator):
 # Passes
 
 
-def test_generator_turn_runs_everyone_once_and_records_what_the_head_reads(models, generator):
+def test_generator_turn_runs_each_network_once_and_records_what_the_discriminator_reads(
+    models, generator
+):
     teacher, critic = Passes(models.teacher), Passes(models.critic.denoiser)
     generator_turn(models, generator).backward(SHARED_GENERATOR, 1.0)
     reads_teacher = models.critic.discriminator_features == "teacher"
@@ -340,7 +344,9 @@ def test_critic_turn_encodes_all_once_and_decodes_the_fakes(generator):
     assert teacher.encoder == teacher.decoder == []
 
 
-def test_critic_turn_with_the_head_on_the_teacher_decodes_nothing_of_the_teacher(generator):
+def test_critic_turn_with_the_discriminator_on_the_teacher_decodes_nothing_of_the_teacher(
+    generator,
+):
     models = networks("teacher")
     teacher = Passes(models.teacher)
     critic_turn(models, generator).backward(SHARED_CRITIC, 1.0)

@@ -1,6 +1,4 @@
-"""The one interface: every dialect gives clean data, guidance is one pass, and a pass may be cut in
-two.
-"""
+"""Denoisers: every prediction gives clean data, guidance is one pass, and a pass has two halves."""
 
 import pytest
 import torch
@@ -86,7 +84,7 @@ def case(request: pytest.FixtureRequest) -> tuple[Denoiser, Tensor, Tensor, dict
     return make(), torch.randn(6, *shape), torch.rand(6), conditioner(torch.arange(6))
 
 
-# Dialects
+# Predictions
 
 
 # v is defined for alpha^2 + sigma^2 = 1, flow for alpha + sigma = 1.
@@ -177,7 +175,7 @@ def test_guidance_of_one_is_one_plain_pass():
     assert torch.equal(found, denoiser(x_t, t, cond))
 
 
-# Cut passes
+# Passes in two halves
 
 
 def test_features_are_what_the_tapped_layers_output():
@@ -282,7 +280,7 @@ def test_exact_denoiser_is_the_posterior_mean(family: str):
     assert (found - (weight[:, None] * x0).sum(0)).abs().max() < 0.01
 
 
-# Heads
+# The discriminator and its heads
 
 
 @pytest.mark.parametrize(
@@ -304,57 +302,57 @@ def test_conv_head_gives_one_logit_for_any_size(size: int):
     assert ConvHead(shape)(torch.randn(shape)).shape == (2, 1)
 
 
-def test_head_on_several_levels_takes_its_widths_from_a_dry_run():
+def test_discriminator_on_several_levels_takes_its_widths_from_a_dry_run():
     denoiser = unet(taps=("enc.8x8_block0", "enc.4x4_block0"))
     conditioner = ClassLabels(10)
-    head = discriminator_on(
+    discriminator = discriminator_on(
         denoiser,
         lambda shape: ConvHead(shape, num_groups=8),
         (1, 8, 8),
         conditioner(torch.tensor([0])),
     )
-    assert [level.layers[0].in_channels for level in head.heads] == [16, 32]
+    assert [level.layers[0].in_channels for level in discriminator.heads] == [16, 32]
     features = denoiser.features(
         torch.randn(3, 1, 8, 8), torch.rand(3), conditioner(torch.arange(3))
     )
-    logits = head(features)
+    logits = discriminator(features)
     assert logits.shape == (3, 2)
-    torch.testing.assert_close(logits[:, 1:], head.heads[1](features[1]))
+    torch.testing.assert_close(logits[:, 1:], discriminator.heads[1](features[1]))
 
 
-def test_head_on_vectors():
-    head = discriminator_on(mlp(), VectorHead, (2,), {})
-    assert head([torch.randn(5, 16)]).shape == (5, 1)
+def test_discriminator_on_vectors():
+    discriminator = discriminator_on(mlp(), VectorHead, (2,), {})
+    assert discriminator([torch.randn(5, 16)]).shape == (5, 1)
 
 
-def test_head_needs_taps():
+def test_discriminator_needs_taps():
     with pytest.raises(ValueError, match="a discriminator needs features"):
         discriminator_on(mlp(taps=()), VectorHead, (2,), {})
 
 
-def test_head_stays_in_float32_under_autocast():
-    head, features = (
+def test_discriminator_stays_in_float32_under_autocast():
+    discriminator, features = (
         Discriminator([VectorHead(torch.Size([1, 16]))]),
         [torch.randn(4, 16).bfloat16()],
     )
     with torch.autocast("cpu", torch.bfloat16):
-        logits = head(features)
+        logits = discriminator(features)
     assert logits.dtype == torch.float32
-    assert torch.equal(logits, head(features))
+    assert torch.equal(logits, discriminator(features))
 
 
 def test_logits_are_finite_at_both_ends_of_the_noise():
     denoiser = unet()
-    head = discriminator_on(
+    discriminator = discriminator_on(
         denoiser, lambda s: ConvHead(s, 8), (1, 8, 8), ClassLabels(10)(torch.tensor([0]))
     )
-    critic, t = Critic(denoiser, head), torch.tensor([0.0, 1.0])
+    critic, t = Critic(denoiser, discriminator), torch.tensor([0.0, 1.0])
     x_t = denoiser.schedule.add_noise(torch.rand(2, 1, 8, 8), torch.randn(2, 1, 8, 8), t)
     features = critic.denoiser.features(x_t, t, ClassLabels(10)(torch.tensor([3, 4])))
     assert critic.discriminator is not None and critic.discriminator(features).isfinite().all()
 
 
-def test_a_critic_that_is_told_the_rung_starts_as_it_was_and_learns_each_by_itself():
+def test_a_critic_with_step_embeddings_starts_as_it_was_and_learns_each_step_by_itself():
     denoiser = EDM(awake(MLP(2, 16, 2)), Karras())
     x, t = torch.randn(64, 2), torch.full((64,), 0.5)
     before = denoiser(x, t, {})
@@ -380,7 +378,7 @@ def test_a_critic_that_is_told_the_rung_starts_as_it_was_and_learns_each_by_itse
     assert (x0(0).mean() - 1).abs() < 0.2 and (x0(1).mean() + 1).abs() < 0.2
 
 
-def test_a_layer_that_does_not_embed_the_time_takes_no_vectors_of_rungs():
+def test_a_layer_that_does_not_embed_the_time_takes_no_step_embedding():
     cond = ClassLabels(10)(torch.tensor([0]))
     for layer in ("enc.8x8_conv", "enc"):
         with pytest.raises(

@@ -1,4 +1,4 @@
-"""Noise schedules x_t = alpha(t) x0 + sigma(t) noise, t in [0, 1], and training-time samplers of t.
+"""Noise schedules x_t = alpha(t) x0 + sigma(t) noise, t in [0, 1]; distributions of training times.
 
 Every schedule is also a table of `num_rows` noise levels, as in DDPM. Row `num_rows - 1` is t = 1,
 so the timesteps of the papers (999, 749, ...) name the same levels here.
@@ -20,7 +20,7 @@ def expand(coefficient: Tensor, x: Tensor) -> Tensor:
 class NoiseSchedule(nn.Module):
     """x_t = alpha(t) x0 + sigma(t) noise; a subclass gives alpha, sigma and the inverse.
 
-    >>> schedule = Flow()
+    >>> schedule = Flow(shift=1.0)
     >>> schedule.add_noise(torch.zeros(1, 2), torch.ones(1, 2), t=torch.tensor([0.25]))
     tensor([[0.2500, 0.2500]])
     """
@@ -129,7 +129,7 @@ class VP(NoiseSchedule):
         return cls((1 - beta).cumprod(0))
 
     def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """sqrt(alpha_bar) and sqrt(1 - alpha_bar), float32 [B], at the row nearest to t [B]."""
+        """sqrt(alpha_bar), sqrt(1 - alpha_bar) of the row nearest to t [B] (Ho et al. 2020)."""
         alpha2 = self.alphas_cumprod[self.row_of_time(t)]
         return alpha2.sqrt().float(), (1 - alpha2).sqrt().float()
 
@@ -143,11 +143,7 @@ class VP(NoiseSchedule):
 
 
 class Flow(NoiseSchedule):
-    """Rectified flow, alpha = 1 - sigma, with SD3's shift s: sigma = s t / (1 + (s - 1) t).
-
-    >>> Flow(shift=3.0).alpha_sigma(torch.tensor([0.5]))
-    (tensor([0.2500]), tensor([0.7500]))
-    """
+    """Rectified flow, alpha = 1 - sigma, with SD3's shift s: sigma = s t / (1 + (s - 1) t)."""
 
     prior_std = 1.0  # sigma(1) = 1 and alpha(1) = 0
 
@@ -174,7 +170,6 @@ class TimeSampler(Protocol):
 
     def __call__(self, schedule: NoiseSchedule, draws: Draws, stream: str, num: int) -> Tensor:
         """Times [num] in [0, 1], a function of the draws' key and `stream`."""
-        ...
 
 
 class UniformRows:
@@ -203,7 +198,7 @@ class LogNormalSigma:
         self.mean, self.std = mean, std
 
     def __call__(self, schedule: NoiseSchedule, draws: Draws, stream: str, num: int) -> Tensor:
-        """Times [num]; raises what the schedule's inverse raises."""
+        """Times [num]; a draw beyond the schedule's ends gives 0 or 1."""
         # EDM Table 1: ln(sigma) ~ N(P_mean, P_std^2). Clamped: its tails leave the schedule.
         ratio = (self.mean + self.std * draws.normal(stream, (num,))).exp()
         return schedule.time_of_ratio(ratio).clamp(0, 1)

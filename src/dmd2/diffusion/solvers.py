@@ -28,7 +28,6 @@ class Solver(Protocol):
 
     def num_evaluations(self, schedule: NoiseSchedule) -> int:
         """Network evaluations a sample (NFE)."""
-        ...
 
     def sample(
         self,
@@ -42,7 +41,6 @@ class Solver(Protocol):
 
         `churn_noise(i)` gives step i's fresh noise where churn > 0.
         """
-        ...
 
 
 class DDIM:
@@ -79,7 +77,7 @@ class DDIM:
         churn_noise: Callable[[int], Tensor] | None = None,
     ) -> Tensor:
         """x0 [B, ...] from N(0, I) noise [B, ...]; DDIM has no churn."""
-        # Never t = 0: there sigma = 0, and eps_hat would divide by it.
+        # Never t = 0, where sigma is 0 in some schedules and eps_hat would divide by it.
         times = [1 - i / self.num_steps for i in range(self.num_steps)]
         x = schedule.prior_std * noise.double()
         for t, following in pairwise(times):

@@ -18,11 +18,9 @@ class Decoder(Protocol):
 
     def require(self) -> None:
         """Raise FileNotFoundError where its files are not there."""
-        ...
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images [B, 3, H, W] in [-1, 1] of latents [B, ...]."""
-        ...
 
 
 class SquaredError(nn.Module):
@@ -38,7 +36,7 @@ class SquaredError(nn.Module):
 
 
 class LPIPS(nn.Module):
-    """Perceptual distance LPIPS on VGG-16 features (DMD section 4.1).
+    """LPIPS, the perceptual distance of Zhang et al. 2018, on VGG-16 features (DMD section 4.1).
 
     Both images are first resized to `size` by `size` pixels (224 in DMD); None leaves them. VGG's
     max pools are averages, as piq computes it with `replace_pooling`.

@@ -30,8 +30,7 @@ class Term(Protocol):
     """Of "discriminator", "real", "pairs": what it reads beyond the samples."""
 
     def __call__(self, turn: Any) -> tuple[Tensor, Logs]:
-        """The unweighted loss [] and what else to log, under names without the turn's."""
-        ...
+        """The unweighted loss [], and what else to log by name."""
 
 
 @dataclass(kw_only=True)

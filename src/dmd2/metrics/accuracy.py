@@ -6,7 +6,7 @@ from torch import Tensor
 from dmd2.metrics.base import FeatureMetric
 
 
-# Real data is no reference here: the labels that were asked for are.
+# No reference: samples are compared with the labels asked for, and not with real data.
 class ClassAccuracy(FeatureMetric):
     """Share of samples whose greatest logit is their label's, reported as "accuracy".
 

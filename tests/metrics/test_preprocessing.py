@@ -1,6 +1,4 @@
-"""What detectors are shown: clean-fid's own resize, PIL's squares, and patches that keep every
-pixel.
-"""
+"""Preprocessing for detectors: clean-fid's own resize, PIL's squares, patches of every pixel."""
 
 import numpy as np
 import pytest
