@@ -1,9 +1,9 @@
 """The denoiser interface x0_hat = denoiser(x_t, t, cond), and classifier-free guidance.
 
-Every teacher, critic and generator is one, whatever its network predicts (x0, eps, v or flow). A
-family wraps its network in a subclass, and the algorithm sees clean data alone. A pass has two
-halves, `encode` and `decode`, so that the GAN's discriminator pays for the encoder only, and only
-some rows are decoded.
+Every teacher, critic and generator is a denoiser, whatever its network predicts (x0, eps, v or
+flow). A family wraps its network in a subclass, and the algorithm sees clean data alone. A pass has
+two halves, `encode` and `decode`, so that the GAN's discriminator pays for the encoder only, and
+only some rows are decoded.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -186,6 +186,6 @@ def guided(
     # Both halves in one batch: one pass of twice the rows is faster than two passes.
     both = denoiser(torch.cat([x_t, x_t]), torch.cat([t, t]), join(cond, null))
     conditional, unconditional = both.chunk(2)
-    # Some papers call this scale w + 1. On x0 or eps is the same: conversions are affine with
-    # coefficients that both halves share, and the weights w and 1 - w sum to one.
+    # Where a paper writes cond + w (cond - null), its w is ours minus 1. Guiding x0 or eps is the
+    # same: the conversion is affine, alike for both halves, and the weights w, 1 - w sum to one.
     return unconditional + guidance * (conditional - unconditional)

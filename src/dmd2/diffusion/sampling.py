@@ -44,7 +44,7 @@ class FewStepSampler:
         self.times = tuple(times)
 
     def sample(self, generator: Denoiser, noise: Sequence[Tensor], cond: Cond) -> Tensor:
-        """x0 [B, ...] from one N(0, I) tensor [B, ...] a step; only the last has gradients."""
+        """x0 [B, ...] from N(0, I) noise, a tensor [B, ...] a step; the last step has gradients."""
         # `walk` stops before the last evaluation, which is the one that training trains.
         x_t, t = self.walk(generator, noise, cond, len(self.times) - 1)
         return generator(x_t, t, cond)

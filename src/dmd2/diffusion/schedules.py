@@ -1,4 +1,4 @@
-"""Noise schedules x_t = alpha(t) x0 + sigma(t) noise, t in [0, 1], and training-time samplers of t.
+"""Noise schedules x_t = alpha(t) x0 + sigma(t) noise, t in [0, 1]; distributions of training times.
 
 Every schedule is also a table of `num_rows` noise levels, as in DDPM. Row `num_rows - 1` is t = 1,
 so the timesteps of the papers (999, 749, ...) name the same levels here.
@@ -129,7 +129,7 @@ class VP(NoiseSchedule):
         return cls((1 - beta).cumprod(0))
 
     def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """sqrt(alpha_bar) and sqrt(1 - alpha_bar), float32 [B], at the row nearest to t [B]."""
+        """sqrt(alpha_bar), sqrt(1 - alpha_bar) of the row nearest to t [B] (Ho et al. 2020)."""
         alpha2 = self.alphas_cumprod[self.row_of_time(t)]
         return alpha2.sqrt().float(), (1 - alpha2).sqrt().float()
 

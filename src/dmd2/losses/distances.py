@@ -36,7 +36,7 @@ class SquaredError(nn.Module):
 
 
 class LPIPS(nn.Module):
-    """Perceptual distance LPIPS on VGG-16 features (DMD section 4.1).
+    """LPIPS, the perceptual distance of Zhang et al. 2018, on VGG-16 features (DMD section 4.1).
 
     Both images are first resized to `size` by `size` pixels (224 in DMD); None leaves them. VGG's
     max pools are averages, as piq computes it with `replace_pooling`.

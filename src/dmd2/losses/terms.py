@@ -1,7 +1,8 @@
-"""Loss terms as a YAML lists them: distribution matching, GAN, regression, denoising.
+"""Loss terms: distribution matching, GAN (generator, discriminator), regression, denoising.
 
-Each is thin over an equation in `functional`: a weight, the name of the noised view that it reads,
-and `(turn) -> (loss, logs)`. There are no flags: a term is on where the loss file lists it.
+A YAML lists them. Each is thin over an equation in `functional`: a weight, the name of the noised
+view that it reads, and `(turn) -> (loss, logs)`. There are no flags: a term is on where the loss
+file lists it.
 """
 
 from collections.abc import Callable
@@ -86,7 +87,8 @@ class Regression(nn.Module):
 
     def forward(self, turn: GeneratorTurn) -> tuple[Tensor, Logs]:
         """The loss [] on the turn's pairs; it logs nothing more."""
-        assert turn.pair_image is not None
+        assert turn.pair_image is not None  # `needs` asked for it
+        # d(G(z_ref), y_ref) (DMD Eq. 9).
         return self.distance(turn.paired, turn.pair_image), {}
 
 

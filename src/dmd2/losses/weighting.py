@@ -37,5 +37,5 @@ def edm(alpha: Tensor, sigma: Tensor, sigma_data: float) -> Tensor:
     >>> edm(torch.ones(1), torch.tensor([80.0]), sigma_data=0.5)
     tensor([4.0002])
     """
-    # EDM's lambda = 1 / c_out^2 = (sigma^2 + sigma_data^2) / (sigma sigma_data)^2, for alpha = 1.
+    # EDM Table 1, alpha = 1: (sigma^2 + sigma_data^2) / (sigma sigma_data)^2, which is 1 / c_out^2.
     return (alpha / sigma) ** 2 + sigma_data**-2
