@@ -9,9 +9,9 @@ from yaml_comments import Choice, Key, read
 CONF = Path(__file__).parents[2] / "conf"
 GROUPS = {
     "experiment": "Experiments: overlays on train.yaml that put the other groups together.",
-    "teacher": "Teachers: network, noise schedule, conditioner, and how it is trained or where its file is.",
+    "teacher": "Teachers: network, noise schedule, conditioner, and training or file.",
     "data": "Data modules: what the discriminator, the scores and a teacher's training read.",
-    "loss": "Objectives: the terms of generator and critic with their weights, and their noised views.",
+    "loss": "Objectives: the terms of either network with their weights, and noised views.",
     "lora": "Which networks are trained as LoRA.",
     "sampler": "The generator's sampling steps, and what it is trained on at each.",
     "optimizer": "The optimizers of generator and critic, and their learning-rate schedule.",
@@ -43,15 +43,18 @@ def pages() -> dict[str, str]:
     folders = sorted(path.name for path in CONF.iterdir() if path.is_dir())
     names = [*(name for name in GROUPS if name in folders), *sorted(set(folders) - set(GROUPS))]
     found = {name: choices(name) for name in names}
-    rows = [f"| [`{name}`]({name}.md) | {GROUPS.get(name, '')} | {_names(found[name])} |" for name in names]
+    rows = [
+        f"| [`{name}`]({name}.md) | {GROUPS.get(name, '')} | {_names(found[name])} |"
+        for name in names
+    ]
     train, site = read(CONF / "train.yaml"), read(CONF / "site.template.yaml")
     overview = [
         "# Configuration\n",
         "`dmd2 train experiment=NAME KEY=VALUE ...` composes one configuration with",
         "[Hydra](https://hydra.cc): a choice of each group below, and the keys of `train.yaml`. An",
         "experiment overrides both; the command line overrides the experiment.",
-        "`dmd2 train --cfg job experiment=NAME` prints the result and stops. A key that nothing reads",
-        "is refused by name.\n",
+        "`dmd2 train --cfg job experiment=NAME` prints the result and stops. A key that nothing",
+        "reads is refused by name.\n",
         "| group | what it is | choices |\n|---|---|---|",
         *rows,
         "\n## Keys of train.yaml { #train }\n",
@@ -84,7 +87,9 @@ def group_page(group: str, found: list[Choice]) -> str:
         if choice.keys:
             lines.append(key_table(choice.keys))
         indented = "\n".join(f"    {line}" for line in choice.text.splitlines())
-        lines.append(f'\n??? note "conf/{group}/{choice.name}.yaml"\n    ```yaml\n{indented}\n    ```')
+        lines.append(
+            f'\n??? note "conf/{group}/{choice.name}.yaml"\n    ```yaml\n{indented}\n    ```'
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -92,7 +97,9 @@ def experiments() -> str:
     """The tables of recipes.md: experiments by family, with what their files say."""
     lines = list[str]()
     for family, members in groupby(choices("experiment"), lambda c: c.name.partition("_")[0]):
-        lines.append(f"\n### {FAMILIES.get(family, family)}\n\n| experiment | what it is |\n|---|---|")
+        lines.append(
+            f"\n### {FAMILIES.get(family, family)}\n\n| experiment | what it is |\n|---|---|"
+        )
         lines += [
             f"| [`{c.name}`](../conf/experiment/{c.name}.yaml) | {cell(c.about)} |" for c in members
         ]
@@ -115,7 +122,8 @@ def _value(key: Key) -> str:
 
 
 def _names(found: list[Choice]) -> str:
-    return ", ".join(f"`{choice.name}`" for choice in found)
+    names = [f"`{choice.name}`" for choice in found]
+    return ", ".join(names if len(names) < 20 else [*names[:3], f"and {len(names) - 3} more"])
 
 
 def text(comment: str) -> str:

@@ -40,7 +40,10 @@ def verb_modules() -> dict[str, tuple[str, Path]]:
     main = SOURCE / "cli" / "main.py"
     about, modules = constant(main, "VERBS"), constant(main, "MODULES")
     assert isinstance(about, dict) and isinstance(modules, dict)
-    return {verb: (what, SOURCE / "cli" / f"{modules.get(verb, verb)}.py") for verb, what in about.items()}
+    return {
+        verb: (what, SOURCE / "cli" / f"{modules.get(verb, verb)}.py")
+        for verb, what in about.items()
+    }
 
 
 def verbs() -> str:
@@ -48,9 +51,9 @@ def verbs() -> str:
     found = verb_modules()
     lines = [
         "# Commands\n",
-        "`dmd2 VERB KEY=VALUE ...`; in a checkout `make VERB ARGS=\"KEY=VALUE ...\"` is the same. What",
-        "follows is what `dmd2 VERB --help` prints. A mistake ends with one line and exit code 2, Ctrl-C",
-        "with 130.\n",
+        '`dmd2 VERB KEY=VALUE ...`; in a checkout `make VERB ARGS="KEY=VALUE ..."` is the same.',
+        "What follows is what `dmd2 VERB --help` prints. A mistake ends with one line and exit code",
+        "2, Ctrl-C with 130.\n",
         "| command | what it does |\n|---|---|",
         *(f"| [`dmd2 {verb}`](#dmd2-{verb}) | {what} |" for verb, (what, _) in found.items()),
     ]
@@ -70,7 +73,7 @@ def packages() -> list[Path]:
 
 
 def dotted(path: Path) -> str:
-    """"dmd2.losses.terms" of a file or a folder below src."""
+    """ "dmd2.losses.terms" of a file or a folder below src."""
     return ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts)
 
 
@@ -108,9 +111,9 @@ def source_map() -> str:
     assert isinstance(floors, tuple)
     lines = [
         "# Map of the source\n",
-        "Every file with the first sentence of its docstring. A file imports from its own floor or from",
-        "lower ones; `tests/test_layers.py` checks it. [Architecture](../architecture.md) says what the",
-        "floors are for.\n",
+        "Every file with the first sentence of its docstring. A file imports from its own floor or",
+        "from lower ones; `tests/test_layers.py` checks it. [Architecture](../architecture.md) says",
+        "what the floors are for.\n",
     ]
     for number, names in enumerate(floors, 1):
         lines.append(f"## Floor {number}\n")
@@ -124,12 +127,12 @@ def source_map() -> str:
 def _table(place: Path) -> list[str]:
     """A package with its files, packages inside it behind it; or a module at the top."""
     if place == SOURCE:
-        return _files(SOURCE.parent, [SOURCE / "__init__.py"])
+        return _files(SOURCE, [SOURCE / "__init__.py"])
     if place.with_suffix(".py").exists():
-        return _files(SOURCE.parent, [place.with_suffix(".py")])
+        return _files(SOURCE, [place.with_suffix(".py")])
     inside = [path for path in sorted(place.rglob("*.py")) if path.name != "__init__.py"]
     about = first_sentence(place / "__init__.py")
-    return [f"### {place.name}/\n", f"{about}\n", *_files(place, inside)]
+    return [f"### {place.name}/\n", f"{about}\n", *_files(SOURCE, inside)]
 
 
 def _files(start: Path, paths: list[Path]) -> list[str]:

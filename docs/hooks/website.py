@@ -104,7 +104,8 @@ def named(text: str) -> str:
     """Markdown where a `dmd2.dotted.name` leads to the documentation of what it names."""
 
     def lead(found: re.Match[str]) -> str:
-        return f'<autoref identifier="{found[1]}" optional><code>{found[1]}</code></autoref>'
+        breakable = found[1].replace(".", ".<wbr>")
+        return f'<autoref identifier="{found[1]}" optional><code>{breakable}</code></autoref>'
 
     return outside_code(NAME, lead, text)
 
@@ -119,14 +120,16 @@ def outside_code(pattern: re.Pattern[str], lead: Any, text: str) -> str:
 
 
 def equations(page: str) -> str:
-    """HTML whose LaTeX is MathML, which browsers show without a script; raises where it cannot be."""
+    """HTML whose LaTeX is MathML, which browsers show without a script; raises ValueError where
+    there is a command that cannot be.
+    """
     from latex2mathml.converter import convert  # noqa: PLC0415
 
     def drawn(found: re.Match[str]) -> str:
         display = "block" if found[1] == "div" else "inline"
         math = convert(html.unescape(found[2]).strip(), display=display)
         if "\\" in re.sub(r"<[^>]*>", "", math):
-            raise ValueError(f"this equation has a command that latex2mathml does not know: {found[2]}")
+            raise ValueError(f"latex2mathml does not know a command of {found[2]}")
         return f'<div class="display-math">{math}</div>' if found[1] == "div" else math
 
     return MATH.sub(drawn, page)
