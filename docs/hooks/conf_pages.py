@@ -96,7 +96,8 @@ def group_page(group: str, found: list[Choice]) -> str:
 def experiments() -> str:
     """The tables of recipes.md: experiments by family, with what their files say."""
     lines = list[str]()
-    for family, members in groupby(choices("experiment"), lambda c: c.name.partition("_")[0]):
+    found = sorted(choices("experiment"), key=_place)
+    for family, members in groupby(found, lambda choice: choice.name.partition("_")[0]):
         lines.append(
             f"\n### {FAMILIES.get(family, family)}\n\n| experiment | what it is |\n|---|---|"
         )
@@ -104,6 +105,11 @@ def experiments() -> str:
             f"| [`{c.name}`](../conf/experiment/{c.name}.yaml) | {cell(c.about)} |" for c in members
         ]
     return "\n".join(lines) + "\n"
+
+
+def _place(choice: Choice) -> tuple[int, str]:
+    names, family = list(FAMILIES), choice.name.partition("_")[0]
+    return (names.index(family) if family in names else len(names)), choice.name
 
 
 def key_table(keys: list[Key]) -> str:

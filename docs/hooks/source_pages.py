@@ -52,8 +52,8 @@ def verbs() -> str:
     lines = [
         "# Commands\n",
         '`dmd2 VERB KEY=VALUE ...`; in a checkout `make VERB ARGS="KEY=VALUE ..."` is the same.',
-        "What follows is what `dmd2 VERB --help` prints. A mistake ends with one line and exit code",
-        "2, Ctrl-C with 130.\n",
+        "What follows is what `dmd2 VERB --help` prints. A mistake ends with one line and exit",
+        "code 2, Ctrl-C with 130.\n",
         "| command | what it does |\n|---|---|",
         *(f"| [`dmd2 {verb}`](#dmd2-{verb}) | {what} |" for verb, (what, _) in found.items()),
     ]
@@ -112,29 +112,29 @@ def source_map() -> str:
     lines = [
         "# Map of the source\n",
         "Every file with the first sentence of its docstring. A file imports from its own floor or",
-        "from lower ones; `tests/test_layers.py` checks it. [Architecture](../architecture.md) says",
-        "what the floors are for.\n",
+        "from lower ones; `tests/test_layers.py` checks it. [Architecture](../architecture.md)",
+        "says what the floors are for.\n",
     ]
     for number, names in enumerate(floors, 1):
         lines.append(f"## Floor {number}\n")
-        for name in sorted(names):
-            lines += _table(SOURCE / name)
+        modules = {name: SOURCE / f"{name or '__init__'}.py" for name in sorted(names)}
+        lines += _files(SOURCE, [path for path in modules.values() if path.exists()])
+        for name in (name for name, path in modules.items() if not path.exists()):
+            lines += _package(SOURCE / name)
     plugins = sorted((SOURCE.parent / "hydra_plugins").rglob("*.py"))
     lines += ["## Hydra's plugins\n", *_files(SOURCE.parent, plugins)]
     return "\n".join(lines) + "\n"
 
 
-def _table(place: Path) -> list[str]:
-    """A package with its files, packages inside it behind it; or a module at the top."""
-    if place == SOURCE:
-        return _files(SOURCE, [SOURCE / "__init__.py"])
-    if place.with_suffix(".py").exists():
-        return _files(SOURCE, [place.with_suffix(".py")])
+def _package(place: Path) -> list[str]:
+    """A package with its files and those of packages inside it."""
     inside = [path for path in sorted(place.rglob("*.py")) if path.name != "__init__.py"]
     about = first_sentence(place / "__init__.py")
     return [f"### {place.name}/\n", f"{about}\n", *_files(SOURCE, inside)]
 
 
 def _files(start: Path, paths: list[Path]) -> list[str]:
+    if not paths:
+        return []
     rows = [f"| `{path.relative_to(start)}` | {first_sentence(path)} |" for path in paths]
     return ["| file | what it is |\n|---|---|", *rows, ""]

@@ -19,6 +19,8 @@ LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?!\w+:|#)([^)\s#]+)(#[^)
 FENCE = re.compile(r"^( *)```.*?^\1```$", re.MULTILINE | re.DOTALL)
 NAME = re.compile(r"(?<!\[)`(dmd2(?:\.[A-Za-z_]\w*)+)`(?!\])")
 MATH = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
+LONG = re.compile(r"(?<!</span>)<code>([^<]{28,})</code>")
+"""Code in a line of text; a block's code stands behind an empty span."""
 EXPERIMENTS = "<!-- table of experiments -->"
 
 
@@ -70,6 +72,8 @@ def place_of(path: str) -> str | None:
         inside = found[1].split("/")
         if inside[-1] != "__init__" and inside[1] not in source_pages.NOT_API:
             return f":{'.'.join(inside)}"
+    if path in ("src", "src/dmd2"):
+        return "reference/source.md" if path == "src" else "reference/api/index.md"
     if path.startswith("src/"):
         package = ROOT / path
         name = source_pages.dotted(package).removeprefix("dmd2.")
@@ -104,8 +108,7 @@ def named(text: str) -> str:
     """Markdown where a `dmd2.dotted.name` leads to the documentation of what it names."""
 
     def lead(found: re.Match[str]) -> str:
-        breakable = found[1].replace(".", ".<wbr>")
-        return f'<autoref identifier="{found[1]}" optional><code>{breakable}</code></autoref>'
+        return f'<autoref identifier="{found[1]}" optional><code>{found[1]}</code></autoref>'
 
     return outside_code(NAME, lead, text)
 
@@ -133,6 +136,15 @@ def equations(page: str) -> str:
         return f'<div class="display-math">{math}</div>' if found[1] == "div" else math
 
     return MATH.sub(drawn, page)
+
+
+def breakable(page: str) -> str:
+    """HTML whose long names in a sentence or a table may break behind a dot, dash or the like."""
+
+    def broken(found: re.Match[str]) -> str:
+        return f"<code>{re.sub(r'(?<=[._/=,])(?=[^;:])', '<wbr>', found[1])}</code>"
+
+    return LONG.sub(broken, page)
 
 
 def on_config(config: Any) -> Any:
@@ -173,5 +185,5 @@ def on_page_markdown(text: str, *, page: Any, **_: Any) -> str:
 
 
 def on_page_content(content: str, **_: Any) -> str:
-    """Write equations as MathML."""
-    return equations(content)
+    """Write equations as MathML, and let long names break."""
+    return breakable(equations(content))

@@ -8,6 +8,8 @@ import yaml
 
 HIDDEN = ("defaults", "hydra")
 """Top keys that are Hydra's own."""
+SENTENCE = re.compile(r"(?<! al)(?<!e\.g)[.;] ")
+"""The end of a sentence, or of what may stand as one."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Choice:
     @property
     def sentence(self) -> str:
         """The first sentence of the header."""
-        return f"{re.split(r'[.;] ', self.about)[0].rstrip('.')}."
+        return f"{SENTENCE.split(self.about)[0].rstrip('.')}."
 
 
 def read(path: Path) -> Choice:
