@@ -231,6 +231,11 @@ def place_with_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def test_the_run_that_pages_load_can_be_made(place_with_a_run: Path):
+    latest = place_with_a_run / "runs" / "digits_dmd2" / "latest"
+    assert (latest / "checkpoints" / "student.safetensors").is_file()
+
+
 @pytest.mark.parametrize(
     "page", [p for p in RUNNING if PYTHON.search(p.read_text())], ids=lambda page: page.name
 )

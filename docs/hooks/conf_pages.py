@@ -86,6 +86,7 @@ def group_page(group: str, found: list[Choice]) -> str:
             lines.append(f"Builds on {names}; only what differs is listed.\n")
         if choice.keys:
             lines.append(key_table(choice.keys))
+        # The file as it is, folded away: keys alone do not show what belongs together.
         indented = "\n".join(f"    {line}" for line in choice.text.splitlines())
         lines.append(
             f'\n??? note "conf/{group}/{choice.name}.yaml"\n    ```yaml\n{indented}\n    ```'
@@ -109,6 +110,7 @@ def experiments() -> str:
 
 def _place(choice: Choice) -> tuple[int, str]:
     names, family = list(FAMILIES), choice.name.partition("_")[0]
+    # Small ones that run on a CPU first, as FAMILIES lists them.
     return (names.index(family) if family in names else len(names)), choice.name
 
 
@@ -121,9 +123,11 @@ def key_table(keys: list[Key]) -> str:
 def _value(key: Key) -> str:
     name = re.fullmatch(r"dmd2\.[\w.]+", key.value)
     if name and key.path.endswith("_target_"):
+        # Optional: a partial or a classmethod may have no heading of its own in the API.
         return f'<autoref identifier="{key.value}" optional><code>{key.value}</code></autoref>'
     if key.value == "???":
         return "*must be given*"
+    # Two backquotes, since a value may hold one.
     return f"`` {key.value} ``".replace("|", "\\|")
 
 
@@ -135,7 +139,7 @@ def _names(found: list[Choice]) -> str:
 def text(comment: str) -> str:
     """A comment as Markdown: only its `code` is markup."""
     parts = comment.split("`")
-    for i in range(0, len(parts), 2):
+    for i in range(0, len(parts), 2):  # every second part stands between backquotes
         parts[i] = re.sub(r"[<>\\*_$\[\]]", lambda m: f"&#{ord(m[0])};", parts[i])
     return "`".join(parts)
 

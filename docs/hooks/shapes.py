@@ -14,6 +14,7 @@ SHAPE = re.compile(rf"(?<![\w`\]])\[{SIZE}(?:, {SIZE})*\](?!\()")
 
 def coded(text: str) -> str:
     """A docstring whose shapes are code; what is code already stays."""
+    # Odd parts are code, or lines of a doctest.
     parts = re.split(r"(```.*?```|`[^`]*`|>>> .*)", text, flags=re.DOTALL)
     parts[::2] = [SHAPE.sub(lambda found: f"`{found[0]}`", part) for part in parts[::2]]
     return "".join(parts)

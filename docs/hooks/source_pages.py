@@ -3,7 +3,7 @@
 import ast
 from pathlib import Path
 
-from conf_pages import CONF, key_table
+from conf_pages import CONF, cell, key_table
 from yaml_comments import read
 
 ROOT = Path(__file__).parents[2]
@@ -58,6 +58,7 @@ def verbs() -> str:
         *(f"| [`dmd2 {verb}`](#dmd2-{verb}) | {what} |" for verb, (what, _) in found.items()),
     ]
     for verb, (_, path) in found.items():
+        # The help's first paragraph is prose; its usage and options keep their columns.
         about, _, rest = docstring(path).partition("\n\n")
         lines.append(f"\n## dmd2 {verb} {{ #dmd2-{verb} }}\n\n{about}\n\n```text\n{rest}\n```\n")
         if (CONF / f"{verb}.yaml").exists() and verb != "train":
@@ -88,12 +89,16 @@ def api() -> dict[str, str]:
         name = dotted(package)
         modules = [path for path in sorted(package.glob("*.py")) if path.stem != "__init__"]
         about = first_sentence(package / "__init__.py")
-        toc = [f"| [`{path.stem}`][{dotted(path)}] | {first_sentence(path)} |" for path in modules]
+        toc = [
+            f"| [`{path.stem}`][{dotted(path)}] | {cell(first_sentence(path))} |"
+            for path in modules
+        ]
         lines = [f"# {name}\n", f"{about}\n", "| module | what it is |\n|---|---|", *toc, ""]
+        # Modules, not the package: what its __init__ exports would be documented twice.
         lines += [f"::: {dotted(path)}\n" for path in modules]
         page = name.removeprefix("dmd2.")
         found[f"reference/api/{page}.md"] = "\n".join(lines)
-        rows.append(f"| [`{name}`]({page}.md) | {about} |")
+        rows.append(f"| [`{name}`]({page}.md) | {cell(about)} |")
     overview = [
         "# Python API\n",
         "Every public module, class and function, by package. Shapes are written `[B, C, H, W]`.",
@@ -107,6 +112,7 @@ def api() -> dict[str, str]:
 
 def source_map() -> str:
     """Every file of the source with its first sentence, floor by floor."""
+    # Read where they are checked, so that the page cannot say otherwise.
     floors = constant(ROOT / "tests" / "test_layers.py", "FLOORS")
     assert isinstance(floors, tuple)
     lines = [
@@ -117,6 +123,7 @@ def source_map() -> str:
     ]
     for number, names in enumerate(floors, 1):
         lines.append(f"## Floor {number}\n")
+        # A name is a package or a module at the top; "" is the package dmd2 itself.
         modules = {name: SOURCE / f"{name or '__init__'}.py" for name in sorted(names)}
         lines += _files(SOURCE, [path for path in modules.values() if path.exists()])
         for name in (name for name, path in modules.items() if not path.exists()):
@@ -136,5 +143,5 @@ def _package(place: Path) -> list[str]:
 def _files(start: Path, paths: list[Path]) -> list[str]:
     if not paths:
         return []
-    rows = [f"| `{path.relative_to(start)}` | {first_sentence(path)} |" for path in paths]
+    rows = [f"| `{path.relative_to(start)}` | {cell(first_sentence(path))} |" for path in paths]
     return ["| file | what it is |\n|---|---|", *rows, ""]

@@ -15,13 +15,27 @@ import conf_pages
 import source_pages
 
 ROOT = Path(__file__).parents[2]
+# [label](target#anchor) or a picture; a label may hold brackets, an address with a scheme is none.
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?!\w+:|#)([^)\s#]+)(#[^)\s]*)?\)")
 FENCE = re.compile(r"^( *)```.*?^\1```$", re.MULTILINE | re.DOTALL)
+# A name in backquotes that is not a link's label already.
 NAME = re.compile(r"(?<!\[)`(dmd2(?:\.[A-Za-z_]\w*)+)`(?!\])")
+# What arithmatex leaves of $...$ and $$...$$.
 MATH = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 LONG = re.compile(r"(?<!</span>)<code>([^<]{28,})</code>")
 """Code in a line of text; a block's code stands behind an empty span."""
 EXPERIMENTS = "<!-- table of experiments -->"
+"""Stands in recipes.md for its tables; elsewhere than on the site it is not seen."""
+PLACES = {
+    "README.md": "index.md",
+    "conf": "reference/conf/index.md",
+    "conf/train.yaml": "reference/conf/index.md#train",
+    "conf/site.template.yaml": "reference/conf/index.md#site-template",
+    "src": "reference/source.md",
+    "src/dmd2": "reference/api/index.md",
+    "src/dmd2/__init__.py": "reference/api/index.md",
+}
+"""Pages about single files and folders."""
 
 
 def pages() -> dict[str, str]:
@@ -54,32 +68,31 @@ def place_of(path: str) -> str | None:
     """Where the site says what a file or folder of the repository is: a path in docs/, with an
     anchor, or a dotted name of the API behind a colon; None where it does not say.
     """
+    places = {source: page for page, source in copied().items()} | PLACES
+    if path in places:
+        return places[path]
     if path.startswith("docs/"):
         return path.removeprefix("docs/")
-    if path in (places := {source: page for page, source in copied().items()}):
-        return places[path]
     if found := re.fullmatch(r"experiments/(\w+)/(\w+\.png)", path):
         return f"results/{found[1]}/{found[2]}"
-    if found := re.fullmatch(r"conf/(\w+)(?:/(\w+)\.yaml)?", path):
-        return f"reference/conf/{found[1]}.md" + (f"#{found[2]}" if found[2] else "")
-    if path in ("conf", "conf/train.yaml", "conf/site.template.yaml"):
-        anchor = {"conf/train.yaml": "#train", "conf/site.template.yaml": "#site-template"}
-        return "reference/conf/index.md" + anchor.get(path, "")
+    # Commands before groups: conf/VERB.yaml is a file, and a group of conf/ is a folder.
     for verb, (_, module) in source_pages.verb_modules().items():
         if path in (f"conf/{verb}.yaml", module.relative_to(ROOT).as_posix()):
             return f"reference/verbs.md#dmd2-{verb}"
-    if found := re.fullmatch(r"src/(dmd2/.+)\.py", path):
-        inside = found[1].split("/")
-        if inside[-1] != "__init__" and inside[1] not in source_pages.NOT_API:
-            return f":{'.'.join(inside)}"
-    if path in ("src", "src/dmd2"):
-        return "reference/source.md" if path == "src" else "reference/api/index.md"
-    if path.startswith("src/"):
-        package = ROOT / path
-        name = source_pages.dotted(package).removeprefix("dmd2.")
-        is_page = package in source_pages.packages() and name not in source_pages.NOT_API
-        return f"reference/api/{name}.md" if is_page else "reference/source.md"
-    return {"README.md": "index.md"}.get(path)
+    if found := re.fullmatch(r"conf/(\w+)(?:/(\w+)\.yaml)?", path):
+        return f"reference/conf/{found[1]}.md" + (f"#{found[2]}" if found[2] else "")
+    return place_of_source(path) if path.startswith("src/") else None
+
+
+def place_of_source(path: str) -> str:
+    """The same of a file or a package below src/."""
+    inside = Path(path).with_suffix("").parts[1:]
+    is_module = path.endswith(".py") and inside[-1] != "__init__"
+    if inside[0] != "dmd2" or inside[1] in source_pages.NOT_API:
+        return "reference/source.md"  # which has every file, and the API has not
+    if is_module:
+        return f":{'.'.join(inside)}"
+    return f"reference/api/{'.'.join(part for part in inside[1:] if part != '__init__')}.md"
 
 
 def linked(text: str, source: str, page: str) -> str:
@@ -94,9 +107,11 @@ def linked(text: str, source: str, page: str) -> str:
             raise ValueError(f"{source} links to {target}, which is not there")
         place = place_of(path)
         if place is None:
-            return label
+            return label  # e.g. a test: the site has no page about it
         if place.startswith(":"):
-            return f"[{label}][{place[1:]}]"
+            return (
+                f"[{label}][{place[1:]}]"  # autorefs knows the page, and fails on an unknown name
+            )
         name, _, own = place.partition("#")
         behind = anchor or (f"#{own}" if own else "")
         return f"{bang}[{label}]({os.path.relpath(name, posixpath.dirname(page) or '.')}{behind})"
@@ -108,6 +123,7 @@ def named(text: str) -> str:
     """Markdown where a `dmd2.dotted.name` leads to the documentation of what it names."""
 
     def lead(found: re.Match[str]) -> str:
+        # Optional: a name that pages quote may be private, or the reader's own.
         return f'<autoref identifier="{found[1]}" optional><code>{found[1]}</code></autoref>'
 
     return outside_code(NAME, lead, text)
@@ -131,6 +147,7 @@ def equations(page: str) -> str:
     def drawn(found: re.Match[str]) -> str:
         display = "block" if found[1] == "div" else "inline"
         math = convert(html.unescape(found[2]).strip(), display=display)
+        # An unknown command comes through as text, with its backslash.
         if "\\" in re.sub(r"<[^>]*>", "", math):
             raise ValueError(f"latex2mathml does not know a command of {found[2]}")
         return f'<div class="display-math">{math}</div>' if found[1] == "div" else math
@@ -180,7 +197,7 @@ def on_page_markdown(text: str, *, page: Any, **_: Any) -> str:
     uri = page.file.src_uri
     text = text.replace(EXPERIMENTS, conf_pages.experiments() if EXPERIMENTS in text else "")
     if uri.startswith("reference/"):
-        return text
+        return text  # its links are those of the site
     return named(linked(text, copied().get(uri, f"docs/{uri}"), uri))
 
 
