@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed-$(subst $(eval ) ,,$(EXTRAS))
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install lint types test soak train sweep pretrain pairs prepare sample evaluate export compare import \
+.PHONY: help install lint types test docs soak train sweep pretrain pairs prepare sample evaluate export compare import \
 	benchmark clean
 
 help: ## list the targets
@@ -36,6 +36,9 @@ types: $(STAMP) ## check types
 
 test: $(STAMP) ## run the tests
 	$(BIN)/pytest $(ARGS)
+
+docs: $(STAMP) ## build the documentation in site/; any warning fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q
 
 soak: $(STAMP) ## kill a run KILLS times (50), and compare its end with that of one nobody disturbed
 	$(BIN)/pytest tests/test_soak.py --kills $(KILLS) $(ARGS)
@@ -74,4 +77,4 @@ import: $(STAMP) ## make a file of published weights: ARGS="source=FILE out=FILE
 	$(BIN)/dmd2 import $(ARGS)
 
 clean: ## remove the environment and caches; runs/ and cache/ stay
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache build dist
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache build dist site
