@@ -41,6 +41,7 @@ FAMILIES = {
 def pages() -> dict[str, str]:
     """Path in docs/ -> Markdown, in the order of the navigation."""
     folders = sorted(path.name for path in CONF.iterdir() if path.is_dir())
+    # A new group has a page before anybody has written what it is.
     names = [*(name for name in GROUPS if name in folders), *sorted(set(folders) - set(GROUPS))]
     found = {name: choices(name) for name in names}
     rows = [
@@ -81,6 +82,7 @@ def group_page(group: str, found: list[Choice]) -> str:
     lines += [f"| [`{c.name}`](#{c.name}) | {cell(c.sentence)} |" for c in found]
     for choice in found:
         lines.append(f"\n## {choice.name} {{ #{choice.name} }}\n\n{text(choice.about)}\n")
+        # Not merged here: what Hydra would compose is said by `dmd2 train --cfg job`.
         if choice.builds_on:
             names = ", ".join(f"[`{name}`](#{name})" for name in choice.builds_on)
             lines.append(f"Builds on {names}; only what differs is listed.\n")
@@ -138,6 +140,7 @@ def _names(found: list[Choice]) -> str:
 
 def text(comment: str) -> str:
     """A comment as Markdown: only its `code` is markup."""
+    # Entities, since a backslash is not read before every one of these.
     parts = comment.split("`")
     for i in range(0, len(parts), 2):  # every second part stands between backquotes
         parts[i] = re.sub(r"[<>\\*_$\[\]]", lambda m: f"&#{ord(m[0])};", parts[i])

@@ -31,7 +31,7 @@ def constant(path: Path, name: str) -> object:
     """The value of a literal constant at a module's top; raises KeyError where there is none."""
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == name:
-            return ast.literal_eval(node.value)
+            return ast.literal_eval(node.value)  # a literal: nothing of the module is run
     raise KeyError(name)
 
 
@@ -61,6 +61,7 @@ def verbs() -> str:
         # The help's first paragraph is prose; its usage and options keep their columns.
         about, _, rest = docstring(path).partition("\n\n")
         lines.append(f"\n## dmd2 {verb} {{ #dmd2-{verb} }}\n\n{about}\n\n```text\n{rest}\n```\n")
+        # train, pretrain and pairs read all of conf/, which has pages of its own.
         if (CONF / f"{verb}.yaml").exists() and verb != "train":
             lines.append(key_table(read(CONF / f"{verb}.yaml").keys))
         else:
@@ -82,6 +83,7 @@ def api() -> dict[str, str]:
     """An overview, and a page a package with each of its modules, for mkdocstrings."""
     found = {}
     rows = ["| package | what it is |\n|---|---|"]
+    # Modules that lie in no package.
     top = [f"::: {dotted(path)}" for path in sorted(SOURCE.glob("*.py")) if path.stem != "__init__"]
     for package in packages():
         if package.name in NOT_API:
@@ -96,6 +98,7 @@ def api() -> dict[str, str]:
         lines = [f"# {name}\n", f"{about}\n", "| module | what it is |\n|---|---|", *toc, ""]
         # Modules, not the package: what its __init__ exports would be documented twice.
         lines += [f"::: {dotted(path)}\n" for path in modules]
+        # Dots stay, since a package inside a package has a page of its own beside it.
         page = name.removeprefix("dmd2.")
         found[f"reference/api/{page}.md"] = "\n".join(lines)
         rows.append(f"| [`{name}`]({page}.md) | {cell(about)} |")

@@ -17,6 +17,7 @@ import source_pages
 ROOT = Path(__file__).parents[2]
 # [label](target#anchor) or a picture; a label may hold brackets, an address with a scheme is none.
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?!\w+:|#)([^)\s#]+)(#[^)\s]*)?\)")
+# A block, also one inside a list: its end is indented like its start.
 FENCE = re.compile(r"^( *)```.*?^\1```$", re.MULTILINE | re.DOTALL)
 # A name in backquotes that is not a link's label already.
 NAME = re.compile(r"(?<!\[)`(dmd2(?:\.[A-Za-z_]\w*)+)`(?!\])")
@@ -102,6 +103,7 @@ def linked(text: str, source: str, page: str) -> str:
 
     def lead(found: re.Match[str]) -> str:
         bang, label, target, anchor = found.groups()
+        # "../conf/train.yaml" of docs/x.md is conf/train.yaml of the repository.
         path = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
         if not (ROOT / path).exists():
             raise ValueError(f"{source} links to {target}, which is not there")
@@ -112,6 +114,7 @@ def linked(text: str, source: str, page: str) -> str:
             return (
                 f"[{label}][{place[1:]}]"  # autorefs knows the page, and fails on an unknown name
             )
+        # An anchor in the link goes before that of the place; mkdocs checks that it is there.
         name, _, own = place.partition("#")
         behind = anchor or (f"#{own}" if own else "")
         return f"{bang}[{label}]({os.path.relpath(name, posixpath.dirname(page) or '.')}{behind})"
@@ -131,6 +134,7 @@ def named(text: str) -> str:
 
 def outside_code(pattern: re.Pattern[str], lead: Any, text: str) -> str:
     """`pattern.sub`, but for fenced blocks."""
+    # Not one pattern with a look-behind: a block may hold any number of matches.
     parts, start = list[str](), 0
     for block in FENCE.finditer(text):
         parts += [pattern.sub(lead, text[start : block.start()]), block[0]]
@@ -142,6 +146,7 @@ def equations(page: str) -> str:
     """HTML whose LaTeX is MathML, which browsers show without a script; raises ValueError where
     there is a command that cannot be.
     """
+    # Imported here: the tests of links and tables run without the extra "docs".
     from latex2mathml.converter import convert  # noqa: PLC0415
 
     def drawn(found: re.Match[str]) -> str:
@@ -158,6 +163,7 @@ def equations(page: str) -> str:
 def breakable(page: str) -> str:
     """HTML whose long names in a sentence or a table may break behind a dot, dash or the like."""
 
+    # Not before ";" and ":", which may end an entity (&lt;) or follow a key (_target_:).
     def broken(found: re.Match[str]) -> str:
         return f"<code>{re.sub(r'(?<=[._/=,])(?=[^;:])', '<wbr>', found[1])}</code>"
 
@@ -185,6 +191,7 @@ def on_files(files: Any, *, config: Any) -> Any:
     """Add the generated pages, and the pictures that they show."""
     from mkdocs.structure.files import File  # noqa: PLC0415
 
+    # In memory alone: a generated page on disk would be committed, and grow old.
     for path, text in pages().items():
         files.append(File.generated(config, path, content=text))
     for path, picture in pictures().items():
@@ -195,6 +202,7 @@ def on_files(files: Any, *, config: Any) -> Any:
 def on_page_markdown(text: str, *, page: Any, **_: Any) -> str:
     """Lead links where they go on the site."""
     uri = page.file.src_uri
+    # The tables link like the rest of the page, to files of the repository.
     text = text.replace(EXPERIMENTS, conf_pages.experiments() if EXPERIMENTS in text else "")
     if uri.startswith("reference/"):
         return text  # its links are those of the site

@@ -49,6 +49,7 @@ def read(path: Path) -> Choice:
     node = yaml.compose(text)
     assert isinstance(node, yaml.MappingNode), f"{path} holds no keys"
     defaults = next((v for k, v in node.value if k.value == "defaults"), None)
+    # Rows that are mappings choose of other groups; plain ones are files of this group.
     rows = [] if defaults is None else defaults.value
     names = [row.value for row in rows if isinstance(row, yaml.ScalarNode)]
     keys = [
@@ -69,12 +70,14 @@ def _keys(name: yaml.Node, value: yaml.Node, lines: list[str], prefix: str) -> l
     first, last = value.start_mark, value.end_mark
     # A block scalar's node ends at the start of the line behind it.
     end = last.line if last.column else max(last.line - 1, first.line)
+    # As the file writes it: 1.0e-2 and not 0.01, with its quotes.
     text = value.start_mark.buffer[first.index : last.index].rstrip("\0 \n")
     above, i = list[str](), name.start_mark.line - 1
     # Whole lines of comment right above a key are about it.
     while i > 0 and lines[i].lstrip().startswith("#") and lines[i].startswith(" "):
         above.insert(0, lines[i].strip(" #"))
         i -= 1
+    # Behind the value only its closing brackets may come before the comment.
     beside = re.match(r"[\s,}\]]*#\s*(.*)", lines[end][last.column :]) if last.column else None
     comment = " ".join([*above, *([beside[1]] if beside else [])])
     return [Key(path, " ".join(text.split()), comment)]
