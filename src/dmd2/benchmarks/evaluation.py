@@ -1,5 +1,7 @@
-"""Images a second from uint8 to the sums of FID, against clean-fid and torch-fidelity with the same
-network.
+"""Speed of FID's statistics from uint8 images, against clean-fid and torch-fidelity.
+
+All paths use the same Inception network, with random weights: they differ in how images are read,
+resized and summed.
 """
 
 import copy
@@ -22,18 +24,20 @@ from dmd2.randomness import generator, seeded
 
 
 class Wrapped(Detector):
-    """torch-fidelity's network, which resizes inside, as `TorchFidelityInception` holds it."""
+    """torch-fidelity's network as a detector; it resizes inside, like `TorchFidelityInception`."""
 
     def __init__(self, net: Any) -> None:
         super().__init__()
+        # A copy, since `pixelwise` changes the network, which the other paths use as it is.
         self.net = pixelwise(copy.deepcopy(net))
 
     def features(self, samples: Tensor) -> Tensor:
+        """Inception's features [B, 2048] of images uint8 [B, 3, H, W]."""
         return self.net(samples)[0]
 
 
 class Images(Dataset[Tensor]):
-    """Images one by one, as torch-fidelity reads them."""
+    """A data set of single images uint8 [3, H, W], as torch-fidelity reads them."""
 
     def __init__(self, images: Tensor) -> None:
         self.images = images
@@ -48,13 +52,15 @@ class Images(Dataset[Tensor]):
 def evaluation(
     source: None, resolution: int, num_images: int, batch_size: int, num_repeats: int
 ) -> list[str]:
-    """A table of rates [images/s] and how many times theirs ours is, on the CPU.
+    """A table of rates [images/s] and of our rate over theirs, on the CPU.
 
-    source       None: the images are made up, since rates do not depend on what they show.
-    resolution   Of the images.
-    num_images   Images a measurement, in whole batches.
+    source       None: the images are random, since rates do not depend on what they show.
+    resolution   Height and width of the images in pixels.
+    num_images   Images a measurement, a multiple of `batch_size`.
     batch_size   Images at once.
-    num_repeats  The median of so many measurements counts; each path takes its turn.
+    num_repeats  Measurements of each path, which take turns; their median is shown.
+
+    Raises ValueError for a source, ImportError without clean-fid and torch-fidelity.
     """
     if source is not None:
         raise ValueError(f"this part makes its images up, got source={source}; leave it out")
@@ -65,14 +71,17 @@ def evaluation(
     images = torch.randint(
         0, 256, (num_images, 3, resolution, resolution), generator=draw, dtype=torch.uint8
     )
+    # On the CPU even where there is a GPU, as in the other paths.
     batches, labels, cpu = images.split(batch_size), torch.zeros(batch_size), torch.device("cpu")
     net = random_inception()
     suite = MetricSuite(
         {"inception": Wrapped(net)}, {"fid": FrechetDistance("inception", "fid")}, batch_size
     )
+    # Two images are enough: only `update` is timed, and FID needs two to have a covariance.
     suite.fit(images[:2], labels[:2], images[:0], labels[:0])
     suite.reset()
 
+    # clean-fid asks its generator for a batch at a time, from a latent that is ignored here.
     def clean_fid(mode: str) -> None:
         waiting = iter(batches)
         settings = {
@@ -96,6 +105,7 @@ def evaluation(
         ),
     }
     seconds: dict[str, list[float]] = {name: [] for name in paths}
+    # By turns, so that a slow phase of the machine meets all paths alike.
     for _ in range(num_repeats):
         for name, run in paths.items():
             start = perf_counter()
@@ -111,6 +121,7 @@ def random_inception() -> Any:
     """torch-fidelity's Inception-v3 with random weights, without its download."""
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3  # noqa: PLC0415
 
+    # Its constructor reads a file of weights whatever one does: here an empty one, and ignored.
     class Random(FeatureExtractorInceptionV3):
         def load_state_dict(self, *_: Any) -> None:
             """Keep the weights as they were drawn."""

@@ -1,6 +1,4 @@
-"""Seconds an image takes the teacher, guided and in many steps, and a run's student, on this
-machine in one go.
-"""
+"""Sampling speed on this machine: a run's student against its guided teacher in many steps."""
 
 from pathlib import Path
 from statistics import median
@@ -26,22 +24,24 @@ def generation(
 ) -> list[str]:
     """A table of seconds an image and images a second, from labels or captions to pixels.
 
-    The teacher's network is the student's, without LoRA where the student has it.
-
-    source       A run's directory; its config.yaml is enough, since weights do not change how long
-                 an image takes,
-                 but for a student with LoRA, which lies on its teacher's file.
-    num_steps    Of the teacher's, by DDIM, at the run's guidance.
+    source       A run's directory. Its config.yaml is enough, since the values of weights do not
+                 change how long an image takes; a student with LoRA needs its teacher's file.
+    num_steps    The teacher's steps, by DDIM at the run's guidance.
     batch_size   Images at once.
-    dtype        What networks compute in under autocast, e.g. bfloat16; float32 is without.
-    num_cold     Batches of each before those that are timed.
-    num_repeats  The median of so many counts; teacher and student take turns.
+    dtype        What networks compute in under autocast, e.g. bfloat16; float32 is no autocast.
+    num_cold     Batches of each that are not timed: they warm up kernels and caches.
+    num_repeats  Batches of each that are timed, by turns; their median is shown.
+
+    Raises ValueError without a source.
     """
     if source is None:
         raise ValueError("this part times a run's student; type source=runs/EXPERIMENT/latest")
     student = load_student(source)
+    # The teacher's network is the student's, on the same tensors, without LoRA where it has one:
+    # so no second network has to fit into memory.
     network, conditioner, data = base_of(student.generator), student.conditioner, student.data
     device, guidance = device_of(network), student.config["teacher"]["guidance"]
+    # Both make the same samples, of the same captions: seed 0.
     samples = student.sample_set(0)
     samplings: dict[str, Sampling] = {
         f"teacher, guidance {guidance:g}": TeacherSampling(
@@ -53,9 +53,10 @@ def generation(
     with torch.autocast(device.type, getattr(torch, dtype), enabled=dtype != "float32"):
         for _ in range(num_cold + num_repeats):
             for name, sampling in samplings.items():
-                start = now()
+                start = now()  # waits for the device, here and below
                 data.to_pixels(samples.make(sampling, range(batch_size))[0])
                 seconds[name].append((now() - start) / batch_size)
+    # NFE is of the network; a guided teacher's evaluation is a batch of twice the size.
     found = {name: median(times[num_cold:]) for name, times in seconds.items()}
     teacher, ours = found.values()
     lines = [

@@ -1,5 +1,7 @@
-"""What an experiment's training iterations take here, with random weights and made-up images,
-latents and prompts.
+"""Time and memory of training iterations at full size, with random weights and random data.
+
+Nothing has to be downloaded: the networks are built from the experiment's config, and no weights
+are read.
 """
 
 from pathlib import Path
@@ -25,27 +27,29 @@ from dmd2.runs.teacher import Teacher
 from dmd2.training.callbacks.throughput import peak_memory_bytes
 from dmd2.training.module import DMD
 
-NUM_SAMPLES, CLIP_TOKENS = 1_000, 77
+NUM_SAMPLES = 1_000  # enough that no batch repeats an image
+CLIP_TOKENS = 77  # the context length of CLIP
 NO_TEXT = "embeddings of prompts are random; text encoders and the VAE are neither held nor timed"
 
 
 class IterationTimer(L.Callback):
-    """The seconds of every iteration, waiting for the device at both ends."""
+    """Measures the seconds of every iteration, waiting for the device at both ends."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
 
     def on_train_batch_start(self, *_: Any) -> None:
-        """Start."""
+        """Start the clock."""
         self.started = now()
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Stop."""
+        """Stop it."""
         self.seconds.append(now() - self.started)
 
 
 def now() -> float:
-    """Seconds, once the device has done what it was given."""
+    """The time in seconds, once the device has finished all work that was queued."""
+    # CUDA kernels are asynchronous: without this one would time their launches.
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return perf_counter()
@@ -60,41 +64,50 @@ def iteration(
     num_rounds: int,
     overrides: list[str],
 ) -> list[str]:
-    """A table of seconds by kind of iteration, what the whole run would take, and the most memory
-    held.
+    """A table of seconds by kind of iteration, the hours of the full run, and peak memory.
 
-    experiment  One without pairs. Text teachers need no files: embeddings are made up, and neither
-                text encoder nor
-                VAE is held.
+    source      None: images are random.
+    experiment  A choice of conf/experiment without pairs. Text teachers need no files: embeddings
+                of prompts are random, and neither text encoder nor VAE is in memory.
     trainer     A choice of conf/trainer.
     batch_size  Images on each device.
-    num_cold    Rounds before those that are timed; a round is `critic_updates` iterations.
-    num_rounds  The medians of so many count.
-    overrides   More of what `dmd2 train` takes.
+    num_cold    Rounds that are not timed; a round is `critic_updates` iterations, of which one
+                updates the generator, too.
+    num_rounds  Rounds that are timed; medians are shown.
+    overrides   Further overrides of `dmd2 train`, e.g. ["lora=both"].
+
+    Raises ValueError for a source, and for an experiment that needs pairs.
     """
     if source is not None:
         raise ValueError(f"this part makes its images up, got source={source}; leave source alone")
+    # Behind the experiment, whose batch is for its own number of devices.
     sized = [f"trainer={trainer}", "global_batch=null", f"data.batch_size={batch_size}"]
     config = of_train([f"experiment={experiment}", *sized, *overrides])
     if config["pairs"] is not None:
         raise ValueError(
             f"{experiment} needs pairs, which cannot be made up; choose another part.experiment"
         )
-    processes(config)
+    processes(config)  # says in a line where the trainer's devices are not there
     every, watch = config["critic_updates"], IterationTimer()
+    # No logger and no checkpoint: their time depends on how often one wants them.
     with TemporaryDirectory() as folder:
         module, data = parts(config, Path(folder))
         build_trainer(config, (num_cold + num_rounds) * every, [watch], logger=False).fit(
             module, datamodule=data
         )
+    # The generator is updated in the first iteration of each round (TTUR).
     timed = watch.seconds[num_cold * every :]
-    first, others = median(timed[::every]), [s for i, s in enumerate(timed) if i % every]
-    mean = (first + (every - 1) * median(others)) / every if others else first
+    with_generator = median(timed[::every])
+    others = [s for i, s in enumerate(timed) if i % every]
+    # Of one round: with critic_updates=1 there is no iteration of the critic alone.
+    mean = with_generator
+    if others:
+        mean = (with_generator + (every - 1) * median(others)) / every
     num, hours = config["max_iterations"], mean * config["max_iterations"] / 3600
     return [
         "| iteration | s |",
         "|---|---|",
-        f"| of generator and critic | {first:.3g} |",
+        f"| of generator and critic | {with_generator:.3g} |",
         *([f"| of the critic alone | {median(others):.3g} |"] if others else []),
         f"| mean of {every} | {mean:.3g} |",
         f"{batch_size} images a device, {batch_size / mean:,.3g} images/s each; {num:,} "
@@ -105,15 +118,21 @@ def iteration(
 
 
 def parts(config: Config, folder: Path) -> tuple[DMD, RandomImages]:
-    """The module as a run would build it, but for the weights; and images of its size."""
+    """The training module as `runs.assemble` builds it, with random weights, and random data.
+
+    folder  Where the images go.
+    """
     section = config["teacher"]
     sizes = {"batch_size": config["data"]["batch_size"], "seed": config["seed"]}
     data = RandomImages(folder, shape_of(section), NUM_SAMPLES, **sizes)
     data.prepare_data()
     data.setup()
+    # The order of a run: the teacher is drawn first, the copies take its weights, and only then
+    # is it cast (a text teacher to bfloat16), so that generator and critic stay float32.
     with seeded(config["seed"], "teacher"):
         denoiser = build(section["denoiser"]).requires_grad_(False).eval()
     node = section["conditioner"]
+    # A text encoder is not trained and, for SDXL, is 820M parameters to download.
     if isinstance(denoiser, UNet):
         conditioner = RandomPrompts(
             denoiser.model.config, node["encoder"].get("max_length", CLIP_TOKENS)
@@ -121,6 +140,7 @@ def parts(config: Config, folder: Path) -> tuple[DMD, RandomImages]:
     else:
         conditioner = build(node)
     dtype = dtype_of(section["dtype"]) if section.get("dtype") is not None else None
+    # The key is of no use here: nothing is cached.
     teacher = Teacher(denoiser, conditioner, folder, "random weights", dtype=dtype)
     objective, sampler = build(config["loss"]), build(config["sampler"])
     generator, fake = (copy_for(config, name).network(denoiser) for name in ("generator", "critic"))
@@ -132,10 +152,11 @@ def parts(config: Config, folder: Path) -> tuple[DMD, RandomImages]:
 
 
 def shape_of(section: Config) -> tuple[int, ...]:
-    """The shape of a sample of a teacher: its latents', where it has an autoencoder."""
+    """The shape [C, H, W] of a teacher's samples: of latents, where it has an autoencoder."""
     if section.get("autoencoder"):
         shape: tuple[int, ...] = build(section["autoencoder"]).shape
         return shape
+    # EDM's networks name their size `img_resolution`, those of diffusers `sample_size`.
     network = section["denoiser"]["model"]
     size = network.get("img_resolution") or network["sample_size"]
     return network["in_channels"], size, size

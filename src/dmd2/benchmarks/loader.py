@@ -1,4 +1,4 @@
-"""Images a second that the loader hands to one training process, by number of workers."""
+"""Data loader throughput: images a second for one training process, by number of workers."""
 
 import os
 from itertools import islice
@@ -16,25 +16,32 @@ from dmd2.data.images import Images
 from dmd2.data.split import Split
 from dmd2.io.arrays import open_array
 
-NUM_MADE_UP, SHAPE = 20_000, (3, 64, 64)
+NUM_RANDOM, SHAPE = 20_000, (3, 64, 64)  # 246 MB: the page cache holds it
 
 
 class RandomImages(DataModule):
-    """Images of a shape and no content, in a memory map in `folder`; takes the arguments of
-    `DataModule` besides.
+    """Images uint8 of a shape and without content, in a memory-mapped file.
+
+    folder  Where the file goes.
+    shape   Of one sample, e.g. (3, 64, 64).
+    num     Images.
+
+    Takes the arguments of `DataModule` besides.
     """
 
     def __init__(self, folder: Path, shape: tuple[int, ...], num: int, **common: Any) -> None:
         super().__init__(**common)
-        self.path, self.made, self.num = folder / "x.npy", shape, num
+        self.path, self.sample_shape, self.num = folder / "x.npy", shape, num
 
     def prepare_data(self) -> None:
-        """Write the array, unless that is done."""
+        """Write the file, unless it is there."""
         if not self.path.exists():
-            x = open_memmap(self.path, "w+", np.uint8, (self.num, *self.made))
+            x = open_memmap(self.path, "w+", np.uint8, (self.num, *self.sample_shape))
+            # Counting up, since a file of zeros may be stored as a hole and never be read.
             x.reshape(-1)[:] = np.arange(x.size, dtype=np.uint8)
 
     def load(self) -> tuple[Split, Split, list[str]]:
+        """All images as either split, without classes."""
         split = Split(open_array(self.path), np.zeros(self.num, np.int64))
         return split, split, []
 
@@ -47,14 +54,14 @@ def loader(
     num_workers: list[int],
     target: int,
 ) -> list[str]:
-    """A table of rates [images/s] and of their ratios to the first row's, and a verdict.
+    """A table of rates [images/s] and their ratios to the first row's, and whether they suffice.
 
-    source       A folder of `dmd2 prepare`; None makes images up.
+    source       A folder of `dmd2 prepare`; None takes random images.
     batch_size   Images a batch.
     num_batches  Batches that are timed, after the first one.
-    num_repeats  The median of so many counts.
-    num_workers  Rows of the table.
-    target       Images a second to feed.
+    num_repeats  Measurements of each row; their median is shown.
+    num_workers  Numbers of worker processes, a row each; 0 loads in the training process.
+    target       Images a second that training consumes.
     """
     with TemporaryDirectory() as folder:
         rates = {
@@ -64,6 +71,7 @@ def loader(
             )
             for workers in num_workers
         }
+    # The best row decides: how many workers to take is the user's choice.
     first, best = rates[num_workers[0]], max(rates.values())
     lines = ["| workers | images/s | ratio |", "|---|---|---|"]
     lines += [
@@ -78,9 +86,10 @@ def loader(
 
 
 def _data(source: Path | None, folder: Path, batch_size: int, num_workers: int) -> DataModule:
+    # The seed only orders the images, which does not change how fast they are read.
     common: dict[str, Any] = {"batch_size": batch_size, "seed": 0, "num_workers": num_workers}
     data = (
-        RandomImages(folder, SHAPE, NUM_MADE_UP, **common)
+        RandomImages(folder, SHAPE, NUM_RANDOM, **common)
         if source is None
         else Images(source, None, folder, **common)
     )
@@ -91,6 +100,7 @@ def _data(source: Path | None, folder: Path, batch_size: int, num_workers: int) 
 
 def _rate(data: DataModule, num_batches: int) -> float:
     """Images a second once the first batch is there."""
+    # The first batch waits for workers to start, which happens once in a run.
     batches = iter(data.train_dataloader())
     next(batches)
     start = perf_counter()

@@ -1,6 +1,4 @@
-"""Conditions of a text teacher without its encoder: nothing has to be downloaded to see what a
-U-Net costs.
-"""
+"""Random text embeddings in place of a text encoder: a U-Net's cost without any download."""
 
 from typing import Any
 
@@ -9,12 +7,15 @@ import torch
 from dmd2.diffusion.conditioning import Cond, Conditioner
 from dmd2.randomness import seeded
 
-NUM_PROMPTS, NUM_SIZES = 8, 6
+NUM_PROMPTS = 8
+NUM_SIZES = 6  # SDXL's time_ids: original size, crop corner and target size, two numbers each
 
 
 class RandomPrompts(Conditioner):
-    """N(0, 1) of the shape that a `UNet2DConditionModel` of this `config` reads; each its own
-    unconditional twin.
+    """Conditions drawn from N(0, 1), in the shapes that a `UNet2DConditionModel` reads.
+
+    config      The U-Net's.
+    num_tokens  Tokens of a prompt.
     """
 
     num_classes = NUM_PROMPTS
@@ -22,16 +23,20 @@ class RandomPrompts(Conditioner):
     def __init__(self, config: Any, num_tokens: int) -> None:
         super().__init__()
         shapes: dict[str, tuple[int, ...]] = {"text": (num_tokens, config.cross_attention_dim)}
-        if (width := config.addition_time_embed_dim) is not None:  # SDXL's
+        if (width := config.addition_time_embed_dim) is not None:
+            # SDXL: its embedding takes the pooled text and the embedded sizes side by side.
             pooled = config.projection_class_embeddings_input_dim - NUM_SIZES * width
             shapes |= {"pooled": (pooled,), "time_ids": (NUM_SIZES,)}
         self.parts = tuple(shapes)
         with seeded(0, "prompts"):
+            # Buffers that no checkpoint holds; they go where the module goes.
             for name, shape in shapes.items():
                 self.register_buffer(name, torch.randn(NUM_PROMPTS, *shape), persistent=False)
 
     def forward(self, labels: torch.Tensor) -> Cond:
+        """Labels int64 [B] to {"text": [B, L, D]}, with "pooled" and "time_ids" for SDXL."""
         return {name: self.get_buffer(name)[labels] for name in self.parts}
 
     def null(self, cond: Cond) -> Cond:
+        """`cond` itself: guidance then costs what it always does, and changes nothing."""
         return cond

@@ -1,4 +1,4 @@
-"""Scores of what each step of a few-step student makes, and of all steps' samples in one set."""
+"""Scores of each step of a few-step student, and of the samples of all steps mixed."""
 
 from pathlib import Path
 
@@ -11,13 +11,15 @@ from dmd2.runs.load import load_student
 
 
 def steps(source: Path | None) -> list[str]:
-    """A table of the run's own metrics for its first average, a row a step.
+    """A table of the run's own metrics for its first average, a row for each step.
 
-    To a critic that is not told the step the samples of all steps are one mixture, and that is what
-    is matched. Where
-    "together" scores better than each step, the last one pays for the first.
+    A critic without an embedding of the sampling step sees the samples of all steps as one mixture,
+    and distribution matching makes that mixture fit the data. Where the row "together" scores
+    better than each step, the last step makes up for errors of the first.
 
     source  A run's directory.
+
+    Raises ValueError without one.
     """
     if source is None:
         raise ValueError("this part scores a run's student; type source=runs/EXPERIMENT/latest")
@@ -29,11 +31,14 @@ def steps(source: Path | None) -> list[str]:
     samples = evaluator.sample_set(device)
     made = {}
     for i, t in enumerate(times):
+        # The student's walk, ended at step i: what the critic is trained on for that step.
         sampler = FewStepSampler(times[: i + 1])
         sampling = GeneratorSampling(student.generator, student.conditioner, sampler)
+        # On the host: all steps' samples are kept, for the mixture.
         batches = samples.batches(sampling, range(num), evaluator.batch_size)
         made[f"t = {t:g}"] = torch.cat([x.cpu() for x, _ in batches])
-    # Every step gives as many samples of every class to the set of all.
+    # Every step gives as many samples of every class to the mixture: labels go in turn, so the
+    # step changes once a round of classes.
     step = torch.arange(num) // max(student.conditioner.num_classes, 1) % len(times)
     made["together"] = torch.stack(list(made.values()))[step, torch.arange(num)]
     labels = data.class_of(samples.labels(range(num)).cpu())

@@ -1,9 +1,11 @@
-"""Measure a part of the machinery on this host.
+"""Measure the speed of a part on this machine: the data loader, a training iteration, sampling.
 
 usage: dmd2 benchmark [part=loader] [source=PATH] [part.KEY=VALUE ...]
 
-  part     What to measure; conf/part/NAME.yaml has its options.
-  source   What to measure with, e.g. a folder of `dmd2 prepare`; by default something is made up.
+  part     What to measure: evaluation, generation, iteration, loader or steps; conf/part/NAME.yaml
+           has its options.
+  source   What to measure with, e.g. a folder of `dmd2 prepare` or a run's directory; by default
+           random data, for the parts that need no run.
 """
 
 from pathlib import Path
@@ -17,5 +19,6 @@ from dmd2.runs.build import build
 @verb_of_options("benchmark")
 def main(options: DictConfig) -> None:
     """Measure, and print the table."""
+    # A part is a partial function of its options; only the source comes from here.
     source = None if options.source is None else Path(options.source)
     print("\n".join(build(options.part)(source)))

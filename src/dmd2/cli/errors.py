@@ -1,6 +1,4 @@
-"""How a command ends on a mistake of its user: one line on stderr, exit code 2; Ctrl-C gives
-130.
-"""
+"""Error messages and exit codes: a user's mistake is one line on stderr and 2, Ctrl-C is 130."""
 
 import functools
 import re
@@ -15,7 +13,7 @@ from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 from dmd2.config.check import unknown_override
 from dmd2.distributed.slurm import Requeue, requeue
 
-USERS = (
+USER_ERRORS = (
     ValueError,
     OSError,
     ImportError,
@@ -23,37 +21,44 @@ USERS = (
     HydraException,
     OmegaConfBaseException,
 )
+"""Exceptions whose text is for the user; all others are errors of this program."""
 ELSEWHERE = {"recipe=pairs": " (type dmd2 pairs experiment=NAME)"}
-"""Choices that one may look for in a group, and where they are."""
+"""Choices that a user may look for in a group that has none such, and what to type instead."""
 
 
 def one_line(error: BaseException) -> str | None:
-    """A user's mistake in one line (but for a long list); None for an error of ours, which deserves
-    its traceback.
+    """A user's mistake in one line; None for an error of ours, which keeps its traceback.
+
+    Only a long list of choices takes several lines.
     """
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
-        # What a constructor said, without Hydra's account of where; of a wrong type Hydra's account
-        # says more.
+        # The constructor's own message, without Hydra's account of where it was called. Of a
+        # wrong argument (TypeError, so no user's error) Hydra's account says more.
         return one_line(error.__cause__) or " ".join(str(error).split())
     text = " ".join(str(error).split())
+    # torch reports a worker that was killed as a plain RuntimeError; nearly always by lack of
+    # memory, which a user can mend.
     if isinstance(error, RuntimeError) and text.startswith("DataLoader worker (pid"):
         return (
             f"{text.rstrip('. ')}; where memory ran out, lower data.num_workers; to go on type "
             "resume=auto"
         )
-    if not isinstance(error, USERS):
+    if not isinstance(error, USER_ERRORS):
         return None
     if isinstance(error, InterpolationKeyError):
+        # The text has no attribute for the key that is missing, only quotes around it.
         lacking = re.sub(r"^.*?'(.*?)'.*$", r"\1", text)
         return does_not_fit(str(error.full_key), lacking)
+    # Hydra's messages: the config's name in front and the search path behind help no user.
     text = re.sub(r"^In '\w+': (.*?) Config search path:.*", r"\1", text)
     if unknown := re.match(r"Could not find '(\S+)/(\S+)' Available options in '\S+': (.*)", text):
         return no_choice(*unknown.groups())
+    # sys.argv[0] is "dmd2 VERB", set by `main`.
     return unknown_override(text, sys.argv[0].removeprefix("dmd2 ")) or text
 
 
 def does_not_fit(key: str, lacking: str) -> str:
-    """A key refers to one of another part, which the chosen one has not."""
+    """The message where `key` refers to a key that the chosen option of another group lacks."""
     group, other = (name.partition(".")[0] for name in (key, lacking))
     return (
         f"{key} reads {lacking}, and this {other} has none; choose what goes together: "
@@ -62,13 +67,14 @@ def does_not_fit(key: str, lacking: str) -> str:
 
 
 def no_choice(group: str, name: str, options: str) -> str:
-    """What there is in place of an unknown choice; a long list goes on below, indented."""
+    """The message for an unknown choice of a group: the choices that there are."""
     choice = f"{group}={name}"
-    said = (
+    message = (
         f"there is no {choice}{ELSEWHERE.get(choice, '')}; choose from {', '.join(options.split())}"
     )
+    # There are dozens of experiments: wrapped, and names not broken, so that one can copy them.
     return textwrap.fill(
-        said, 100, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+        message, 100, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
     )
 
 
@@ -80,15 +86,16 @@ def fail_for_users(error: BaseException) -> None:
 
 
 def user_errors(task: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Decorate a task, inside `hydra.main`, so that its mistakes are told here and not in Hydra's
-    words.
+    """Decorate a task, inside `hydra.main`, so that its errors end the process as said above.
+
+    A Slurm job that was interrupted is requeued.
     """
 
     @functools.wraps(task)
     def run(composed: Any) -> None:
         try:
             task(composed)
-        except Requeue:
+        except Requeue:  # the checkpoint is written; only now may Slurm start the job again
             requeue()
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)

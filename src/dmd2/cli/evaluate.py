@@ -1,21 +1,19 @@
-"""Score a run's weights again, by the run's own metrics or others; writes evaluation.json beside
-its summary.
+"""Score a run's weights again, by its own metrics or others; writes evaluation.json into the run.
 
 usage: dmd2 evaluate run=DIR [weights=raw] [metric=coco30k] [num_samples=10000] [batch_size=500]
        torchrun --no-python --nproc-per-node=8 dmd2 evaluate run=DIR ...   the same on eight GPUs
 
   run          A run's directory, e.g. runs/digits_dmd2/latest.
-  metric       A choice of conf/metric in place of the run's own, whose keys are metric.KEY.
+  metric       A choice of conf/metric in place of the run's own; its keys are metric.KEY.
   weights      One of the run's averages, or "raw"; null scores each of them. Or a generator's
-               .safetensors, e.g. of
-               `dmd2 import`: DIR then needs no more than the config.yaml of what to score it by,
-               which
-               `dmd2 train --cfg job --resolve KEY=VALUE ... > DIR/config.yaml` writes.
-  num_samples  Samples a score; more is exacter, and scores compare only at the same number. A list
-               scores several.
+               .safetensors, e.g. of `dmd2 import`: DIR then needs only the config.yaml of what to
+               score it by, which `dmd2 train --cfg job --resolve KEY=VALUE ... > DIR/config.yaml`
+               writes.
+  num_samples  Samples a score. More samples give a more exact score, and scores compare only at
+               the same number. A list gives several scores.
   batch_size   Samples at once; another one changes how networks round, and nothing else.
 
-A score that was cut off goes on where it was, by the same command.
+Scoring that was interrupted resumes where it stopped, by the same command.
 """
 
 import shutil
@@ -44,22 +42,25 @@ NOT_RUN = {
 
 @verb_of_options("evaluate")
 def main(options: DictConfig) -> None:
-    """Score, alone or as one of several ranks."""
+    """Score in this process, which may be one of several that torchrun started."""
     with as_one_of_torchrun(Path(options.run)):
         evaluate(options)
 
 
 def evaluate(options: DictConfig) -> None:
-    """Score the run's weights; all ranks share the samples, and rank 0 writes what came out."""
+    """Score the run's weights; all ranks share the samples, and rank 0 writes evaluation.json."""
     run = Path(options.run)
     asked: dict[str, Any] = OmegaConf.to_container(options)  # type: ignore[assignment]
+    # The defaults list has `metric: null`: without a choice the config has no such key at all.
     student = load_student(run, asked.get("metric"))
     changes = {key: asked[key] for key in ("num_samples", "batch_size") if asked[key] is not None}
+    # Before `evaluator()`, which builds the metric from this section.
     student.config["metric"].update(changes)
     evaluator = student.evaluator()
     scores: dict[str, Scores] = {}
     for name in [options.weights] if options.weights else student.names:
         student.read(name)
+        # Partial sums are kept in the run's directory, under a key of these very weights.
         scores[name] = evaluator.scores(student.generator, sums=student.partial_sums())
     is_other_score = "num_samples" in changes or "metric" in asked
     on_rank_zero(lambda: write_evaluation(student, evaluator, scores, is_other_score))
@@ -68,12 +69,13 @@ def evaluate(options: DictConfig) -> None:
 def write_evaluation(
     student: Student, evaluator: Evaluator, students: dict[str, Scores], is_other_score: bool
 ) -> None:
-    """evaluation.json and the table, beside the references that the run had.
+    """Write evaluation.json, and print the table with the references that the run had.
 
     is_other_score  Whether the run's own references are of another metric or number of samples,
                     and so compare with nothing here.
     """
     run, primary = student.run, evaluator.primary
+    # A directory for imported weights holds a config.yaml only, and no run was trained in it.
     path, first = run / "summary.json", next(iter(students))
     summary = read_json(path) if path.exists() else NOT_RUN | {"experiment": student.config["name"]}
     found = {
@@ -83,6 +85,7 @@ def write_evaluation(
         "best": best([{"iteration": summary["iterations"], "scores": students}], primary),
     }
     write_json(run / "evaluation.json", {"num_samples": evaluator.counts.numbers[-1], **found})
+    # The partial sums; only now, so that scoring which is interrupted before this line resumes.
     shutil.rmtree(run / "scoring")
     if is_other_score:
         summary |= {"floor": {}, "baselines": {}, "teacher": {}}

@@ -3,14 +3,12 @@
 usage: dmd2 export run=DIR out=DIR [weights=NAME] [source=PIPELINE]
 
   run      A run's directory, e.g. runs/text2digits_dmd2_4step/latest.
-  out      The folder to write: unet/, scheduler/ and the rest of the pipeline, README.md, which
-           shows how to sample,
-           and of a run with LoRA its weights alone in lora/.
-  weights  Which of the run's averages, or "raw", or a generator's .safetensors; the first average,
-           if left alone.
+  out      The folder to write: unet/, scheduler/ and the rest of the pipeline; README.md, which
+           shows how to sample; and of a run with LoRA its weights by themselves in lora/.
+  weights  One of the run's averages, or "raw", or a generator's .safetensors; by default the first
+           average.
   source   The teacher's pipeline, a folder or a name on the hub, for autoencoder, text encoder and
-           tokenizer; where
-           the run's text encoder comes from, if left alone.
+           tokenizer; by default the pipeline of the run's text encoder.
 """
 
 from pathlib import Path
@@ -25,6 +23,7 @@ from dmd2.runs.load import load_student
 @verb_of_options("export")
 def main(options: DictConfig) -> None:
     """Write the folder."""
+    # The student is built without weights; `export` reads those that are asked for.
     print(
         export(load_student(Path(options.run)), options.weights, options.source, Path(options.out))
     )

@@ -2,14 +2,14 @@
 
 usage: dmd2 import source=FILE out=FILE.safetensors
 
-  source  A network of EDM's (edm-*.pkl), a U-Net of diffusers
-          (diffusion_pytorch_model.safetensors), or a checkpoint
-          of the DMD2 authors (pytorch_model.bin, the generator; pytorch_model_1.bin, the critic
-          with its head).
-  out     The file to write. A teacher goes where its configuration looks for it (the error of `dmd2
-          train` says
-          where), a generator starts a run with weights=FILE and is scored with `dmd2 evaluate
-          run=DIR weights=FILE`.
+  source  One of these:
+          edm-*.pkl                                a network of EDM's
+          diffusion_pytorch_model.safetensors      a U-Net of diffusers
+          pytorch_model.bin                        a generator of the DMD2 authors
+          pytorch_model_1.bin                      their critic with its discriminator
+  out     The file to write. A teacher goes where its configuration looks for it; the error of
+          `dmd2 train` names the place. A generator starts a run with weights=FILE, and is scored
+          with `dmd2 evaluate run=DIR weights=FILE`.
 """
 
 import json
@@ -29,12 +29,16 @@ from dmd2.weights.pickles import read_pickle
 
 @verb_of_options("import")
 def main(options: DictConfig) -> None:
-    """Read, check, and only then write."""
+    """Convert the file that the options name."""
     import_weights(Path(options.source), Path(options.out))
 
 
 def import_weights(source: Path, out: Path) -> None:
-    """Write `source`, in any of the formats, as `out`."""
+    """Write `source`, in any of the formats, as the safetensors file `out`.
+
+    Nothing is written where reading or checking fails. Raises ValueError for a source in no known
+    format or an `out` of another suffix, and FileNotFoundError where there is no source.
+    """
     if out.suffix != ".safetensors":
         raise ValueError(
             f"out must end in .safetensors, got {out}; type out={out.with_suffix('.safetensors')}"
@@ -42,7 +46,9 @@ def import_weights(source: Path, out: Path) -> None:
     metadata, left_out = {"source": source.name}, list[str]()
     if not source.is_file():
         raise FileNotFoundError(f"there is no file {source}")
+    # With the hash in the file's metadata anybody can tell which published file it came from.
     metadata["sha256"] = sha256(source)
+    # By content, not by suffix: torch.save writes a zip archive, EDM's files are bare pickles.
     with source.open("rb") as file:
         is_archive = file.read(4) == b"PK\x03\x04"
     if source.suffix == ".safetensors":
@@ -53,13 +59,15 @@ def import_weights(source: Path, out: Path) -> None:
         tensors, architecture = network(read_pickle(source))
         metadata["architecture"], kind = json.dumps(architecture), architecture["model"]["class"]
     check_size(tensors, source)
+    # safetensors refuses tensors that share memory, and views of another layout.
     apart = {
         name: tensor.clone(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
-    save_tensors(apart, out, metadata)  # which takes no tensors that share memory
+    save_tensors(apart, out, metadata)
     num_parameters = sum(tensor.numel() for tensor in tensors.values())
     print(f"{out}: a {kind} of {len(tensors)} tensors, {num_parameters:,} numbers")
+    # E.g. the frozen teacher, which the authors' critic checkpoint holds as well.
     if left_out:
         print(
             f"left out: {len(left_out)} tensors, "
@@ -68,9 +76,8 @@ def import_weights(source: Path, out: Path) -> None:
 
 
 def check_size(tensors: dict[str, Tensor], source: Path) -> None:
-    """Raise ValueError where tensors that share their memory would be written out to more than came
-    in.
-    """
+    """Raise ValueError where overlapping tensors would take more bytes than the file has."""
+    # Strides in a pickle can make a terabyte of one number, which would fill the disk.
     if sum(tensor.nbytes for tensor in tensors.values()) > source.stat().st_size:
         raise ValueError(
             f"{source} is refused: its tensors overlap, and would fill more than the file"

@@ -1,4 +1,4 @@
-"""`dmd2 VERB key=value ...`: the one console command; `dmd2 --help` lists its verbs."""
+"""Entry point of the command line, `dmd2 VERB key=value ...`; `dmd2 --help` lists the verbs."""
 
 import difflib
 import importlib
@@ -18,11 +18,11 @@ VERBS = {
     "evaluate": "score a run's student again",
     "export": "write a text-to-image student as a pipeline of diffusers",
     "compare": "one table and one picture of many runs",
-    "benchmark": "measure a part on this host: images a second of the loader",
+    "benchmark": "measure the speed of a part on this host, e.g. of the data loader",
     "import": "turn published weights into a file that this program reads",
 }
 MODULES = {"import": "import_weights"}
-"""Where a verb's module has another name: Python keeps this word for itself."""
+"""Modules of another name than their verb: `import` is a keyword of Python."""
 
 HELP = """dmd2: diffusion models in one to four steps, by distribution matching distillation.
 
@@ -36,6 +36,7 @@ Start with `dmd2 train`: some minutes on a laptop, from handwritten digits to a 
 
 def main() -> None:
     """Run a verb; a user's mistake ends with one line and exit code 2, Ctrl-C with 130."""
+    # Everything up to the import below answers in a fraction of a second: no Hydra, no torch.
     verb, rest = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("--help", [])
     if verb in ("-h", "--help", "help"):
         print(HELP.format(verbs="\n".join(f"  {name:10s} {what}" for name, what in VERBS.items())))
@@ -49,12 +50,15 @@ def main() -> None:
         print(verb_help(verb))
         return
     # Ranks of one run and jobs of one sweep must agree on the run's name, so it is fixed before
-    # Hydra starts.
+    # Hydra starts; Hydra's own ${now:} would give each process another.
     os.environ.setdefault("DMD2_RUN_ID", time.strftime("%Y-%m-%d_%H-%M-%S"))
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come here whole, and leave as one line
+    # Without it Hydra prints errors in its own words and exits, and `errors` could not.
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    # Before the imports below, which take seconds: Slurm's signal would end the job meanwhile.
     if slurm.active():
         slurm.listen()
         slurm.name_ranks()
+    # Hydra reads overrides from sys.argv, and shows its first entry as the program's name.
     sys.argv = [f"dmd2 {verb}", *rest]
     from dmd2.cli.errors import fail_for_users  # noqa: PLC0415
 
@@ -62,15 +66,14 @@ def main() -> None:
         importlib.import_module(f"dmd2.cli.{MODULES.get(verb, verb)}").main()
     except KeyboardInterrupt:  # before there is anything to save
         sys.exit(130)
-    except Exception as error:
+    except Exception as error:  # e.g. a config that Hydra cannot compose: no verb has begun yet
         fail_for_users(error)
         raise
 
 
 def verb_help(verb: str) -> str:
-    """A verb's own page: its module's docstring, read without importing it, and the experiments
-    there are.
-    """
+    """A verb's help page: its module's docstring, and the experiments where it takes one."""
+    # From the source text, since importing the module would load torch.
     source = (Path(__file__).parent / f"{MODULES.get(verb, verb)}.py").read_text()
     text = source.split('"""')[1].strip()
     if verb not in ("train", "pretrain", "pairs"):
@@ -84,6 +87,7 @@ def verb_help(verb: str) -> str:
 
 def sentence(path: Path) -> str:
     """The first sentence of a YAML file's comment."""
+    # A line with "@" is Hydra's `@package _global_`. ". " ends a sentence: "1.5" does not.
     lines = path.read_text().splitlines()
     comment = " ".join(line[2:] for line in lines if line.startswith("# ") and "@" not in line)
     return f"{comment.partition('. ')[0].rstrip('.')}."

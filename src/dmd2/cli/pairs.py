@@ -1,8 +1,9 @@
-"""Make the noise-image pairs of an experiment's teacher (DMD's data set); goes on where it stopped.
+"""Make the noise-image pairs of an experiment's teacher (DMD's data set); resumes where it stopped.
 
 usage: dmd2 pairs experiment=digits_dmd [pairs.num_pairs=10000] [KEY=VALUE ...]
 
-All devices of the experiment's trainer share the work, as in `dmd2 train`; torchrun joins machines.
+All devices of the experiment's trainer share the work, as in `dmd2 train`; on several machines,
+start it by torchrun.
 """
 
 from dmd2.cli.processes import in_all_processes
@@ -21,18 +22,20 @@ def work(config: Config) -> None:
 
 
 def make(config: Config) -> None:
-    """Make those that are not there yet, alone or as one of the ranks."""
-    processes(config)
+    """Make the pairs that are missing, in this process or as one of the ranks."""
+    processes(config)  # also checks that the devices are there
     if config["pairs"] is None:
         raise ValueError(
             f"the experiment {config['name']} uses no pairs; choose one that does: "
             "experiment=digits_dmd"
         )
-    with rank_zero_first():  # who trains a teacher, where there is none
+    # Rank 0 may have to train the teacher; the others then find it in the cache.
+    with rank_zero_first():
         path = teacher_file(config)
         data = build_data(config["data"])
         teacher = build_teacher(config, data, path)
         teacher.load_or_train()
+    # A run casts them before it makes pairs, too: both make the very same images.
     teacher.cast_weights()
     print(f"pairs are in {make_pairs(config, teacher, data)}")
 

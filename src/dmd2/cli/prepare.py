@@ -1,13 +1,13 @@
-"""Prepare data for training, by a recipe; begun again after a kill, it goes on where it was.
+"""Prepare data for training, by a recipe; after an interruption the same command resumes.
 
 usage: dmd2 prepare recipe=NAME source=PATH out=DIR [recipe.KEY=VALUE ...]
        torchrun --no-python --nproc-per-node=8 dmd2 prepare recipe=NAME ...   the same on eight GPUs
 
   recipe   What to make: imagenet64, latents (of Stable Diffusion 1.5) or latents_sdxl;
-           conf/recipe/NAME.yaml has its
-           options. Noise-image pairs are a teacher's: dmd2 pairs experiment=NAME.
-  source   What to make it of, e.g. the folder of ILSVRC's train images.
-  out      Folder for what is made; a finished one is checked, byte for byte.
+           conf/recipe/NAME.yaml has its options. Noise-image pairs are made from a teacher, by
+           `dmd2 pairs experiment=NAME`.
+  source   What to make it from, e.g. the folder of ILSVRC's train images.
+  out      The folder to write; one that is finished is checked, byte for byte.
 """
 
 from pathlib import Path
@@ -23,6 +23,8 @@ from dmd2.runs.build import build
 @verb_of_options("prepare")
 def main(options: DictConfig) -> None:
     """Follow the recipe, and print its report."""
+    # Interpolations are of the form ${recipe.KEY}: resolved in the whole config, not in the node.
     recipe: Any = OmegaConf.to_container(options, resolve=True)
-    with process_group(on_gpu=False):  # ranks share files, and no tensors
+    # Ranks share the work through files and exchange no tensors: gloo will do.
+    with process_group(on_gpu=False):
         print("\n".join(build(recipe["recipe"])(Path(options.source), Path(options.out))))

@@ -12,8 +12,10 @@ from dmd2.runs.teacher import build_teacher, teacher_file
 
 
 def work(config: Config) -> None:
-    """Train the teacher, or find it; one process does."""
+    """Train the teacher, or find it, in one process."""
     processes(config)
+    # A Slurm job has a process for each device of the trainer. A teacher here is small, and its
+    # training is that of one device.
     if rank() > 0:
         return
     path = teacher_file(config)

@@ -1,4 +1,4 @@
-"""A command's task in as many processes as a config's trainer takes, one a device."""
+"""Runs a verb's task in as many processes as the config's `trainer` asks for, one a device."""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,22 +11,26 @@ from dmd2.distributed.launch import launch
 
 
 def in_all_processes(config: Config, task: Callable[[Config], None]) -> None:
-    """Do the task, a function of a module; several processes are ranks
-    (`dmd2.distributed.process_group`), who share its work.
+    """Run `task` in every process; it must be a function of a module, which can be pickled.
+
+    Several processes are the ranks of a process group. Raises ValueError in a Slurm job that has
+    fewer tasks than the trainer has devices.
     """
+    # torchrun, or Slurm with its variables renamed, has started the processes; this is one.
     if process_group.started():
         as_rank(task, config)
     elif (num := processes(config)) == 1:
         task(config)
     elif slurm.active():
+        # srun starts the ranks, on all nodes of a job, and signals each of them.
         raise ValueError(f"a Slurm job has a task for each device; type --ntasks-per-node={num}")
     else:
         launch(partial(as_rank, task), config, num, one_line)
 
 
 def as_rank(task: Callable[[Config], None], config: Config) -> None:
-    """Do one rank's part; rank 0 speaks for all, and its config, with the run's name, is
-    everybody's.
-    """
+    """Run the task as one rank of the process group, with rank 0's config."""
+    # The config names the run's directory after the time, which differs between the processes of
+    # torchrun: rank 0's is taken.
     with process_group.process_group(config["trainer"]["accelerator"] == "gpu"):
         task(process_group.broadcast_from_rank_zero(lambda: config))

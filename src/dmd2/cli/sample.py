@@ -1,14 +1,13 @@
-"""Draw samples from a run's student: numbered PNG files and a sheet of the first (points: picture
-and .npy file).
+"""Draw samples from a run's student: numbered PNG files and a sheet of the first ones.
 
 usage: dmd2 sample run=DIR [num_images=100] [out=samples] [KEY=VALUE ...]
        torchrun --no-python --nproc-per-node=8 dmd2 sample run=DIR ...   the same on eight GPUs
 
   run          A run's directory, e.g. runs/digits_dmd2/latest.
   num_images   How many; the classes come in turn.
-  out          Folder for the files.
-  weights      Which of the run's averages, or "raw", or a generator's .safetensors, e.g. of `dmd2
-               import`.
+  out          Folder for the files. Points get points.npy and one picture.
+  weights      One of the run's averages, or "raw", or a generator's .safetensors, e.g. of
+               `dmd2 import`; by default the first average.
   seed         Another seed gives other samples; sample i is the same for any num_images and
                batch_size.
   batch_size   Samples at once.
@@ -28,12 +27,12 @@ from dmd2.evaluation.pictures import image, picture
 from dmd2.metrics.suite import blocks
 from dmd2.runs.load import as_one_of_torchrun, load_student
 
-NUM_ON_SHEET = 100
+NUM_ON_SHEET = 100  # ten rows of ten
 
 
 @verb_of_options("sample")
 def main(options: DictConfig) -> None:
-    """Draw, alone or as one of several ranks."""
+    """Draw in this process, which may be one of several that torchrun started."""
     if min(options.num_images, options.batch_size) < 1:
         raise ValueError(
             f"num_images and batch_size must be at least 1, got {options.num_images}, "
@@ -49,17 +48,19 @@ def draw(options: DictConfig) -> None:
     student.read(options.weights)
     data, sampling, rows = student.data, student.sampling(), range(options.num_images)
     is_image = len(data.shape) > 1
+    # All points go into one file, and no rank has them all.
     if not is_image and world_size() > 1:
         raise ValueError("points are drawn by one process; leave torchrun out")
     samples = student.sample_set(options.seed)
     out.mkdir(parents=True, exist_ok=True)
     shown: list[Tensor] = []
+    # This rank's blocks alone; names of files are numbers of samples, so ranks share the folder.
     for block in blocks(rows, options.batch_size):
         x = data.to_pixels(samples.make(sampling, block)[0])
         if is_image:
             for i, pixels in zip(block, x, strict=True):
                 image(pixels).save(out / f"{i:06d}.png")
-        # What is shown is kept in memory; with many images only the files grow.
+        # Of many images only those on the sheet stay in memory; points stay all, for points.npy.
         if not is_image or sum(map(len, shown)) < NUM_ON_SHEET:
             shown.append(x)
     on_rank_zero(lambda: write_sheet(torch.cat(shown), student.config["name"], out))

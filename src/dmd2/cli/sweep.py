@@ -1,4 +1,4 @@
-"""A verb's work on one config or on each of a sweep's, and the end of a sweep: its table."""
+"""Runs a verb on one config or as a job of a sweep (`--multirun`); prints the sweep's table."""
 
 import sys
 from collections.abc import Callable
@@ -16,13 +16,14 @@ from dmd2.runs.job import read_jobs, run_job
 
 
 def run_or_sweep_job(composed: DictConfig, work: Callable[[Config], None]) -> None:
-    """Do a verb's work on a composed config.
+    """Run a verb's `work` on a composed config.
 
-    A job of a sweep that fails is reported, and the others go on.
+    A job of a sweep that fails is reported, and the other jobs still run.
     """
     job = HydraConfig.get()
     if job.mode != RunMode.MULTIRUN:
         return work(resolved(composed))
+    # Hydra has numbered the sweep's jobs; the run's directory is the one with the job's number.
     composed.paths.run = job.runtime.output_dir
     run_job(Path(job.runtime.output_dir), job.overrides.task, lambda: work(resolved(composed)))
 
@@ -36,8 +37,10 @@ class SweepEnd(Callback):
         The table and its picture also stay in the sweep's folder.
         """
         folder = Path(config.hydra.sweep.dir)
+        # From files, since jobs may have run in other processes, on other machines.
         jobs, summaries = read_jobs(folder), gather(folder)
         failed = [str(place) for place, job in jobs.items() if job["status"] != "completed"]
+        # Failures first: the table, which is short, then stands at the end of the output.
         print(*unfinished(folder), sep="\n")
         if summaries:
             write_comparison(summaries, folder)
@@ -48,4 +51,4 @@ class SweepEnd(Callback):
                 f"dmd2: {len(failed)} of {len(jobs)} jobs did not complete: {', '.join(failed)}",
                 file=sys.stderr,
             )
-            sys.exit(1)
+            sys.exit(1)  # so that scripts notice; Hydra itself would return 0

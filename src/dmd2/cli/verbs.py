@@ -1,4 +1,4 @@
-"""The frame of every verb: a config that Hydra composes, and a line where its user is mistaken."""
+"""Decorators for the verbs' functions: Hydra composes the config, errors of users are one line."""
 
 import functools
 from collections.abc import Callable
@@ -32,6 +32,7 @@ def verb_of_experiments(work: Callable[[Config], None]) -> Any:
     A Slurm job calls the function itself, by its module and the name `work`.
     """
 
+    # `wraps` keeps the name of the verb's module, by which the Slurm launcher finds `work`.
     @functools.wraps(work)
     def main(composed: DictConfig) -> None:
         run_or_sweep_job(composed, work)
@@ -40,7 +41,9 @@ def verb_of_experiments(work: Callable[[Config], None]) -> Any:
 
 
 def _composed(config_name: str, main: Callable[[DictConfig], None]) -> Any:
+    # An absolute path: the folder is in the checkout or, installed from a wheel, in the package.
     frame = hydra.main(
         version_base="1.3", config_path=str(config_folder()), config_name=config_name
     )
+    # Inside Hydra's frame, which would print an exception in words of its own.
     return frame(user_errors(main))

@@ -1,4 +1,4 @@
-"""Pictures of samples and of scores, as PNG files."""
+"""Figures: sample grids, scatter plots, the comparison sheet, score curves, as PNG files."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +16,7 @@ from dmd2.evaluation.references import teacher_samplings
 from dmd2.evaluation.samples import Sampling
 from dmd2.evaluation.scoring import Evaluator, device_of
 
+# No display on a server; and before pyplot is imported, which chooses its backend.
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
@@ -23,22 +24,24 @@ REAL, STUDENT, TEACHER = "#888888", "#c8102e", "#1f5fa8"
 
 
 def image(pixels: Tensor) -> Image.Image:
-    """One image uint8 [C, H, W], grey or colour, as it is."""
+    """An image of PIL's from uint8 [C, H, W], grey or colour."""
+    # PIL wants channels last, and of grey images no axis for them.
     array = pixels.cpu().permute(1, 2, 0).numpy()
     return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
 
 
 def grid(images: Tensor, num_columns: int, least_pixels: int = 320) -> Image.Image:
-    """Images uint8 [N, C, H, W], row by row, with a white line between them.
+    """One sheet of images uint8 [N, C, H, W], row by row, with a white line between them.
 
-    Small ones are enlarged, pixel by pixel, to at least `least_pixels` along the shorter side.
+    A small sheet is enlarged to at least `least_pixels` along its shorter side, without smoothing.
     """
     num, channels, height, width = images.shape
-    num_rows = -(-num // num_columns)
+    num_rows = -(-num // num_columns)  # rounded up; what is missing in the last row stays white
     padded = torch.full(
         (num_rows * num_columns, channels, height + 1, width + 1), 255, dtype=torch.uint8
     )
     padded[:num, :, :height, :width] = images.cpu()
+    # [rows, columns, C, H + 1, W + 1] to [C, rows, H + 1, columns, W + 1].
     table = padded.view(num_rows, num_columns, channels, height + 1, width + 1).permute(
         2, 0, 3, 1, 4
     )
@@ -48,12 +51,13 @@ def grid(images: Tensor, num_columns: int, least_pixels: int = 320) -> Image.Ima
 
 
 def picture(samples: Mapping[str, Tensor], path: Path) -> None:
-    """Sets of samples side by side under their names.
+    """Write one figure of several sets of samples, side by side under their names.
 
-    Images uint8 [N, C, H, W] are shown as grids, points [N, 2] as clouds. The samples of a
+    Images uint8 [N, C, H, W] are shown as grids, points [N, 2] as scatter plots. The samples of a
     `SampleSet` have the classes in turn; a grid shows a class a row, ten classes at most.
     """
     figure, axes = plt.subplots(1, len(samples), figsize=(2.8 * len(samples), 3.2), squeeze=False)
+    # One scale for all point sets, set by the first (the real data), so that they compare.
     reach = 1.25 * float(next(iter(samples.values())).abs().max())
     for axis, (title, x) in zip(axes[0], samples.items(), strict=True):
         axis.set_title(title, fontsize=9)
@@ -72,26 +76,29 @@ def picture(samples: Mapping[str, Tensor], path: Path) -> None:
 def class_rows(images: Tensor, num_rows: int = 10) -> Tensor:
     """Images [N, ...] with the classes in turn, rearranged so that a row of a grid is a class.
 
-    What does not fill the last column is left out; fewer than `num_rows` stay as they are.
+    What does not fill the last column is left out; fewer than `num_rows` images stay as they are.
     """
     if len(images) < num_rows:
         return images
-    whole = len(images) // num_rows * num_rows
-    return images[:whole].view(-1, num_rows, *images.shape[1:]).transpose(0, 1).flatten(0, 1)
+    # With ten classes image i is of class i % 10, which is its column in this view.
+    num_shown = len(images) // num_rows * num_rows
+    return images[:num_shown].view(-1, num_rows, *images.shape[1:]).transpose(0, 1).flatten(0, 1)
 
 
 def comparison(
     evaluator: Evaluator, teacher: Denoiser, guidance: float, student: Denoiser, path: Path
 ) -> None:
-    """One sheet: real samples, the teacher at each of its step counts, the student.
+    """Write one sheet: real samples, the teacher at each of its step counts, the student.
 
-    All are made of the same noise and labels, so that pictures compare.
+    Teacher and student start from the same noise and labels, so that pictures compare.
     """
     data = evaluator.data
-    is_grid = len(data.shape) == 3  # else points in a cloud
+    is_grid = len(data.shape) == 3  # else points
+    # A score's batch fits into memory, so these do; a scatter plot needs more samples than a grid.
     num = min(100, evaluator.batch_size) if is_grid else 2000
     samples = evaluator.sample_set(device_of(student))
     shown: dict[str, Tensor] = {}
+    # Where the real images are a folder's (COCO) there are statistics of them only.
     if evaluator.real.data is not None:
         labels = samples.labels(range(num)).cpu()
         shown["real"] = _real(evaluator.real.data, labels, evaluator.conditioner.num_classes)
@@ -107,9 +114,9 @@ def comparison(
 
 
 def _real(data: DataModule, labels: Tensor, num_classes: int) -> Tensor:
-    """A real training sample for each label: those of its class in order, and over again.
+    """Real training samples [N, ...] for labels [N]: those of a class in order, then over again.
 
-    A class without any gets the first sample there is.
+    A class without samples gets the first sample of the split.
     """
     train, taken = data.train, dict.fromkeys(labels.tolist(), 0)
     rows = []
@@ -126,10 +133,13 @@ def score_plot(
     primary: str,
     path: Path,
 ) -> None:
-    """The primary metric of every set of weights over the iterations, with the references as
-    lines.
+    """Plot the primary metric of every set of weights over the iterations, references as lines.
+
+    history     Rows with `iteration` and `scores`, the latter by weights and metric.
+    references  Scores by group ("teacher", "floor", ...), name and metric.
     """
     figure, axis = plt.subplots(figsize=(6.4, 3.6))
+    # Every row has the same weights: a run scores its averages and the raw weights each time.
     iterations = [row["iteration"] for row in history]
     for name in history[-1]["scores"] if history else ():
         values = [row["scores"][name][primary] for row in history]
@@ -154,7 +164,8 @@ def score_plot(
         )
     for group in ("floor", "baselines", "start"):
         for name, scores in references.get(group, {}).items():
-            if primary not in scores:  # scored on another number of samples, and named by it
+            # Real data held out may be fewer than a score's samples; the name then has the number.
+            if primary not in scores:
                 continue
             label = "real, held out" if group == "floor" else name.replace("_", " ")
             axis.axhline(scores[primary], color=REAL, lw=0.9, ls=":")
@@ -173,7 +184,8 @@ def score_plot(
 
 
 def bars(scores: Mapping[str, Sequence[float]], metric: str, path: Path) -> None:
-    """A horizontal bar a name: the mean of its values, and each value as a dot."""
+    """Plot a horizontal bar for each name: the mean of its values, and each value as a dot."""
+    # Horizontal bars are drawn from the bottom up: with the worst first the best is at the top.
     ordered = sorted(scores.items(), key=lambda item: -float(np.mean(item[1])))
     figure, axis = plt.subplots(figsize=(6.4, 0.45 * len(ordered) + 1))
     axis.barh(
@@ -189,6 +201,7 @@ def bars(scores: Mapping[str, Sequence[float]], metric: str, path: Path) -> None
 
 
 def _save(figure: Any, path: Path) -> None:
+    # Closed, since pyplot keeps every open figure, and a run writes hundreds.
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.tight_layout()
     figure.savefig(path, dpi=130)

@@ -1,4 +1,4 @@
-"""Many runs in one table and one picture; a sweep's jobs that did not complete are named."""
+"""Compares runs: scores averaged over seeds, as a table and a picture; failed jobs are named."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,10 +11,12 @@ from dmd2.runs.job import read_jobs
 from dmd2.runs.score_table import cell, rows
 
 MARKS = ("<!-- table -->", "<!-- end of table -->")
+"""What in a README.md is replaced by a new table lies between these."""
 LOG_LINES = 12
+"""Lines that are shown of the log of a job that was killed."""
 
 Summaries = dict[str, list[dict[str, Any]]]
-"""Summaries of completed runs, by what the runs are seeds of."""
+"""Summaries of completed runs, in groups that differ by their seeds only."""
 
 
 def gather(folder: Path) -> Summaries:
@@ -26,7 +28,7 @@ def gather(folder: Path) -> Summaries:
     varied = variations(read_jobs(folder), ("seed=", "experiment="))
     for path in sorted(folder.rglob("summary.json")):
         summary = read_json(path)
-        if path.parent.is_symlink():
+        if path.parent.is_symlink():  # `latest`, which is another directory's second name
             continue
         if summary["status"] != "completed":
             print(f"left out: {path.parent} {summary['status']}")
@@ -34,6 +36,7 @@ def gather(folder: Path) -> Summaries:
         if not summary["metrics"]:
             print(f"left out: {path.parent} has no scores")
             continue
+        # Runs of one label are averaged; of runs outside a sweep nothing but the name is known.
         label = " ".join([summary["experiment"], *varied.get(path.parent, [])])
         found.setdefault(label, []).append(summary)
     return found
@@ -43,6 +46,7 @@ def variations(
     jobs: Mapping[Path, Mapping[str, Any]], but: tuple[str, ...]
 ) -> dict[Path, list[str]]:
     """The overrides of each job that not all jobs share, without those that begin like `but`."""
+    # What all jobs have in common is left out of their names, or the tables would be wide.
     shared = set.intersection(*(set(job["overrides"]) for job in jobs.values())) if jobs else set()
     return {
         folder: [
@@ -53,8 +57,10 @@ def variations(
 
 
 def unfinished(folder: Path) -> list[str]:
-    """What to tell of the jobs below a folder that did not complete: which, and the traceback or
-    the log's end.
+    """Lines on the jobs below a folder that did not complete.
+
+    They name the job, with its traceback where it failed, or the end of its log where it was
+    killed.
     """
     lines, jobs = [], read_jobs(folder)
     varied = variations(jobs, ("experiment=",))
@@ -62,6 +68,7 @@ def unfinished(folder: Path) -> list[str]:
         if job["status"] != "completed":
             lines.append(" ".join([f"{job['status']}: {place}", *varied[place]]))
             error, log = place / "error.txt", Path(job["log"] or "")
+            # A job that was killed by Slurm or for memory had no time to write a traceback.
             if error.exists():
                 lines += [f"  {line}" for line in error.read_text().splitlines()]
             elif log.is_file():
@@ -74,8 +81,9 @@ def unfinished(folder: Path) -> list[str]:
 
 
 def write_comparison(summaries: Summaries, out: Path) -> None:
-    """The table into `README.md` of a folder, and the picture of the primary metric beside it,
-    `scores.png`.
+    """Write the table into a folder's `README.md`, and a plot of the primary metric: `scores.png`.
+
+    The primary metric is the first run's, and every run must have it.
     """
     out.mkdir(parents=True, exist_ok=True)
     fill(out / "README.md", table(summaries))
@@ -85,27 +93,32 @@ def write_comparison(summaries: Summaries, out: Path) -> None:
 
 
 def fill(page: Path, lines: list[str]) -> None:
-    """Put the table between the two marks of a page; a page without them, or a new one, gets it at
-    its end.
+    """Put the table between the two marks of a page.
+
+    A page without them, or a new one, gets the marks and the table at its end.
     """
     text = page.read_text() if page.exists() else ""
     before, _, rest = text.partition(MARKS[0])
+    # What stood between the marks is replaced; without an end mark, all behind the first one.
     after = rest.partition(MARKS[1])[2]
     page.write_text("\n".join([before + MARKS[0], "", *lines, "", MARKS[1] + (after or "\n")]))
 
 
 def table(summaries: Summaries) -> list[str]:
-    """Markdown lines: references first, then each name's mean and spread (standard deviation), the
-    best first.
+    """Markdown lines: references, then mean and standard deviation of each group, the best first.
+
+    References are those of the first run: a sweep shares teacher, data and metric.
     """
     first = next(iter(summaries.values()))[0]
     names = sorted(first["metrics"], key=lambda name: (name != first["primary"], name))
     lines = ["| samples | runs | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
     for label, scores in rows(first):
+        # The rows of `rows` whose label begins so are this one run's own scores.
         if not label.startswith("student"):
             lines.append(
                 f"| {label} | | " + " | ".join(cell(scores, name) for name in names) + " |"
             )
+    # Of every primary metric lower is better.
     ordered = sorted(
         summaries.items(), key=lambda item: mean([s["metrics"][first["primary"]] for s in item[1]])
     )

@@ -1,8 +1,7 @@
-"""A run's student as a folder that diffusers loads without this project: a pipeline, its card,
-LoRA's weights apart.
+"""Exports a run's student as a diffusers pipeline: U-Net, scheduler, model card, LoRA's weights.
 
-diffusers' LCM scheduler samples it at the trained rows: denoise, re-noise with fresh noise,
-denoise; no guidance.
+diffusers loads the folder without this project. Its LCM scheduler samples at the timesteps of
+training: denoise, re-noise with fresh noise, denoise (DMD2 section 4.5); no guidance.
 """
 
 from pathlib import Path
@@ -22,14 +21,17 @@ from dmd2.runs.model_card import card
 
 
 def export(student: Student, weights: str | None, source: str | None, out: Path) -> str:
-    """Write the folder `out`, and say in a line what is in it.
+    """Write the folder `out`; returns a line on what is in it.
 
-    source  The teacher's pipeline, a folder or a name on the hub, for all but U-Net and scheduler;
-            None is where the
-            run's text encoder comes from. A run with neither gets a pipeline without an
-            autoencoder, on pixels.
-    Raises ValueError where the student is no U-Net of diffusers, or there is something in `out`.
+    weights  One of the run's averages, "raw", or a generator's .safetensors; None takes the first
+             average.
+    source   The teacher's pipeline, a folder or a name on the hub, for all but U-Net and
+             scheduler; None takes the one of the run's text encoder. A run with neither gets a
+             pipeline without an autoencoder, on pixels.
+
+    Raises ValueError where the student is no U-Net of diffusers, or `out` is not empty.
     """
+    # diffusers' schedulers know a table of alphas (VP); flow and EDM students would need others.
     generator = student.generator
     if not isinstance(generator, UNet) or not isinstance(generator.schedule, VP):
         kinds = (
@@ -45,11 +47,13 @@ def export(student: Student, weights: str | None, source: str | None, out: Path)
     summary = read_json(student.run / "summary.json")
     student.read(weights)
     rows = generator.schedule.row_of_time(torch.tensor(student.sampler.times)).tolist()
+    # A text encoder of a pipeline names it (`source`); the tiny one of the digits names none.
     encoder = student.config["teacher"]["conditioner"]["encoder"]
+    # The variant is one of that pipeline's files; another pipeline may not have it.
     variant = encoder.get("variant") if source is None else None
     source = source or encoder.get("source")
     parts = {
-        "unet": whole(generator),
+        "unet": merged_unet(generator),
         "scheduler": scheduler(generator.schedule, generator.prediction, rows),
     }
     pipeline = (
@@ -73,30 +77,35 @@ def export(student: Student, weights: str | None, source: str | None, out: Path)
     )
 
 
-def whole(generator: UNet) -> Any:
-    """The network of a student as diffusers knows it, LoRA added to the weights that it lies on."""
+def merged_unet(generator: UNet) -> Any:
+    """The student's `UNet2DConditionModel`, with LoRA's products added to the frozen weights."""
+    # A new network of the same config: the student's own layers may be peft's.
     network = type(generator.model).from_config(generator.model.config)
     network.load_state_dict(merged(generator.model))
     return network.eval()
 
 
 def scheduler(schedule: VP, prediction: Prediction, rows: list[int]) -> Any:
-    """diffusers' LCM scheduler on a student's noise levels.
+    """diffusers' LCM scheduler with the student's noise levels.
 
-    By `original_inference_steps` its own four timesteps are 999, 749, 499 and 249; the one at 399
-    it has to be told.
+    Without `timesteps` in the call it takes 999, 749, 499 and 249 for four steps; one step at 399
+    has to be asked for.
     """
     from diffusers import LCMScheduler  # noqa: PLC0415
 
     table = schedule.alphas_cumprod.cpu()
+    # alphas_cumprod is the running product of 1 - beta: its ratios give the betas back.
     betas = 1 - table / torch.cat([table.new_ones(1), table[:-1]])
     shared = {
         "num_train_timesteps": len(table),
+        # LCM's timesteps are every (1000 / this)-th row of the table, from the last one down.
         "original_inference_steps": len(rows),
         "prediction_type": {ours: theirs for theirs, ours in PREDICTIONS.items()}[prediction],
-        "clip_sample": False,
+        "clip_sample": False,  # latents go beyond [-1, 1]
         "steps_offset": 1,  # nothing reads it, but pipelines warn of any other
     }
+    # Stable Diffusion's schedule is written by name and two numbers, as in its own files; any
+    # other VP schedule as a list of a thousand betas.
     first, last = (round(float(beta), 12) for beta in (betas[0], betas[-1]))
     found: Any = LCMScheduler(
         beta_schedule="scaled_linear", beta_start=first, beta_end=last, **shared
@@ -106,8 +115,9 @@ def scheduler(schedule: VP, prediction: Prediction, rows: list[int]) -> Any:
 
 
 def of_teacher(source: str, variant: str | None, parts: dict[str, Any]) -> Any:
-    """The teacher's pipeline with a student's parts; what has no file of the `variant` is read from
-    the plain one.
+    """The teacher's pipeline with a student's parts.
+
+    A model without a file of the `variant` is read from its plain file.
     """
     from diffusers import DiffusionPipeline  # noqa: PLC0415
 
@@ -118,6 +128,7 @@ def on_pixels(encoder: Any, parts: dict[str, Any]) -> Any:
     """A Stable Diffusion pipeline without an autoencoder: its latents are the images."""
     from diffusers import StableDiffusionPipeline  # noqa: PLC0415
 
+    # One of each, or the unpacking fails: Stable Diffusion's pipeline has room for one encoder.
     (tokenizer,), (text_encoder,) = encoder.tokenizers, encoder.models
     absent = {
         "vae": None,

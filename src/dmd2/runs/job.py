@@ -1,8 +1,8 @@
-"""The jobs of a sweep: each leaves word in its own directory of what it was and how it ended.
+"""A job of a sweep: records its overrides and its status, here or as a Slurm job.
 
-`job.json` holds its overrides and its status, `error.txt` the traceback of one that failed; one
-that is neither completed nor failed was killed. The imports are few, so that a job in Slurm hears
-signals before torch is loaded.
+`job.json` in the job's directory has the overrides and the status, `error.txt` the traceback of a
+job that failed; a job that is neither completed nor failed was killed. The imports are few, so that
+a Slurm job handles signals before torch is loaded.
 """
 
 import importlib
@@ -18,7 +18,7 @@ from dmd2.io.files import read_json, write_bytes, write_json
 
 
 def write_job(folder: Path, overrides: Sequence[str], status: str, log: Path | None = None) -> None:
-    """Leave word of a job; `log` is where its output goes, None where that is the console."""
+    """Write a job's record; `log` is where its output goes, None where that is the console."""
     content = {
         "overrides": list(overrides),
         "status": status,
@@ -30,21 +30,25 @@ def write_job(folder: Path, overrides: Sequence[str], status: str, log: Path | N
 def run_job(
     folder: Path, overrides: Sequence[str], task: Callable[[], None], log: Path | None = None
 ) -> bool:
-    """Do a job; whether it completed. An exception is told and kept, and the other jobs of the
-    sweep go on.
+    """Run a job's `task`; returns whether it completed.
+
+    An exception is printed and written to `error.txt`, and not raised: other jobs of the sweep are
+    still to come. Interrupts (KeyboardInterrupt, and with it `slurm.Requeue`) pass through.
     """
+    # Before there is a process group: rank 0 by the environment.
     first = slurm.rank() == 0
     if first:
+        # Of an earlier attempt: a requeued job comes here again.
         (folder / "error.txt").unlink(missing_ok=True)
         write_job(folder, overrides, "running", log)
     try:
         task()
     except Exception:
         traceback.print_exc()
-        if not (
-            folder / "error.txt"
-        ).exists():  # the first process to fail knows why, the others suffer from it
-            write_bytes(folder / "error.txt", traceback.format_exc().encode())
+        # The rank that fails first knows why; the others only lose their connection to it.
+        error = folder / "error.txt"
+        if not error.exists():
+            write_bytes(error, traceback.format_exc().encode())
         return False
     if first:
         write_job(folder, overrides, "completed", log)
@@ -53,12 +57,12 @@ def run_job(
 
 @dataclass(frozen=True)
 class SlurmJob:
-    """A job on its way to another machine: a command's module by name, and the config that it works
-    on.
+    """A picklable job for submitit: it calls `work(config)` of the verb's module.
 
-    It is begun anew after each requeue, and is then the same job: its config says resume=auto and
-    where it was.
+    After a requeue the same job runs again: its config has resume=auto and the run's directory.
     """
+
+    # A name and plain containers: unpickling must not import torch before signals are handled.
 
     module: str
     config: dict[str, Any]
@@ -66,30 +70,33 @@ class SlurmJob:
     overrides: list[str]
 
     def __call__(self) -> None:
-        """Do the job in the process that Slurm started for it; exits with 1 where it fails."""
+        """Run the job in the process that Slurm started for it; exits with 1 where it fails."""
         from submitit import JobEnvironment  # noqa: PLC0415
 
+        # At once: signals are blocked since the process started, and pending ones arrive here.
         slurm.listen()
         slurm.name_ranks()
         try:
             log = JobEnvironment().paths.stdout
             if not run_job(self.folder, self.overrides, self.work, log):
                 sys.exit(1)
-        except slurm.Requeue:
+        except slurm.Requeue:  # the run was interrupted and has written its checkpoint
             slurm.requeue()
 
     def work(self) -> None:
-        """What the command does with its config."""
+        """Call the verb's function on the config; this import loads torch."""
         importlib.import_module(self.module).work(self.config)
 
 
 def read_jobs(folder: Path) -> dict[Path, dict[str, Any]]:
-    """What the jobs below a folder left: `overrides`, `log`, `status` (completed, failed or
-    killed), by directory.
+    """The records of the jobs below a folder, by directory: `overrides`, `log` and `status`.
+
+    The status is "completed", "failed" or "killed".
     """
     found = {}
     for path in sorted(folder.rglob("job.json")):
         job = read_json(path)
+        # A job that was killed could not write so: its file still has "running".
         if job["status"] != "completed":
             job["status"] = "failed" if (path.parent / "error.txt").exists() else "killed"
         found[path.parent] = job

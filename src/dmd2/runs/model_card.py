@@ -1,4 +1,4 @@
-"""The model card of an exported student: where it comes from, how it is sampled, its scores."""
+"""The model card (README.md) of an exported student: origin, how to sample, scores, licence."""
 
 import json
 from collections.abc import Mapping
@@ -23,11 +23,16 @@ def card(
     variant: str | None,
     has_lora: bool,
 ) -> str:
-    """The text for a run's `weights`, made at `timesteps`; `source` is the teacher's pipeline, if
-    it has one.
+    """The card's Markdown, with YAML metadata on top as the Hugging Face hub reads it.
 
-    variant  Of its files, those that the run read.
+    summary    The content of the run's summary.json.
+    weights    Which of the run's weights were exported.
+    timesteps  Rows of the schedule's table at which the student is sampled.
+    source     The teacher's pipeline; None where the teacher has none.
+    variant    Of the pipeline's files, those that the run read.
+    has_lora   Whether LoRA's weights were exported by themselves, too.
     """
+    # A generator's file that is not the run's own has no scores in the summary.
     section, scores = config["teacher"], summary["students"].get(weights, {})
     provenance = {
         "experiment": config["name"],
@@ -38,25 +43,28 @@ def card(
         "seed": summary["seed"],
         "metrics": scores,
     }
-    head = {
+    metadata = {
         "library_name": "diffusers",
         "pipeline_tag": "text-to-image",
         "tags": ["dmd2", "distillation"],
+        # The keys are the hub's; `license` and `base_model` must be absent rather than empty.
         **({"license": section["license"]} if section.get("license") else {}),
+        # A local folder is no model on the hub.
         **({"base_model": source} if source and not Path(source).exists() else {}),
-        "dmd2": provenance,
+        "dmd2": provenance,  # ours: the hub keeps keys that it does not know
     }
+    # trim_blocks: a line of the template that holds only a tag leaves no line in the card.
     template = jinja2.Environment(trim_blocks=True, keep_trailing_newline=True).from_string(
         TEMPLATE.read_text()
     )
     return template.render(
-        head=OmegaConf.to_yaml(OmegaConf.create(head)),
+        metadata=OmegaConf.to_yaml(OmegaConf.create(metadata)),
         summary=summary,
         **provenance,
         license=section.get("license"),
         guidance=guidance_of(section),
         origin=source or "a U-Net that was trained for this run",
-        source=source,
+        source=source,  # None in the template: a pipeline without an autoencoder, on pixels
         variant=variant or "",
         has_lora=has_lora,
         names=columns(summary, summary["primary"]),
@@ -66,7 +74,8 @@ def card(
 
 
 def guidance_of(section: Config) -> str:
-    """How the teacher was guided, in words."""
+    """The scale of classifier-free guidance, and the negative prompt where there was one."""
+    # An empty negative prompt counts: it is embedded, where null may be zeros (SDXL).
     negative = section.get("negative")
     return f"{section['guidance']:g}" + (
         f", away from {json.dumps(negative)}" if negative is not None else ""

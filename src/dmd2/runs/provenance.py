@@ -1,4 +1,4 @@
-"""Which code made a result: versions of packages and the git commit."""
+"""Provenance of a result: versions of Python and packages, and the git commit."""
 
 import platform
 import subprocess
@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PACKAGES = ("dmd2", "torch", "lightning", "hydra-core", "torchmetrics", "numpy")
+"""Packages whose version can change a result, or decide whether it can be made again."""
 
 
 def versions() -> dict[str, str]:
@@ -14,17 +15,19 @@ def versions() -> dict[str, str]:
     for package in PACKAGES:
         try:
             found[package] = version(package)
-        except PackageNotFoundError:
+        except PackageNotFoundError:  # e.g. dmd2 itself, run from `src` without being installed
             found[package] = "unknown"
     return found
 
 
 def commit() -> str:
-    """The git commit of this code, "-dirty" behind it where files were changed.
+    """The git commit of this code, with "-dirty" behind it where tracked files were changed.
 
     "unknown" outside a checkout, or where there is no git.
     """
+    # The folder of this file, not the working directory, which may be another repository.
     here = str(Path(__file__).parent)
+    # No tags, so that it is always the full hash: --exclude=* matches every tag.
     described = ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         found = subprocess.run(

@@ -1,4 +1,4 @@
-"""Scores beside their references as a table: on the console, on the page, on an exported card."""
+"""Rows and columns of the score table: on the console, in report.html, on the model card."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,24 +10,26 @@ from dmd2.evaluation.scores import Scores
 
 
 def print_table(summary: Mapping[str, Any], primary: str) -> None:
-    """The scores of a summary beside their references, on the console."""
+    """Print the scores of a run's summary with their references on the console."""
     title = f"{summary['experiment']}: {summary['status']} after {summary['iterations']} iterations"
     table = Table(title=title, box=None, padding=(0, 1, 0, 0), pad_edge=False)
     names = columns(summary, primary)
     table.add_column("samples", no_wrap=True)
     for name in names:
-        # A heading may break between its words, but not inside one.
+        # A heading may break between its words, but not inside one: many metrics then still fit
+        # into 80 columns.
         longest = max(map(len, name.split("_")))
         table.add_column(name.replace("_", " "), justify="right", min_width=longest)
     for label, scores in rows(summary):
         table.add_row(label, *(cell(scores, name) for name in names))
     Console().print(table)
+    # A summary of an older version, or of a run without scores, has none.
     if found := summary.get("best"):
         print(f"best of {found['of']} scored: {primary} {found[primary]:.3g} of {found['weights']}")
 
 
 def cell(scores: Scores, name: str) -> str:
-    """A score as a table shows it; empty where it was not made, e.g. of other sample counts."""
+    """A score to three digits; empty where there is none, e.g. of another number of samples."""
     return f"{scores[name]:.3g}" if name in scores else ""
 
 
@@ -37,7 +39,8 @@ def columns(summary: Mapping[str, Any], primary: str) -> list[str]:
 
 
 def rows(summary: Mapping[str, Any]) -> list[tuple[str, Scores]]:
-    """Labelled scores to read together: real data, baselines, the teacher, the student."""
+    """Scores by label, in the order of the table: real data, baselines, teacher, student."""
+    # report.html and the comparison of runs know the student's rows by how their labels begin.
     found: list[tuple[str, Scores]] = []
     if summary["floor"]:
         found.append(("real, held out", summary["floor"]))
