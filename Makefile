@@ -28,8 +28,8 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 lint: $(STAMP) ## check style
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests examples docs/hooks
+	$(BIN)/ruff format --check src tests examples docs/hooks
 
 types: $(STAMP) ## check types
 	$(BIN)/mypy

@@ -40,12 +40,17 @@ class Choice:
 def read(path: Path) -> Choice:
     """A YAML file of conf/; raises yaml.YAMLError where it is none."""
     text = path.read_text()
-    lines = text.splitlines()
     # "# @package" is Hydra's, not the reader's.
-    header = [line for line in lines if not line.startswith("# @")]
+    header = [line for line in text.splitlines() if not line.startswith("# @")]
     num_header = next((i for i, line in enumerate(header) if not line.startswith("#")), len(header))
     about = " ".join(line[2:] for line in header[:num_header])
     # Nodes know their places in the text; a parsed value would have lost its comment.
+    # The header is blanked, so that it is not taken for a comment on the first key.
+    lines = text.splitlines()
+    for i in range(len(lines)):
+        if not lines[i].startswith("#"):
+            break
+        lines[i] = ""
     node = yaml.compose(text)
     assert isinstance(node, yaml.MappingNode), f"{path} holds no keys"
     defaults = next((v for k, v in node.value if k.value == "defaults"), None)
@@ -74,7 +79,7 @@ def _keys(name: yaml.Node, value: yaml.Node, lines: list[str], prefix: str) -> l
     text = value.start_mark.buffer[first.index : last.index].rstrip("\0 \n")
     above, i = list[str](), name.start_mark.line - 1
     # Whole lines of comment right above a key are about it.
-    while i > 0 and lines[i].lstrip().startswith("#") and lines[i].startswith(" "):
+    while i > 0 and lines[i].lstrip().startswith("#"):
         above.insert(0, lines[i].strip(" #"))
         i -= 1
     # Behind the value only its closing brackets may come before the comment.
