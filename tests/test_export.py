@@ -30,12 +30,12 @@ from dmd2.training.checkpoints import load
 from pipelines import save_pipeline, save_variant, shrunken
 
 diffusers = pytest.importorskip(
-    "diffusers", reason="diffusers is not installed: pip install dmd2[text]"
+    "diffusers", reason="diffusers is not installed: pip install '.[text]'"
 )
 transformers = pytest.importorskip(
-    "transformers", reason="transformers is not installed: pip install dmd2[text]"
+    "transformers", reason="transformers is not installed: pip install '.[text]'"
 )
-pytest.importorskip("peft", reason="peft is not installed: pip install dmd2[text]")
+pytest.importorskip("peft", reason="peft is not installed: pip install '.[text]'")
 
 FAR = [
     "max_iterations=4",
@@ -286,10 +286,10 @@ def test_the_card_says_where_it_comes_from_and_its_code_runs(name: str):
     assert head.dmd2.metrics == summary["metrics"] and ("| student, raw |" in text) == (
         name != "xl"
     )
-    said = {"one": 'Guidance (1.5, away from "no digit")', "xl": "Guidance (8)"}
-    assert said.get(name, "Guidance (1.5)") in text and ("license: openrail++" in text) == (
-        name == "xl"
-    )
+    guidance_lines = {"one": 'Guidance (1.5, away from "no digit")', "xl": "Guidance (8)"}
+    assert guidance_lines.get(name, "Guidance (1.5)") in text and (
+        "license: openrail++" in text
+    ) == (name == "xl")
     first, *others = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     assert len(others) == (name in ("lora", "xl"))
     for block in (first, *others):

@@ -1,6 +1,4 @@
-"""A sweep here, without Slurm: each job is told of, whatever became of the others, and their table
-is sorted.
-"""
+"""A sweep in this process, without Slurm: every job is reported, and the table is sorted."""
 
 import subprocess
 import sys
@@ -39,14 +37,14 @@ def ends(*arguments: str) -> int | str | None:
     return stop.value.code
 
 
-def test_a_job_that_fails_leaves_the_others_and_is_told_with_its_traceback(
+def test_a_job_that_fails_leaves_the_others_and_is_reported_with_its_traceback(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert ends("train", "--multirun", *SMALL, "optimizer.critic.lr=-1,1e-3,1e-4") == 1
     output = capsys.readouterr().out
     assert "2 of 3 jobs completed: runs/sweeps/now" in output
-    told = output[output.index("failed: runs/sweeps/now/toy2d_dmd2-0 optimizer.critic.lr=-1\n") :]
-    assert "Traceback" in told and "ValueError: Invalid learning rate: -1" in told
+    report = output[output.index("failed: runs/sweeps/now/toy2d_dmd2-0 optimizer.critic.lr=-1\n") :]
+    assert "Traceback" in report and "ValueError: Invalid learning rate: -1" in report
     rows = [
         line.split("|")[1:4] for line in output.splitlines() if line.startswith("| toy2d_dmd2 ")
     ]
@@ -65,15 +63,15 @@ def test_a_job_that_was_killed_shows_the_end_of_its_log(capsys: pytest.CaptureFi
     write_job(Path("sweep/a-0"), ["seed=0"], "running", Path("job.log"))
     assert read_jobs(Path("sweep"))[Path("sweep/a-0")]["status"] == "killed"
     assert ends("compare", "runs=sweep") == 2
-    said = capsys.readouterr()
+    printed = capsys.readouterr()
     assert (
-        "killed: sweep/a-0" in said.out
-        and "oom_kill" in said.out
-        and "no completed run" in said.err
+        "killed: sweep/a-0" in printed.out
+        and "oom_kill" in printed.out
+        and "no completed run" in printed.err
     )
 
 
-def test_a_job_that_goes_on_forgets_the_failure_of_an_earlier_life() -> None:
+def test_a_job_that_resumes_forgets_the_failure_of_an_earlier_attempt() -> None:
     def fail() -> None:
         raise ValueError("once")
 

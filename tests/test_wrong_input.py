@@ -32,11 +32,11 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         main()
     assert stop.value.code not in (0, None)
     os.environ.pop("DMD2_RUN_ID", None)
-    said = re.findall(
+    printed = re.findall(
         r"^dmd2:.*(?:\n  .*)*", capsys.readouterr().err, re.MULTILINE
     )  # a long list goes on, indented
-    assert len(said) == 1, said
-    return said[0]
+    assert len(printed) == 1, printed
+    return printed[0]
 
 
 @pytest.fixture(autouse=True)
@@ -267,7 +267,7 @@ LACKING = {
         ["gone", "dmd2 prepare recipe=imagenet64", "image-net.org"],
     ),
 }
-"""What a published recipe may lack on a new machine, and what is said of it."""
+"""What a published recipe may lack on a new machine, and the error message of it."""
 
 
 @pytest.mark.parametrize("what", LACKING)

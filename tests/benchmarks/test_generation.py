@@ -41,8 +41,8 @@ def test_a_configuration_is_enough(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_teacher_is_timed_without_the_student_s_lora(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    pytest.importorskip("diffusers", reason="diffusers is not installed: pip install dmd2[text]")
-    pytest.importorskip("peft", reason="peft is not installed: pip install dmd2[text]")
+    pytest.importorskip("diffusers", reason="diffusers is not installed: pip install '.[text]'")
+    pytest.importorskip("peft", reason="peft is not installed: pip install '.[text]'")
     short = [
         "max_iterations=1",
         "callbacks.samples=null",

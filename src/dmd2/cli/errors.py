@@ -86,7 +86,7 @@ def fail_for_users(error: BaseException) -> None:
 
 
 def user_errors(task: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Decorate a task, inside `hydra.main`, so that its errors end the process as said above.
+    """Decorate a task, inside `hydra.main`, so that its errors end the process with one line.
 
     A Slurm job that was interrupted is requeued.
     """
