@@ -7,8 +7,8 @@ import torch
 
 from dmd2.benchmarks.iteration import now
 from dmd2.diffusion.solvers import DDIM
+from dmd2.distributed.device import device_of
 from dmd2.evaluation.samples import Sampling, TeacherSampling
-from dmd2.evaluation.scoring import device_of
 from dmd2.nets.lora import base_of
 from dmd2.runs.load import load_student
 

@@ -17,6 +17,7 @@ from dmd2.benchmarks.loader import RandomImages
 from dmd2.benchmarks.prompts import RandomPrompts
 from dmd2.config.check import Config, of_train
 from dmd2.config.devices import processes
+from dmd2.distributed.device import peak_memory_bytes
 from dmd2.io.hub import dtype_of
 from dmd2.nets.unet import UNet
 from dmd2.randomness import seeded
@@ -24,7 +25,6 @@ from dmd2.runs.assemble import build_critic, build_module, module_options
 from dmd2.runs.build import build, build_trainer
 from dmd2.runs.copies import copy_for
 from dmd2.runs.teacher import Teacher
-from dmd2.training.callbacks.throughput import peak_memory_bytes
 from dmd2.training.module import DMD
 
 NUM_SAMPLES = 1_000  # enough that no batch repeats an image

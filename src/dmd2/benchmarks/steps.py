@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 
 from dmd2.diffusion.sampling import FewStepSampler
+from dmd2.distributed.device import device_of
 from dmd2.evaluation.samples import GeneratorSampling
-from dmd2.evaluation.scoring import device_of
 from dmd2.runs.load import load_student
 
 

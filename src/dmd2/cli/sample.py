@@ -21,10 +21,9 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from dmd2.cli.verbs import verb_of_options
-from dmd2.distributed.process_group import world_size
+from dmd2.distributed.process_group import rank_blocks, world_size
 from dmd2.distributed.rank_zero import on_rank_zero
 from dmd2.evaluation.pictures import image, picture
-from dmd2.metrics.suite import blocks
 from dmd2.runs.load import as_one_of_torchrun, load_student
 
 NUM_ON_SHEET = 100  # ten rows of ten
@@ -55,7 +54,7 @@ def draw(options: DictConfig) -> None:
     out.mkdir(parents=True, exist_ok=True)
     shown: list[Tensor] = []
     # This rank's blocks alone; names of files are numbers of samples, so ranks share the folder.
-    for block in blocks(rows, options.batch_size):
+    for block in rank_blocks(rows, options.batch_size):
         x = data.to_pixels(samples.make(sampling, block)[0])
         if is_image:
             for i, pixels in zip(block, x, strict=True):

@@ -84,6 +84,14 @@ def world_size() -> int:
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
+def rank_blocks(rows: range, size: int) -> Iterator[range]:
+    """This rank's blocks of `size` consecutive rows: rank b % world_size takes block b."""
+    # Blocks are not divided among ranks. So the same rows go through a network together on any
+    # number of ranks, and every result is the same to the last bit.
+    for start in range(0, len(rows), size)[rank() :: world_size()]:
+        yield rows[start : start + size]
+
+
 def broadcast_from_rank_zero(make: Callable[[], T]) -> T:
     """Call `make` on rank 0 alone, and return its result, a picklable object, on all ranks."""
     if world_size() == 1:

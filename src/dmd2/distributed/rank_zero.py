@@ -6,12 +6,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dmd2.distributed.process_group import rank
+from dmd2.distributed.process_group import is_rank_zero
 
 
 def on_rank_zero(work: Callable[[], Any]) -> None:
     """Do `work` on rank 0, and nothing on the others; they do not wait for it."""
-    if rank() == 0:
+    if is_rank_zero():
         work()
 
 
@@ -22,4 +22,4 @@ def warn(line: str) -> None:
 
 def progress_bar(**options: Any) -> "tqdm[Any]":
     """A bar of tqdm's, with its `options`; rank 0 alone shows it."""
-    return tqdm(**options, disable=rank() > 0)
+    return tqdm(**options, disable=not is_rank_zero())

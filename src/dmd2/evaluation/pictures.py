@@ -12,9 +12,10 @@ from torch import Tensor
 
 from dmd2.data.base import DataModule
 from dmd2.diffusion.denoiser import Denoiser
+from dmd2.distributed.device import device_of
 from dmd2.evaluation.references import teacher_samplings
 from dmd2.evaluation.samples import Sampling
-from dmd2.evaluation.scoring import Evaluator, device_of
+from dmd2.evaluation.scoring import Evaluator
 
 # No display on a server; and before pyplot is imported, which chooses its backend.
 matplotlib.use("Agg")

@@ -10,12 +10,14 @@ from dmd2.data.base import DataModule
 from dmd2.diffusion.conditioning import Conditioner
 from dmd2.diffusion.denoiser import Denoiser
 from dmd2.diffusion.sampling import FewStepSampler
+from dmd2.distributed.device import device_of
+from dmd2.distributed.process_group import rank_blocks
 from dmd2.evaluation.partial_sums import PartialSums
 from dmd2.evaluation.protocol import SAMPLE_SETS, ScoringProtocol
 from dmd2.evaluation.real_images import FolderStatistics, TrainSplit
 from dmd2.evaluation.samples import GeneratorSampling, SampleSet, Sampling
 from dmd2.evaluation.scores import Scores
-from dmd2.metrics.suite import Batches, MetricSuite, blocks
+from dmd2.metrics.suite import Batches, MetricSuite
 
 
 class RealReference(Protocol):
@@ -104,7 +106,7 @@ class Evaluator:
         def batches(rows: range) -> Iterator[tuple[Tensor, Tensor]]:
             # A block goes through the network as one on any number of ranks: its rounding is the
             # same.
-            for block in blocks(rows, self.batch_size):
+            for block in rank_blocks(rows, self.batch_size):
                 # Between batches, so that a signal ends a long score within one.
                 if stop():
                     raise InterruptedError("a score was asked to end early")
@@ -119,7 +121,7 @@ class Evaluator:
         """Scores of samples that are there, as pictures show them [N, ...], and labels [N]."""
 
         def batches(rows: range) -> Batches:
-            own = (slice(block.start, block.stop) for block in blocks(rows, self.batch_size))
+            own = (slice(block.start, block.stop) for block in rank_blocks(rows, self.batch_size))
             return ((samples[block], labels[block]) for block in own)
 
         return self._nested(batches, self.counts.numbers, PartialSums())
@@ -157,8 +159,3 @@ class Evaluator:
             start = num
         self.suite.reset()
         return found
-
-
-def device_of(network: nn.Module) -> torch.device:
-    """Where a network's weights are; the CPU for one without any."""
-    return next((x.device for x in network.state_dict().values()), torch.device("cpu"))

@@ -40,7 +40,7 @@ from dmd2.metrics.precision_recall import (
 )
 from dmd2.metrics.preprocessing import Patch, Preprocessing, Square, picture, pixels, scaled
 from dmd2.metrics.real_features import RealFeatures
-from dmd2.metrics.suite import Batches, MetricSuite, blocks
+from dmd2.metrics.suite import Batches, MetricSuite
 from dmd2.metrics.toy import ModesFound, SlicedWasserstein, quantiles
 
 __all__ = [
@@ -77,7 +77,6 @@ __all__ = [
     "add_moments",
     "as_colour",
     "as_floats",
-    "blocks",
     "class_gaussian",
     "cubic_mmd2",
     "distance_blocks",

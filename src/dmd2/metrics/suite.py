@@ -1,7 +1,7 @@
 """MetricSuite: detectors and metrics, fitted to real data once, then evaluated on samples."""
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.utilities.data import dim_zero_cat
 
-from dmd2.distributed.process_group import rank, world_size
+from dmd2.distributed.process_group import rank_blocks, world_size
 from dmd2.metrics.base import FeatureMetric
 from dmd2.metrics.detectors import Detector
 from dmd2.metrics.frechet import FrechetDistance
@@ -17,14 +17,6 @@ from dmd2.metrics.real_features import RealFeatures
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 """Samples (uint8 [B, C, H, W], toys float32 [B, 2]) and the labels [B] that were asked for."""
-
-
-def blocks(rows: range, size: int) -> Iterator[range]:
-    """This rank's blocks of `size` consecutive rows: rank b % world_size takes block b."""
-    # Blocks are not divided among ranks. So the same rows go through a network together on any
-    # number of ranks, and every feature is the same to the last bit; metrics then add exactly.
-    for start in range(0, len(rows), size)[rank() :: world_size()]:
-        yield rows[start : start + size]
 
 
 class MetricSuite:
@@ -197,7 +189,7 @@ class MetricSuite:
         """The metrics of the real test split, as if it were samples: what a perfect model gets."""
         samples, labels = self.test
         # Divided among ranks as a generator's samples are.
-        own = blocks(range(len(samples)), self.batch_size)
+        own = rank_blocks(range(len(samples)), self.batch_size)
         return self.evaluate(
             (samples[rows.start : rows.stop], labels[rows.start : rows.stop]) for rows in own
         )

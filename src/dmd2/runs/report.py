@@ -8,6 +8,7 @@ from typing import Any
 import jinja2
 
 from dmd2.config.check import Config
+from dmd2.distributed.device import peak_memory_bytes
 from dmd2.distributed.fsdp import is_sharded
 from dmd2.evaluation.pictures import comparison, score_plot
 from dmd2.io.files import write_json
@@ -16,7 +17,6 @@ from dmd2.runs.assemble import Parts
 from dmd2.runs.build import device_for
 from dmd2.runs.provenance import versions
 from dmd2.runs.score_table import cell, columns, print_table, rows
-from dmd2.training.callbacks.throughput import peak_memory_bytes
 from dmd2.training.record import Record
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")

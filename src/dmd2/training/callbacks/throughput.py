@@ -1,24 +1,16 @@
 """Throughput and peak memory, measured between logging iterations."""
 
-import resource
 import time
 from typing import Any
 
 import lightning as L
-import torch
 
+from dmd2.distributed.device import peak_memory_bytes
 from dmd2.training.manual_optimization import ManualOptimization
 from dmd2.training.record import Record
 
 COUNTED = ("training_seconds", "num_images", "num_iterations")
 """What a resumed run counts on from."""
-
-
-def peak_memory_bytes() -> int:
-    """The most memory this process has held: of the GPU where it used one, else resident."""
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 class Throughput(L.Callback):
