@@ -119,7 +119,9 @@ def evaluation(
 
 def random_inception() -> Any:
     """torch-fidelity's Inception-v3 with random weights, without its download."""
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3  # noqa: PLC0415
+    from torch_fidelity.feature_extractor_inceptionv3 import (  # noqa: PLC0415
+        FeatureExtractorInceptionV3,
+    )
 
     # Its constructor reads a file of weights whatever one does: here an empty one, and ignored.
     class Random(FeatureExtractorInceptionV3):

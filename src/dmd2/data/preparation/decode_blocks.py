@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from tqdm import tqdm
 
 from dmd2.data.preparation.archives import members
 from dmd2.data.preparation.blocks import BlockQueue
@@ -21,7 +20,7 @@ from dmd2.data.preparation.decode import Decoder, kind
 from dmd2.data.preparation.encode import ImageEncoder
 from dmd2.data.preparation.layout import Layout
 from dmd2.data.preparation.member import Member
-from dmd2.distributed.process_group import rank
+from dmd2.distributed.rank_zero import progress_bar
 from dmd2.io.arrays import write_rows
 
 Broken = Literal["stop", "skip"]  # what a file that is no image does
@@ -53,7 +52,7 @@ def decode_blocks(
     about = {"desc": f"decoding {source.name}", "unit": " images", "delay": 2, "mininterval": 1}
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm(total=queue.num_rows, initial=queue.num_done(), disable=rank() > 0, **about) as bar,
+        progress_bar(total=queue.num_rows, initial=queue.num_done(), **about) as bar,
     ):
         for block in queue.free():
             # Files without a row, e.g. of val/ beside test/, are passed over and not even read.

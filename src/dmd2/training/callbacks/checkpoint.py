@@ -8,6 +8,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 
+from dmd2.distributed.rank_zero import on_rank_zero
 from dmd2.training.checkpoints import BackgroundIO, Manifest, remove, saved
 from dmd2.training.manual_optimization import ManualOptimization
 from dmd2.training.record import Record
@@ -68,7 +69,7 @@ class Checkpoint(LightningCheckpoint):
         if trainer.global_step % self.every:
             self.save(trainer)
         self.io.wait()
-        self.prune(trainer)
+        on_rank_zero(self.prune)
 
     def save(self, trainer: L.Trainer) -> None:
         """Save now, in the background.
@@ -86,13 +87,11 @@ class Checkpoint(LightningCheckpoint):
         }
         path = self.folder / f"{trainer.global_step:08d}.ckpt"
         trainer.save_checkpoint(path, storage_options=manifest)
-        self.prune(trainer)
+        on_rank_zero(self.prune)
         self.seconds_waited += time.monotonic() - started
 
-    def prune(self, trainer: L.Trainer) -> None:
-        """Remove all but the newest and the best of the checkpoints on disk; rank 0 does it."""
-        if not trainer.is_global_zero:
-            return
+    def prune(self) -> None:
+        """Remove all but the newest and the best of the checkpoints on disk."""
         # What is on disk counts, not what this attempt has saved: a resumed run prunes older ones
         # too.
         paths = {int(path.stem): path for path in saved(self.folder)}
