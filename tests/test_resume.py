@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from dmd2.cli.main import main
+from dmd2.training import checkpoints
 from dmd2.training.callbacks.csv_logger import read_rows
 from dmd2.training.checkpoints import load, newest, saved
 from test_files import holding, needs_full
@@ -99,6 +100,22 @@ def test_a_log_has_one_row_an_iteration_and_no_gap() -> None:
 def test_a_run_goes_on_from_any_checkpoint_as_if_it_had_not_stopped(iteration: int) -> None:
     train(f"paths.run=fork{iteration}", f"resume=whole/checkpoints/{iteration:08d}.ckpt")
     assert_same_end(f"fork{iteration}")
+
+
+def test_a_checkpoint_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large checkpoints take minutes to hash: rank 0 does it when it chooses one."""
+    hashed, sha256 = [], checkpoints.sha256
+    monkeypatch.setattr(checkpoints, "sha256", lambda p: hashed.append(p.name) or sha256(p))
+    train("paths.run=once", "resume=whole/checkpoints/00000009.ckpt")
+    assert hashed.count("00000009.ckpt") == 1
+
+
+def test_halves_of_files_that_a_kill_left_are_removed() -> None:
+    half = Path("halves", "metrics.partial4711")
+    half.parent.mkdir()
+    half.write_text("step,generator/lo")
+    train("paths.run=halves", "resume=whole/checkpoints/00000009.ckpt")
+    assert not half.exists() and not list(half.parent.rglob("*.partial*"))
 
 
 def killed(run: str, *arguments: str, when: str) -> None:

@@ -16,9 +16,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from dmd2.cli.main import main
-from dmd2.runs.load import load_student
+from dmd2.runs.load import load, load_student
+from dmd2.training import checkpoints
 from dmd2.training.callbacks.csv_logger import read_rows
-from dmd2.training.checkpoints import load, newest
 
 SMALL = [
     "data.batch_size=8",
@@ -134,6 +134,32 @@ def test_samples_do_not_depend_on_how_many_and_how_they_are_batched() -> None:
         assert (
             np.abs(one.astype(int) - two.astype(int)).max() <= 1
         )  # a matrix product may round by its batch
+
+
+def test_a_notebook_draws_what_the_command_draws() -> None:
+    dmd2("sample", f"run={RUN}", "num_images=7", "out=command", "seed=3")
+    images = load(RUN).sample(7, seed=3)
+    assert images.dtype == torch.uint8 and images.shape == (7, 1, 8, 8)
+    for i, image in enumerate(images):
+        saved = np.asarray(Image.open(f"command/{i:06d}.png"))
+        assert np.abs(saved.astype(int) - image[0].cpu().numpy()).max() <= 1
+    assert torch.equal(load(RUN, "raw").sample(2), load(RUN, "raw").sample(3)[:2])
+    with pytest.raises(ValueError, match="no weights 'ema_2'; choose from ema_"):
+        load(RUN, "ema_2")
+    with pytest.raises(FileNotFoundError, match="there is no run at runs/gone"):
+        load("runs/gone")
+    with pytest.raises(ValueError, match="num and batch_size must be at least 1, got 0 and 100"):
+        load(RUN).sample(0)
+
+
+def test_a_run_of_an_older_version_is_answered_with_the_new_names(tmp_path: Path) -> None:
+    text = (RUN / "config.yaml").read_text()
+    (tmp_path / "config.yaml").write_text(text + "rung_layer: null\nmax_faults: 0\n")
+    expected = (
+        r"config\.yaml is of an older version .*rung_layer is now critic_step_layer, max_faults"
+    )
+    with pytest.raises(ValueError, match=expected):
+        load(tmp_path)
 
 
 @pytest.mark.slow
@@ -269,7 +295,7 @@ def test_ctrl_c_ends_within_an_iteration_with_a_checkpoint_and_a_summary() -> No
         assert process.wait(timeout=60) == 130
     summary = json.loads(Path("stopped/summary.json").read_text())
     assert summary["status"] == "interrupted" and 0 < summary["iterations"] < 100000
-    path = newest(Path("stopped/checkpoints")).path
+    path = checkpoints.newest(Path("stopped/checkpoints")).path
     assert path is not None
     state = load(path)
     assert state["global_step"] == summary["iterations"]

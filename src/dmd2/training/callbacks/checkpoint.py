@@ -44,14 +44,7 @@ class Checkpoint(LightningCheckpoint):
         self.identity, self.io, self.record = identity, io, record
         self.seconds_waited = 0.0
 
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         """Save when it is time; log the share of the wall time that training waited for it."""
         assert isinstance(pl_module, ManualOptimization)
         if trainer.global_step % pl_module.log_every == 0:

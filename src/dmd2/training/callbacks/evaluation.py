@@ -61,14 +61,7 @@ class Evaluation(L.Callback):
         if self.pending is not None:
             self.score(trainer, pl_module, **self.pending)
 
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         """Score when it is time."""
         iteration = trainer.global_step
         # A run is always scored at its end, whatever the interval.

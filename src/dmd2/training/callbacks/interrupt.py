@@ -56,14 +56,7 @@ class Interrupt(L.Callback):
             number: signal.signal(number, handler) for number, handler in handlers.items()
         }
 
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         """Stop or save now where a signal asked for it."""
         assert isinstance(pl_module, ManualOptimization)
         if trainer.world_size > 1:

@@ -29,14 +29,7 @@ class Progress(L.Callback):
             mininterval=0.5,
         )
 
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         """Advance; renew the numbers when new ones were logged."""
         assert isinstance(pl_module, ManualOptimization)
         self.bar.update(1)

@@ -73,14 +73,7 @@ class SampleGrid(L.Callback):
             return self.evaluator.data.to_pixels(x0)
         return pixels.to_pixels(self.autoencoder.decode(x0))
 
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         """Draw when it is time: on all ranks, which may each hold a shard; rank 0 keeps it."""
         if trainer.global_step % self.every:
             return
