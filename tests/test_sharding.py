@@ -27,7 +27,7 @@ from dmd2.training.module import DMD
 from dmd2.training.strategies import ShardedStrategy
 from processes import FLOAT, NETWORKS, counted, found_by, together
 from test_module import Record, fit, module, objective, toy, weights
-from test_ranks import TWO, BadOnRank1, ended, started, train
+from test_process_group import TWO, BadOnRank1, ended, started, train
 
 DIFFUSERS = find_spec("diffusers") is not None and find_spec("transformers") is not None
 ACCUMULATED = {"accumulate": 2, "critic_updates": 5, "ema": [0.9]}
