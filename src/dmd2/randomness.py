@@ -75,7 +75,8 @@ class Draws:
     def step(self, num_steps: int) -> int:
         """One integer in [0, num_steps), the same on all ranks, drawn on the host."""
         # The seed itself is random, being a hash. The host reads no device here, and need not wait.
-        return generator(self.seed, self.iteration, "step").initial_seed() % num_steps
+        # The stream keeps its first name: under another one the same seed would draw other steps.
+        return generator(self.seed, self.iteration, "rung").initial_seed() % num_steps
 
     # The rank is no part of the key: it only chooses rows.
     def _of(self, stream: str) -> torch.Generator:
