@@ -19,7 +19,7 @@ from dmd2.distributed import process_group
 from dmd2.distributed.launch import launch
 from dmd2.training.module import DMD
 from dmd2.training.strategies import ProcessEnvironment, ReplicatedStrategy
-from test_module import toy
+from test_module import toy, trainer
 
 COLLECTIVES = {
     name: name
@@ -57,7 +57,7 @@ def _as_rank(task: Callable[[], dict[str, Any]], folder: Path) -> None:
     process_group.destroy_process_group()
 
 
-def together(
+def train_in_all_ranks(
     dmd: DMD,
     max_steps: int,
     strategy: ReplicatedStrategy,
@@ -67,19 +67,13 @@ def together(
     **options: Any,
 ) -> DMD:
     """Train as one of the ranks, at 8 samples a rank."""
-    L.Trainer(
-        accelerator="cpu",
+    trainer(
+        max_steps,
+        *callbacks,
         devices=process_group.world_size() // num_nodes,
         num_nodes=num_nodes,
         strategy=strategy,
         plugins=[ProcessEnvironment()],
-        max_steps=max_steps,
-        callbacks=list(callbacks),
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        use_distributed_sampler=False,
         **options,
     ).fit(dmd, datamodule=data or toy(batch_size=8))
     return dmd

@@ -11,8 +11,8 @@ from omegaconf import OmegaConf
 
 from dmd2.cli.main import main
 from dmd2.config.batch_size import share_batch
-from dmd2.config.check import Config, config_folder, resolved
-from dmd2.config.keys import RENAMED, SECTIONS, check_renamed, unknown_key
+from dmd2.config.check import Config, config_folder, resolved, unknown_override
+from dmd2.config.keys import RENAMED, SECTIONS, check_renamed, new_name, unknown_key
 
 
 @pytest.fixture(autouse=True)
@@ -163,6 +163,18 @@ def test_a_verb_that_never_had_an_old_key_does_not_know_it() -> None:
     )
 
 
+def test_an_old_key_is_known_below_any_name_and_with_what_lies_below_it() -> None:
+    found = new_name("metric.suite.detectors.clip.view.size")
+    assert found == "metric.suite.detectors.clip.preprocessing.size"
+    assert new_name("loss.generator.dm.view") is None and new_name("metric.suite") is None
+    text = "Could not override 'metric.suite.detectors.clip.view.size'."
+    assert unknown_override(text, "train") == (
+        "metric.suite.detectors.clip.view.size is now "
+        "metric.suite.detectors.clip.preprocessing.size; "
+        "type metric.suite.detectors.clip.preprocessing.size=VALUE"
+    )
+
+
 def test_no_old_key_is_known() -> None:
     assert not {path.rpartition(".")[2] for path in RENAMED} & set.union(*SECTIONS.values())
 
@@ -172,11 +184,14 @@ def test_a_config_of_an_older_version_is_refused_with_all_new_names() -> None:
     check_renamed(config, "runs/x/config.yaml")
     config |= {"rung_layer": None, "head_reads": "critic"}
     config["teacher"]["pretrain"]["module"]["max_faults"] = 0
+    config["metric"]["suite"]["detectors"]["whole"] = {"view": {"size": 256}}
     with pytest.raises(ValueError, match=r"^runs/x/config\.yaml is of an older version") as caught:
         check_renamed(config, "runs/x/config.yaml")
-    assert re.findall(r"(\S+) is now ([\w.]+)", str(caught.value)) == [
-        ("rung_layer", "critic_step_layer"),
+    detectors = "metric.suite.detectors.whole"
+    assert sorted(re.findall(r"(\S+) is now ([\w.]+)", str(caught.value))) == [
         ("head_reads", "discriminator_features"),
+        (f"{detectors}.view", f"{detectors}.preprocessing"),
+        ("rung_layer", "critic_step_layer"),
         (
             "teacher.pretrain.module.max_faults",
             "teacher.pretrain.module.max_skipped_updates",

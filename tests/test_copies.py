@@ -9,7 +9,7 @@ from dmd2.diffusion import UnscaledDenoiser
 from dmd2.diffusion.schedules import VP
 from dmd2.nets import MLP
 from dmd2.runs import copies
-from dmd2.runs.copies import FullCopy, LoRA, MetaCopy, copy_for, is_sharded
+from dmd2.runs.copies import FullCopy, LoRA, MetaCopy, copy_for, wants_shards
 from dmd2.training import ReplicatedStrategy, ShardedStrategy
 
 SMALL = {"_target_": "dmd2.nets.adapted", "_partial_": True, "rank": 2, "alpha": 2}
@@ -41,14 +41,14 @@ def teacher() -> UnscaledDenoiser:
     [(None, False), (ReplicatedStrategy, False), (NoShards, False), (Renamed, True)],
 )
 def test_a_strategy_is_known_by_its_class(strategy: type | None, expected: bool) -> None:
-    assert is_sharded(config(strategy)) == expected
+    assert wants_shards(config(strategy)) == expected
 
 
 def test_rank_zero_has_the_weights_of_shards_and_the_others_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert isinstance(copy_for(config(Renamed), "critic"), FullCopy)
-    monkeypatch.setattr(copies, "rank", lambda: 1)
+    monkeypatch.setattr(copies, "is_rank_zero", lambda: False)
     copy = copy_for(config(Renamed), "critic")
     assert isinstance(copy, MetaCopy) and not copy.has_weights
     network = copy.network(teacher())

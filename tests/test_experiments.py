@@ -158,10 +158,10 @@ def of_coco(folder: Path) -> list[str]:
         "metric.captions.source=asked.txt",
         f"metric.real.whole.source={captioned(folder / 'real')}",
         f"metric.suite.detectors.clip.source={save_clip(folder / 'clip')}",
-        "metric.suite.detectors.clip.view.size=8",
+        "metric.suite.detectors.clip.preprocessing.size=8",
         "metric.suite.detectors.whole.folder=inception",
         "+metric.suite.detectors.whole.sha256=null",
-        "metric.suite.detectors.whole.view.size=8",
+        "metric.suite.detectors.whole.preprocessing.size=8",
     ]
 
 

@@ -106,9 +106,9 @@ def toy(kind: type[Toy2D] = Toy2D, batch_size: int = 16) -> Toy2D:
 
 
 def trainer(max_steps: int, *callbacks: L.Callback, **options: Any) -> L.Trainer:
+    """A quiet trainer on the CPU, of one process where `options` do not ask for more."""
     return L.Trainer(
         accelerator="cpu",
-        devices=1,
         max_steps=max_steps,
         callbacks=list(callbacks),
         logger=False,
@@ -116,7 +116,7 @@ def trainer(max_steps: int, *callbacks: L.Callback, **options: Any) -> L.Trainer
         enable_model_summary=False,
         enable_checkpointing=False,
         use_distributed_sampler=False,
-        **options,
+        **{"devices": 1, **options},
     )
 
 

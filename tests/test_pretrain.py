@@ -14,11 +14,11 @@ from dmd2.diffusion.conditioning import ClassLabels
 from dmd2.diffusion.denoiser import Denoiser
 from dmd2.diffusion.preconditioning import EDM
 from dmd2.diffusion.schedules import Karras, LogNormalSigma
-from dmd2.losses import functional as F
-from dmd2.losses import weighting
+from dmd2.losses import functional as F, weighting
 from dmd2.nets.toy import MLP, GaussianMixture
 from dmd2.randomness import Draws, seeded
 from dmd2.training.pretrain import Pretrain
+from test_module import trainer
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::lightning.fabric.utilities.warnings.PossibleUserWarning"
@@ -40,18 +40,7 @@ def pretrain(lr: float = 3e-3, **options: Any) -> Pretrain:
 def fit(
     module: Pretrain, max_steps: int, data: Toy2D | None = None, *callbacks: L.Callback
 ) -> Pretrain:
-    trainer = L.Trainer(
-        accelerator="cpu",
-        devices=1,
-        max_steps=max_steps,
-        logger=False,
-        callbacks=list(callbacks),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        use_distributed_sampler=False,
-    )
-    trainer.fit(
+    trainer(max_steps, *callbacks).fit(
         module,
         datamodule=data or Toy2D(name="ring", num_train=512, num_test=512, batch_size=64, seed=0),
     )

@@ -23,7 +23,7 @@ from dmd2.training.callbacks.csv_logger import read_rows
 from dmd2.training.checkpoints import load, newest
 from dmd2.training.module import DMD
 from dmd2.training.strategies import ReplicatedStrategy
-from processes import FLOAT, NETWORKS, counted, found_by, together
+from processes import FLOAT, NETWORKS, counted, found_by, train_in_all_ranks
 from test_module import Record, fit, module, objective, toy, weights
 
 
@@ -57,7 +57,7 @@ def as_rank() -> dict[str, Any]:
     for accumulate in (1, 2):
         with counted() as calls:
             sent = Record(lambda m, calls=calls: len(calls))
-            dmd = together(
+            dmd = train_in_all_ranks(
                 module(accumulate=accumulate, critic_updates=5), 10, ReplicatedStrategy(), sent
             )
         found[f"accumulate{accumulate}"] = state(dmd) | {"calls": calls, "sent": sent.values}
@@ -66,13 +66,13 @@ def as_rank() -> dict[str, Any]:
     before = Record(lambda m: weights(m.critic))
     bad = module(loss, log_every=1)
     with pytest.raises(FloatingPointError) as error:
-        together(bad, 5, ReplicatedStrategy(), before)
+        train_in_all_ranks(bad, 5, ReplicatedStrategy(), before)
     found["error"] = str(error.value), before.values[-1], weights(bad.critic)
     other = module()
     if process_group.rank() == 1:
         nn.init.ones_(next(other.critic.parameters()))
     with pytest.raises(ValueError) as differs:
-        together(other, 1, ReplicatedStrategy())
+        train_in_all_ranks(other, 1, ReplicatedStrategy())
     found["differs"] = str(differs.value)
     found["host"] = (
         process_group.broadcast_from_rank_zero(lambda: process_group.rank()),
@@ -83,7 +83,7 @@ def as_rank() -> dict[str, Any]:
     found["started"] = process_group.started()
     process_group.init_process_group(on_gpu=False)
     found["again"] = state(
-        together(module(accumulate=1, critic_updates=5), 10, ReplicatedStrategy())
+        train_in_all_ranks(module(accumulate=1, critic_updates=5), 10, ReplicatedStrategy())
     )
     return found
 

@@ -25,7 +25,7 @@ from dmd2.runs.build import build
 from dmd2.training.checkpoints import load
 from dmd2.training.module import DMD
 from dmd2.training.strategies import ShardedStrategy
-from processes import FLOAT, NETWORKS, counted, found_by, together
+from processes import FLOAT, NETWORKS, counted, found_by, train_in_all_ranks
 from test_module import Record, fit, module, objective, toy, weights
 from test_process_group import TWO, BadOnRank1, ended, started, train
 
@@ -46,7 +46,8 @@ def captioned(folder: Path, batch_size: int) -> tuple[DMD, DataModule]:
         f"+optimizer.{network}.eps=1e-4" for network in NETWORKS
     ]  # a gradient that is a rounded zero moves nothing
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        config = of_train(["experiment=text2digits_dmd2", "trainer=fsdp", *own])
+        on_cpu = ["trainer.accelerator=cpu", f"trainer.devices={process_group.world_size()}"]
+        config = of_train(["experiment=text2digits_dmd2", "trainer=fsdp", *on_cpu, *own])
     parts = assemble(config, build(config["metric"]))
     return parts.module, parts.data
 
@@ -116,7 +117,7 @@ def as_rank() -> dict[str, Any]:
         watch = Held()
         with counted() as calls:
             sent = Record(lambda m, calls=calls: len(calls))
-            dmd = together(module(**options), 10, ShardedStrategy(**chosen), watch, sent)
+            dmd = train_in_all_ranks(module(**options), 10, ShardedStrategy(**chosen), watch, sent)
         found[name] = {"elements": watch.elements, "average": watch.average, "logs": dict(dmd.logs)}
         found[name] |= {"passes": watch.num_passes, "calls": calls, "sent": sent.values} | networks(
             dmd
@@ -127,13 +128,13 @@ def as_rank() -> dict[str, Any]:
     loss.critic["denoising"] = BadOnRank1(loss.critic["denoising"])
     bad, before = module(loss, log_every=1), Record(lambda m: local(m.critic))
     with pytest.raises(FloatingPointError) as error:
-        together(bad, 5, ShardedStrategy(**PLAIN), before)
+        train_in_all_ranks(bad, 5, ShardedStrategy(**PLAIN), before)
     found["error"] = str(error.value), *before.values[-2:], local(bad.critic)
     other = module()
     if process_group.rank() == 1:
         nn.init.ones_(next(other.models.teacher.parameters()))
     with pytest.raises(ValueError) as differs:
-        together(other, 1, ShardedStrategy(**PLAIN))
+        train_in_all_ranks(other, 1, ShardedStrategy(**PLAIN))
     found["differs"] = str(differs.value)
     found["bf16"] = in_bf16()
     if DIFFUSERS:
@@ -149,7 +150,9 @@ def in_text() -> dict[str, Any]:
         without = {
             p.is_meta for x in (dmd.generator, dmd.critic.denoiser, dmd.ema) for p in x.parameters()
         }
-        together(dmd, 5, ShardedStrategy(**PLAIN | {"recompute": True, "block": 50_000}), data=data)
+        train_in_all_ranks(
+            dmd, 5, ShardedStrategy(**PLAIN | {"recompute": True, "block": 50_000}), data=data
+        )
     return {"without": [*without], "logs": dict(dmd.logs)} | networks(dmd)
 
 
@@ -168,7 +171,7 @@ def in_bf16() -> dict[str, Any]:
             | {x.dtype for o in m.optimizers() for x in moments(o)}
         )
     )
-    together(dmd, 10, ShardedStrategy(**PLAIN), kept, precision="bf16-mixed")
+    train_in_all_ranks(dmd, 10, ShardedStrategy(**PLAIN), kept, precision="bf16-mixed")
     return {"computed": [*dtypes], "kept": [*kept.values[-1]], "logs": dict(dmd.logs)} | networks(
         dmd
     )
@@ -182,7 +185,7 @@ def on_two_nodes() -> dict[str, Any]:
         "LOCAL_RANK": str(process_group.rank() % per_node),
     }
     watch = Held()
-    dmd = together(
+    dmd = train_in_all_ranks(
         module(**ACCUMULATED), 10, ShardedStrategy(**PLAIN | {"block": 0}), watch, num_nodes=2
     )
     return {"elements": watch.elements} | networks(dmd)

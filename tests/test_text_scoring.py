@@ -20,8 +20,8 @@ from dmd2.metrics.preprocessing import Patch, Square
 from dmd2.runs.load import load_student
 from pipelines import save_clip, save_inception, save_pipeline, shrunken
 
-pytest.importorskip("diffusers", reason="diffusers is not installed: pip install dmd2[text]")
-pytest.importorskip("transformers", reason="transformers is not installed: pip install dmd2[text]")
+pytest.importorskip("diffusers", reason="diffusers is not installed: pip install '.[text]'")
+pytest.importorskip("transformers", reason="transformers is not installed: pip install '.[text]'")
 
 ASKED = [f"a {'red ' * (i % 3)}dot {i}" for i in range(11)]
 COCO = [

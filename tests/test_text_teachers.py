@@ -20,9 +20,9 @@ from dmd2.runs.teacher import build_teacher, teacher_file
 from pipelines import save_pipeline, save_variant, shrunken
 
 diffusers = pytest.importorskip(
-    "diffusers", reason="diffusers is not installed: pip install dmd2[text]"
+    "diffusers", reason="diffusers is not installed: pip install '.[text]'"
 )
-pytest.importorskip("transformers", reason="transformers is not installed: pip install dmd2[text]")
+pytest.importorskip("transformers", reason="transformers is not installed: pip install '.[text]'")
 
 SMALL = ["trainer=cpu", "max_iterations=2", "log_every=1", "callbacks.samples.every=2"]
 PROMPTS = [

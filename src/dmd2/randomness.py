@@ -57,7 +57,6 @@ class Draws:
         all_rows = (shape[0] * self.world_size, *shape[1:])
         return self._mine(torch.randn(all_rows, generator=self._of(stream), device=self.device))
 
-    # Each kind of draw needs a stream of its own: one stream gives the same numbers twice.
     def uniform(self, stream: str, num: int) -> Tensor:
         """Uniform numbers in [0, 1) of this rank's rows, [num]."""
         return self._mine(

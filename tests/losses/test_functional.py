@@ -10,8 +10,7 @@ from torch.nn.functional import logsigmoid
 from dmd2.diffusion.denoiser import Denoiser, Prediction
 from dmd2.diffusion.preconditioning import EDM, UnscaledDenoiser
 from dmd2.diffusion.schedules import VP, Flow, Karras, expand
-from dmd2.losses import functional as F
-from dmd2.losses import weighting
+from dmd2.losses import functional as F, weighting
 from dmd2.nets.toy import MLP
 
 

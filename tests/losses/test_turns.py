@@ -14,8 +14,7 @@ from dmd2.diffusion.conditioning import ClassLabels
 from dmd2.diffusion.denoiser import Denoiser, guided
 from dmd2.diffusion.preconditioning import EDM
 from dmd2.diffusion.schedules import Karras, UniformRows
-from dmd2.losses import functional as F
-from dmd2.losses import weighting
+from dmd2.losses import functional as F, weighting
 from dmd2.losses.distances import SquaredError
 from dmd2.losses.terms import (
     Denoising,

@@ -10,7 +10,7 @@ from dmd2.metrics.preprocessing import Square
 from pipelines import save_clip
 
 transformers = pytest.importorskip(
-    "transformers", reason="transformers is not installed: pip install dmd2[text]"
+    "transformers", reason="transformers is not installed: pip install '.[text]'"
 )
 CAPTIONS = ["a red dot", "dot", "a dot a dot a dot"]
 

@@ -108,7 +108,7 @@ def test_only_its_own_weights_are_saved_and_they_are_enough(tmp_path: Path):
 def test_averages_are_of_its_own_weights_on_the_same_base():
     student = on(base())
     ema = EMA(student, [0.9])
-    ema.begin(student)
+    ema.init_from(student)
     (before,) = ema.named().values()
     start = {name: weight.clone() for name, weight in before.state_dict().items()}
     ema.update(moved(student))

@@ -141,7 +141,9 @@ def parts(config: Config, folder: Path) -> tuple[DMD, RandomImages]:
         conditioner = build(node)
     dtype = dtype_of(section["dtype"]) if section.get("dtype") is not None else None
     # The key is of no use here: nothing is cached.
-    teacher = Teacher(denoiser, conditioner, folder, "random weights", dtype=dtype)
+    teacher = Teacher(
+        denoiser, conditioner, folder / "none.safetensors", "random weights", dtype=dtype
+    )
     objective, sampler = build(config["loss"]), build(config["sampler"])
     generator, fake = (copy_for(config, name).network(denoiser) for name in ("generator", "critic"))
     critic = build_critic(config, teacher, fake, objective, sampler, data.shape)

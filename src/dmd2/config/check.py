@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dmd2.config.batch_size import share_batch
 from dmd2.config.calls import check_calls, parameters_of
-from dmd2.config.keys import RENAMED, SECTIONS, check_sections, renamed_hint, unknown_key
+from dmd2.config.keys import SECTIONS, check_sections, new_name, renamed_hint, unknown_key
 
 Config = dict[str, Any]
 
@@ -142,8 +142,8 @@ def unknown_override(text: str, verb: str) -> str | None:
         return None
     section, _, key = found[1].rpartition(".")
     trains = verb in ("train", "pretrain", "pairs")
-    if trains and found[1] in RENAMED:
-        return renamed_hint(found[1])
+    if trains and (new := new_name(found[1])) is not None:
+        return renamed_hint(found[1], new)
     sections = SECTIONS if trains else {"": options_of(verb)}
     if key in sections.get(section, ()):  # known, and not to this choice
         return f"this {section} has no key {key}; leave {found[1]} out, or choose another {section}"

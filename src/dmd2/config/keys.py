@@ -1,7 +1,7 @@
 """The known keys of every config section, keys that were renamed, and hints for an unknown key."""
 
 import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 # The keys that are read of every section that is not a constructor call; of those the signature
@@ -64,14 +64,31 @@ SECTIONS: dict[str, set[str]] = {
     "paths": {"runs", "cache", "run"},
 }
 
-# Keys of older versions of dmd2, and their names now. A key is renamed in place, so both have the
-# same section.
+# Keys of older versions of dmd2, and their names now; * stands for any name. A key is renamed in
+# place, so both have the same section.
 RENAMED = {
     "rung_layer": "critic_step_layer",
     "head_reads": "discriminator_features",
     "max_faults": "max_skipped_updates",
     "teacher.pretrain.module.max_faults": "teacher.pretrain.module.max_skipped_updates",
+    "metric.suite.detectors.*.view": "metric.suite.detectors.*.preprocessing",
 }
+
+
+def new_name(path: str) -> str | None:
+    """The name that a dotted path of an older version has now; None for any other path."""
+    parts = path.split(".")
+    for old, new in RENAMED.items():
+        pattern = old.split(".")
+        begins = zip(pattern, parts, strict=False)
+        if len(parts) >= len(pattern) and all(name in ("*", part) for name, part in begins):
+            # What stands for * and what lies below the key stay as they are.
+            named = [
+                part if name == "*" else name
+                for name, part in zip(new.split("."), parts, strict=False)
+            ]
+            return ".".join([*named, *parts[len(pattern) :]])
+    return None
 
 
 def node_at(config: Mapping[str, Any], path: str) -> Any:
@@ -96,11 +113,7 @@ def check_renamed(config: Mapping[str, Any], where: str) -> None:
     config  Read from a run directory, which an older version may have written.
     where   The file that it is from, for the message.
     """
-    old = []
-    for path in RENAMED:
-        section, _, key = path.rpartition(".")
-        if key in (node_at(config, section) or {}):
-            old.append(f"{path} is now {RENAMED[path]}")
+    old = [f"{path} is now {new_name(path)}" for path in _old_keys(config, "")]
     if old:
         raise ValueError(
             f"{where} is of an older version of dmd2: {', '.join(old)}; use the version that "
@@ -108,11 +121,20 @@ def check_renamed(config: Mapping[str, Any], where: str) -> None:
         )
 
 
-def renamed_hint(path: str) -> str:
-    """The message for a key of `RENAMED`: its name now, and what to type."""
-    new = RENAMED[path]
-    # No YAML file sets these constructor arguments, and Hydra adds a key only with a "+".
-    plus = "" if new.rpartition(".")[0] in SECTIONS else "+"
+def _old_keys(node: Any, path: str) -> Iterator[str]:
+    for key, value in node.items() if isinstance(node, Mapping) else ():
+        below = f"{path}.{key}".lstrip(".")
+        if new_name(below) is not None:
+            yield below
+        else:
+            yield from _old_keys(value, below)
+
+
+def renamed_hint(path: str, new: str) -> str:
+    """The message for a key of an older version: its name now, and what to type."""
+    # No YAML file sets the arguments of the teacher's training module, and Hydra adds a key only
+    # with a "+".
+    plus = "+" if new.startswith("teacher.pretrain.module.") else ""
     return f"{path} is now {new}; type {plus}{new}=VALUE"
 
 
@@ -124,8 +146,8 @@ def unknown_key(path: str, known: Collection[str], otherwise: str = "") -> str:
     otherwise  What else may be done, where no known key is similar.
     """
     # Looked up in `known` too: `dmd2 sample` never had these keys, under either name.
-    if path in RENAMED and RENAMED[path].rpartition(".")[2] in known:
-        return renamed_hint(path)
+    if (new := new_name(path)) is not None and new.rpartition(".")[2] in known:
+        return renamed_hint(path, new)
     close = difflib.get_close_matches(path.rpartition(".")[2], known, 1)
     hint = (
         f"did you mean {close[0]}?"

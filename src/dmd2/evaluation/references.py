@@ -11,10 +11,10 @@ from dmd2.evaluation.scoring import Evaluator
 def data_references(evaluator: Evaluator, device: torch.device) -> References:
     """Scores that need no teacher: `floor` (held-out real data) and `baselines`.
 
-    Where real images are a folder's there are none, but the suite is fitted afterwards. Raises
+    Both are empty where the real images are a folder's; the suite is fitted all the same. Raises
     ValueError where the primary metric is none of the suite's.
     """
-    # Also where there is nothing to show: the first score then does not wait for it.
+    # Also without references to score: otherwise the first score would wait for it.
     evaluator.fit(device)
     protocol, data = evaluator.protocol, evaluator.real.data
     if data is None:
@@ -26,21 +26,24 @@ def data_references(evaluator: Evaluator, device: torch.device) -> References:
         raise ValueError(
             f"metric.primary is {protocol.primary}, but the metrics are {', '.join(sorted(floor))}"
         )
-    num, labels = evaluator.counts.numbers[-1], torch.tensor(data.train.labels)
-    shown, classes = torch.tensor(data.shown(data.train.x)), data.class_of(labels)
+    num = evaluator.counts.numbers[-1]
+    baselines = {}
+    for name, baseline in protocol.baselines.items():
+        # Only here: all training images are read, and latents decoded.
+        shown = torch.tensor(data.shown(data.train.x))
+        classes = data.class_of(torch.tensor(data.train.labels))
+        baselines[name] = evaluator.scores_of_set(*baseline(shown, classes, num))
     return {
         "floor": {"real": evaluator.named(floor, num_held_out)} if floor else {},
-        "baselines": {
-            name: evaluator.scores_of_set(*baseline(shown, classes, num))
-            for name, baseline in protocol.baselines.items()
-        },
+        "baselines": baselines,
     }
 
 
 def teacher_references(evaluator: Evaluator, teacher: Denoiser, guidance: float) -> References:
     """Scores of the teacher by network evaluations, and `start`: where the student begins.
 
-    `start` is the teacher sampled in the student's few steps. None where no teacher is asked for.
+    `start` is the teacher sampled in the student's few steps. Both are empty where the protocol
+    scores no teacher.
     """
     samplings = teacher_samplings(evaluator, teacher, guidance)
     scores = {str(s.num_evaluations): evaluator.scores_of(s, teacher) for s in samplings}

@@ -1,4 +1,4 @@
-"""Scores of a generator: its numbered samples through a suite of metrics, fitted to real data."""
+"""Scores of a generator: a set of samples through a suite of metrics, fitted to real data."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol

@@ -52,7 +52,6 @@ class Turn:
 
     def samples(self, name: str) -> dict[str, tuple[Tensor, Cond]]:
         """The clean rows of a view, real before fake, with their conditions."""
-        # Each part draws for itself: so any number of ranks draws the same for a row of the batch.
         return {"fake": (self.x, self.cond)}
 
     def view(self, name: str) -> View:
@@ -64,6 +63,7 @@ class Turn:
 
     def _noised(self, name: str, part: str, x0: Tensor, cond: Cond) -> View:
         # The class's name is in the stream: the turns of one iteration draw independently.
+        # Each part draws for itself: so any number of ranks draws the same for a row of the batch.
         stream = f"{type(self).__name__}/{name}/{part}"
         schedule = self.models.teacher.schedule
         t = self.times[name](schedule, self.draws, f"{stream}/t", len(x0))

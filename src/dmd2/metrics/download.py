@@ -5,8 +5,10 @@ import shutil
 import urllib.request
 from pathlib import Path
 
-from dmd2.io.files import locked
-from dmd2.io.files import sha256 as sha256_of  # the argument below is called sha256
+from dmd2.io.files import (
+    locked,
+    sha256 as sha256_of,  # the argument below is called sha256
+)
 
 
 def fetched(folder: str | Path, url: str, sha256: str | None, fetch: bool) -> Path:

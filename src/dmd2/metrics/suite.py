@@ -122,8 +122,8 @@ class MetricSuite:
         """The metrics of `batches`, by name in alphabetical order; raises what `compute` raises."""
         self.reset()
         self.update(batches)
-        # Reset again: what the metrics hold would stay in memory until the next evaluation.
         values = self.compute()
+        # Reset again: what the metrics hold would stay in memory until the next evaluation.
         self.reset()
         return values
 

@@ -96,7 +96,7 @@ class UNet(Denoiser):
                 hook.remove()
 
     def finish(self, encoding: Encoding) -> Tensor:
-        """The output [B, C, H, W] that `encode` kept, in the network's own dialect."""
+        """The output [B, C, H, W] that `encode` kept, as the quantity that `prediction` names."""
         return encoding.state[0]
 
 

@@ -105,7 +105,8 @@ def build_critic(
     discriminator = step_embedding = None
     first = torch.zeros(1, dtype=torch.long)
     if "discriminator" in objective.needs:
-        # Seeded apart, so that other networks' weights do not depend on whether there is a GAN.
+        # Seeded apart, so that other networks' weights do not depend on whether there is a GAN. The
+        # key keeps its first name: under another one the same seed would draw other weights.
         with seeded(config["seed"], "head"):
             head = build(config["teacher"]["head"])
             cond = teacher.conditioner(first)

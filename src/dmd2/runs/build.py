@@ -44,7 +44,7 @@ def build_with(node: Config, parts: Mapping[str, Any]) -> Any:
 
 
 def device_for(config: Config) -> torch.device:
-    """Where a run's networks work outside of a trainer: the GPU if the run used one, and has."""
+    """The device of networks outside of a trainer: a GPU if the run used one and one is here."""
     on_gpu = config["trainer"]["accelerator"] == "gpu" and torch.cuda.is_available()
     return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
 

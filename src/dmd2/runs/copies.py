@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Callable
-from pathlib import Path
 from typing import Protocol
 
 from hydra.utils import get_object
@@ -10,7 +9,7 @@ from hydra.utils import get_object
 from dmd2.config.check import Config
 from dmd2.diffusion.denoiser import Denoiser
 from dmd2.distributed.fsdp import meta_copy
-from dmd2.distributed.process_group import rank
+from dmd2.distributed.process_group import is_rank_zero
 from dmd2.randomness import seeded
 from dmd2.runs.build import build
 from dmd2.training.strategies import ShardedStrategy
@@ -35,23 +34,24 @@ class Copy(Protocol):
 
 
 class FullCopy:
-    """All weights are trained; they begin as the teacher's, unless a file was read already.
+    """All weights are trained.
 
-    file  Of weights to start from; None starts from the teacher.
+    from_teacher  Whether they begin as the teacher's; else they are read from a file, as soon as
+                  the network is there (`dmd2.runs.assemble.load_starting_files`).
     """
 
     has_weights = True
 
-    def __init__(self, file: Path | None = None) -> None:
-        self.file = file
+    def __init__(self, from_teacher: bool = True) -> None:
+        self.from_teacher = from_teacher
 
     def network(self, teacher: Denoiser) -> Denoiser:
         """A deep copy."""
         return copy.deepcopy(teacher).requires_grad_(True)
 
     def init_from_teacher(self, network: Denoiser, teacher: Denoiser) -> None:
-        """Take the teacher's weights, where there was no file."""
-        if self.file is None:
+        """Take the teacher's weights, where none were read from a file."""
+        if self.from_teacher:
             network.load_state_dict(teacher.state_dict())
 
 
@@ -95,19 +95,19 @@ def copy_for(config: Config, name: str) -> Copy:
     file = config["weights" if name == "generator" else "critic_weights"]
     # A run of a version without LoRA has no such section.
     if (lora := config.get("lora", {}).get(name)) is not None:
-        if is_sharded(config):
+        if wants_shards(config):
             raise ValueError(
                 "LoRA's networks share the teacher's weights, which cannot be sharded apart; "
                 "type trainer=ddp"
             )
         return LoRA(build(lora), config["seed"], f"{name} LoRA")
     # Rank 0 sends every weight when the networks are sharded, so the others need none.
-    if is_sharded(config) and rank() > 0:
+    if not is_rank_zero() and wants_shards(config):
         return MetaCopy()
-    return FullCopy(None if file is None else Path(file))
+    return FullCopy(from_teacher=file is None)
 
 
-def is_sharded(config: Config) -> bool:
+def wants_shards(config: Config) -> bool:
     """Whether the trainer's strategy, or a subclass of it, shards the networks' weights."""
     strategy = config["trainer"].get("strategy") or {}
     # By class and not by name: a subclass under any name shards as well.

@@ -107,7 +107,7 @@ class Student:
         return Evaluator(protocol, self.data, self.conditioner, self.sampler)
 
     def partial_sums(self) -> PartialSums:
-        """Where the score of what the generator is filled with is kept while it is made."""
+        """Partial sums, in the run's folder `scoring/`, of a score of the present weights."""
         own = identity_key(self.config["teacher"], digest(self.generator.state_dict()))
         key = key_of(own, self.data.fingerprint(), self.config["metric"], self.config["sampler"])
         return PartialSums(self.run / "scoring", key)

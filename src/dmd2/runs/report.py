@@ -55,7 +55,8 @@ def summarise(
         "iterations": iterations,
         "generator_updates": -(-iterations // config["critic_updates"]),
         "wall_seconds": record.wall_seconds(),
-        "images_per_second": record.images_per_second if record.num_images else None,
+        # None where nothing measures it.
+        "images_per_second": record.images_per_second if config["callbacks"].get("speed") else None,
         "peak_memory_bytes": peak_memory_bytes(),
         "primary": record.primary,
         "weights": next(iter(students), None),
@@ -132,6 +133,7 @@ def write_page(run: Finished) -> None:
 
 
 OF_SCORES: tuple[Callable[[Finished], None], ...] = (draw_comparison, draw_scores, print_scores)
+"""Outputs of a run that was scored, in order."""
 
 
 def write_results(run: Finished) -> None:

@@ -10,7 +10,7 @@ from dmd2.diffusion.conditioning import Conditioner
 from dmd2.diffusion.denoiser import Denoiser
 from dmd2.diffusion.sampling import FewStepSampler
 from dmd2.losses.objective import Objective
-from dmd2.runs.copies import is_sharded
+from dmd2.runs.copies import wants_shards
 
 
 def check_objective(
@@ -45,7 +45,7 @@ def check_objective(
             f"discriminator_features={config['discriminator_features']}, and no loss term has a "
             "discriminator; choose a loss with a GAN"
         )
-    if config["critic_step_layer"] is not None and is_sharded(config):
+    if config["critic_step_layer"] is not None and wants_shards(config):
         raise ValueError(
             "shards have no embedding of steps; type critic_step_layer=null, or trainer=ddp"
         )

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from dmd2.config.check import Config
 from dmd2.distributed.process_group import (
     broadcast_from_rank_zero,
-    rank,
+    is_rank_zero,
     rank_zero_first,
     world_size,
 )
@@ -25,6 +25,7 @@ from dmd2.runs.cached import cached_data_references, cached_teacher_references, 
 from dmd2.runs.provenance import commit
 from dmd2.runs.report import Finished, summarise, write_results
 from dmd2.runs.resume import check_resumable, checkpoint_of, resume_identity
+from dmd2.training.callbacks.evaluation import Evaluation
 from dmd2.training.callbacks.run_logger import run_loggers
 from dmd2.training.checkpoints import BackgroundIO, Manifest, Verified, forget_after
 from dmd2.training.record import Record
@@ -39,7 +40,7 @@ class Run:
         self.commit = commit()  # now: of the code that this process has read
         self.record = Record(self.protocol.primary_score)
         self.parts: Parts | None = None
-        self.owns_folder, self.is_first = False, rank() == 0
+        self.owns_folder = False
 
     def start(self) -> None:
         """Train to the end, and write what there is to keep; the directory is rank 0's.
@@ -47,7 +48,7 @@ class Run:
         Raises KeyboardInterrupt where a person ended it before, `Requeue` where Slurm did.
         """
         checkpoint = broadcast_from_rank_zero(lambda: checkpoint_of(self.config))
-        if not self.is_first:
+        if not is_rank_zero():
             return self.fit(checkpoint)
         status = "failed"
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -87,6 +88,11 @@ class Run:
         write_bytes(self.folder / "config.yaml", text.encode())
         self.owns_folder = True
 
+    def take_over(self, checkpoint: Verified) -> None:
+        """Make the directory this run's, and forget what it had after the checkpoint."""
+        self.take_folder()
+        forget_after(checkpoint.path, self.folder / "checkpoints")
+
     def fit(self, checkpoint: Verified | None) -> None:
         """Build everything, the cheap and the checkable first, and train.
 
@@ -98,13 +104,13 @@ class Run:
         with rank_zero_first():  # the others then find the data prepared
             self.parts = parts = assemble(config, self.protocol)
         identity = resume_identity(config, parts.data.resume_identity(), world_size())
-        # A new run is compared with itself, so both take the same way.
-        earlier = checkpoint.manifest if checkpoint is not None else identity
-        check_resumable(earlier, identity, allowed)
+        if checkpoint is not None:
+            check_resumable(checkpoint.manifest, identity, allowed)
         callbacks = self.callbacks(parts, identity, checkpoint)
-        if "evaluation" in callbacks:
+        if any(isinstance(callback, Evaluation) for callback in callbacks.values()):
             self.record.references |= cached_data_references(config, parts.evaluator)
-        with rank_zero_first():  # who trains the teacher, where there is none
+        # Rank 0 trains the teacher where there is none; the others then read it.
+        with rank_zero_first():
             parts.init_weights()
         data = parts.data
         if config["pairs"] is not None:
@@ -115,14 +121,14 @@ class Run:
             # Opened again with its pairs, now that these are made.
             data = build_data(config["data"], **pairs)
         self.link_latest()
-        identity = identity | {"teacher": parts.teacher.sha256}
-        check_resumable(earlier if checkpoint is not None else identity, identity, allowed)
-        if self.is_first and checkpoint is not None:
-            self.take_folder()
-            forget_after(checkpoint.path, self.folder / "checkpoints")
-        loggers = self.loggers(checkpoint) if self.is_first else []
+        if checkpoint is not None:
+            # Once more, now that the teacher has its weights, and with them a hash.
+            check_resumable(checkpoint.manifest, with_teacher(identity, parts), allowed)
+            on_rank_zero(partial(self.take_over, checkpoint))
+        loggers = self.loggers(checkpoint) if is_rank_zero() else []
         trainer = build_trainer(config, config["max_iterations"], list(callbacks.values()), loggers)
-        self.record.start_clock(earlier.get("wall_seconds", 0.0))
+        earlier = 0.0 if checkpoint is None else checkpoint.manifest.get("wall_seconds", 0.0)
+        self.record.start_clock(earlier)
         try:
             # weights_only: nothing in a checkpoint is run.
             path = None if checkpoint is None else checkpoint.path
@@ -141,16 +147,15 @@ class Run:
         nodes = self.config["callbacks"]
         if not self.protocol.suite.metrics:
             nodes = nodes | {"evaluation": None}
-        teacher = parts.teacher
         # Rank 0 has compared the checkpoint's hash; every other rank does, as it reads it.
-        verified = checkpoint.path if checkpoint is not None and self.is_first else None
+        verified = checkpoint.path if checkpoint is not None and is_rank_zero() else None
         for_all = {
             "record": self.record,
             "evaluator": parts.evaluator,
             "score_teacher": partial(
-                cached_teacher_references, self.config, parts.evaluator, teacher
+                cached_teacher_references, self.config, parts.evaluator, parts.teacher
             ),
-            "identity": lambda: identity | {"teacher": teacher.sha256},
+            "identity": partial(with_teacher, identity, parts),
             "io": BackgroundIO(verified),
         }
         return {name: build_with(node, for_all) for name, node in nodes.items() if node is not None}
@@ -171,3 +176,8 @@ class Run:
         runs = Path(self.config["paths"]["runs"]) / self.config["name"]
         if self.folder.parent == runs:
             on_rank_zero(lambda: link_to(runs / "latest", self.folder.name))
+
+
+def with_teacher(identity: Manifest, parts: Parts) -> Manifest:
+    """What must stay the same when a run is resumed, with the hash of its teacher's weights."""
+    return identity | {"teacher": parts.teacher.sha256}

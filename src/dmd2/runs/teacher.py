@@ -66,7 +66,7 @@ class Teacher:
         load_denoiser(self.denoiser, self.path)
 
     def cast_weights(self) -> None:
-        """Keep the weights as `dtype`; networks that begin with them in float32 have theirs."""
+        """Cast the weights to `dtype`; called after generator and critic have copied them."""
         if self.dtype is not None:
             # diffusers' own method would warn of what it does not do.
             nn.Module.to(self.denoiser.model, self.dtype)
@@ -140,7 +140,7 @@ def identity_key(section: Config, weights: str) -> str:
 
     weights  Of which the denoiser is: a hash of them, or of all that they are trained by.
     """
-    read = ("guidance", "dtype", "autoencoder")
+    read = ("denoiser", "guidance", "dtype", "autoencoder")
     return key_of(weights, conditioner_of(section), [section.get(name) for name in read])
 
 
@@ -156,13 +156,18 @@ def pretraining_data(config: Config) -> DataModule:
             "guidance needs a teacher that knows the unconditional case; "
             "type +teacher.pretrain.module.condition_dropout=0.1, or teacher.guidance=1.0"
         )
-    return build_data({**config["data"], **section["pretrain"]["data"]})
+    return build_data(pretraining_node(config))
+
+
+def pretraining_node(config: Config) -> Config:
+    """The run's data node, as `teacher.pretrain.data` changes it."""
+    return {**config["data"], **config["teacher"]["pretrain"]["data"]}
 
 
 def weights_key(config: Config, own_data: DataModule) -> str:
     """What the weights of a teacher that is trained here depend on."""
     section = config["teacher"]
-    own = {**config["data"], **section["pretrain"]["data"]}
+    own = pretraining_node(config)
     drawn = [own.get(name) for name in ("batch_size", "seed", "flip")]
     # Everything that training reads; guidance and precision matter only afterwards.
     trained = (section["denoiser"], section["conditioner"], section["pretrain"])

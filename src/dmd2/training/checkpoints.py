@@ -84,7 +84,6 @@ def write(checkpoint: Any, path: Path, manifest: Manifest) -> None:
             torch.save(checkpoint, file)
         # One of this name is of an earlier attempt, which this run resumed from before it.
         path.unlink(missing_ok=True)
-        # The manifest comes first: a checkpoint that has its name is then complete.
         write_json(
             path.with_suffix(".json"),
             manifest | {"size": partial.stat().st_size, "sha256": sha256(partial)},

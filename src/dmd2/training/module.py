@@ -104,7 +104,7 @@ class DMD(ManualOptimization):
         else:
             with torch.no_grad():
                 samples = [s.samples_of(self.generator(s.x_t, s.t, s.cond)) for s in shares]
-        # Critic: denoise these samples, tell them from real ones (section 4.3).
+        # Critic: denoise these samples, tell them from real ones (DMD2 section 4.3).
         self.descend("critic", self.critic_turns(shares, samples))
         self.advance()
         if self.iteration % self.log_every == 0:
@@ -115,10 +115,10 @@ class DMD(ManualOptimization):
 
         That is by backward simulation (DMD2 section 4.5), or of real samples as the sampler says.
         """
-        # Each share of each rank is numbered, so that any split of a batch draws the same numbers.
-        shard = self.global_rank * self.accumulate + index
-        num_shards = self.trainer.world_size * self.accumulate
-        draws = Draws(self.seed, self.iteration, shard, num_shards, self.device)
+        # An index for every share of every rank: any split of a batch draws the same numbers.
+        share = self.global_rank * self.accumulate + index
+        num_shares = self.trainer.world_size * self.accumulate
+        draws = Draws(self.seed, self.iteration, share, num_shares, self.device)
         conditioner, num = self.models.conditioner, len(batch["label"])
         real: Tensor | None = None
         real_cond: Cond = {}
@@ -174,7 +174,6 @@ class DMD(ManualOptimization):
         optimizers: Any = self.optimizers(use_pl_optimizer=name == "critic")
         optimizer = optimizers[NETWORKS.index(name)]
         optimizer.zero_grad()
-        # `terms` are read by name, since an objective has a dictionary for either network.
         terms = getattr(self.objective, name)
         logs = [turn.backward(terms, 1 / self.accumulate) for turn in turns]
         found = {

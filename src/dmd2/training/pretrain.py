@@ -59,7 +59,6 @@ class Pretrain(ManualOptimization):
 
     def trained(self) -> Denoiser:
         """The teacher: the average where there is one, else the weights themselves; frozen."""
-        # The average comes first where there is one.
         networks = [*self.ema.models, self.denoiser]
         return networks[0].requires_grad_(False).eval()
 

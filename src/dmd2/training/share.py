@@ -40,7 +40,7 @@ class Share:
 
     def samples_of(self, generated: Tensor) -> Tensor:
         """The samples [B, ...] among the generator's outputs [B + P, ...], detached."""
-        # What the pairs' noises became is for the regression alone.
+        # The last P rows are images of stored noises, which only the regression reads.
         return generated[: self.num].detach()
 
     def generator_turn(self, generated: Tensor) -> GeneratorTurn:

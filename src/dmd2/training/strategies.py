@@ -137,7 +137,7 @@ class ShardedStrategy(ReplicatedStrategy):
     def on_train_end(self) -> None:
         """Give rank 0 unsharded networks, the trained ones in host memory.
 
-        It writes the run's results alone.
+        Rank 0 alone writes the run's results.
         """
         module = self.lightning_module
         assert isinstance(module, DMD)

@@ -82,12 +82,13 @@ class Evaluation(L.Callback):
         Where a signal ends the run meanwhile, the score is pending.
         """
         assert isinstance(pl_module, DMD)
-        # Noted before it begins: whatever ends the run meanwhile, a resumed run makes this score.
+        # Noted before it begins: where a signal cuts the score off, the run's last checkpoint holds
+        # it, and a resumed run makes it first.
         self.pending = {"iteration": iteration, "num_counts": num_counts}
         scores = {}
         try:
             for name, network in pl_module.students().items():
-                # Scores need whole networks; all ranks gather together.
+                # Scores need unsharded networks; all ranks gather them together.
                 with unsharded(network):
                     scores[name] = self.evaluator.scores(
                         network, lambda: trainer.should_stop, num_counts

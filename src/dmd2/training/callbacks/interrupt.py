@@ -36,7 +36,8 @@ class Interrupt(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Handle signals from now on."""
 
-        # A handler only sets a flag: it may run in the middle of anything, e.g. of a collective.
+        # The first signal only sets a flag: it may come in the middle of anything, e.g. of a
+        # collective.
         def end(number: int, frame: FrameType | None) -> None:
             # Slurm's own notice may come twice; only a person's second signal means "now".
             if self.received is not None and number not in slurm.AHEAD:

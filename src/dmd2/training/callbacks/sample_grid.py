@@ -19,7 +19,7 @@ from dmd2.training.module import DMD
 
 
 class SampleGrid(L.Callback):
-    """Every `every` iterations a picture of the first weights, and to the loggers that take some.
+    """Every `every` iterations a picture of the first weights, in `folder` and to the loggers.
 
     num_samples  Samples a picture.
     autoencoder  Decodes latents for pictures, e.g. a tiny one; None is the data's own, which

@@ -16,8 +16,8 @@ COUNTED = ("training_seconds", "num_images", "num_iterations")
 class Throughput(L.Callback):
     """Logs `speed/...` at every logging iteration; time spent on scores and pictures is left out.
 
-    An image is a sample that the critic trained on. `images_per_second` is the mean over the
-    whole fit.
+    An image is a sample that the critic trained on. `images_per_second` is the mean over all
+    attempts.
     """
 
     def __init__(self, record: Record) -> None:
