@@ -62,22 +62,21 @@ def evaluate(options: DictConfig) -> None:
         student.read(name)
         # Partial sums are kept in the run's directory, under a key of these very weights.
         scores[name] = evaluator.scores(student.generator, sums=student.partial_sums())
-    is_other_score = "num_samples" in changes or "metric" in asked
-    on_rank_zero(lambda: write_evaluation(student, evaluator, scores, is_other_score))
+    # A directory for imported weights holds a config.yaml only, and no run was trained in it.
+    path = run / "summary.json"
+    summary = read_json(path) if path.exists() else NOT_RUN | {"experiment": student.config["name"]}
+    if "num_samples" in changes or "metric" in asked:
+        # The run's references are of another metric or number of samples, and compare with nothing.
+        summary |= {"floor": {}, "baselines": {}, "teacher": {}}
+    on_rank_zero(lambda: write_evaluation(student, evaluator, scores, summary))
 
 
 def write_evaluation(
-    student: Student, evaluator: Evaluator, students: dict[str, Scores], is_other_score: bool
+    student: Student, evaluator: Evaluator, students: dict[str, Scores], summary: dict[str, Any]
 ) -> None:
-    """Write evaluation.json, and print the table with the references that the run had.
-
-    is_other_score  Whether the run's own references are of another metric or number of samples,
-                    and so compare with nothing here.
-    """
+    """Write evaluation.json, and print the table beside what is in the run's summary."""
     run, primary = student.run, evaluator.primary
-    # A directory for imported weights holds a config.yaml only, and no run was trained in it.
-    path, first = run / "summary.json", next(iter(students))
-    summary = read_json(path) if path.exists() else NOT_RUN | {"experiment": student.config["name"]}
+    first = next(iter(students))
     found = {
         "weights": first,
         "metrics": students[first],
@@ -87,7 +86,5 @@ def write_evaluation(
     write_json(run / "evaluation.json", {"num_samples": evaluator.counts.numbers[-1], **found})
     # The partial sums; only now, so that scoring which is interrupted before this line resumes.
     shutil.rmtree(run / "scoring")
-    if is_other_score:
-        summary |= {"floor": {}, "baselines": {}, "teacher": {}}
     print_table(summary | found, primary)
     print(run / "evaluation.json")

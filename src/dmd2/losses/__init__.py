@@ -5,7 +5,7 @@ these modules: `weighting.eps` says what it is, and a bare `eps` does not.
 """
 
 from dmd2.losses import functional, weighting
-from dmd2.losses.distances import LPIPS, Decoded, Decoder, SquaredError, average_pools
+from dmd2.losses.distances import LPIPS, Decoded, LatentDecoder, SquaredError, average_pools
 from dmd2.losses.objective import Objective
 from dmd2.losses.terms import (
     Denoising,
@@ -22,12 +22,12 @@ __all__ = [
     "LPIPS",
     "CriticTurn",
     "Decoded",
-    "Decoder",
     "Denoising",
     "DistributionMatching",
     "GANCritic",
     "GANGenerator",
     "GeneratorTurn",
+    "LatentDecoder",
     "Logs",
     "Models",
     "Objective",

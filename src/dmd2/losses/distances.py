@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate, mse_loss
 
 
 # Not nets.autoencoder's class: a distance asks for these two methods only.
-class Decoder(Protocol):
+class LatentDecoder(Protocol):
     """What makes images [B, 3, H, W] of latents; gradients flow through."""
 
     def require(self) -> None:
@@ -85,7 +85,9 @@ def average_pools(network: nn.Module) -> None:
 class Decoded(nn.Module):
     """A distance of decoded latents: DMD uses LPIPS on Stable Diffusion's images (section 4.1)."""
 
-    def __init__(self, autoencoder: Decoder, distance: Callable[[Tensor, Tensor], Tensor]) -> None:
+    def __init__(
+        self, autoencoder: LatentDecoder, distance: Callable[[Tensor, Tensor], Tensor]
+    ) -> None:
         super().__init__()
         autoencoder.require()  # now, and not when pairs were made for it
         self.autoencoder, self.distance = autoencoder, distance
