@@ -297,7 +297,7 @@ def test_ctrl_c_ends_within_an_iteration_with_a_checkpoint_and_a_summary() -> No
     assert summary["status"] == "interrupted" and 0 < summary["iterations"] < 100000
     path = checkpoints.newest(Path("stopped/checkpoints")).path
     assert path is not None
-    state = load(path)
+    state = checkpoints.load(path)
     assert state["global_step"] == summary["iterations"]
     assert not any("teacher" in key for key in state["state_dict"])
     assert Path("stopped/checkpoints/student.safetensors").exists()
