@@ -9,10 +9,9 @@ from tqdm import tqdm
 from dmd2.distributed.process_group import is_rank_zero
 
 
-def on_rank_zero(work: Callable[[], Any]) -> None:
-    """Do `work` on rank 0, and nothing on the others; they do not wait for it."""
-    if is_rank_zero():
-        work()
+def on_rank_zero(work: Callable[[], Any], otherwise: Any = None) -> Any:
+    """What `work` returns, done on rank 0 alone; `otherwise` on the others, who do not wait."""
+    return work() if is_rank_zero() else otherwise
 
 
 def warn(line: str) -> None:

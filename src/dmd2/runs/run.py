@@ -125,7 +125,7 @@ class Run:
             # Once more, now that the teacher has its weights, and with them a hash.
             check_resumable(checkpoint.manifest, with_teacher(identity, parts), allowed)
             on_rank_zero(partial(self.take_over, checkpoint))
-        loggers = self.loggers(checkpoint) if is_rank_zero() else []
+        loggers = on_rank_zero(lambda: self.loggers(checkpoint), [])
         trainer = build_trainer(config, config["max_iterations"], list(callbacks.values()), loggers)
         earlier = 0.0 if checkpoint is None else checkpoint.manifest.get("wall_seconds", 0.0)
         self.record.start_clock(earlier)
@@ -148,7 +148,7 @@ class Run:
         if not self.protocol.suite.metrics:
             nodes = nodes | {"evaluation": None}
         # Rank 0 has compared the checkpoint's hash; every other rank does, as it reads it.
-        verified = checkpoint.path if checkpoint is not None and is_rank_zero() else None
+        verified = None if checkpoint is None else on_rank_zero(lambda: checkpoint.path)
         for_all = {
             "record": self.record,
             "evaluator": parts.evaluator,
