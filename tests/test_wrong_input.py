@@ -65,12 +65,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["train", "+sed=1"], ["sed", "did you mean seed?"]),
         (
             ["train", "+loss.generator.dm.wieght=1"],
-            ["loss.generator.dm.wieght", "did you mean weight?"],
+            ["loss.generator.dm.wieght", "did you mean loss.generator.dm.weight?"],
         ),
         (["train", "+teacher.denoiser.model.chanels=1"], ["teacher.denoiser.model.chanels"]),
         (
             ["train", "+teacher.pretrain.data.bach_size=1"],
-            ["bach_size", "did you mean batch_size?"],
+            ["bach_size", "did you mean teacher.pretrain.data.batch_size?"],
         ),
         (["train", "sampler.times=[0.5,1.0]"], ["must fall", "[0.5, 1.0]", "sampler.times=[1.0"]),
         (["train", "loss=dmd"], ["pairs", "needs"]),
@@ -165,7 +165,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["prepare", "recipe=imagenet64", "source=gone", "out=y"], ["gone", "a folder, a zip"]),
         (
             ["prepare", "recipe=imagenet64", "source=x", "out=y", "+recipe.brokn=skip"],
-            ["did you mean broken?"],
+            ["did you mean recipe.broken?"],
         ),
         (
             ["train", "data=imagenet64"],

@@ -148,9 +148,11 @@ def unknown_key(path: str, known: Collection[str], otherwise: str = "") -> str:
     # Looked up in `known` too: `dmd2 sample` never had these keys, under either name.
     if (new := new_name(path)) is not None and new.rpartition(".")[2] in known:
         return renamed_hint(path, new)
-    close = difflib.get_close_matches(path.rpartition(".")[2], known, 1)
+    section, _, key = path.rpartition(".")
+    close = difflib.get_close_matches(key, known, 1)
     hint = (
-        f"did you mean {close[0]}?"
+        # With its section: another one may have a key of this name as well.
+        f"did you mean {f'{section}.{close[0]}'.lstrip('.')}?"
         if close
         else f"known here: {', '.join(sorted(known))}{otherwise}"
     )
