@@ -18,11 +18,10 @@ from dmd2.benchmarks.prompts import RandomPrompts
 from dmd2.config.check import Config, of_train
 from dmd2.config.devices import processes
 from dmd2.distributed.device import peak_memory_bytes
-from dmd2.io.hub import dtype_of
 from dmd2.nets.unet import UNet
 from dmd2.randomness import seeded
 from dmd2.runs.assemble import build_critic, build_module, module_options
-from dmd2.runs.build import build, build_trainer
+from dmd2.runs.build import build, build_trainer, kept_dtype
 from dmd2.runs.copies import copy_for
 from dmd2.runs.teacher import Teacher
 from dmd2.training.module import DMD
@@ -139,10 +138,13 @@ def parts(config: Config, folder: Path) -> tuple[DMD, RandomImages]:
         )
     else:
         conditioner = build(node)
-    dtype = dtype_of(section["dtype"]) if section.get("dtype") is not None else None
-    # The key is of no use here: nothing is cached.
+    # There is no file, and the key is of no use: nothing is read or cached.
     teacher = Teacher(
-        denoiser, conditioner, folder / "none.safetensors", "random weights", dtype=dtype
+        denoiser,
+        conditioner,
+        folder / "none.safetensors",
+        "random weights",
+        dtype=kept_dtype(section),
     )
     objective, sampler = build(config["loss"]), build(config["sampler"])
     generator, fake = (copy_for(config, name).network(denoiser) for name in ("generator", "critic"))

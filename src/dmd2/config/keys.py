@@ -82,12 +82,9 @@ def new_name(path: str) -> str | None:
         pattern = old.split(".")
         begins = zip(pattern, parts, strict=False)
         if len(parts) >= len(pattern) and all(name in ("*", part) for name, part in begins):
-            # What stands for * and what lies below the key stay as they are.
-            named = [
-                part if name == "*" else name
-                for name, part in zip(new.split("."), parts, strict=False)
-            ]
-            return ".".join([*named, *parts[len(pattern) :]])
+            # Its section and what lies below it stay as they are.
+            i = len(pattern) - 1
+            return ".".join([*parts[:i], new.rpartition(".")[2], *parts[i + 1 :]])
     return None
 
 

@@ -4,8 +4,7 @@ student = dmd2.load("runs/digits_dmd2/latest")
 images = student.sample(16, seed=0)
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,14 +125,12 @@ def load(run: str | Path, weights: str | None = None) -> Student:
     return student
 
 
-@contextmanager
-def as_one_of_torchrun(run: Path) -> Iterator[None]:
+def as_one_of_torchrun(run: Path) -> AbstractContextManager[None]:
     """A block in which this process works on a run's student, alone or as torchrun started it.
 
     Of several ranks only rank 0 prints.
     """
-    with process_group(device_for(config_of(run)).type == "cuda"):
-        yield
+    return process_group(device_for(config_of(run)).type == "cuda")
 
 
 def config_of(run: Path) -> Config:

@@ -16,10 +16,10 @@ from dmd2.data.base import DataModule
 from dmd2.diffusion.conditioning import Conditioner
 from dmd2.diffusion.denoiser import Denoiser
 from dmd2.io.files import key_of, locked, sha256
-from dmd2.io.hub import check_prediction, dtype_of, weights_of
+from dmd2.io.hub import check_prediction, weights_of
 from dmd2.io.tensors import load_weights, names_in, read_metadata, save_weights
 from dmd2.randomness import seeded
-from dmd2.runs.build import build, build_data, build_trainer
+from dmd2.runs.build import build, build_data, build_trainer, kept_dtype
 from dmd2.runs.requirements import check_fit
 from dmd2.training.callbacks.interrupt import Interrupt
 from dmd2.training.callbacks.progress import Progress
@@ -41,6 +41,8 @@ class Teacher:
     dtype        What its weights are kept as, once generator and critic have theirs; None leaves
                  them as they are.
     train        What trains it from data; None where its weights are published.
+    published_sha256  Hash of a published file, which its key needed already: such a file may have
+                      many gigabytes, and is hashed once.
     """
 
     denoiser: Denoiser
@@ -50,11 +52,12 @@ class Teacher:
     guidance: float = 1.0
     dtype: torch.dtype | None = None
     train: Callable[[], Denoiser] | None = None
+    published_sha256: str | None = None
 
     @cached_property
     def sha256(self) -> str:
         """Hash of the file of its weights, which must be there."""
-        return sha256(self.path)
+        return self.published_sha256 or sha256(self.path)
 
     def load_or_train(self) -> None:
         """Fill the network from its file; one that is to be trained is trained first, once."""
@@ -86,19 +89,19 @@ def build_teacher(config: Config, data: DataModule, path: Path | None) -> Teache
     denoiser.requires_grad_(False).eval()
     conditioner = build(conditioner_of(section))
     check_fit(denoiser, conditioner, data)
-    train = None
+    train = published = None
     if path is not None:
         load_fitting(denoiser, path, section)
-        weights = sha256(path)[:16]
+        published = sha256(path)
+        weights = published[:16]
     else:
         # Its own batches and flips: the same data, drawn as pretraining wants it.
         own_data = pretraining_data(config)
         weights = weights_key(config, own_data)
         path = Path(config["paths"]["cache"]) / "teachers" / f"{weights}.safetensors"
         train = partial(train_teacher, config, denoiser, conditioner, own_data)
-    key = identity_key(section, weights)
-    dtype = dtype_of(section["dtype"]) if section.get("dtype") is not None else None
-    return Teacher(denoiser, conditioner, path, key, section["guidance"], dtype, train)
+    key, guidance, dtype = identity_key(section, weights), section["guidance"], kept_dtype(section)
+    return Teacher(denoiser, conditioner, path, key, guidance, dtype, train, published)
 
 
 def teacher_file(config: Config) -> Path | None:

@@ -15,7 +15,7 @@ from dmd2.data.preparation.encode import LatentEncoder
 from dmd2.data.preparation.folder import MANIFEST, check, is_prepared, open_prepared, read_manifest
 from dmd2.data.preparation.layout import Layout, lay_out
 from dmd2.data.preparation.prepare import prepare
-from dmd2.distributed.process_group import rank
+from dmd2.distributed.rank_zero import on_rank_zero
 
 NUM_NAMED = 10  # broken files that the report names; the manifest names all
 
@@ -107,8 +107,8 @@ def _checked(out: Path, asked: Mapping[str, Any]) -> list[str]:
         raise ValueError(
             f"{out} was prepared in another way than {asked}; remove it, or choose another out"
         )
-    if rank() == 0:  # the only one whose report is printed; hashing takes as long as reading
-        check(out)
+    # Rank 0 alone, whose report is printed: hashing takes as long as reading.
+    on_rank_zero(lambda: check(out))
     return [f"{out} is finished, and what it holds is what its manifest says", *report(out)]
 
 
