@@ -10,7 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from dmd2.io.files import key_of, read_json, try_lock, write_bytes
+from dmd2.io.files import (
+    key_of,
+    read_hashed_json,
+    read_json,
+    try_lock,
+    write_bytes,
+    write_hashed_json,
+)
 from dmd2.io.hub import file_of
 
 needs_full = pytest.mark.skipif(
@@ -101,3 +108,25 @@ def test_a_missing_extra_is_named_with_what_to_type(monkeypatch: pytest.MonkeyPa
         ImportError, match=r"make install EXTRAS=dev,text, or pip install '\.\[text\]'"
     ):
         file_of("somebody/something", "unet/config.json")
+
+
+def test_a_bit_of_a_hashed_file_that_flips_is_an_error_or_changes_nothing(tmp_path: Path) -> None:
+    path, content = tmp_path / "a.json", {"iteration": 250, "rows": [1, 2.5, None], "name": "a"}
+    write_hashed_json(path, content)
+    assert read_hashed_json(path) == content
+    whole = path.read_bytes()
+    for i in range(8 * len(whole)):
+        damaged = bytearray(whole)
+        damaged[i // 8] ^= 1 << i % 8
+        path.write_bytes(damaged)
+        try:
+            assert read_hashed_json(path) == content
+        except ValueError as error:
+            assert "a.json" in str(error)
+
+
+@pytest.mark.parametrize("text", [b"[]", b"12", b"null", b'"x"', b"{}", b"[" * 100_000, b"\xff"])
+def test_other_json_in_place_of_a_hashed_file_is_one_error(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "a.json").write_bytes(text)
+    with pytest.raises(ValueError, match=r"a\.json is damaged"):
+        read_hashed_json(tmp_path / "a.json")

@@ -11,10 +11,13 @@ from dmd2.io.files import (
     link_to,
     locked,
     name_in_errors,
+    parse_json,
+    read_hashed_json,
     read_json,
     sha256,
     try_lock,
     write_bytes,
+    write_hashed_json,
     write_json,
 )
 
@@ -25,9 +28,12 @@ __all__ = [
     "link_to",
     "locked",
     "name_in_errors",
+    "parse_json",
+    "read_hashed_json",
     "read_json",
     "sha256",
     "try_lock",
     "write_bytes",
+    "write_hashed_json",
     "write_json",
 ]

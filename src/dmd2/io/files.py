@@ -10,6 +10,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+MAX_JSON_BYTES = 256 * 2**20
+"""The most that a JSON file read here may have; ours and those of pipelines have some kilobytes."""
+OWN_HASH = "sha256_of_content"
+"""The key of a JSON file's hash of all its other keys."""
+
 
 @contextmanager
 def fsynced(path: Path) -> Iterator[IO[bytes]]:
@@ -60,11 +65,50 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file; raises ValueError that names one that is damaged."""
+    """The content of a JSON file; raises ValueError that names one that is damaged or too long."""
+    if (size := path.stat().st_size) > MAX_JSON_BYTES:
+        raise ValueError(
+            f"{path} has {size:,} bytes, more than any JSON that is read here"
+        )
+    return parse_json(path.read_bytes(), str(path))
+
+
+def parse_json(text: bytes, name: str) -> Any:
+    """The content of JSON text, with or without a byte order mark.
+
+    Raises ValueError that names `name`, the place it is from, where it is damaged.
+    """
     try:
-        return json.loads(path.read_bytes())
-    except ValueError as error:  # also of bytes that are no UTF-8
-        raise ValueError(f"{path} is damaged, it is no JSON: {error}") from error
+        return json.loads(text.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:  # nested too deep for Python, or no UTF-8
+        raise ValueError(f"{name} is damaged, it is no JSON: {error}") from error
+
+
+def write_hashed_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a mapping as indented JSON, atomically, with a hash of itself.
+
+    For what this program trusts when it reads it again (`read_hashed_json`).
+    """
+    write_json(path, {**content, OWN_HASH: _hash_of(content)})
+
+
+def read_hashed_json(path: Path) -> dict[str, Any]:
+    """What `write_hashed_json` wrote.
+
+    Raises ValueError that names a file that is damaged in any way, or is none of ours.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict) or OWN_HASH not in content:
+        raise ValueError(f"{path} is damaged, or was not written by this version: it has no hash")
+    if content.pop(OWN_HASH) != _hash_of(content):
+        raise ValueError(f"{path} is damaged or was edited: its hash differs")
+    return content
+
+
+def _hash_of(content: Mapping[str, Any]) -> str:
+    # Of the text as it will be read: a tuple is a list then, and a key that is a number a text.
+    plain = json.loads(json.dumps(content))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def key_of(*parts: Any) -> str:
