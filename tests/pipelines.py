@@ -3,7 +3,9 @@ that fit it.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -64,22 +66,34 @@ def shrunken(name: str) -> list[str]:
     return [*SHRUNKEN, *added, "teacher.conditioner.encoder.size=16"]
 
 
-def save_pipeline(folder: Path, name: str = "sd15", prediction: str = "epsilon") -> Path:
+def save_pipeline(
+    folder: Path,
+    name: str = "sd15",
+    prediction: str = "epsilon",
+    scheduler: Any = None,
+    unet: Mapping[str, Any] = {},
+    shard: str | None = None,
+) -> Path:
     """Write a pipeline of the kind of "sd15" or "sdxl" to `folder`, with all that
     `DiffusionPipeline` asks for.
+
+    scheduler  One of diffusers' in place of Stable Diffusion's; unet: further arguments of the
+               network; shard: the most that a file of its weights may have, e.g. "60KB".
     """
     from diffusers import DDIMScheduler, UNet2DConditionModel  # noqa: PLC0415
     from transformers import CLIPTextModelWithProjection  # noqa: PLC0415
 
     is_xl = name == "sdxl"
     torch.manual_seed(0)
-    UNet2DConditionModel(**UNET | (XL if is_xl else {})).save_pretrained(folder / "unet")
-    DDIMScheduler(
+    network = UNet2DConditionModel(**UNET | (XL if is_xl else {}) | dict(unet))
+    network.save_pretrained(folder / "unet", **({"max_shard_size": shard} if shard else {}))
+    scheduler = scheduler or DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
         prediction_type=prediction,
-    ).save_pretrained(folder / "scheduler")
+    )
+    scheduler.save_pretrained(folder / "scheduler")
     save_vae(folder / "vae", 0.13025 if is_xl else 0.18215)
     text = tiny_clip(["a", "red", "dot"], hidden_size=16, num_layers=2, max_length=TOKENS)
     text.models[0].save_pretrained(folder / "text_encoder")

@@ -20,7 +20,8 @@ from dmd2.diffusion.schedules import VP
 from dmd2.diffusion.solvers import DDIM
 from dmd2.io.tensors import load_weights
 from dmd2.nets.discriminator import ConvHead
-from dmd2.nets.unet import UNet, UNetXL, from_configs
+from dmd2.nets.pipeline import from_configs
+from dmd2.nets.unet import UNet, UNetXL
 from dmd2.runs.build import build
 
 diffusers = pytest.importorskip(

@@ -49,6 +49,10 @@ class NoiseSchedule(nn.Module):
         # Rounding: ceil(t * 1000) - 1 gives row 400 for t = 0.4 in float32, and not 399.
         return ((t * self.num_rows).round().long() - 1).clamp(0, self.num_rows - 1)
 
+    def network_time(self, t: Tensor) -> Tensor:
+        """What a network of diffusers is told at t [B]: the row of the table."""
+        return self.row_of_time(t)
+
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """x_t [B, ...] of clean data x0 and noise [B, ...] at t [B] (DMD section 3.2)."""
         alpha, sigma = self.alpha_sigma(t)
@@ -157,6 +161,10 @@ class Flow(NoiseSchedule):
         # alpha not as 1 - sigma, which would not quite be 0 at t = 1 for every shift.
         scale = 1 + (self.shift - 1) * t
         return (1 - t) / scale, self.shift * t / scale
+
+    def network_time(self, t: Tensor) -> Tensor:
+        """`num_rows` sigma [B], float32: a flow's network is told the noise level, and not t."""
+        return self.num_rows * self.alpha_sigma(t)[1]
 
     def time_of_ratio(self, ratio: Tensor) -> Tensor:
         """t [B] at which sigma / (1 - sigma) equals `ratio` [B]."""

@@ -7,9 +7,15 @@ from typing import Any
 import torch
 
 from dmd2.io.files import read_json
+from dmd2.io.tensors import shards_of
 
 # From `prediction_type` of a diffusers scheduler to `Denoiser.prediction`.
-PREDICTIONS: dict[str, Any] = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
+PREDICTIONS: dict[str, Any] = {
+    "epsilon": "eps",
+    "v_prediction": "v",
+    "sample": "x0",
+    "flow_prediction": "flow",
+}
 # Only floats that layers compute in: in float8 or an integer type frozen weights would not run.
 DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -50,10 +56,24 @@ def file_of(source: str | Path, name: str) -> Path:
 
 
 def weights_of(source: str | Path, variant: str | None) -> Path:
-    """The weights of a pipeline's U-Net; `variant` is another storage of them, e.g. "fp16"."""
-    return file_of(
-        source, f"unet/diffusion_pytorch_model.{f'{variant}.' if variant else ''}safetensors"
-    )
+    """The weights of a pipeline's U-Net: one file, or the index of several, which are then there.
+
+    variant  Another storage of them, e.g. "fp16".
+
+    Raises FileNotFoundError where one is lacking, e.g. of a download that was cut off.
+    """
+    plain = f"unet/diffusion_pytorch_model.{f'{variant}.' if variant else ''}safetensors"
+    try:
+        return file_of(source, plain)
+    except FileNotFoundError as error:
+        try:  # large models are cut into shards, and an index says which tensor lies in which
+            end = f".{variant}.json" if variant else ".json"
+            index = file_of(source, f"unet/diffusion_pytorch_model.safetensors.index{end}")
+        except FileNotFoundError:
+            raise error from None  # the message is of the file that most pipelines have
+        for name in shards_of(index):
+            file_of(source, f"unet/{name}")
+        return index
 
 
 def dtype_of(name: str) -> torch.dtype:
@@ -84,14 +104,13 @@ def variant_of(source: str | Path, weights: str, variant: str | None) -> str | N
     return variant
 
 
-def check_prediction(source: str | Path, prediction: str) -> None:
-    """Raise ValueError where a pipeline's network predicts something else than `prediction`."""
-    # Weights do not show it: a v network loads as an eps network, and makes noise.
-    config = read_json(file_of(source, "scheduler/scheduler_config.json"))
-    published = config.get("prediction_type", "epsilon")  # older files leave it out
-    if PREDICTIONS.get(published) != prediction:
-        raise ValueError(
-            f"{source} predicts {published}, and this configuration has "
-            f"teacher.denoiser.prediction={prediction}; "
-            "choose the teacher that it is of, or teacher=pipeline, which asks it"
-        )
+def config_in(source: str | Path, name: str) -> dict[str, Any]:
+    """A JSON file of a pipeline, e.g. "unet/config.json".
+
+    Raises FileNotFoundError where there is none, ValueError where it holds no mapping.
+    """
+    path = file_of(source, name)
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged: it holds no mapping of names to values")
+    return content

@@ -1,12 +1,19 @@
-"""safetensors files: a module's state dict, written atomically and loaded strictly."""
+"""safetensors files: a module's state dict, written atomically and loaded strictly.
 
+Published weights may be spread over several files, with an index (.json) in the place of one.
+"""
+
+import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from dmd2.io.files import read_json, sha256
 
 
 def save_weights(module: nn.Module, path: Path, metadata: dict[str, str] | None = None) -> None:
@@ -36,10 +43,41 @@ def save_tensors(
         raise OSError(f"{path} could not be written: {error}") from error
 
 
+def shards_of(index: Path) -> list[str]:
+    """The names of the files, beside it, over which an index says that tensors are spread.
+
+    Raises ValueError where the index is damaged or names a file elsewhere.
+    """
+    content = read_json(index)
+    places = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(places, dict) or not places:
+        raise ValueError(f"{index} is damaged: it has no weight_map")
+    names = {name if isinstance(name, str) else "" for name in places.values()}
+    # A name with a folder in it could be any file of this machine.
+    if wrong := sorted(name for name in names if not name or Path(name).name != name):
+        raise ValueError(f"{index} is refused: a shard's name is no plain one: {wrong[0]!r}")
+    return sorted(names)
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files in which the tensors of `path` lie: itself, or the shards of an index (.json)."""
+    return [path.with_name(name) for name in shards_of(path)] if path.suffix == ".json" else [path]
+
+
+def weights_sha256(path: Path) -> str:
+    """SHA-256 of a file of weights; of an index that of its shards' hashes."""
+    if path.suffix != ".json":
+        return sha256(path)
+    return hashlib.sha256("".join(map(sha256, files_of(path))).encode()).hexdigest()
+
+
 def names_in(path: Path) -> list[str]:
-    """The names of a file's tensors; raises ValueError where it is damaged."""
-    with _opened(path) as file:
-        return list(file.keys())
+    """The names of the tensors of a file or index; raises ValueError where it is damaged."""
+    names = list[str]()
+    for part in files_of(path):
+        with _opened(part) as file:
+            names.extend(file.keys())
+    return names
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -47,7 +85,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 
     Raises ValueError where it is damaged.
     """
-    if not path.is_file():
+    if not path.is_file() or path.suffix == ".json":
         return {}
     with _opened(path) as file:
         return file.metadata() or {}  # the library gives None for none
@@ -61,16 +99,19 @@ def _opened(path: Path) -> Any:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file, in host memory.
+    """The tensors of a file, or of the shards of an index, in host memory.
 
     Raises FileNotFoundError where there is none, and ValueError where it is damaged.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"there are no weights at {path}")
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+    tensors = dict[str, Tensor]()
+    for part in files_of(path):
+        if not part.is_file():
+            raise FileNotFoundError(f"there are no weights at {part}")
+        try:
+            tensors |= load_file(part)
+        except SafetensorError as error:
+            raise ValueError(f"{part} is not a readable safetensors file: {error}") from error
+    return tensors
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
@@ -86,4 +127,23 @@ def load_weights(module: nn.Module, path: Path) -> None:
         # The first line names the class; the second has the first name or shape that differs, and
         # hundreds may follow.
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise ValueError(f"{path} holds another network's weights: {first}") from error
+        raise ValueError(
+            f"{path} holds another network's weights: {kind_of(list(tensors)) or first}"
+        ) from error
+
+
+def kind_of(names: Sequence[str]) -> str | None:
+    """What a file of tensors with these names is, and what to do with it; None if nothing known."""
+    if any(".lora_down." in name for name in names):
+        return "it is a LoRA as kohya's trainer writes them, and a LoRA is no network by itself"
+    if any(".lora_A." in name or ".lora_B." in name for name in names):
+        return (
+            "it is a LoRA, and this network has none, or one of other layers or rank; for a LoRA "
+            "that this program wrote choose the lora=... of its run"
+        )
+    if any(name.startswith(("model.diffusion_model.", "first_stage_model.")) for name in names):
+        return (
+            "it is a whole model in one file, as they are shared; load it with diffusers "
+            "(from_single_file), save_pretrained(DIR), and type teacher.source=DIR"
+        )
+    return None

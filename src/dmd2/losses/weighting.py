@@ -10,6 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from dmd2.nets.pipeline_noise import noise_of
+
 Weighting = Callable[[Tensor, Tensor], Tensor]
 """alpha [B] and sigma [B] to weights [B]."""
 
@@ -39,3 +41,11 @@ def edm(alpha: Tensor, sigma: Tensor, sigma_data: float) -> Tensor:
     """
     # EDM Table 1, alpha = 1: (sigma^2 + sigma_data^2) / (sigma sigma_data)^2, which is 1 / c_out^2.
     return (alpha / sigma) ** 2 + sigma_data**-2
+
+
+def of_pipeline(source: str) -> Weighting:
+    """The weight that makes the plain error of what a published pipeline's network predicts.
+
+    source  Folder or name on the hub. Raises as `noise_of`.
+    """
+    return {"eps": eps, "x0": x0}.get(noise_of(source)[1], flow)

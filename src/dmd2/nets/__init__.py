@@ -9,9 +9,10 @@ from dmd2.nets.critic import Critic, StepEmbedding, step_embedding_on
 from dmd2.nets.discriminator import ConvHead, Discriminator, VectorHead, discriminator_on
 from dmd2.nets.encoder_decoder import EncoderDecoderUNet
 from dmd2.nets.lora import adapted, base_of, merged
+from dmd2.nets.pipeline import from_configs, pipeline_encoder, pipeline_vae
 from dmd2.nets.song import SongUNet
 from dmd2.nets.toy import MLP, GaussianMixture
-from dmd2.nets.unet import UNet, UNetXL, from_configs
+from dmd2.nets.unet import UNet, UNetXL
 
 # Left to their modules: the building blocks of blocks.py, and LoRA's names that say little alone.
 __all__ = [
@@ -34,5 +35,7 @@ __all__ = [
     "discriminator_on",
     "from_configs",
     "merged",
+    "pipeline_encoder",
+    "pipeline_vae",
     "step_embedding_on",
 ]

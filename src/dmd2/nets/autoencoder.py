@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dmd2.io.hub import dtype_of, file_of, variant_of
+from dmd2.io.hub import config_in, dtype_of, variant_of
 
 
 class VAE:
@@ -58,8 +58,15 @@ class VAE:
         self._network: nn.Module | None = None
 
     def require(self) -> None:
-        """Raise FileNotFoundError where there is no such VAE; reads no weights."""
-        file_of(self.source, str(Path(self.subfolder) / "config.json"))
+        """Raise FileNotFoundError where there is no such VAE, ValueError where it is of another
+        class; reads no weights.
+        """
+        if (kind := self._file().get("_class_name")) != self.kind:
+            raise ValueError(f"the VAE of {self.source} is a {kind}, and not a {self.kind}")
+
+    def _file(self) -> dict[str, Any]:
+        # What the file says itself: diffusers fills in defaults of a newer time.
+        return config_in(self.source, str(Path(self.subfolder) / "config.json"))
 
     @property
     def network(self) -> Any:
@@ -88,6 +95,17 @@ class VAE:
         return self._network
 
     def _check(self, config: Any) -> None:
+        for key in ("latents_mean", "latents_std"):
+            if config.get(key) is not None:
+                raise ValueError(
+                    f"the VAE of {self.source} has {key}, latents of a scale for each channel, "
+                    "which is not supported here"
+                )
+        if self._file().get("force_upcast") and self.dtype == torch.float16:
+            raise ValueError(
+                f"the VAE of {self.source} overflows in float16, as its force_upcast says; type "
+                "teacher.autoencoder.dtype=float32"
+            )
         # Every level of the encoder but the last halves the image.
         channels, factor = config["latent_channels"], 2 ** (len(config["block_out_channels"]) - 1)
         size = self.resolution // factor

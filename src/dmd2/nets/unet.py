@@ -17,16 +17,15 @@ from torch.utils._pytree import tree_map_only
 
 from dmd2.diffusion.conditioning import Cond
 from dmd2.diffusion.denoiser import Denoiser, Encoding, Prediction, last
-from dmd2.diffusion.schedules import VP, NoiseSchedule
-from dmd2.io.hub import PREDICTIONS, file_of
+from dmd2.diffusion.schedules import NoiseSchedule
 
 DECODER = ("up_blocks", "conv_norm_out", "conv_act", "conv_out")
 """Where the names of the decoder's layers begin."""
 
 
 class UNet(Denoiser):
-    """A `UNet2DConditionModel` that reads x_t [B, C, H, W], the row of t in the schedule's table,
-    and embedded text, cond["text"] [B, L, D].
+    """A `UNet2DConditionModel` that reads x_t [B, C, H, W], the schedule's `network_time` of t, and
+    embedded text, cond["text"] [B, L, D].
 
     With `gradient_checkpointing` a graph keeps what enters each block, and its backward pass
     computes the rest again. Raises ValueError for a prediction of another name, and for a tap
@@ -69,11 +68,12 @@ class UNet(Denoiser):
         self, x_t: Tensor, t: Tensor, cond: Cond, num_decoded: int | None = None
     ) -> Encoding:
         """The pass over x_t [B, C, H, W] and t [B]; the decoder runs for `num_decoded` rows."""
-        # Published networks were trained on the rows of their table (999, 749, ...), not on t.
-        row = self.schedule.row_of_time(t)
+        # Published networks were trained on the rows of their table (999, 749, ...), or on the
+        # noise levels of their flow, not on t.
+        told = self.schedule.network_time(t)
         with self.catch() as features, self.narrowed(num_decoded):
             (output,) = self.model(
-                x_t.to(self.dtype), row, **self.arguments(cond), return_dict=False
+                x_t.to(self.dtype), told, **self.arguments(cond), return_dict=False
             )
         # The output has its last rows only already; this takes the same of x_t and t.
         return Encoding(x_t, t, [output], features).last(num_decoded)
@@ -110,29 +110,3 @@ class UNetXL(UNet):
         # Sizes stay float32 until the network has embedded them: bfloat16 makes 1024 of 1023.
         added = {"text_embeds": cond["pooled"].to(self.dtype), "time_ids": cond["time_ids"]}
         return super().arguments(cond) | {"added_cond_kwargs": added}
-
-
-def from_configs(
-    source: str, taps: Sequence[str], gradient_checkpointing: bool, kind: type[UNet] = UNet
-) -> UNet:
-    """A pipeline's denoiser, untrained, as its `unet/config.json` and
-    `scheduler/scheduler_config.json` describe it.
-
-    `source` is a folder or a name on the hub. Raises FileNotFoundError where there is none, and
-    ValueError where the scheduler predicts something unknown here.
-    """
-    from diffusers import DDIMScheduler, UNet2DConditionModel  # noqa: PLC0415
-
-    file_of(source, "unet/config.json")  # raises in one sentence, where diffusers takes ten
-    # Whatever the pipeline's own scheduler is, its table of noise levels reads as DDIM's.
-    scheduler = DDIMScheduler.from_pretrained(source, subfolder="scheduler")
-    if (said := scheduler.config.prediction_type) not in PREDICTIONS:
-        raise ValueError(
-            f"{source} predicts {said}; choose one that predicts {', '.join(PREDICTIONS)}"
-        )
-    model = UNet2DConditionModel.from_config(
-        UNet2DConditionModel.load_config(source, subfolder="unet")
-    )
-    return kind(
-        model, VP(scheduler.alphas_cumprod), PREDICTIONS[said], taps, gradient_checkpointing
-    )

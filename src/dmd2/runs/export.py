@@ -12,9 +12,10 @@ import torch
 from dmd2.diffusion.denoiser import Prediction
 from dmd2.diffusion.schedules import VP
 from dmd2.io.files import read_json
+from dmd2.io.hub import PREDICTIONS
 from dmd2.io.tensors import save_tensors
 from dmd2.nets.lora import layers, merged, products
-from dmd2.nets.unet import PREDICTIONS, UNet
+from dmd2.nets.unet import UNet
 from dmd2.runs.build import build
 from dmd2.runs.load import Student
 from dmd2.runs.model_card import card

@@ -15,9 +15,17 @@ from dmd2.config.devices import one_process
 from dmd2.data.base import DataModule
 from dmd2.diffusion.conditioning import Conditioner
 from dmd2.diffusion.denoiser import Denoiser
-from dmd2.io.files import key_of, locked, sha256
-from dmd2.io.hub import check_prediction, weights_of
-from dmd2.io.tensors import load_weights, names_in, read_metadata, save_weights
+from dmd2.io.files import key_of, locked
+from dmd2.io.hub import weights_of
+from dmd2.io.tensors import (
+    load_weights,
+    names_in,
+    read_metadata,
+    save_weights,
+    weights_sha256,
+)
+from dmd2.nets.pipeline import check_agrees
+from dmd2.nets.unet import UNet
 from dmd2.randomness import seeded
 from dmd2.runs.build import build, build_data, build_trainer, kept_dtype
 from dmd2.runs.requirements import check_fit
@@ -57,7 +65,7 @@ class Teacher:
     @cached_property
     def sha256(self) -> str:
         """Hash of the file of its weights, which must be there."""
-        return self.published_sha256 or sha256(self.path)
+        return self.published_sha256 or weights_sha256(self.path)
 
     def load_or_train(self) -> None:
         """Fill the network from its file; one that is to be trained is trained first, once."""
@@ -80,19 +88,22 @@ def build_teacher(config: Config, data: DataModule, path: Path | None) -> Teache
 
     path  Its file, as `teacher_file` says; None where it is trained here.
 
-    Raises ValueError where it does not fit the data or its file is of another network.
+    Raises ValueError where it does not fit the data, or its files say something else than the
+    config.
     """
     section = config["teacher"]
     with seeded(0, "teacher"):
         denoiser: Denoiser = build(section["denoiser"])
     # Frozen once and for all; distillation runs without dropout, so in eval mode.
     denoiser.requires_grad_(False).eval()
+    if isinstance(denoiser, UNet) and section.get("source") is not None:
+        check_agrees(section["source"], denoiser)
     conditioner = build(conditioner_of(section))
     check_fit(denoiser, conditioner, data)
     train = published = None
     if path is not None:
         load_fitting(denoiser, path, section)
-        published = sha256(path)
+        published = weights_sha256(path)
         weights = published[:16]
     else:
         # Its own batches and flips: the same data, drawn as pretraining wants it.
@@ -108,15 +119,11 @@ def teacher_file(config: Config) -> Path | None:
     """The file of published weights: `teacher.weights`, or that of the pipeline `teacher.source`.
 
     None where the teacher is trained here. Raises FileNotFoundError that says where a published
-    teacher comes from, ValueError where there is none to have, or where the pipeline's network
-    predicts something else than the config says.
+    teacher comes from, ValueError where there is none to have.
     """
     section = config["teacher"]
-    if (source := section.get("source")) is not None:
-        if "prediction" in section["denoiser"]:
-            check_prediction(source, section["denoiser"]["prediction"])
-        if section["weights"] is None:
-            return weights_of(source, section["variant"])
+    if section.get("source") is not None and section["weights"] is None:
+        return weights_of(section["source"], section["variant"])
     if section["weights"] is None:
         if section["pretrain"] is None:
             raise ValueError(

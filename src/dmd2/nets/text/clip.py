@@ -6,14 +6,16 @@ where it has one, and are held and computed in `dtype`. Conditions are float32 a
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from dmd2.diffusion.conditioning import Cond
-from dmd2.io.hub import dtype_of, file_of, variant_of
+from dmd2.io.hub import config_in, dtype_of, variant_of
 
+Twin = Literal["empty", "zeros"]
+"""The unconditional condition: the embedding of "", or zeros."""
 AT_ONCE = 4096
 """Captions tokenized together: tokenizers hold some 10 kB of each."""
 
@@ -23,8 +25,13 @@ class CLIP(nn.Module):
     `CLIPTextModel` behind its tokenizer.
     """
 
-    def __init__(self, tokenizer: Any, model: nn.Module) -> None:
+    twin: Twin = "empty"
+    """The unconditional twin that the pipeline was trained with."""
+
+    def __init__(self, tokenizer: Any, model: Any) -> None:
         super().__init__()
+        # A tokenizer that was saved without a length says 1e30: the network's positions count.
+        self.length = min(tokenizer.model_max_length, model.config.max_position_embeddings)
         # As many tokenizers as models; subclasses have several.
         self.tokenizers, self.models = (tokenizer,), nn.ModuleList([model])
 
@@ -33,7 +40,7 @@ class CLIP(nn.Module):
 
         One warning counts the captions that lose words.
         """
-        length = self.tokenizers[0].model_max_length
+        length = self.length
         fixed = {
             "padding": "max_length",
             "truncation": True,
@@ -72,8 +79,15 @@ class CLIPPair(CLIP):
     "time_ids" sizes and crops: every image counts as `size` x `size` pixels, uncropped.
     """
 
-    def __init__(self, tokenizers: Sequence[Any], models: Sequence[nn.Module], size: int) -> None:
+    def __init__(
+        self,
+        tokenizers: Sequence[Any],
+        models: Sequence[nn.Module],
+        size: int,
+        twin: Twin = "zeros",
+    ) -> None:
         super().__init__(tokenizers[0], models[0])
+        self.twin = twin
         # In place of the base's single ones, under the same names.
         self.tokenizers, self.models = tuple(tokenizers), nn.ModuleList(models)
         self.size = size
@@ -122,9 +136,10 @@ def clip_pair(
     # Only the second has the projection that "pooled" reads.
     kinds = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
     models = [_model(kind, source, name, variant, dtype) for name, kind in kinds.items()]
-    return CLIPPair(
-        [_tokenizer(source, name) for name in ("tokenizer", "tokenizer_2")], models, size
-    )
+    tokenizers = [_tokenizer(source, name) for name in ("tokenizer", "tokenizer_2")]
+    # SDXL's pipeline takes zeros where its index says nothing.
+    has_zeros = config_in(source, "model_index.json").get("force_zeros_for_empty_prompt", True)
+    return CLIPPair(tokenizers, models, size, "zeros" if has_zeros else "empty")
 
 
 def _tokenizer(source: str, name: str) -> Any:
@@ -134,7 +149,12 @@ def _tokenizer(source: str, name: str) -> Any:
 
 
 def _model(kind: Any, source: str, name: str, variant: str | None, dtype: str) -> nn.Module:
-    file_of(source, f"{name}/config.json")  # raises in one sentence, where there is no pipeline
+    found_kinds = config_in(source, f"{name}/config.json").get("architectures") or []
+    if kind.__name__ not in found_kinds:
+        raise ValueError(
+            f"the {name} of {source} is {' or '.join(found_kinds) or 'of no named class'}, and not "
+            f"a {kind.__name__}"
+        )
     found: nn.Module = kind.from_pretrained(
         source,
         subfolder=name,

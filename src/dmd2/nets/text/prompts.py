@@ -5,7 +5,6 @@ stores labels handles no text.
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,21 +12,24 @@ from tqdm import tqdm
 
 from dmd2.diffusion.conditioning import Cond, Conditioner
 from dmd2.io.tensors import read_tensors, save_tensors
-from dmd2.nets.text.clip import CLIP
+from dmd2.nets.text.clip import CLIP, Twin
 
 EMBEDDINGS = ("text", "pooled")
 """The parts of a condition that come from words. The unconditional twin keeps the others."""
-Twin = Literal["empty", "zeros"]
 
 
 def prompts(
     captions: Sequence[str],
     encoder: CLIP,
-    twin: Twin,
+    twin: Twin | None,
     negative: str | None = None,
     cache: str | Path | None = None,
 ) -> "Prompts":
-    """`CachedPrompts` with the folder `cache`, or `Prompts` where that is None; their arguments."""
+    """`CachedPrompts` with the folder `cache`, or `Prompts` where that is None; their arguments.
+
+    twin  None is the one that the encoder's pipeline was trained with.
+    """
+    twin = twin or encoder.twin
     if cache is None:
         return Prompts(captions, encoder, twin, negative)
     return CachedPrompts(captions, encoder, twin, cache, negative)

@@ -1,0 +1,108 @@
+"""The noise levels and the prediction that a published pipeline's scheduler file describes.
+
+Every key that changes them is used, or refused by its name.
+"""
+
+import inspect
+from pathlib import Path
+
+from dmd2.diffusion.denoiser import Prediction
+from dmd2.diffusion.schedules import VP, Flow, NoiseSchedule
+from dmd2.io.hub import PREDICTIONS, config_in
+
+FLOWS = (
+    "FlowMatchEulerDiscreteScheduler",
+    "FlowMatchHeunDiscreteScheduler",
+    "FlowMatchLCMScheduler",
+)
+"""Schedulers of rectified flows."""
+TABLES = (
+    "DDIMParallelScheduler",
+    "DDIMScheduler",
+    "DDPMParallelScheduler",
+    "DDPMScheduler",
+    "DEISMultistepScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "LMSDiscreteScheduler",
+    "PNDMScheduler",
+    "SASolverScheduler",
+    "UniPCMultistepScheduler",
+)
+"""Schedulers of a table of betas. How they step through it is the sampler's matter, not ours."""
+DECISIVE = (
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "trained_betas",
+    "rescale_betas_zero_snr",
+    "prediction_type",
+    "use_flow_sigmas",
+    "flow_shift",
+    "shift",
+    "use_dynamic_shifting",
+    "invert_sigmas",
+)
+"""Keys that say which noise a network was trained on, or what it predicts."""
+LAST_ALPHA2 = 2.0**-24
+"""The most that alpha^2 may be in a last row without signal, as in diffusers' Euler scheduler: not
+0, so that sigma / alpha is finite."""
+
+
+def noise_of(source: str | Path) -> tuple[NoiseSchedule, Prediction]:
+    """The noise that a pipeline's network was trained on, and what the network predicts.
+
+    Raises FileNotFoundError without a scheduler's file, ValueError for one that nothing here knows.
+    """
+    import diffusers  # noqa: PLC0415
+
+    config = config_in(source, "scheduler/scheduler_config.json")
+    name = config.get("_class_name")
+    if name not in (*FLOWS, *TABLES):
+        raise ValueError(
+            f"the scheduler of {source} is {name!r}, of which nothing here knows the noise levels; "
+            "known are those of betas (DDIM, Euler, ...) and FlowMatchEulerDiscreteScheduler"
+        )
+    kind = getattr(diffusers, name)
+    parameters = inspect.signature(kind).parameters
+    if lost := [key for key in DECISIVE if config.get(key) and key not in parameters]:
+        raise ValueError(
+            f"the scheduler of {source} says {lost[0]}={config[lost[0]]}, which {name} does not "
+            "read; mend scheduler/scheduler_config.json"
+        )
+    said = {key: p.default for key, p in parameters.items()} | config
+    for key in ("use_dynamic_shifting", "invert_sigmas"):
+        if said.get(key):
+            raise ValueError(f"the scheduler of {source} has {key}, which is not supported here")
+    predicted = "flow_prediction" if name in FLOWS else said.get("prediction_type", "epsilon")
+    if predicted not in PREDICTIONS:
+        raise ValueError(
+            f"{source} predicts {predicted}; choose one that predicts {', '.join(PREDICTIONS)}"
+        )
+    if (predicted == "flow_prediction") != bool(name in FLOWS or said.get("use_flow_sigmas")):
+        raise ValueError(
+            f"the scheduler of {source} has prediction_type={predicted} and use_flow_sigmas="
+            f"{said.get('use_flow_sigmas')}, which do not go together"
+        )
+    if predicted == "flow_prediction":
+        shift = said["shift"] if name in FLOWS else said["flow_shift"]
+        return Flow(shift, said["num_train_timesteps"]), "flow"
+    if said.get("rescale_betas_zero_snr") and predicted == "epsilon":
+        raise ValueError(
+            f"the scheduler of {source} has rescale_betas_zero_snr and predicts epsilon: in its "
+            "last row there is no signal, from which nothing can be predicted"
+        )
+    try:
+        table = kind.from_config(config).alphas_cumprod.double()
+        if said.get("rescale_betas_zero_snr"):
+            table[-1] = min(LAST_ALPHA2, float(table[-2]) / 2)
+        return VP(table), PREDICTIONS[predicted]
+    # A schedule of betas of another name, numbers that are none, a table that rises.
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise ValueError(f"the scheduler of {source} makes no table of noise: {error}") from error

@@ -1,0 +1,273 @@
+"""What the files of a pipeline of diffusers say is used, refused by name, or compared."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from dmd2.diffusion.schedules import VP, Flow
+from dmd2.io.hub import weights_of
+from dmd2.io.tensors import names_in, read_tensors, weights_sha256
+from dmd2.losses.weighting import eps, flow, of_pipeline, x0
+from dmd2.nets.pipeline import check_agrees, from_configs, pipeline_encoder, pipeline_vae
+from dmd2.nets.pipeline_noise import FLOWS, TABLES, noise_of
+from dmd2.nets.unet import UNet, UNetXL
+from pipelines import save_pipeline
+
+diffusers = pytest.importorskip(
+    "diffusers", reason="diffusers is not installed: pip install '.[text]'"
+)
+pytest.importorskip("transformers", reason="transformers is not installed: pip install '.[text]'")
+BETAS = {"beta_start": 0.001, "beta_end": 0.02}
+TRAINED = {"trained_betas": torch.linspace(0.001, 0.03, 1000).tolist()}
+
+
+def described(folder: Path, name: str, **said) -> Path:
+    """A folder with the scheduler's file alone."""
+    getattr(diffusers, name)(**said).save_pretrained(folder / "scheduler")
+    return folder
+
+
+def edit(path: Path, **changes) -> None:
+    """Change keys of a JSON file."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("betas", [BETAS, TRAINED], ids=["ends", "trained"])
+def test_each_scheduler_s_betas_are_its_table(name: str, betas, tmp_path: Path):
+    schedule, prediction = noise_of(described(tmp_path, name, **betas))
+    table = getattr(diffusers, name)(**betas).alphas_cumprod.double()
+    assert isinstance(schedule, VP) and prediction == "eps"
+    torch.testing.assert_close(schedule.alphas_cumprod, table, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("name", ["DDIMScheduler", "EulerDiscreteScheduler"])
+def test_a_table_rescaled_to_zero_signal_is_used_for_v_and_refused_for_eps(
+    name: str, tmp_path: Path
+):
+    said = {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}
+    schedule, prediction = noise_of(described(tmp_path / "v", name, **BETAS, **said))
+    alpha, sigma = schedule.alpha_sigma(torch.ones(1))
+    assert prediction == "v" and 0 < alpha < 1e-3 and sigma == 1
+    plain, _ = noise_of(described(tmp_path / "plain", name, **BETAS))
+    assert plain.alpha_sigma(torch.ones(1))[0] > 10 * alpha
+    with pytest.raises(ValueError, match="rescale_betas_zero_snr and predicts epsilon"):
+        noise_of(described(tmp_path / "eps", name, **said | {"prediction_type": "epsilon"}))
+
+
+@pytest.mark.parametrize(
+    "name, said",
+    [
+        *((name, {"shift": 3.0}) for name in FLOWS),
+        *(
+            (
+                name,
+                {"flow_shift": 3.0, "use_flow_sigmas": True, "prediction_type": "flow_prediction"},
+            )
+            for name in ("DPMSolverMultistepScheduler", "UniPCMultistepScheduler")
+        ),
+    ],
+    ids=str,
+)
+def test_a_flow_s_shift_is_used_and_its_network_is_told_the_noise_level(
+    name: str, said, tmp_path: Path
+):
+    schedule, prediction = noise_of(described(tmp_path, name, **said))
+    assert isinstance(schedule, Flow) and (schedule.shift, prediction) == (3.0, "flow")
+    t = torch.tensor([1.0, 0.75, 0.5, 0.25])
+    torch.testing.assert_close(
+        schedule.network_time(t), torch.tensor([1000.0, 900.0, 750.0, 500.0])
+    )
+
+
+@pytest.mark.parametrize(
+    "file, changes, words",
+    [
+        ("scheduler/scheduler_config.json", {"_class_name": "SCMScheduler"}, "'SCMScheduler', of"),
+        ("scheduler/scheduler_config.json", {"_class_name": None}, "is None, of which nothing"),
+        ("scheduler/scheduler_config.json", {"_class_name": "EDMEulerScheduler"}, "EDMEuler"),
+        ("scheduler/scheduler_config.json", {"prediction_type": "noise"}, "predicts noise"),
+        ("scheduler/scheduler_config.json", {"prediction_type": "flow_prediction"}, "go together"),
+        ("scheduler/scheduler_config.json", {"shift": 3.0}, "shift=3.0, which DDIMSch.* not read"),
+        ("scheduler/scheduler_config.json", {"beta_schedule": "cubic"}, "no table of noise"),
+        ("scheduler/scheduler_config.json", {"trained_betas": "x"}, "no table of noise"),
+        ("unet/config.json", {"_class_name": "UNet2DModel"}, "is a UNet2DModel"),
+        ("unet/config.json", {"in_channels": 9}, "reads 9 channels and makes 4"),
+        ("unet/config.json", {"in_channels": 8}, "reads 8 channels and makes 4"),
+        ("unet/config.json", {"num_class_embeds": 10}, "num_class_embeds=10"),
+        ("unet/config.json", {"class_embed_type": "timestep"}, "class_embed_type=timestep"),
+        ("unet/config.json", {"time_cond_proj_dim": 256}, "time_cond_proj_dim=256"),
+        ("unet/config.json", {"encoder_hid_dim_type": "text_proj"}, "encoder_hid_dim_type"),
+        ("unet/config.json", {"addition_embed_type": "image"}, "addition_embed_type=image"),
+        ("unet/config.json", {"attention_type": "gated"}, "attention_type=gated"),
+    ],
+    ids=str,
+)
+def test_what_no_denoiser_here_is_is_refused_by_its_name(
+    file: str, changes, words: str, tmp_path: Path
+):
+    edit(save_pipeline(tmp_path) / file, **changes)
+    with pytest.raises(ValueError, match=words):
+        from_configs(str(tmp_path), ["mid_block"], gradient_checkpointing=False)
+
+
+@pytest.mark.parametrize("text", ["[]", "12", "null", "{", "[" * 10_000])
+@pytest.mark.parametrize("file", ["scheduler/scheduler_config.json", "unet/config.json"])
+def test_a_damaged_file_of_a_pipeline_is_named(file: str, text: str, tmp_path: Path):
+    (save_pipeline(tmp_path) / file).write_text(text)
+    with pytest.raises(ValueError, match=rf"{file} is damaged"):
+        from_configs(str(tmp_path), ["mid_block"], gradient_checkpointing=False)
+
+
+@pytest.mark.parametrize("file", ["unet/config.json", "scheduler/scheduler_config.json"])
+def test_a_file_that_is_lacking_is_named(file: str, tmp_path: Path):
+    (save_pipeline(tmp_path) / file).unlink()
+    with pytest.raises(FileNotFoundError, match=f"has no {file}"):
+        from_configs(str(tmp_path), ["mid_block"], gradient_checkpointing=False)
+
+
+def test_a_transformer_is_said_to_be_one(tmp_path: Path):
+    (tmp_path / "transformer").mkdir()
+    (tmp_path / "transformer/config.json").write_text('{"_class_name": "SD3Transformer2DModel"}')
+    with pytest.raises(ValueError, match=r"is a transformer \(SD3Transformer2DModel\)"):
+        from_configs(str(tmp_path), ["mid_block"], gradient_checkpointing=False)
+
+
+@pytest.mark.parametrize("name, kind", [("sd15", UNet), ("sdxl", UNetXL)])
+def test_what_is_built_from_the_files_agrees_with_them_and_reads_their_text(
+    name: str, kind, tmp_path: Path
+):
+    save_pipeline(tmp_path, name)
+    found = from_configs(str(tmp_path), ["mid_block"], gradient_checkpointing=False)
+    assert type(found) is kind
+    check_agrees(tmp_path, found)
+    encoder = pipeline_encoder(str(tmp_path))
+    assert encoder.twin == ("zeros" if name == "sdxl" else "empty")
+    cond = encoder(encoder.tokens(["a red dot"]))
+    if name == "sdxl":
+        assert cond["time_ids"].tolist() == [[16, 16, 0, 0, 16, 16]]
+    vae = pipeline_vae(str(tmp_path))
+    assert found(torch.zeros(1, *vae.shape), torch.ones(1), cond).shape == (1, *vae.shape)
+
+
+def test_scale_and_shape_of_the_vae_are_those_of_its_file(tmp_path: Path):
+    save_pipeline(tmp_path, "sdxl")
+    vae = pipeline_vae(str(tmp_path))
+    assert (vae.shape, vae.resolution, vae.scaling_factor) == ((4, 8, 8), 16, 0.13025)
+    assert pipeline_vae(str(tmp_path), resolution=32).shape == (4, 16, 16)
+    edit(tmp_path / "unet/config.json", sample_size=None)
+    with pytest.raises(ValueError, match=r"sample_size=None.*teacher\.autoencoder\.resolution"):
+        pipeline_vae(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "file, changes, words",
+    [
+        ("text_encoder/config.json", {"architectures": ["T5EncoderModel"]}, "is T5EncoderModel"),
+        ("text_encoder/config.json", {"architectures": None}, "is of no named class"),
+        ("unet/config.json", {"cross_attention_dim": 20}, "width 20, and its encoders make 16"),
+    ],
+    ids=str,
+)
+def test_encoders_that_do_not_fit_are_named(file: str, changes, words: str, tmp_path: Path):
+    edit(save_pipeline(tmp_path) / file, **changes)
+    with pytest.raises(ValueError, match=words):
+        pipeline_encoder(str(tmp_path))
+
+
+def test_sdxl_s_refiner_is_told_apart(tmp_path: Path):
+    save_pipeline(tmp_path, "sdxl")
+    edit(tmp_path / "unet/config.json", projection_class_embeddings_input_dim=26)
+    with pytest.raises(ValueError, match="refiner"):
+        pipeline_encoder(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"latents_mean": [0.0] * 4}, "latents_mean"),
+        ({"latents_std": [1.0] * 4}, "latents_std"),
+        ({"_class_name": "AsymmetricAutoencoderKL"}, "AsymmetricAutoencoderKL"),
+    ],
+    ids=str,
+)
+def test_a_vae_with_a_scale_of_another_kind_is_refused(changes, words: str, tmp_path: Path):
+    edit(save_pipeline(tmp_path) / "vae/config.json", **changes)
+    with pytest.raises(ValueError, match=words):
+        pipeline_vae(str(tmp_path)).identity()
+
+
+def test_a_vae_that_overflows_is_not_held_in_float16(tmp_path: Path):
+    save_pipeline(tmp_path)
+    with pytest.raises(ValueError, match="force_upcast"):
+        pipeline_vae(str(tmp_path), dtype="float16").identity()
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"scheduler": {"beta_end": 0.02}}, "noise schedule of .* is another"),
+        ({"scheduler": {"rescale_betas_zero_snr": True}}, "rescale_betas_zero_snr and predicts"),
+        ({"unet": {"norm_eps": 1e-6}}, "norm_eps=1e-06, and this configuration norm_eps=1e-05"),
+        ({"unet": {"attention_head_dim": [4, 8]}}, r"attention_head_dim=\[4, 8\]"),
+        ({"unet": {"flip_sin_to_cos": False}}, "flip_sin_to_cos=False"),
+        ({"unet": {"mid_block_scale_factor": 2}}, "mid_block_scale_factor=2"),
+    ],
+    ids=str,
+)
+def test_files_that_say_something_else_than_the_denoiser_are_refused_with_both_values(
+    changes, words: str, tmp_path: Path
+):
+    save_pipeline(tmp_path)
+    ours = from_configs(str(tmp_path), ["mid_block"], gradient_checkpointing=False)
+    for part, keys in changes.items():
+        name = "scheduler/scheduler_config.json" if part == "scheduler" else "unet/config.json"
+        edit(tmp_path / name, **keys)
+    with pytest.raises(ValueError, match=words):
+        check_agrees(tmp_path, ours)
+
+
+def test_what_means_the_same_agrees(tmp_path: Path):
+    save_pipeline(tmp_path)
+    ours = from_configs(str(tmp_path), ["mid_block"], gradient_checkpointing=False)
+    same = {"attention_head_dim": [4, 4], "upcast_attention": True, "only_cross_attention": None}
+    edit(tmp_path / "unet/config.json", **same, sample_size=64)
+    check_agrees(tmp_path, ours)
+
+
+@pytest.mark.parametrize(
+    "prediction, ours", [("epsilon", eps), ("v_prediction", flow), ("sample", x0)]
+)
+def test_the_critic_s_weight_is_the_error_of_what_is_predicted(prediction, ours, tmp_path: Path):
+    said = {"prediction_type": prediction}
+    assert of_pipeline(str(described(tmp_path, "DDIMScheduler", **said))) is ours
+
+
+def test_shards_are_read_as_one_file(tmp_path: Path):
+    whole, cut = save_pipeline(tmp_path / "a"), save_pipeline(tmp_path / "b", shard="60KB")
+    index = weights_of(cut, None)
+    assert index.suffix == ".json" and len(list((cut / "unet").glob("*.safetensors"))) > 2
+    one = read_tensors(weights_of(whole, None))
+    several = read_tensors(index)
+    assert sorted(names_in(index)) == sorted(one) == sorted(several)
+    assert all(torch.equal(one[name], several[name]) for name in one)
+    before = weights_sha256(index)
+    first = sorted((cut / "unet").glob("*.safetensors"))[0]
+    content = bytearray(first.read_bytes())
+    content[-1] ^= 1
+    first.write_bytes(content)
+    assert weights_sha256(index) != before
+    first.unlink()
+    with pytest.raises(FileNotFoundError, match=first.name):
+        weights_of(cut, None)
+
+
+@pytest.mark.parametrize("place", ["../vae/x.safetensors", "/etc/passwd", "", 3, None])
+def test_an_index_that_names_files_elsewhere_is_refused(place, tmp_path: Path):
+    cut = save_pipeline(tmp_path, shard="60KB")
+    index = cut / "unet/diffusion_pytorch_model.safetensors.index.json"
+    edit(index, weight_map={"conv_in.weight": place})
+    with pytest.raises(ValueError, match="no plain one"):
+        weights_of(cut, None)
