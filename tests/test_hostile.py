@@ -24,6 +24,7 @@ from dmd2.metrics.frechet import FrechetDistance, PublishedFrechetDistance
 from dmd2.metrics.suite import MetricSuite
 from dmd2.runs import cached
 from dmd2.training.checkpoints import load, write
+from dmd2.weights.authors import read_checkpoint
 
 SRC = Path(__file__).parents[1] / "src"
 POINTS = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
@@ -159,3 +160,14 @@ def test_nothing_is_read_in_a_way_that_runs_it() -> None:
             assert name != "np.load" or options["allow_pickle"] == "False", path
             if name.endswith("Model.from_pretrained"):
                 assert options["use_safetensors"] == "True", path
+
+
+@pytest.mark.parametrize("content", [{"a": Code()}, {"a": torch.zeros(1), "b": os.system}])
+def test_a_refusal_gives_no_advice_to_run_the_file(content: Any, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "x.bin")
+    with pytest.raises(
+        ValueError, match=r"x\.bin is refused, and nothing in it was run"
+    ) as refused:
+        read_checkpoint(tmp_path / "x.bin")
+    assert "weights_only" not in str(refused.value) and "safe_globals" not in str(refused.value)
+    assert "it calls posix." in str(refused.value)

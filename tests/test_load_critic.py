@@ -10,8 +10,8 @@ from dmd2.config.check import config_folder, resolved
 from dmd2.io.tensors import save_weights
 from dmd2.nets.critic import Critic, step_embedding_on
 from dmd2.nets.discriminator import discriminator_on
-from dmd2.runs.assemble import load_critic
 from dmd2.runs.build import build
+from dmd2.runs.weights import load_critic
 
 
 @pytest.fixture

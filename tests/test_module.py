@@ -21,7 +21,8 @@ from dmd2.diffusion.conditioning import ClassLabels, Unconditional
 from dmd2.diffusion.denoiser import Denoiser
 from dmd2.diffusion.preconditioning import EDM
 from dmd2.diffusion.sampling import FewStepSampler, NoisedReal
-from dmd2.diffusion.schedules import Karras, UniformRows
+from dmd2.diffusion.schedules import Karras
+from dmd2.diffusion.training_times import UniformRows
 from dmd2.losses import weighting
 from dmd2.losses.objective import Objective
 from dmd2.losses.terms import Denoising, DistributionMatching, GANCritic, GANGenerator

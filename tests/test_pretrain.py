@@ -13,7 +13,8 @@ from dmd2.data.toy import Toy2D
 from dmd2.diffusion.conditioning import ClassLabels
 from dmd2.diffusion.denoiser import Denoiser
 from dmd2.diffusion.preconditioning import EDM
-from dmd2.diffusion.schedules import Karras, LogNormalSigma
+from dmd2.diffusion.schedules import Karras
+from dmd2.diffusion.training_times import LogNormalSigma
 from dmd2.losses import functional as F, weighting
 from dmd2.nets.toy import MLP, GaussianMixture
 from dmd2.randomness import Draws, seeded

@@ -7,15 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from dmd2.diffusion.schedules import (
-    VP,
-    Flow,
-    Karras,
-    LogitNormal,
-    LogNormalSigma,
-    NoiseSchedule,
-    UniformRows,
-)
+from dmd2.diffusion.schedules import VP, Flow, Karras, NoiseSchedule
+from dmd2.diffusion.training_times import LogitNormal, LogNormalSigma, UniformRows
 from dmd2.randomness import Draws
 
 FAMILIES = {

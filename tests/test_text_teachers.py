@@ -324,8 +324,10 @@ def test_pairs_are_those_of_diffusers_ddim_under_guidance(negative: str, folder:
 
 @pytest.mark.parametrize("name", ["sd15", "sdxl"])
 @pytest.mark.parametrize("kind", ["eps", "flow", "shards"])
-def test_any_pipeline_is_distilled_from_what_its_files_say(kind: str, name: str, folder: Path):
-    """A small training, and of the teacher x0 as the stock parts make it."""
+def test_any_pipeline_is_distilled_from_what_its_files_say(
+    kind: str, name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A small training, sampled from another directory; and x0 as the stock parts make it."""
     shifted = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0) if kind == "flow" else None
     shard = "60KB" if kind == "shards" else None
     save_pipeline(folder / "own", name, scheduler=shifted, shard=shard)
@@ -351,7 +353,16 @@ def test_any_pipeline_is_distilled_from_what_its_files_say(kind: str, name: str,
         theirs = (x - (1 - alpha2).sqrt() * out) / alpha2.sqrt()
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
     dmd2("train", *PROMPTS, *asked)
-    assert (folder / "runs/sd15_dmd2/now/summary.json").exists()
+    run = folder / "runs/sd15_dmd2/now"
+    # From another directory, with another file under the name of the run's captions.
+    (folder / "elsewhere").mkdir()
+    monkeypatch.chdir(folder / "elsewhere")
+    Path("captions.txt").write_text("another")
+    dmd2("sample", f"run={run}", "num_images=3", "out=samples")
+    assert len(list(Path("samples").glob("0*.png"))) == 3
+    if kind != "flow":
+        dmd2("export", f"run={run}", "out=exported")
+        assert Path("exported/unet/config.json").exists()
 
 
 @pytest.mark.parametrize("name", ["sd15", "sdxl"])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dmd2.diffusion.schedules import UniformRows
+from dmd2.diffusion.training_times import UniformRows
 from dmd2.losses import weighting
 from dmd2.losses.distances import SquaredError
 from dmd2.losses.objective import Objective

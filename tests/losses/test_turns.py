@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from dmd2.diffusion.conditioning import ClassLabels
 from dmd2.diffusion.denoiser import Denoiser, guided
 from dmd2.diffusion.preconditioning import EDM
-from dmd2.diffusion.schedules import Karras, UniformRows
+from dmd2.diffusion.schedules import Karras
+from dmd2.diffusion.training_times import UniformRows
 from dmd2.losses import functional as F, weighting
 from dmd2.losses.distances import SquaredError
 from dmd2.losses.terms import (

@@ -8,7 +8,13 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 from dmd2.diffusion.conditioning import ClassLabels, Unconditional
 from dmd2.diffusion.denoiser import Denoiser, Prediction, guided
 from dmd2.diffusion.preconditioning import EDM, UnscaledDenoiser
-from dmd2.diffusion.schedules import VP, Flow, Karras, NoiseSchedule, expand
+from dmd2.diffusion.schedules import (
+    VP,
+    Flow,
+    Karras,
+    NoiseSchedule,
+    expand,
+)
 from dmd2.nets.adm import DhariwalUNet
 from dmd2.nets.critic import Critic, step_embedding_on
 from dmd2.nets.discriminator import ConvHead, Discriminator, VectorHead, discriminator_on

@@ -14,10 +14,11 @@ from dmd2.cli.main import main
 from dmd2.config.check import config_folder
 from dmd2.diffusion.preconditioning import UnscaledDenoiser
 from dmd2.diffusion.schedules import VP
-from dmd2.io.tensors import load_weights, names_in, save_weights
-from dmd2.nets.lora import adapted, base_of, layers, merged
+from dmd2.io.tensors import load_weights, names_in, save_tensors, save_weights
+from dmd2.nets.lora import adapted, base_of, layers, merged, products
 from dmd2.nets.toy import MLP
 from dmd2.runs.build import build
+from dmd2.runs.weights import load_denoiser
 from dmd2.training.ema import EMA
 
 pytest.importorskip("peft", reason="peft is not installed: make install EXTRAS=dev,text")
@@ -159,3 +160,35 @@ def test_the_published_one_for_sdxl_has_the_published_size():
         == 196_751_360
     )
     assert sum(weight.numel() for weight in student.state_dict().values()) == 196_751_360
+
+
+@pytest.mark.parametrize("prefix", ["", "unet.", "base_model.model."])
+def test_an_exported_one_is_read_again_and_another_is_named(prefix: str, tmp_path: Path):
+    trained, path = moved(on(base())), tmp_path / "lora.safetensors"
+    factors = {f"{prefix}{name}": x.detach() for name, x in products(trained.model).items()}
+    save_tensors(factors, path)
+    fresh = on(base())
+    load_denoiser(fresh, path)
+    x, t, cond = inputs()
+    torch.testing.assert_close(fresh(x, t, cond), trained(x, t, cond))
+    with pytest.raises(ValueError, match="is a LoRA, and this network has none"):
+        load_denoiser(base(), path)
+    with pytest.raises(ValueError, match=r"other layers or another rank: of .* \(4, .*\(2, "):
+        load_denoiser(adapted(base(), 2, 8, linear_layers(base())), path)
+    with pytest.raises(ValueError, match=r"other layers or another rank: of .* none"):
+        load_denoiser(adapted(base(), 4, 8, linear_layers(base())[:1]), path)
+
+
+@pytest.mark.parametrize(
+    "names, words",
+    [
+        (["lora_unet_mid_to_q.lora_down.weight", "lora_unet_mid_to_q.alpha"], "kohya"),
+        (["model.diffusion_model.x", "first_stage_model.x"], "whole model in one file"),
+        (["something.weight"], "another network"),
+    ],
+)
+def test_files_of_other_kinds_are_called_what_they_are(names, words: str, tmp_path: Path):
+    save_tensors({name: torch.zeros(2) for name in names}, tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match=words) as error:
+        load_denoiser(base(), tmp_path / "x.safetensors")
+    assert len(str(error.value)) < 400

@@ -43,7 +43,7 @@ NOT_RUN = {
 @verb_of_options("evaluate")
 def main(options: DictConfig) -> None:
     """Score in this process, which may be one of several that torchrun started."""
-    with as_one_of_torchrun(Path(options.run)):
+    with as_one_of_torchrun(Path(options.run), options.trust):
         evaluate(options)
 
 
@@ -52,7 +52,7 @@ def evaluate(options: DictConfig) -> None:
     run = Path(options.run)
     asked: dict[str, Any] = OmegaConf.to_container(options)  # type: ignore[assignment]
     # The defaults list has `metric: null`: without a choice the config has no such key at all.
-    student = load_student(run, asked.get("metric"))
+    student = load_student(run, asked.get("metric"), options.trust)
     changes = {key: asked[key] for key in ("num_samples", "batch_size") if asked[key] is not None}
     # Before `evaluator()`, which builds the metric from this section.
     student.config["metric"].update(changes)

@@ -24,6 +24,5 @@ from dmd2.runs.load import load_student
 def main(options: DictConfig) -> None:
     """Write the folder."""
     # The student is built without weights; `export` reads those that are asked for.
-    print(
-        export(load_student(Path(options.run)), options.weights, options.source, Path(options.out))
-    )
+    student = load_student(Path(options.run), trust=options.trust)
+    print(export(student, options.weights, options.source, Path(options.out)))

@@ -11,6 +11,8 @@ usage: dmd2 sample run=DIR [num_images=100] [out=samples] [KEY=VALUE ...]
   seed         Another seed gives other samples; sample i is the same for any num_images and
                batch_size.
   batch_size   Samples at once.
+  trust        true: also where the run's config is another user's, or calls what is no part of
+               this program (SECURITY.md).
 """
 
 from pathlib import Path
@@ -37,13 +39,13 @@ def main(options: DictConfig) -> None:
             f"num_images and batch_size must be at least 1, got {options.num_images}, "
             f"{options.batch_size}"
         )
-    with as_one_of_torchrun(Path(options.run)):
+    with as_one_of_torchrun(Path(options.run), options.trust):
         draw(options)
 
 
 def draw(options: DictConfig) -> None:
     """Write this rank's samples as they come, and on rank 0 the sheet of its first ones."""
-    student, out = load_student(Path(options.run)), Path(options.out)
+    student, out = load_student(Path(options.run), trust=options.trust), Path(options.out)
     student.read(options.weights)
     data, sampling, rows = student.data, student.sampling(), range(options.num_images)
     is_image = len(data.shape) > 1

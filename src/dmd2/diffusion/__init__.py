@@ -15,14 +15,11 @@ from dmd2.diffusion.schedules import (
     VP,
     Flow,
     Karras,
-    LogitNormal,
-    LogNormalSigma,
     NoiseSchedule,
-    TimeSampler,
-    UniformRows,
     expand,
 )
 from dmd2.diffusion.solvers import DDIM, Denoise, Heun, Solver, coefficients, estimate
+from dmd2.diffusion.training_times import LogitNormal, LogNormalSigma, TimeSampler, UniformRows
 
 __all__ = [
     "DDIM",

@@ -1,15 +1,11 @@
-"""Noise schedules x_t = alpha(t) x0 + sigma(t) noise, t in [0, 1]; distributions of training times.
+"""Noise schedules x_t = alpha(t) x0 + sigma(t) noise, t in [0, 1].
 
 Every schedule is also a table of `num_rows` noise levels, as in DDPM. Row `num_rows - 1` is t = 1,
 so the timesteps of the papers (999, 749, ...) name the same levels here.
 """
 
-from typing import Protocol
-
 import torch
 from torch import Tensor, nn
-
-from dmd2.randomness import Draws
 
 
 def expand(coefficient: Tensor, x: Tensor) -> Tensor:
@@ -50,7 +46,7 @@ class NoiseSchedule(nn.Module):
         return ((t * self.num_rows).round().long() - 1).clamp(0, self.num_rows - 1)
 
     def network_time(self, t: Tensor) -> Tensor:
-        """What a network of diffusers is told at t [B]: the row of the table."""
+        """What a network of diffusers is told at t [B]."""
         return self.row_of_time(t)
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
@@ -158,7 +154,7 @@ class Flow(NoiseSchedule):
 
     def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """1 - sigma and sigma = s t / (1 + (s - 1) t), [B], at t [B] (SD3, Esser et al. 2024)."""
-        # alpha not as 1 - sigma, which would not quite be 0 at t = 1 for every shift.
+        # Not as 1 - sigma, which would not quite be 0 at t = 1.
         scale = 1 + (self.shift - 1) * t
         return (1 - t) / scale, self.shift * t / scale
 
@@ -171,54 +167,3 @@ class Flow(NoiseSchedule):
         # First sigma of the ratio, then SD3's shift solved for t.
         sigma = ratio / (1 + ratio)
         return sigma / (self.shift - (self.shift - 1) * sigma)
-
-
-class TimeSampler(Protocol):
-    """A distribution of training times over a schedule."""
-
-    def __call__(self, schedule: NoiseSchedule, draws: Draws, stream: str, num: int) -> Tensor:
-        """Times [num] in [0, 1], a function of the draws' key and `stream`."""
-
-
-class UniformRows:
-    """Uniform over the table's rows from `low` to `high`, as shares of it, both ends included."""
-
-    def __init__(self, low: float = 0.0, high: float = 1.0) -> None:
-        if not 0 <= low <= high <= 1:
-            raise ValueError(
-                f"low and high must satisfy 0 <= low <= high <= 1, got {low} and {high}"
-            )
-        # DMD's gradient draws rows 20 to 980 of 1000: low 0.02, high 0.98.
-        self.low, self.high = low, high
-
-    def __call__(self, schedule: NoiseSchedule, draws: Draws, stream: str, num: int) -> Tensor:
-        """Times [num]."""
-        rows = schedule.num_rows
-        # high = 1 would be row `rows`, one past the table's end.
-        first, last = round(self.low * rows), min(round(self.high * rows), rows - 1)
-        return schedule.time_of_row(draws.integers(stream, first, last + 1, num)).float()
-
-
-class LogNormalSigma:
-    """ln(sigma / alpha) ~ N(mean, std^2): EDM's training times (Karras et al. 2022, Table 1)."""
-
-    def __init__(self, mean: float = -1.2, std: float = 1.2) -> None:
-        self.mean, self.std = mean, std
-
-    def __call__(self, schedule: NoiseSchedule, draws: Draws, stream: str, num: int) -> Tensor:
-        """Times [num]; a draw beyond the schedule's ends gives 0 or 1."""
-        # EDM Table 1: ln(sigma) ~ N(P_mean, P_std^2). Clamped: its tails leave the schedule.
-        ratio = (self.mean + self.std * draws.normal(stream, (num,))).exp()
-        return schedule.time_of_ratio(ratio).clamp(0, 1)
-
-
-class LogitNormal:
-    """logit(t) ~ N(mean, std^2): SD3's training times (Esser et al. 2024, Eq. 19)."""
-
-    def __init__(self, mean: float = 0.0, std: float = 1.0) -> None:
-        self.mean, self.std = mean, std
-
-    def __call__(self, schedule: NoiseSchedule, draws: Draws, stream: str, num: int) -> Tensor:
-        """Times [num], strictly between 0 and 1."""
-        # SD3 Eq. 19: middle times most often, where the velocity is hardest to predict.
-        return torch.sigmoid(self.mean + self.std * draws.normal(stream, (num,)))

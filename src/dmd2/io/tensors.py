@@ -5,8 +5,10 @@ Published weights may be spread over several files, with an index (.json) in the
 
 import hashlib
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
@@ -128,7 +130,8 @@ def load_weights(module: nn.Module, path: Path) -> None:
         # hundreds may follow.
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise ValueError(
-            f"{path} holds another network's weights: {kind_of(list(tensors)) or first}"
+            f"{path} holds another network's weights: "
+            f"{kind_of(list(tensors)) or shorten(first, 200)}"
         ) from error
 
 
@@ -136,14 +139,23 @@ def kind_of(names: Sequence[str]) -> str | None:
     """What a file of tensors with these names is, and what to do with it; None if nothing known."""
     if any(".lora_down." in name for name in names):
         return "it is a LoRA as kohya's trainer writes them, and a LoRA is no network by itself"
-    if any(".lora_A." in name or ".lora_B." in name for name in names):
-        return (
-            "it is a LoRA, and this network has none, or one of other layers or rank; for a LoRA "
-            "that this program wrote choose the lora=... of its run"
-        )
+    if any(".lora_A." in name for name in names):
+        return "it is the LoRA of a student; choose the lora=... of its run"
     if any(name.startswith(("model.diffusion_model.", "first_stage_model.")) for name in names):
         return (
             "it is a whole model in one file, as they are shared; load it with diffusers "
             "(from_single_file), save_pretrained(DIR), and type teacher.source=DIR"
         )
     return None
+
+
+def reason_of(error: Exception) -> str:
+    """Why torch refuses a file or cannot write one, in a line.
+
+    torch hides the system's words about a disk, and adds advice to run a refused file after all.
+    """
+    text = str(error.__context__ or error)
+    if found := re.search(r"GLOBAL ([\w.]+)", text):
+        return f"it calls {found[1]}"
+    is_advice = "weights_only" in text or "safe_globals" in text
+    return "it is damaged, or more than tensors" if is_advice else text.partition("\n")[0]

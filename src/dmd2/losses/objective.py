@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from dmd2.diffusion.schedules import TimeSampler
+from dmd2.diffusion.training_times import TimeSampler
 from dmd2.losses.turns import Term
 
 

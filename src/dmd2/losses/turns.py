@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dmd2.diffusion.conditioning import Cond
 from dmd2.diffusion.denoiser import Encoding, guided
-from dmd2.diffusion.schedules import TimeSampler
+from dmd2.diffusion.training_times import TimeSampler
 from dmd2.losses.views import Models, View
 from dmd2.randomness import Draws
 

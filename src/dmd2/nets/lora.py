@@ -5,9 +5,11 @@ and critic share one set. It saves and loads LoRA's weights alone.
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from dmd2.diffusion.denoiser import Denoiser
@@ -128,3 +130,42 @@ def products(network: nn.Module) -> dict[str, Tensor]:
         factors[f"{name}.lora_A.weight"] = layer.lora_A["default"].weight
         factors[f"{name}.lora_B.weight"] = layer.scaling["default"] * layer.lora_B["default"].weight
     return factors
+
+
+def is_lora(names: Iterable[str]) -> bool:
+    """Whether a file with tensors of these names is a LoRA as `products` names it, or as peft."""
+    return any(name.endswith(".lora_A.weight") for name in names)
+
+
+def load_products(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Fill a network's LoRA with factors as `products` gives them, e.g. of an exported student.
+
+    tensors  Of the file `path`; the names may have diffusers' or peft's prefix.
+
+    Raises ValueError where the network has no LoRA, or one of other layers or another rank.
+    """
+    given = {
+        name.removeprefix("unet.").removeprefix("base_model.model."): x
+        for name, x in tensors.items()
+    }
+    own = products(network)
+    if not own:
+        raise ValueError(
+            f"{path} is a LoRA, and this network has none; type lora=generator, with the rank and "
+            "targets of the file"
+        )
+    # Names first, of either: shapes can be compared where both have the same.
+    for name in sorted(own.keys() | given.keys()):
+        if name not in given or name not in own or given[name].shape != own[name].shape:
+            theirs, ours = (
+                f"{tuple(found[name].shape)}" if name in found else "none" for found in (given, own)
+            )
+            raise ValueError(
+                f"{path} is a LoRA of other layers or another rank: of {name} it has {theirs}, and "
+                f"this network {ours}; type lora.generator.rank=N lora.generator.targets=[...]"
+            )
+    with torch.no_grad():
+        for name, layer in layers(network):
+            layer.lora_A["default"].weight.copy_(given[f"{name}.lora_A.weight"])
+            scaled = given[f"{name}.lora_B.weight"] / layer.scaling["default"]
+            layer.lora_B["default"].weight.copy_(scaled)

@@ -17,7 +17,6 @@ from dmd2.diffusion.denoiser import Denoiser
 from dmd2.diffusion.sampling import FewStepSampler
 from dmd2.evaluation.protocol import ScoringProtocol
 from dmd2.evaluation.scoring import Evaluator
-from dmd2.io.tensors import load_weights, names_in
 from dmd2.losses.objective import Objective
 from dmd2.losses.views import Models
 from dmd2.nets.critic import Critic, step_embedding_on
@@ -26,7 +25,8 @@ from dmd2.randomness import seeded
 from dmd2.runs.build import build, build_data
 from dmd2.runs.copies import Copy, copy_for
 from dmd2.runs.requirements import check_objective, check_starting_files
-from dmd2.runs.teacher import Teacher, build_teacher, load_fitting, teacher_file
+from dmd2.runs.teacher import Teacher, build_teacher, teacher_file
+from dmd2.runs.weights import load_critic, load_fitting
 from dmd2.training.module import DMD
 
 OPTIONS = (
@@ -156,17 +156,3 @@ def load_starting_files(config: Config, module: DMD) -> None:
         load_fitting(module.generator, Path(config["weights"]), config["teacher"])
     if config["critic_weights"] is not None:
         load_critic(module.critic, Path(config["critic_weights"]))
-
-
-def load_critic(critic: Critic, path: Path) -> None:
-    """Fill a critic from a file.
-
-    A discriminator and an embedding of steps stay fresh where the file has none.
-    """
-    # A file of a run without a GAN has no discriminator, of one step no embedding.
-    parts = {name.partition(".")[0] for name in names_in(path)}
-    discriminator, step_embedding = (
-        getattr(critic, part) if part in parts else None
-        for part in ("discriminator", "step_embedding")
-    )
-    load_weights(Critic(critic.denoiser, discriminator, step_embedding=step_embedding), path)

@@ -12,9 +12,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from dmd2.config.batch_size import share_batch
 from dmd2.config.check import Config
-from dmd2.config.keys import check_renamed
 from dmd2.data.base import DataModule
 from dmd2.diffusion.conditioning import Conditioner
 from dmd2.diffusion.denoiser import Denoiser
@@ -28,14 +26,14 @@ from dmd2.io.files import key_of
 from dmd2.io.tensors import load_weights, read_metadata
 from dmd2.runs.build import build, build_data, device_for
 from dmd2.runs.copies import LoRA, copy_for
+from dmd2.runs.run_config import check_whole, config_of
 from dmd2.runs.teacher import (
     build_teacher,
     conditioner_of,
     identity_key,
-    load_denoiser,
-    load_fitting,
     teacher_file,
 )
+from dmd2.runs.weights import load_denoiser, load_fitting
 from dmd2.training.checkpoints import newest, read
 
 
@@ -84,10 +82,12 @@ class Student:
 
         Sample i depends on the seed and on i alone: the classes (or captions) come in turn.
 
-        Raises ValueError where `num` or `batch_size` is below 1.
+        Raises ValueError where `num` or `batch_size` is no whole number of at least 1, or `seed`
+        none of at least 0.
         """
-        if min(num, batch_size) < 1:
-            raise ValueError(f"num and batch_size must be at least 1, got {num} and {batch_size}")
+        check_whole("num", num, 1)
+        check_whole("batch_size", batch_size, 1)
+        check_whole("seed", seed, 0)
         batches = self.sample_set(seed).batches(self.sampling(), range(num), batch_size)
         return torch.cat([self.data.to_pixels(x0) for x0, _ in batches])
 
@@ -112,48 +112,39 @@ class Student:
         return PartialSums(self.run / "scoring", key)
 
 
-def load(run: str | Path, weights: str | None = None) -> Student:
+def load(run: str | Path, weights: str | None = None, trust: bool = False) -> Student:
     """The student of a run's directory, on the GPU if the run used one and there is one here.
 
     weights  One of the run's averages, e.g. "ema_0.999", or "raw", or a generator's .safetensors;
              None is the first average.
+    trust    Whether to call what the run's config names also where it is another user's, or no
+             part of this program: a config is a program.
 
-    Raises FileNotFoundError where there is no run, ValueError where it has no such weights.
+    Raises FileNotFoundError where there is no run, ValueError where it has no such weights or its
+    config is not trusted.
     """
-    student = load_student(Path(run))
+    student = load_student(Path(run), trust=trust)
     student.read(weights)
     return student
 
 
-def as_one_of_torchrun(run: Path) -> AbstractContextManager[None]:
+def as_one_of_torchrun(run: Path, trust: bool) -> AbstractContextManager[None]:
     """A block in which this process works on a run's student, alone or as torchrun started it.
 
     Of several ranks only rank 0 prints.
     """
-    return process_group(device_for(config_of(run)).type == "cuda")
+    return process_group(device_for(config_of(run, trust)).type == "cuda")
 
 
-def config_of(run: Path) -> Config:
-    """The configuration in a run directory; raises FileNotFoundError where there is no run."""
-    if not (run / "config.yaml").exists():
-        raise FileNotFoundError(
-            f"there is no run at {run}; name a run's directory: run=runs/digits_dmd2/latest"
-        )
-    loaded = OmegaConf.load(run / "config.yaml")
-    config: Config = OmegaConf.to_container(loaded)  # type: ignore[assignment]
-    check_renamed(config, str(run / "config.yaml"))
-    share_batch(config)  # done already, but in a file that `--cfg job` wrote
-    return config
-
-
-def load_student(run: Path, metric: Config | None = None) -> Student:
+def load_student(run: Path, metric: Config | None = None, trust: bool = False) -> Student:
     """The student of a run directory; its generator has no weights until `Student.read`.
 
     metric  Another metric than the run's own, a section that may refer to the run's config.
+    trust   As of `load`.
 
-    Raises FileNotFoundError where there is no run.
+    Raises as `config_of`.
     """
-    config = config_of(run)
+    config = config_of(run, trust)
     if metric is not None:
         # Its interpolations refer to the run's config, so both are resolved together.
         composed = OmegaConf.create(config | {"metric": metric})

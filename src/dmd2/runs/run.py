@@ -84,7 +84,9 @@ class Run:
         """Make the directory this run's, and remove halves of files that a kill has left."""
         for half in self.folder.glob("*.partial*"):
             half.unlink()
-        text = OmegaConf.to_yaml(OmegaConf.create(self.config))
+        # Where relative names begin: the run's student is read from other directories, too.
+        paths = self.config["paths"] | {"start": str(Path.cwd())}
+        text = OmegaConf.to_yaml(OmegaConf.create(self.config | {"paths": paths}))
         write_bytes(self.folder / "config.yaml", text.encode())
         self.owns_folder = True
 

@@ -7,7 +7,6 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import torch
-from hydra.utils import get_object
 from torch import nn
 
 from dmd2.config.check import Config
@@ -18,9 +17,6 @@ from dmd2.diffusion.denoiser import Denoiser
 from dmd2.io.files import key_of, locked
 from dmd2.io.hub import weights_of
 from dmd2.io.tensors import (
-    load_weights,
-    names_in,
-    read_metadata,
     save_weights,
     weights_sha256,
 )
@@ -29,11 +25,11 @@ from dmd2.nets.unet import UNet
 from dmd2.randomness import seeded
 from dmd2.runs.build import build, build_data, build_trainer, kept_dtype
 from dmd2.runs.requirements import check_fit
+from dmd2.runs.weights import load_denoiser, load_fitting
 from dmd2.training.callbacks.interrupt import Interrupt
 from dmd2.training.callbacks.progress import Progress
 from dmd2.training.pretrain import Pretrain
 from dmd2.training.record import Record
-from dmd2.weights.architecture import check_architecture
 
 
 @dataclass(frozen=True)
@@ -182,24 +178,6 @@ def weights_key(config: Config, own_data: DataModule) -> str:
     # Everything that training reads; guidance and precision matter only afterwards.
     trained = (section["denoiser"], section["conditioner"], section["pretrain"])
     return key_of(*trained, drawn, own_data.fingerprint())
-
-
-def load_denoiser(denoiser: Denoiser, path: Path) -> None:
-    """Fill a denoiser from a file of ours, or of its network alone, as diffusers writes them."""
-    # Files of diffusers hold the network alone, ours a Denoiser with the network as `model`.
-    is_ours = any(name.startswith("model.") for name in names_in(path))
-    load_weights(denoiser if is_ours else denoiser.model, path)
-
-
-def load_fitting(denoiser: Denoiser, path: Path, section: Config) -> None:
-    """Fill a denoiser of a teacher section from a file.
-
-    Raises ValueError where the file says that it is of another network.
-    """
-    if "model" in section["denoiser"]:
-        model = get_object(section["denoiser"]["model"]["_target_"])
-        check_architecture(path, read_metadata(path), section, model)
-    load_denoiser(denoiser, path)
 
 
 def train_teacher(

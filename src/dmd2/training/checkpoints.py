@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from dmd2.io.files import fsynced, sha256, write_json
+from dmd2.io.tensors import reason_of
 
 Manifest = dict[str, Any]
 
@@ -90,7 +91,7 @@ def write(checkpoint: Any, path: Path, manifest: Manifest) -> None:
         )
         partial.replace(path)
     except RuntimeError as error:  # of torch.save, which has words of its own for a full disk
-        raise OSError(f"{path} could not be written: {_beneath(error)}") from error
+        raise OSError(f"{path} could not be written: {reason_of(error)}") from error
     finally:
         with suppress(OSError):  # of a directory that is read-only by now
             partial.unlink()
@@ -111,16 +112,8 @@ def read(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, LookupError, EOFError) as error:
         raise ValueError(
-            f"{path} is refused, and nothing in it was run: {_beneath(error)}"
+            f"{path} is refused, and nothing in it was run: {reason_of(error)}"
         ) from error
-
-
-def _beneath(error: Exception) -> str:
-    """The cause beneath torch's error, in a line.
-
-    torch hides the system's words about a disk, and adds advice to run a refused file after all.
-    """
-    return str(error.__context__ or error).partition("\n")[0]
 
 
 def verify(path: Path) -> Verified:

@@ -9,7 +9,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from dmd2.diffusion.conditioning import Conditioner, drop
 from dmd2.diffusion.denoiser import Denoiser
-from dmd2.diffusion.schedules import TimeSampler
+from dmd2.diffusion.training_times import TimeSampler
 from dmd2.losses.functional import denoising
 from dmd2.losses.weighting import Weighting
 from dmd2.randomness import Draws

@@ -1,0 +1,60 @@
+"""Distributions of training times over a noise schedule."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from dmd2.diffusion.schedules import NoiseSchedule
+from dmd2.randomness import Draws
+
+
+class TimeSampler(Protocol):
+    """A distribution of training times over a schedule."""
+
+    def __call__(self, schedule: NoiseSchedule, draws: Draws, stream: str, num: int) -> Tensor:
+        """Times [num] in [0, 1], a function of the draws' key and `stream`."""
+
+
+class UniformRows:
+    """Uniform over the table's rows from `low` to `high`, as shares of it, both ends included."""
+
+    def __init__(self, low: float = 0.0, high: float = 1.0) -> None:
+        if not 0 <= low <= high <= 1:
+            raise ValueError(
+                f"low and high must satisfy 0 <= low <= high <= 1, got {low} and {high}"
+            )
+        # DMD's gradient draws rows 20 to 980 of 1000: low 0.02, high 0.98.
+        self.low, self.high = low, high
+
+    def __call__(self, schedule: NoiseSchedule, draws: Draws, stream: str, num: int) -> Tensor:
+        """Times [num]."""
+        rows = schedule.num_rows
+        # high = 1 would be row `rows`, one past the table's end.
+        first, last = round(self.low * rows), min(round(self.high * rows), rows - 1)
+        return schedule.time_of_row(draws.integers(stream, first, last + 1, num)).float()
+
+
+class LogNormalSigma:
+    """ln(sigma / alpha) ~ N(mean, std^2): EDM's training times (Karras et al. 2022, Table 1)."""
+
+    def __init__(self, mean: float = -1.2, std: float = 1.2) -> None:
+        self.mean, self.std = mean, std
+
+    def __call__(self, schedule: NoiseSchedule, draws: Draws, stream: str, num: int) -> Tensor:
+        """Times [num]; a draw beyond the schedule's ends gives 0 or 1."""
+        # EDM Table 1: ln(sigma) ~ N(P_mean, P_std^2). Clamped: its tails leave the schedule.
+        ratio = (self.mean + self.std * draws.normal(stream, (num,))).exp()
+        return schedule.time_of_ratio(ratio).clamp(0, 1)
+
+
+class LogitNormal:
+    """logit(t) ~ N(mean, std^2): SD3's training times (Esser et al. 2024, Eq. 19)."""
+
+    def __init__(self, mean: float = 0.0, std: float = 1.0) -> None:
+        self.mean, self.std = mean, std
+
+    def __call__(self, schedule: NoiseSchedule, draws: Draws, stream: str, num: int) -> Tensor:
+        """Times [num], strictly between 0 and 1."""
+        # SD3 Eq. 19: middle times most often, where the velocity is hardest to predict.
+        return torch.sigmoid(self.mean + self.std * draws.normal(stream, (num,)))

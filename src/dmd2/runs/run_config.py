@@ -1,0 +1,58 @@
+"""The configuration in a run's directory, read from anywhere, and only where it is trusted."""
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from dmd2.config.batch_size import share_batch
+from dmd2.config.check import Config
+from dmd2.config.keys import check_renamed
+from dmd2.config.places import found_from_anywhere
+from dmd2.config.trust import check_trusted
+
+SECTIONS = {"data", "pairs", "teacher", "trainer"}
+"""Some of what the config of any run has."""
+
+
+def config_of(run: Path, trust: bool) -> Config:
+    """The configuration in a run directory, its relative names found from wherever this is called.
+
+    Raises FileNotFoundError where there is no run, ValueError where its config is no mapping, or
+    is not trusted.
+    """
+    path = run / "config.yaml"
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no run at {run}; {_runs_near(run)}")
+    try:
+        loaded = OmegaConf.load(path)
+        config: Config = OmegaConf.to_container(loaded)  # type: ignore[assignment]
+        if not isinstance(config, dict) or not config.keys() >= SECTIONS:
+            raise ValueError(f"it lacks one of {', '.join(sorted(SECTIONS))}")
+    # OmegaConf raises OSError where the file holds one number.
+    except (ValueError, OSError, YAMLError, RecursionError, OmegaConfBaseException) as error:
+        words = " ".join(str(error).split())
+        raise ValueError(f"{path} is damaged, it is no config of a run: {words}") from error
+    if not trust:
+        check_trusted(path, config)
+    check_renamed(config, str(path))
+    share_batch(config)  # done already, but in a file that `--cfg job` wrote
+    start = config.get("paths", {}).get("start")
+    return config if start is None else found_from_anywhere(config, Path(start))
+
+
+def _runs_near(run: Path) -> str:
+    """What to name in place of a directory that holds no run: one below or above it that does."""
+    near = [*sorted(run.glob("latest/config.yaml")), *sorted(run.glob("*/config.yaml"))]
+    near += sorted(Path("runs").glob("*/latest/config.yaml"))
+    if near:
+        return f"there is one at {near[0].parent}"
+    return "name the directory that dmd2 train printed, e.g. runs/EXPERIMENT/latest"
+
+
+def check_whole(name: str, given: Any, least: int) -> None:
+    """Raise ValueError where an argument is no whole number of at least `least`."""
+    if isinstance(given, bool) or not isinstance(given, int) or given < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {given!r}")
