@@ -27,6 +27,7 @@ class Images(DataModule):
     resize         As of `Decoder`.
     crop           As of `Decoder`.
     channels       As of `Decoder`.
+    background     As of `Decoder`.
     test_fraction  Share of each class held out where the source has no test split, in [0, 1); with
                    0 the test split is empty.
     num_classes    Number of classes where the source shows only some of them, e.g. 1000; None
@@ -47,6 +48,7 @@ class Images(DataModule):
         resize: str | None = None,
         crop: str | None = None,
         channels: int | None = None,
+        background: str | None = None,
         test_fraction: float | None = None,
         num_classes: int | None = None,
         hint: str | None = None,
@@ -58,7 +60,13 @@ class Images(DataModule):
         self.source, self.cache, self.hint = Path(source), Path(cache), hint
         # The attribute num_classes is what setup() counts, so the option has another name.
         self.test_fraction, self.least_classes = test_fraction or 0.0, num_classes
-        options = {"resolution": resolution, "resize": resize, "crop": crop, "channels": channels}
+        options = {
+            "resolution": resolution,
+            "resize": resize,
+            "crop": crop,
+            "channels": channels,
+            "background": background,
+        }
         # None asks for nothing: a prepared source has its own options, `Decoder` its defaults.
         asked = {name: value for name, value in options.items() if value is not None}
         self.decoder = self._as_prepared(asked) if is_prepared(self.source) else _decoder(asked)

@@ -6,7 +6,8 @@ from pathlib import Path, PurePosixPath
 
 from dmd2.data.captions import caption_of, parse_json
 from dmd2.data.preparation.archives import members
-from dmd2.data.preparation.layout import Layout, in_order, is_image
+from dmd2.data.preparation.layout import Layout, in_order
+from dmd2.data.preparation.picture import is_image
 
 METADATA = "metadata.jsonl"
 

@@ -7,13 +7,12 @@ same images packed in two ways are the same data.
 import json
 from collections import Counter
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image
 
 from dmd2.data.preparation.archives import members
+from dmd2.data.preparation.picture import is_image
 from dmd2.data.split import stratified
 
 SPLITS = ("train", "test", "val")  # folders that may stand at the top level
@@ -83,23 +82,6 @@ def _scan(source: Path) -> tuple[list[str], bytes | None]:
         elif is_image(member.name):
             names.append(member.name)
     return in_order(names, source), listed
-
-
-def is_image(name: str) -> bool:
-    """Whether a file's suffix is one that PIL reads, and the file is not hidden."""
-    path = PurePosixPath(name)
-    # macOS adds __MACOSX/ with a ._ twin of each image, which is none.
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-    return path.suffix.lower() in _suffixes() and not hidden
-
-
-@cache
-def _suffixes() -> frozenset[str]:
-    # PIL loads its plugins lazily: before init() it knows few suffixes.
-    Image.init()
-    return frozenset(
-        suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN
-    )
 
 
 def in_order(names: list[str], source: Path) -> list[str]:

@@ -23,7 +23,7 @@ from dmd2.data.preparation.folder import is_prepared
 from dmd2.data.preparation.layout import Layout
 from dmd2.io.files import discard, key_of, locked
 
-FORMAT = 2  # Raise it when decoding changes: every old cache is then another key.
+FORMAT = 3  # Raise it when decoding changes: every old cache is then another key.
 BLOCK = 256  # Files in memory at once, and the most of a process's work that a kill loses.
 
 
