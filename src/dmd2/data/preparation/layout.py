@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from dmd2.data.preparation.archives import members
+from dmd2.data.preparation.class_folders import labels_of_folders
 from dmd2.data.preparation.picture import is_image
 from dmd2.data.split import stratified
 
@@ -62,7 +63,7 @@ def lay_out(source: Path, test_fraction: float) -> Layout:
         )
     # dataset.json goes before folders: in EDM's zips these only divide the files by number.
     if listed is None:
-        labels, class_names = _labels_of_folders(paths, source)
+        labels, class_names = labels_of_folders(paths, source)
     else:
         labels, class_names = _labels_of_json(listed, train + test, source)
     if not test:
@@ -114,25 +115,6 @@ def _unwrapped(paths: dict[str, PurePosixPath]) -> dict[str, PurePosixPath]:
     # Archives are often packed with their own folder, e.g. cifar10/train/...
     inner = {name: path.relative_to(path.parts[0]) for name, path in paths.items()}
     return inner if _has_splits(inner) else paths
-
-
-def _labels_of_folders(
-    paths: dict[str, PurePosixPath], source: Path
-) -> tuple[dict[str, int], list[str]]:
-    """A class for each top folder, in the order of names; none where images lie in no folder."""
-    # Deeper folders do not count: a class may be divided into some.
-    folders = {path.parts[0] for path in paths.values() if len(path.parts) > 1}
-    if not folders:
-        return dict.fromkeys(paths, 0), []
-    for name, path in paths.items():
-        if len(path.parts) == 1:
-            raise ValueError(
-                f"{name} in {source} lies in no class folder, others do; move it into one"
-            )
-    # Numbered in sorted order, as EDM's dataset_tool and torchvision's ImageFolder do.
-    class_names = sorted(folders)
-    index = {folder: i for i, folder in enumerate(class_names)}
-    return {name: index[path.parts[0]] for name, path in paths.items()}, class_names
 
 
 def _labels_of_json(

@@ -3,7 +3,7 @@
 A file of conf/recipe/ names one by its `_target_`, with its other arguments.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from dmd2.data.preparation.layout import Layout, lay_out
 from dmd2.data.preparation.prepare import prepare
 from dmd2.distributed.rank_zero import on_rank_zero
 
-NUM_NAMED = 10  # broken files that the report names; the manifest names all
+NUM_NAMED = 10  # broken files and classes that the report names; the manifest names all
 
 
 def images(
@@ -86,14 +86,19 @@ def report(folder: Path) -> list[str]:
         f"{labels}: {folder}",
         "the files were " + ", ".join(f"{num} {kind}" for kind, num in kinds),
     ]
+    if labels == "classes" and class_names:
+        numbered = [f"{i} {name}" for i, name in enumerate(class_names)]
+        lines.append(f"labels are {_first(numbered, folder)}")
     if broken := manifest["broken"]:
-        rest = (
-            f" and {len(broken) - NUM_NAMED} more, all in {folder / MANIFEST}"
-            if broken[NUM_NAMED:]
-            else ""
-        )
-        lines.append(f"{len(broken)} broken, left out: {', '.join(broken[:NUM_NAMED])}{rest}")
+        lines.append(f"{len(broken)} broken, left out: {_first(broken, folder)}")
     return lines
+
+
+def _first(names: Sequence[str], folder: Path) -> str:
+    """The first of some names, and how many more there are."""
+    more = len(names) - NUM_NAMED
+    rest = f" and {more} more, all in {folder / MANIFEST}" if more > 0 else ""
+    return ", ".join(names[:NUM_NAMED]) + rest
 
 
 def _checked(out: Path, asked: Mapping[str, Any]) -> list[str]:
