@@ -127,7 +127,7 @@ def test_an_image_without_a_caption_and_a_broken_line_are_named(tmp_path: Path):
         captioned(source, "caption")
     other = listed(tmp_path / "other")
     (other / "train" / "metadata.jsonl").write_text("{")
-    with pytest.raises(ValueError, match=r"line 1 of train/metadata\.jsonl .* not JSON"):
+    with pytest.raises(ValueError, match=r"line 1 of train/metadata\.jsonl .* no JSON"):
         captioned(other, "caption")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dmd2.data.captions import odd_captions
 from dmd2.data.codec import Codec
 from dmd2.data.preparation.captioned import captioned
 from dmd2.data.preparation.decode import Decoder
@@ -89,6 +90,8 @@ def report(folder: Path) -> list[str]:
     if labels == "classes" and class_names:
         numbered = [f"{i} {name}" for i, name in enumerate(class_names)]
         lines.append(f"labels are {_first(numbered, folder)}")
+    if labels == "captions" and (odd := odd_captions(class_names)):
+        lines.append(odd)
     if broken := manifest["broken"]:
         lines.append(f"{len(broken)} broken, left out: {_first(broken, folder)}")
     return lines
