@@ -10,8 +10,10 @@ from dmd2.data.preparation.archives import identity
 from dmd2.data.preparation.decode import Decoder
 from dmd2.data.preparation.folder import check_if_changed, is_prepared, open_prepared, read_manifest
 from dmd2.data.preparation.layout import lay_out
+from dmd2.data.preparation.passed_over import said
 from dmd2.data.preparation.prepare import FORMAT, prepare
 from dmd2.data.split import Split
+from dmd2.distributed.rank_zero import warn
 from dmd2.io.files import key_of
 
 
@@ -96,9 +98,10 @@ class Images(DataModule):
             raise FileNotFoundError(f"no data at {self.source}; {self.hint}")
         # The folder appears under its name when it is complete, never before.
         if not self.folder.exists():
-            prepare(
-                self.source, lay_out(self.source, self.test_fraction), self.decoder, self.folder
-            )
+            layout = lay_out(self.source, self.test_fraction)
+            prepare(self.source, layout, self.decoder, self.folder)
+            if line := said(layout.passed_over):
+                warn(f"{self.source}: {line}")
         # Also what lay in the cache: it may have been altered, or copied badly, since.
         check_if_changed(self.folder)
 

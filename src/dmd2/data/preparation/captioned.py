@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from dmd2.data.captions import caption_of
 from dmd2.data.preparation.archives import members
 from dmd2.data.preparation.layout import Layout, in_order
+from dmd2.data.preparation.passed_over import PassedOver, pass_over, pass_over_file
 from dmd2.data.preparation.picture import is_image
 from dmd2.data.tables import text_of
 from dmd2.io.files import parse_json
@@ -23,9 +24,9 @@ def captioned(source: Path, column: str) -> Layout:
     that of the row of metadata.jsonl with the image's "file_name". Raises ValueError where there
     are no images, an image has no caption, one has two rows, or a caption is no text.
     """
-    names, texts = list[str](), dict[str, str]()
+    names, texts, passed = list[str](), dict[str, str](), PassedOver()
     beside, listed = dict[str, str](), dict[str, str]()
-    for member in members(source):
+    for member in members(source, passed):
         path, where = PurePosixPath(member.name), f"{member.name} in {source}"
         if is_image(member.name):
             names.append(member.name)
@@ -41,6 +42,10 @@ def captioned(source: Path, column: str) -> Layout:
             # Other JSON files are no error: webdataset has some about a whole tar.
             if isinstance(row, dict) and column in row:
                 beside[_key(path)] = caption_of(row, column, where, SETTING)
+            else:
+                pass_over_file(passed, member.name)
+        else:
+            pass_over_file(passed, member.name)
     names = in_order(names, source)
     # A .txt is the caption and nothing else, so it goes before the others.
     texts = listed | beside | texts
@@ -49,9 +54,11 @@ def captioned(source: Path, column: str) -> Layout:
             f"{len(bare)} of {len(names)} images in {source} have no caption, e.g. {bare[0]}; put "
             f'a .txt beside each, or {METADATA} with "file_name" and "{column}"'
         )
+    for key in sorted(texts.keys() - {_key(PurePosixPath(name)) for name in names}):
+        pass_over(passed, "captions of no image", key)
     # Captions are not merged where two images share one: row i has caption i.
     captions = [texts[_key(PurePosixPath(name))] for name in names]
-    return Layout(names, [], {name: i for i, name in enumerate(names)}, captions)
+    return Layout(names, [], {name: i for i, name in enumerate(names)}, captions, passed)
 
 
 def _rows(data: bytes, folder: PurePosixPath, column: str, where: str) -> Iterator[tuple[str, str]]:

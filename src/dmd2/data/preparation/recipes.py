@@ -15,6 +15,7 @@ from dmd2.data.preparation.decode_blocks import Broken
 from dmd2.data.preparation.encode import LatentEncoder
 from dmd2.data.preparation.folder import MANIFEST, check, is_prepared, open_prepared, read_manifest
 from dmd2.data.preparation.layout import Layout, lay_out
+from dmd2.data.preparation.passed_over import said
 from dmd2.data.preparation.prepare import prepare
 from dmd2.distributed.rank_zero import on_rank_zero
 
@@ -92,6 +93,8 @@ def report(folder: Path) -> list[str]:
         lines.append(f"labels are {_first(numbered, folder)}")
     if labels == "captions" and (odd := odd_captions(class_names)):
         lines.append(odd)
+    if line := said(manifest["passed_over"]):
+        lines.append(line)
     if broken := manifest["broken"]:
         lines.append(f"{len(broken)} broken, left out: {_first(broken, folder)}")
     return lines
