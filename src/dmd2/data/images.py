@@ -99,7 +99,8 @@ class Images(DataModule):
         # The folder appears under its name when it is complete, never before.
         if not self.folder.exists():
             layout = lay_out(self.source, self.test_fraction)
-            prepare(self.source, layout, self.decoder, self.folder)
+            options = {"test_fraction": self.test_fraction}
+            prepare(self.source, layout, self.decoder, self.folder, options=options)
             if line := said(layout.passed_over):
                 warn(f"{self.source}: {line}")
         # Also what lay in the cache: it may have been altered, or copied badly, since.
