@@ -7,7 +7,8 @@ usage: dmd2 prepare recipe=NAME source=PATH out=DIR [recipe.KEY=VALUE ...]
            conf/recipe/NAME.yaml has its options. Noise-image pairs are made from a teacher, by
            `dmd2 pairs experiment=NAME`.
   source   What to make it from, e.g. the folder of ILSVRC's train images.
-  out      The folder to write; one that is finished is checked, byte for byte.
+  out      The folder to write; one that is finished is checked, byte for byte, and must be
+           of this source and these options.
 """
 
 from pathlib import Path

@@ -3,13 +3,16 @@
 A label of captioned data is the number of a row of such a table.
 """
 
-import csv
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from dmd2.data.preparation.folder import is_prepared, read_manifest
+from dmd2.data.tables import TABLES, lines_of
+from dmd2.distributed.rank_zero import warn
+
+KINDS = ".txt, .jsonl, .csv or .parquet"  # for error messages
 
 
 def fill_phrasings(phrasings: Sequence[str], words: Sequence[str]) -> list[str]:
@@ -33,7 +36,8 @@ def read_captions(
     column  The name of the column with the captions; an empty cell or null is the caption "".
     hint    What to tell somebody who has no such file.
 
-    Raises FileNotFoundError, ValueError for a file without captions, and ImportError for .parquet
+    A line on stderr says how many are empty, or the same as another. Raises FileNotFoundError,
+    ValueError for a file without captions or with what is no text, and ImportError for .parquet
     without `pyarrow`.
     """
     # A list in YAML, e.g. a folder of latents and a file of further prompts behind it.
@@ -43,76 +47,59 @@ def read_captions(
     if not path.exists():
         otherwise = f"name a {KINDS}, or what dmd2 prepare recipe=latents made"
         raise FileNotFoundError(f"no captions at {path}; {hint or otherwise}")
+    suffix = path.suffix.lower()
     if path.is_dir():
         # The manifest keeps captions as names of classes, an image a class.
         captions = read_manifest(path)["class_names"] if is_prepared(path) else []
-    elif path.suffix == ".txt":
-        captions = [line for _, line in _lines(path)]
-    elif path.suffix in ROWS:
-        captions = [
-            caption_of(row, column, f"row {i} of {path}")
-            for i, row in enumerate(ROWS[path.suffix](path))
-        ]
+    elif suffix == ".txt":
+        captions = [line for _, line in lines_of(path)]
+    elif suffix in TABLES:
+        rows = TABLES[suffix](path, column)
+        captions = [caption_of(row, column, where, "data.captions.column") for where, row in rows]
     else:
         raise ValueError(f"cannot read captions from {path}; name a {KINDS}")
     if not captions:
         raise ValueError(f"there are no captions in {path}")
+    if odd := odd_captions(captions):
+        _say(f"{path}: {odd}")
     return captions
 
 
-def caption_of(row: Any, column: str, where: str) -> str:
-    """The caption in a row of a table; `where` names the row in errors.
+@cache  # The same file is read for the data and for its teacher, and said once.
+def _say(line: str) -> None:
+    warn(line)
 
-    Raises ValueError that lists the columns there are, if this one is missing.
+
+def odd_captions(captions: Sequence[str]) -> str:
+    """How many captions are empty, and how many the same as one before; "" where none is."""
+    texts = [caption for caption in captions if caption.strip()]
+    num_empty, num_again = len(captions) - len(texts), len(texts) - len(set(texts))
+    said = [f"{num_empty} empty"] * bool(num_empty)
+    said += [f"{num_again} the same as one before"] * bool(num_again)
+    return f"of {len(captions)} captions {' and '.join(said)}" if said else ""
+
+
+def caption_of(row: Any, column: str, where: str, setting: str) -> str:
+    """The caption in a row of a table, "" for null.
+
+    where    Names the row in errors.
+    setting  The key of the configuration that names the column.
+
+    Raises ValueError that lists the columns there are, if this one is missing, and for what is no
+    text: the `str` of a list would be trained on as it is.
     """
     if not isinstance(row, dict) or column not in row:
         columns = ", ".join(map(str, row)) if isinstance(row, dict) else "no columns"
-        raise ValueError(
-            f"{where} has no column {column}, it has {columns}; type data.captions.column=NAME"
-        )
-    # Null, as in crawled tables, is the empty caption; None must not become the word "None".
-    return str(row[column] or "")
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a file that are not empty, with their numbers from 1 on."""
-    # Not str.splitlines, which also splits at U+2028 and other separators inside captions.
-    with path.open(encoding="utf-8") as file:
-        yield from ((i, line.strip()) for i, line in enumerate(file, 1) if line.strip())
-
-
-def _jsonl(path: Path) -> Iterator[Any]:
-    for i, line in _lines(path):
-        yield parse_json(line, f"line {i} of {path}")
-
-
-def parse_json(text: str | bytes, where: str) -> Any:
-    """The value of a JSON text; raises ValueError that names `where` if it is none."""
+        raise ValueError(f"{where} has no column {column}, it has {columns}; type {setting}=NAME")
+    caption = row[column]
+    if caption is None:  # as in crawled tables
+        return ""
+    if not isinstance(caption, str):
+        hint = "one text a row; of several, write a row for each, or choose one"
+        what = {list: "a list", dict: "an object"}.get(type(caption), type(caption).__name__)
+        raise ValueError(f"the {column} in {where} is {what}, {caption!r:.60}, expected {hint}")
     try:
-        return json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{where} is not JSON ({error})") from error
-
-
-def _csv(path: Path) -> Iterator[Any]:
-    # The csv module reads line ends itself: they may lie inside quotes.
-    with path.open(newline="", encoding="utf-8") as file:
-        yield from csv.DictReader(file)
-
-
-def _parquet(path: Path) -> Iterator[Any]:
-    try:
-        from pyarrow import parquet  # noqa: PLC0415
-    except ImportError as error:
-        raise ImportError(
-            "reading .parquet needs pyarrow; type in the checkout: "
-            "make install EXTRAS=dev,parquet, or pip install '.[parquet]'"
-        ) from error
-    # By batches of rows, since such tables may be larger than memory.
-    for batch in parquet.ParquetFile(path).iter_batches():
-        yield from batch.to_pylist()
-
-
-ROWS = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
-"""Readers of tables, row by row, by suffix."""
-KINDS = ".txt, .jsonl, .csv or .parquet"  # for error messages
+        caption.encode()
+    except UnicodeEncodeError as error:  # JSON can say half of a character, \ud83d
+        raise ValueError(f"the {column} in {where} is no Unicode text ({error})") from error
+    return caption

@@ -10,8 +10,10 @@ from dmd2.data.preparation.archives import identity
 from dmd2.data.preparation.decode import Decoder
 from dmd2.data.preparation.folder import check_if_changed, is_prepared, open_prepared, read_manifest
 from dmd2.data.preparation.layout import lay_out
+from dmd2.data.preparation.passed_over import said
 from dmd2.data.preparation.prepare import FORMAT, prepare
 from dmd2.data.split import Split
+from dmd2.distributed.rank_zero import warn
 from dmd2.io.files import key_of
 
 
@@ -27,6 +29,7 @@ class Images(DataModule):
     resize         As of `Decoder`.
     crop           As of `Decoder`.
     channels       As of `Decoder`.
+    background     As of `Decoder`.
     test_fraction  Share of each class held out where the source has no test split, in [0, 1); with
                    0 the test split is empty.
     num_classes    Number of classes where the source shows only some of them, e.g. 1000; None
@@ -47,6 +50,7 @@ class Images(DataModule):
         resize: str | None = None,
         crop: str | None = None,
         channels: int | None = None,
+        background: str | None = None,
         test_fraction: float | None = None,
         num_classes: int | None = None,
         hint: str | None = None,
@@ -58,7 +62,13 @@ class Images(DataModule):
         self.source, self.cache, self.hint = Path(source), Path(cache), hint
         # The attribute num_classes is what setup() counts, so the option has another name.
         self.test_fraction, self.least_classes = test_fraction or 0.0, num_classes
-        options = {"resolution": resolution, "resize": resize, "crop": crop, "channels": channels}
+        options = {
+            "resolution": resolution,
+            "resize": resize,
+            "crop": crop,
+            "channels": channels,
+            "background": background,
+        }
         # None asks for nothing: a prepared source has its own options, `Decoder` its defaults.
         asked = {name: value for name, value in options.items() if value is not None}
         self.decoder = self._as_prepared(asked) if is_prepared(self.source) else _decoder(asked)
@@ -88,9 +98,11 @@ class Images(DataModule):
             raise FileNotFoundError(f"no data at {self.source}; {self.hint}")
         # The folder appears under its name when it is complete, never before.
         if not self.folder.exists():
-            prepare(
-                self.source, lay_out(self.source, self.test_fraction), self.decoder, self.folder
-            )
+            layout = lay_out(self.source, self.test_fraction)
+            options = {"test_fraction": self.test_fraction}
+            prepare(self.source, layout, self.decoder, self.folder, options=options)
+            if line := said(layout.passed_over):
+                warn(f"{self.source}: {line}")
         # Also what lay in the cache: it may have been altered, or copied badly, since.
         check_if_changed(self.folder)
 

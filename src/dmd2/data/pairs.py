@@ -23,7 +23,7 @@ from torch import Tensor
 from dmd2.data.pixels import to_pixels
 from dmd2.data.preparation.blocks import BlockQueue
 from dmd2.io.arrays import open_array, write_rows
-from dmd2.io.files import discard, key_of, locked, read_json, write_json
+from dmd2.io.files import discard, key_of, locked, read_hashed_json, write_hashed_json
 
 ARRAYS = ("noise", "images", "labels")
 
@@ -151,7 +151,7 @@ class PairWriter:
         self._write_manifest(finished=False)
 
     def _write_manifest(self, finished: bool) -> None:
-        write_json(self.path / "manifest.json", {**self._manifest, "finished": finished})
+        write_hashed_json(self.path / "manifest.json", {**self._manifest, "finished": finished})
 
 
 class PairStore:
@@ -186,5 +186,11 @@ class PairStore:
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
-    manifest: dict[str, Any] = read_json(folder / "manifest.json")
+    path = folder / "manifest.json"
+    try:
+        manifest = read_hashed_json(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; remove {folder} and make the pairs again") from error
+    if not manifest.keys() >= {"num_pairs", "shape", "dtype", "fingerprint", "finished"}:
+        raise ValueError(f"{path} is no manifest of pairs; name another folder")
     return manifest

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dmd2.data.base import DataModule
 from dmd2.data.preparation.archives import identity, members
-from dmd2.data.preparation.layout import is_image
+from dmd2.data.preparation.picture import is_image, open_picture
 from dmd2.data.split import Split
 from dmd2.io.arrays import read_arrays
 from dmd2.io.files import key_of, locked, write_bytes
@@ -107,7 +107,7 @@ class RealImages:
         for member in members(self.source):
             if is_image(member.name):
                 # Grey, palette and alpha become colour, as clean-fid reads files.
-                images.append(Image.open(io.BytesIO(member.read())).convert("RGB"))
+                images.append(open_picture(member.read()).convert("RGB"))
             if len(images) == BATCH_SIZE:
                 yield images
                 images = []

@@ -4,52 +4,54 @@ Nothing is unpacked to disk. A compressed tar is read front to back, since xz an
 in an uncompressed one, files that nobody reads are skipped.
 """
 
-import os
-import tarfile
-import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from dmd2.data.preparation.folder_files import files_of
 from dmd2.data.preparation.lmdb_reader import lmdb_members
-from dmd2.data.preparation.member import Member, damage_named, safe_name
+from dmd2.data.preparation.member import Member, require_plausible
+from dmd2.data.preparation.passed_over import PassedOver, pass_over_file
+from dmd2.data.preparation.picture import is_image
+from dmd2.data.preparation.tar_reader import tar_members
+from dmd2.data.preparation.zip_reader import zip_members
 from dmd2.io.files import key_of
 
-# tarfile's modes: "r:" seeks, "r|" reads a stream. It knows no zstd, which is undone before.
-TAR_MODES = {
-    "tar": "r:",
-    "tar.gz": "r|gz",
-    "tgz": "r|gz",
-    "tar.xz": "r|xz",
-    "txz": "r|xz",
-    "tar.zst": "r|",
-}
+TARS = ("tar", "tar.gz", "tgz", "tar.xz", "txz", "tar.zst")
+ARCHIVES = tuple(f".{suffix}" for suffix in ("zip", *TARS))
 
 
-def members(source: Path) -> Iterator[Member]:
+def members(source: Path, passed: PassedOver | None = None) -> Iterator[Member]:
     """The files of a folder or archive, in the order they are stored in.
 
-    Raises FileNotFoundError without a source; ValueError for an unknown or damaged archive, and for
-    a member whose name leads out of it; ImportError for .zst without `zstandard` and for an LMDB
-    without `lmdb`.
+    passed  Where to count what is no file, as it is met; files that nobody needs are given, too.
+
+    Raises FileNotFoundError without a source; ValueError for an unknown or damaged archive, for a
+    member whose name leads out of it, and for tars or an LMDB with other images beside them;
+    ImportError for .zst without `zstandard` and for an LMDB without `lmdb`.
     """
     _require(source)
-    # Before plain folders: an LMDB and webdataset's tars lie in folders, too.
-    if (source / "data.mdb").exists():
-        return lmdb_members(source)
-    if tars := sorted(source.glob("*.tar")):
-        return _webdataset(tars)
+    passed = {} if passed is None else passed
     if source.is_dir():
-        return _folder(source)
+        # Before plain folders: an LMDB and webdataset's tars lie in folders, too.
+        tars = sorted(
+            path for path in source.glob("*.tar") if path.is_file() and path.name[0] != "."
+        )
+        if (source / "data.mdb").is_file():
+            _require_alone([source / "data.mdb", source / "lock.mdb"], source, passed)
+            return lmdb_members(source)
+        if tars:
+            _require_alone(tars, source, passed)
+            return _webdataset(tars, passed)
+        return _folder(source, passed)
     if source.name.endswith(".zip"):
-        return _zip(source)
-    for suffix, mode in TAR_MODES.items():
-        if source.name.endswith(f".{suffix}"):
-            return _tar(source, mode)
+        return zip_members(source)
+    if source.name.endswith(ARCHIVES):
+        return tar_members(source, passed)
     raise ValueError(
-        f"cannot read {source}; a source is a folder, an LMDB, .zip or .{', .'.join(TAR_MODES)}"
+        f"cannot read {source}; a source is a folder, an LMDB, .zip or .{', .'.join(TARS)}"
     )
 
 
@@ -59,7 +61,7 @@ def identity(source: Path) -> dict[str, Any]:
     """
     _require(source)
     files = (
-        [(str(path.relative_to(source)), path.stat()) for path in _walk(source)]
+        [(str(path.relative_to(source)), path.stat()) for path in files_of(source, {})]
         if source.is_dir()
         else []
     )
@@ -88,75 +90,36 @@ def _require(source: Path) -> None:
         raise FileNotFoundError(
             f"no data at {source}; a source is a folder, a zip, a tar or an LMDB"
         )
+    if not (source.is_dir() or source.is_file()):
+        raise ValueError(f"{source} is neither a folder nor a regular file; name one of these")
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    # Links are followed, so that a data set may be put together of links to others.
-    for where, folders, files in os.walk(folder, followlinks=True):
-        folders.sort()  # in place, as os.walk documents: it goes down in this order
-        yield from (Path(where, name) for name in sorted(files))
+def _require_alone(own: Collection[Path], source: Path, passed: PassedOver) -> None:
+    """Raise ValueError where images or archives lie beside those that are read."""
+    for path in files_of(source, passed):
+        name = path.relative_to(source).as_posix()
+        if path not in own:
+            if is_image(name) or name.lower().endswith(ARCHIVES):
+                raise ValueError(
+                    f"{source} holds {next(iter(own)).name} and beside it {name}, and only one of "
+                    "them would be read; move either to a folder of its own"
+                )
+            pass_over_file(passed, name)
 
 
-def _folder(source: Path) -> Iterator[Member]:
-    for path in _walk(source):
-        yield Member(path.relative_to(source).as_posix(), path.read_bytes, random_access=True)
+def _folder(source: Path, passed: PassedOver) -> Iterator[Member]:
+    for path in files_of(source, passed):
+        name = path.relative_to(source).as_posix()
+        yield Member(name, partial(_read_file, path, name, source), random_access=True)
 
 
-def _webdataset(tars: Sequence[Path]) -> Iterator[Member]:
+def _read_file(path: Path, name: str, source: Path) -> bytes:
+    require_plausible(path.stat().st_size, name, source)
+    return path.read_bytes()
+
+
+def _webdataset(tars: Sequence[Path], passed: PassedOver) -> Iterator[Member]:
     """The files of a folder's tars, one tar after the other; each counts as a folder of its own."""
     for tar in tars:
-        for member in _tar(tar, TAR_MODES["tar"]):
+        for member in tar_members(tar, passed):
             yield member._replace(name=f"{tar.stem}/{member.name}")
-
-
-def _zip(source: Path) -> Iterator[Member]:
-    with damage_named(source), zipfile.ZipFile(source) as archive:
-        for info in archive.infolist():
-            if not info.is_dir():
-                yield Member(
-                    safe_name(info.filename, source), partial(_read_zip, archive, info, source)
-                )
-
-
-def _read_zip(archive: zipfile.ZipFile, info: zipfile.ZipInfo, source: Path) -> bytes:
-    # Again, for an error here is raised in the caller, not inside the generator.
-    with damage_named(source):
-        return archive.read(info)
-
-
-def _tar(source: Path, mode: str) -> Iterator[Member]:
-    with damage_named(source), source.open("rb") as file:
-        stream = _decompressed_zstd(file) if source.name.endswith(".zst") else file
-        with tarfile.open(fileobj=stream, mode=mode) as archive:  # type: ignore[call-overload]
-            while (info := archive.next()) is not None:
-                # tarfile remembers every header: a million of them would stay in memory.
-                archive.members = []
-                # A link may lead out of the archive, or to a file that a stream has passed.
-                if info.issym() or info.islnk():
-                    raise ValueError(
-                        f"{info.name} in {source} is a link; pack with tar --dereference "
-                        "--hard-dereference"
-                    )
-                if info.isfile():
-                    yield Member(
-                        safe_name(info.name, source), partial(_read_tar, archive, info, source)
-                    )
-
-
-def _read_tar(archive: tarfile.TarFile, info: tarfile.TarInfo, source: Path) -> bytes:
-    with damage_named(source):
-        file = archive.extractfile(info)
-        assert file is not None
-        return file.read()
-
-
-def _decompressed_zstd(file: IO[bytes]) -> IO[bytes]:
-    try:
-        import zstandard  # noqa: PLC0415
-    except ImportError as error:
-        raise ImportError(
-            "reading .tar.zst needs zstandard; type in the checkout: "
-            "make install EXTRAS=dev,zstd, or pip install '.[zstd]'"
-        ) from error
-    # Across frames: parallel compressors write many, and the reader would stop after the first.
-    return zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)

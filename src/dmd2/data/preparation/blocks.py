@@ -17,7 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from dmd2.io.files import read_json, write_json
+from dmd2.distributed.rank_zero import warn
+from dmd2.io.files import read_hashed_json, write_hashed_json
 
 
 class BlockQueue:
@@ -41,12 +42,14 @@ class BlockQueue:
         if not (folder / "plan.json").exists():
             create()
             # Written last: a kill before it makes the next process create everything again.
-            write_json(folder / "plan.json", {"plan": plan})
-        elif read_json(folder / "plan.json")["plan"] != plan:
+            write_hashed_json(folder / "plan.json", {"plan": plan})
+        elif self._plan() != plan:
             raise ValueError(
                 f"{folder.parent} was begun from other files or with other options; remove it, or "
                 "take another place"
             )
+        else:
+            self._forget_damaged()
 
     def free(self) -> Iterator[range]:
         """Blocks to do, each locked by this process until the next one is asked for.
@@ -72,11 +75,11 @@ class BlockQueue:
     def record(self, rows: range, result: Mapping[str, Any]) -> None:
         """Mark a block as done, with a result of JSON values; its bytes must be on the disk."""
         # Written atomically: a block is done or it is not.
-        write_json(self._record(rows), result)
+        write_hashed_json(self._record(rows), result)
 
     def results(self) -> list[Any]:
         """The results of the blocks that are done, in the order of their rows."""
-        return [read_json(self._record(rows)) for rows in self._done()]
+        return [read_hashed_json(self._record(rows)) for rows in self._done()]
 
     def is_complete(self) -> bool:
         """Whether all is done; call it inside `locked`, where nobody discards the folder."""
@@ -87,6 +90,21 @@ class BlockQueue:
         with suppress(FileNotFoundError):
             return self.num_rows - sum(map(len, self._missing()))
         return self.num_rows
+
+    def _plan(self) -> str:
+        try:
+            return read_hashed_json(self.folder / "plan.json")["plan"]
+        except ValueError as error:
+            raise ValueError(f"{error}; remove {self.folder.parent} and start again") from error
+
+    def _forget_damaged(self) -> None:
+        """Remove records of blocks that are damaged: the blocks are then done again."""
+        for rows in self._done():
+            try:
+                read_hashed_json(self._record(rows))
+            except ValueError as error:
+                warn(f"{error}; its block is done again")
+                self._record(rows).unlink()
 
     def _missing(self) -> list[range]:
         """The blocks that are not done, whether a process is at work on them or not."""

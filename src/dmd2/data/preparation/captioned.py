@@ -2,50 +2,76 @@
 (Hugging Face's imagefolder).
 """
 
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from dmd2.data.captions import caption_of, parse_json
+from dmd2.data.captions import caption_of
 from dmd2.data.preparation.archives import members
-from dmd2.data.preparation.layout import Layout, in_order, is_image
+from dmd2.data.preparation.layout import Layout, in_order
+from dmd2.data.preparation.passed_over import PassedOver, pass_over, pass_over_file
+from dmd2.data.preparation.picture import is_image
+from dmd2.data.tables import text_of
+from dmd2.io.files import parse_json
 
 METADATA = "metadata.jsonl"
+SETTING = "recipe.caption"
 
 
 def captioned(source: Path, column: str) -> Layout:
     """All images of `source` as train split, each a class of its own, named by its caption.
 
-    The caption of KEY.jpg is the text of KEY.txt, the entry `column` of KEY.json, or that of the
-    row of metadata.jsonl with the image's "file_name". Raises ValueError where there are no images,
-    or an image has no caption.
+    The caption of KEY.jpg is the text of KEY.txt, or else the entry `column` of KEY.json, or else
+    that of the row of metadata.jsonl with the image's "file_name". Raises ValueError where there
+    are no images, an image has no caption, one has two rows, or a caption is no text.
     """
-    names, texts = list[str](), dict[str, str]()
-    for member in members(source):
+    names, texts, passed = list[str](), dict[str, str](), PassedOver()
+    beside, listed = dict[str, str](), dict[str, str]()
+    for member in members(source, passed):
         path, where = PurePosixPath(member.name), f"{member.name} in {source}"
         if is_image(member.name):
             names.append(member.name)
         elif path.name == METADATA:
-            for i, line in enumerate(member.read().splitlines(), 1):
-                row = parse_json(line, f"line {i} of {where}")
-                # File names count from the folder that metadata.jsonl lies in.
-                image = path.parent / caption_of(row, "file_name", f"line {i} of {where}")
-                texts[_key(image)] = caption_of(row, column, f"line {i} of {where}")
+            for key, caption in _rows(member.read(), path.parent, column, where):
+                if key in listed:
+                    raise ValueError(f"{where} has two rows for {key}; leave one for each image")
+                listed[key] = caption
         elif path.suffix == ".txt":
-            texts[_key(path)] = member.read().decode().strip()
+            texts[_key(path)] = text_of(member.read(), where)
         elif path.suffix == ".json":
             row = parse_json(member.read(), where)
-            # Other JSON files are no error: webdataset has some about a whole tar. A .txt, which is
-            # the caption and nothing else, goes before a .json.
+            # Other JSON files are no error: webdataset has some about a whole tar.
             if isinstance(row, dict) and column in row:
-                texts.setdefault(_key(path), caption_of(row, column, where))
+                beside[_key(path)] = caption_of(row, column, where, SETTING)
+            else:
+                pass_over_file(passed, member.name)
+        else:
+            pass_over_file(passed, member.name)
     names = in_order(names, source)
+    # A .txt is the caption and nothing else, so it goes before the others.
+    texts = listed | beside | texts
     if bare := [name for name in names if _key(PurePosixPath(name)) not in texts]:
         raise ValueError(
             f"{len(bare)} of {len(names)} images in {source} have no caption, e.g. {bare[0]}; put "
             f'a .txt beside each, or {METADATA} with "file_name" and "{column}"'
         )
+    for key in sorted(texts.keys() - {_key(PurePosixPath(name)) for name in names}):
+        pass_over(passed, "captions of no image", key)
     # Captions are not merged where two images share one: row i has caption i.
     captions = [texts[_key(PurePosixPath(name))] for name in names]
-    return Layout(names, [], {name: i for i, name in enumerate(names)}, captions)
+    return Layout(names, [], {name: i for i, name in enumerate(names)}, captions, passed)
+
+
+def _rows(data: bytes, folder: PurePosixPath, column: str, where: str) -> Iterator[tuple[str, str]]:
+    """Key and caption of each image that the metadata.jsonl in `folder` lists."""
+    for i, line in enumerate(data.splitlines(), 1):
+        if line.strip():
+            row = parse_json(line, at := f"line {i} of {where}")
+            name = row.get("file_name") if isinstance(row, dict) else None
+            if not isinstance(name, str) or not name:
+                raise ValueError(f'{at} has no text "file_name", which names the image')
+            # File names count from the folder that the list lies in, and Windows has other slashes.
+            image = folder / name.replace("\\", "/")
+            yield _key(image), caption_of(row, column, at, SETTING)
 
 
 def _key(path: PurePosixPath) -> str:

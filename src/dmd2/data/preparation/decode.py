@@ -1,11 +1,12 @@
 """Decoder: from the bytes of an image file to pixels [C, H, W] of one size, cropped and resized."""
 
-import io
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageColor
 from PIL.Image import Resampling
+
+from dmd2.data.preparation.picture import as_shown, open_picture
 
 RESIZES = (*(filter_.name.lower() for filter_ in Resampling), "adm")
 CROPS = ("center", "none")
@@ -23,8 +24,10 @@ class Decoder:
                 before it is resized, as EDM does with "lanczos" (Karras et al. 2022); with "adm" it
                 is cropped after, since its authors resize the short side first.
     channels    3 for colour, 1 for grey.
+    background  The colour behind transparent pixels, e.g. "white" or "#808080".
 
-    An image of the right size keeps its pixels. Alpha is dropped, 16-bit grey keeps its high byte.
+    Images are as a viewer shows them (`picture.as_shown`): turned upright as their EXIF says, of
+    several frames the first, 16-bit grey by its high byte. One of the right size keeps its pixels.
     Raises ValueError for options that make no sense.
     """
 
@@ -34,6 +37,7 @@ class Decoder:
     resize: str = "lanczos"
     crop: str = "center"
     channels: int = 3
+    background: str = "white"
 
     def __post_init__(self) -> None:
         if self.resolution < 1:
@@ -46,28 +50,24 @@ class Decoder:
             raise ValueError(f"crop must be center or none, got {self.crop}; e.g. data.crop=center")
         if self.channels not in (1, 3):
             raise ValueError(f"channels must be 1 or 3, got {self.channels}; e.g. data.channels=3")
+        try:
+            ImageColor.getrgb(self.background)
+        except (ValueError, TypeError) as error:  # TypeError: it is no text
+            raise ValueError(
+                f"background must be a colour, got {self.background}; e.g. data.background=white"
+            ) from error
 
     def __call__(self, data: bytes, name: str) -> np.ndarray:
         """Pixels uint8 [C, H, W]; raises ValueError with `name` where the bytes are no image."""
         try:
-            with Image.open(io.BytesIO(data)) as image:
-                image.load()  # open() reads the header alone: here a truncated file shows
-                pixels = np.asarray(self._fit(self._convert(image)))
+            with open_picture(data) as image:
+                shown = as_shown(image, "RGB" if self.channels == 3 else "L", self.background)
+            pixels = np.asarray(self._fit(shown))
         except Exception as error:  # PIL's decoders raise nearly anything at damaged bytes
             raise ValueError(
                 f"cannot read the image {name} ({error}); mend or remove it"
             ) from error
         return pixels.reshape(self.resolution, self.resolution, self.channels).transpose(2, 0, 1)
-
-    def _convert(self, image: Image.Image) -> Image.Image:
-        # PIL's own conversion of 16 bits clips at 255 instead of scaling.
-        if image.mode.startswith("I;16"):
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        if image.mode in ("I", "F"):
-            # Integers or floats of e.g. TIFF, in the range of some instrument.
-            raise ValueError("32 bits a pixel have no known range")
-        # Grey is ITU-R 601-2 luma, PIL's default.
-        return image.convert("RGB" if self.channels == 3 else "L")
 
     def _fit(self, image: Image.Image) -> Image.Image:
         if self.resize == "adm":
@@ -89,12 +89,6 @@ class Decoder:
         if image.size != (width, height):
             image = image.resize((width, height), Resampling.BICUBIC)
         return _middle(image, self.resolution)
-
-
-def kind(data: bytes) -> str:
-    """Format and mode of an image file, e.g. "JPEG CMYK"; only its header is read."""
-    with Image.open(io.BytesIO(data)) as image:
-        return f"{image.format} {image.mode}"
 
 
 def _middle(image: Image.Image, side: int) -> Image.Image:

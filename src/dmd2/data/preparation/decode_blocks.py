@@ -16,10 +16,11 @@ import numpy as np
 
 from dmd2.data.preparation.archives import members
 from dmd2.data.preparation.blocks import BlockQueue
-from dmd2.data.preparation.decode import Decoder, kind
+from dmd2.data.preparation.decode import Decoder
 from dmd2.data.preparation.encode import ImageEncoder
 from dmd2.data.preparation.layout import Layout
 from dmd2.data.preparation.member import Member
+from dmd2.data.preparation.picture import kind
 from dmd2.distributed.rank_zero import progress_bar
 from dmd2.io.arrays import write_rows
 

@@ -46,7 +46,11 @@ def finish(
             f"all {len(layout.train)} images to train on are broken, e.g. {layout.train[0]}"
         )
     # The manifest vouches for the arrays, so it comes last.
-    report = {"kinds": dict(sorted(kinds.items())), "broken": broken}
+    report = {
+        "kinds": dict(sorted(kinds.items())),
+        "broken": broken,
+        "passed_over": layout.passed_over,
+    }
     write_manifest(folder, layout.class_names, {**about, **report})
 
 

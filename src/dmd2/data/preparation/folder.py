@@ -21,7 +21,7 @@ import numpy as np
 
 from dmd2.data.split import Split
 from dmd2.io.arrays import open_array
-from dmd2.io.files import sha256, write_json
+from dmd2.io.files import read_hashed_json, sha256, write_hashed_json
 
 # The hash `content` of a manifest takes them in this order.
 ARRAYS = ("train.npy", "train_labels.npy", "test.npy", "test_labels.npy")
@@ -37,15 +37,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest; raises ValueError where it is not one, or was altered."""
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text())
-        intact = manifest["content"] == _content(manifest["arrays"], manifest["class_names"])
-    # What a file raises that is no JSON, or JSON of something else.
-    except (ValueError, KeyError, TypeError):
-        intact = False
-    if not intact:
-        raise ValueError(
-            f"{path} is no manifest of a prepared folder, or was altered; {_again(folder)}"
-        )
+        manifest = read_hashed_json(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; {_again(folder)}") from error
+    if not manifest.keys() >= {"content", "arrays", "class_names"}:  # e.g. of pairs
+        raise ValueError(f"{path} is no manifest of a prepared folder; name another folder")
     return manifest
 
 
@@ -60,7 +56,7 @@ def write_manifest(folder: Path, class_names: list[str], about: Mapping[str, Any
     }
     # The contents' own name: the same wherever the folder lies and however it was made.
     content = {"content": _content(arrays, class_names)}
-    write_json(
+    write_hashed_json(
         folder / MANIFEST, {**about, **content, "arrays": arrays, "class_names": class_names}
     )
 

@@ -4,19 +4,22 @@ No image is opened. Rows are in the order of the names, whatever the order in th
 same images packed in two ways are the same data.
 """
 
-import json
 from collections import Counter
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image
 
 from dmd2.data.preparation.archives import members
+from dmd2.data.preparation.class_folders import labels_of_folders
+from dmd2.data.preparation.passed_over import PassedOver, pass_over, pass_over_file
+from dmd2.data.preparation.picture import is_image
 from dmd2.data.split import stratified
+from dmd2.io.files import parse_json
 
 SPLITS = ("train", "test", "val")  # folders that may stand at the top level
+LABELS = "dataset.json"
+MAX_CLASSES = 1_000_000  # The list of their names is in memory; ImageNet's largest has 21,841.
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Layout:
     test         The same for the test split.
     labels       Class of each name; 0 without classes.
     class_names  Names of the classes; [] without classes.
+    passed_over  What of the source has no row.
     """
 
     # asdict() of it is in the hash of unfinished work: other names would not go on with that.
@@ -34,6 +38,7 @@ class Layout:
     test: list[str]
     labels: dict[str, int]
     class_names: list[str]
+    passed_over: PassedOver = field(default_factory=dict)
 
     @property
     def splits(self) -> dict[str, list[str]]:
@@ -48,13 +53,17 @@ def lay_out(source: Path, test_fraction: float) -> Layout:
     are the splits; they may lie in one common folder. Otherwise `test_fraction` of each class is
     the test split. Raises ValueError where there are no images, or their labels make no sense.
     """
-    names, listed = _scan(source)
+    passed: PassedOver = {}
+    names, listed = _scan(source, passed)
     paths = _unwrapped({name: PurePosixPath(name) for name in names})
     train, test = names, []
     if _has_splits(paths):
         # val/ alone is the test split, as of ImageNet; beside test/ its images get no row.
         test_folder = "test" if any(path.parts[0] == "test" for path in paths.values()) else "val"
         train = [name for name in names if paths[name].parts[0] == "train"]
+        for name in names:
+            if paths[name].parts[0] not in ("train", test_folder):
+                pass_over(passed, f"images of {paths[name].parts[0]}/ beside test/", name)
         test = [name for name in names if paths[name].parts[0] == test_folder]
         paths = {name: paths[name].relative_to(paths[name].parts[0]) for name in train + test}
     if test and test_fraction:
@@ -63,43 +72,30 @@ def lay_out(source: Path, test_fraction: float) -> Layout:
         )
     # dataset.json goes before folders: in EDM's zips these only divide the files by number.
     if listed is None:
-        labels, class_names = _labels_of_folders(paths, source)
+        labels, class_names = labels_of_folders(paths, source)
     else:
-        labels, class_names = _labels_of_json(listed, train + test, source)
+        labels, class_names = _labels_of_json(listed, train + test, source, passed)
     if not test:
         # One image at least is left to train on.
         classes = np.array([labels[name] for name in train])
         kept, held_out = stratified(classes, min(round(test_fraction * len(train)), len(train) - 1))
         train, test = [train[i] for i in kept], [train[i] for i in held_out]
-    return Layout(train, test, labels, class_names)
+    return Layout(train, test, labels, class_names, passed)
 
 
-def _scan(source: Path) -> tuple[list[str], bytes | None]:
+def _scan(source: Path, passed: PassedOver) -> tuple[list[str], bytes | None]:
     """Sorted names of the images, and the text of dataset.json."""
     names, listed = [], None
-    for member in members(source):
-        if member.name == "dataset.json":
+    for member in members(source, passed):
+        if member.name == LABELS:
+            if listed is not None:  # a tar or zip may hold a name twice
+                raise ValueError(f"{source} holds {LABELS} twice; pack it again with one")
             listed = member.read()
         elif is_image(member.name):
             names.append(member.name)
+        else:
+            pass_over_file(passed, member.name)
     return in_order(names, source), listed
-
-
-def is_image(name: str) -> bool:
-    """Whether a file's suffix is one that PIL reads, and the file is not hidden."""
-    path = PurePosixPath(name)
-    # macOS adds __MACOSX/ with a ._ twin of each image, which is none.
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-    return path.suffix.lower() in _suffixes() and not hidden
-
-
-@cache
-def _suffixes() -> frozenset[str]:
-    # PIL loads its plugins lazily: before init() it knows few suffixes.
-    Image.init()
-    return frozenset(
-        suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN
-    )
 
 
 def in_order(names: list[str], source: Path) -> list[str]:
@@ -134,47 +130,33 @@ def _unwrapped(paths: dict[str, PurePosixPath]) -> dict[str, PurePosixPath]:
     return inner if _has_splits(inner) else paths
 
 
-def _labels_of_folders(
-    paths: dict[str, PurePosixPath], source: Path
-) -> tuple[dict[str, int], list[str]]:
-    """A class for each top folder, in the order of names; none where images lie in no folder."""
-    # Deeper folders do not count: a class may be divided into some.
-    folders = {path.parts[0] for path in paths.values() if len(path.parts) > 1}
-    if not folders:
-        return dict.fromkeys(paths, 0), []
-    for name, path in paths.items():
-        if len(path.parts) == 1:
-            raise ValueError(
-                f"{name} in {source} lies in no class folder, others do; move it into one"
-            )
-    # Numbered in sorted order, as EDM's dataset_tool and torchvision's ImageFolder do.
-    class_names = sorted(folders)
-    index = {folder: i for i, folder in enumerate(class_names)}
-    return {name: index[path.parts[0]] for name, path in paths.items()}, class_names
-
-
 def _labels_of_json(
-    text: bytes, names: list[str], source: Path
+    text: bytes, names: list[str], source: Path, passed: PassedOver
 ) -> tuple[dict[str, int], list[str]]:
     """Classes of EDM's {"labels": [["00000/img00000000.png", 6], ...]}; none for null labels."""
-    where = f"dataset.json in {source}"
+    where = f"{LABELS} in {source}"
     try:
-        listed = json.loads(text)["labels"]
-        labels = None if listed is None else dict(listed)
+        listed = parse_json(text, where)["labels"]
+        labels = {} if listed is None else dict(listed)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f'{where} must read {{"labels": [["<image>", 0], ...]}} or null labels'
+            f'{where} must read {{"labels": [["<image>", 0], ...]}} or null labels ({error})'
         ) from error
-    if labels is None:
+    if listed is None:
         return dict.fromkeys(names, 0), []
+    if len(labels) < len(listed):
+        raise ValueError(f"{where} lists an image twice; list every image once")
     for name in names:
         if name not in labels:
             raise ValueError(f"{where} gives no label for {name}; list every image")
         # By type: isinstance would take true for the class 1.
-        if type(labels[name]) is not int or labels[name] < 0:
+        if type(labels[name]) is not int or not 0 <= labels[name] < MAX_CLASSES:
             raise ValueError(
-                f"{where} gives {name} the label {labels[name]!r}; labels are integers from 0 on"
+                f"{where} gives {name} the label {labels[name]!r:.40}; labels are integers from 0 "
+                f"to {MAX_CLASSES - 1:,}"
             )
+    for name in sorted(map(str, labels.keys() - {*names})):
+        pass_over(passed, f"names in {LABELS} of no image with a row", name)
     # Up to the largest label, also where the images show only some classes.
     num_classes = 1 + max(labels[name] for name in names)
     return {name: labels[name] for name in names}, [str(i) for i in range(num_classes)]

@@ -7,6 +7,7 @@ images_shape and labels_shape, decimal numbers with blanks between.
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from dmd2.data.preparation.member import Member
+
+MAX_SIDE = 16384  # pixels of height or width
 
 
 def lmdb_members(source: Path) -> Iterator[Member]:
@@ -35,7 +38,10 @@ def lmdb_members(source: Path) -> Iterator[Member]:
             lmdb.open(str(source), readonly=True, lock=False, readahead=False) as database,
             database.begin() as values,
         ):
-            num, *shape = map(int, _value(values, "images_shape", source).split())
+            num, *shape = _shape(_value(values, "images_shape", source), source)
+            # Compared before a name is made for each: the number may claim anything.
+            if num > database.stat()["entries"]:
+                raise ValueError(f"{source} claims {num:,} images and lacks most; fetch it again")
             # Of eight digits, so that names in sorted order are in that of the database.
             names = [f"{i:08d}.{'ppm' if shape[0] == 3 else 'pgm'}" for i in range(num)]
             yield Member("dataset.json", partial(_labels, values, names, source))
@@ -45,15 +51,33 @@ def lmdb_members(source: Path) -> Iterator[Member]:
         raise ValueError(f"{source} is damaged ({error}); fetch it again") from error
 
 
+def _shape(text: bytes, source: Path) -> list[int]:
+    """N, C, H and W; raises ValueError for others."""
+    with suppress(ValueError):
+        shape = [int(number) for number in text.split()]
+        if len(shape) == 4 and min(shape) > 0 and shape[1] in (1, 3) and max(shape[2:]) <= MAX_SIDE:
+            return shape
+    raise ValueError(
+        f"images_shape in {source} is {text[:80]!r}; expected N, C (1 or 3), H and W, of no more "
+        f"than {MAX_SIDE} pixels; fetch it again"
+    )
+
+
+def _label(data: bytes, i: int, source: Path) -> int:
+    if len(data) != 8:
+        raise ValueError(
+            f"labels_{i}_data in {source} has {len(data)} bytes, not the 8 of an int64"
+        )
+    return int.from_bytes(data, "little", signed=True)
+
+
 def _labels(values: Any, names: list[str], source: Path) -> bytes:
     """EDM's dataset.json: {"labels": [[name, class], ...]}."""
-    labels = (
-        np.frombuffer(_value(values, f"labels_{i}_data", source), np.int64)
-        for i in range(len(names))
-    )
-    return json.dumps(
-        {"labels": [[name, int(label[0])] for name, label in zip(names, labels, strict=True)]}
-    ).encode()
+    labels = [
+        [name, _label(_value(values, f"labels_{i}_data", source), i, source)]
+        for i, name in enumerate(names)
+    ]
+    return json.dumps({"labels": labels}).encode()
 
 
 def _image(values: Any, i: int, shape: list[int], source: Path) -> bytes:

@@ -2,7 +2,9 @@
 lead outside are refused, and damaged bytes name their archive.
 """
 
+import gzip
 import lzma
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -10,6 +12,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
+
+MAX_BYTES = 512 * 2**20  # Of one file; the largest image that PIL decodes has as many, unpacked.
+DAMAGE = (
+    # What tarfile, zipfile and the decompressors raise for truncated or altered bytes,
+    *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, lzma.LZMAError, zlib.error),
+    # and for what they do not expect: lengths, methods, names and nesting of no sense.
+    *(struct.error, OverflowError, NotImplementedError, RuntimeError, LookupError, UnicodeError),
+)
 
 
 class Member(NamedTuple):
@@ -35,11 +45,20 @@ def safe_name(name: str, source: Path) -> str:
     return path.as_posix()
 
 
+def require_plausible(num_bytes: int, name: str, source: Path) -> None:
+    """Raise ValueError for a file that claims more bytes than any image or list here has."""
+    # Before anything is taken: a zip of 4 MB may hold a file of 4 GB.
+    if num_bytes > MAX_BYTES:
+        raise ValueError(
+            f"{name} in {source} has {num_bytes:,} bytes, more than the {MAX_BYTES:,} of any "
+            "image that is read here; remove it"
+        )
+
+
 @contextmanager
 def damage_named(source: Path) -> Iterator[None]:
     """Inside, errors of damaged bytes become a ValueError that names the archive."""
     try:
         yield
-    # What tarfile, zipfile and the decompressors raise for truncated or altered bytes.
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, lzma.LZMAError, zlib.error) as error:
+    except DAMAGE as error:
         raise ValueError(f"{source} is damaged ({error}); fetch it again") from error

@@ -6,10 +6,11 @@ of that name is never half done.
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from numpy.lib.format import open_memmap
 
@@ -23,7 +24,7 @@ from dmd2.data.preparation.folder import is_prepared
 from dmd2.data.preparation.layout import Layout
 from dmd2.io.files import discard, key_of, locked
 
-FORMAT = 2  # Raise it when decoding changes: every old cache is then another key.
+FORMAT = 3  # Raise it when decoding changes: every old cache is then another key.
 BLOCK = 256  # Files in memory at once, and the most of a process's work that a kill loses.
 
 
@@ -34,6 +35,7 @@ def prepare(
     folder: Path,
     broken: Broken = "stop",
     encoder: ImageEncoder | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> None:
     """Decode the images of `layout` into `folder`; return at once where that is prepared already.
 
@@ -44,8 +46,10 @@ def prepare(
     broken   "stop" raises ValueError at a file that is no image; "skip" leaves out its row, and
              names it in the manifest.
     encoder  How images are stored; None stores pixels.
+    options  What the layout was made with, for the manifest.
 
-    Raises ValueError where `folder` holds anything else, or was begun with other options.
+    Raises ValueError where `folder` holds anything else, or was begun with other options, and where
+    the source changes meanwhile.
     """
     if broken not in get_args(Broken):
         raise ValueError(f"broken must be {' or '.join(get_args(Broken))}, got {broken}")
@@ -54,7 +58,8 @@ def prepare(
     # Beside the folder, so that the last step is a rename within one file system.
     unfinished = folder.with_name(f"{folder.name}.partial")
     arrays, encoder = unfinished / "arrays", encoder or PixelEncoder(decoder)
-    about = {"source": identity(source), "decoder": asdict(decoder), **encoder.about()}
+    before = identity(source)
+    about = {"source": before, "decoder": asdict(decoder), **(options or {}), **encoder.about()}
     # All that rows and their values depend on: work begun otherwise is not continued.
     plan, num_files = key_of(FORMAT, about, asdict(layout)), len(layout.train) + len(layout.test)
     with locked(folder):
@@ -68,6 +73,11 @@ def prepare(
     with locked(folder):
         # Whoever comes first finishes it; the others find the folder.
         if not is_prepared(folder):
+            if (now := identity(source)) != before:
+                raise ValueError(
+                    f"{source} changed while it was read, from {before} to {now}; remove "
+                    f"{unfinished}, leave the source alone and start again"
+                )
             finish(layout, arrays, queue.results(), {"format": FORMAT, **about})
             # A rename is atomic: who sees the folder sees all of it.
             os.rename(arrays, folder)

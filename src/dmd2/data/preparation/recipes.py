@@ -3,21 +3,24 @@
 A file of conf/recipe/ names one by its `_target_`, with its other arguments.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dmd2.data.captions import odd_captions
 from dmd2.data.codec import Codec
+from dmd2.data.preparation.archives import identity
 from dmd2.data.preparation.captioned import captioned
 from dmd2.data.preparation.decode import Decoder
 from dmd2.data.preparation.decode_blocks import Broken
 from dmd2.data.preparation.encode import LatentEncoder
 from dmd2.data.preparation.folder import MANIFEST, check, is_prepared, open_prepared, read_manifest
-from dmd2.data.preparation.layout import Layout, lay_out
+from dmd2.data.preparation.layout import lay_out
+from dmd2.data.preparation.passed_over import said
 from dmd2.data.preparation.prepare import prepare
 from dmd2.distributed.rank_zero import on_rank_zero
 
-NUM_NAMED = 10  # broken files that the report names; the manifest names all
+NUM_NAMED = 10  # broken files and classes that the report names; the manifest names all
 
 
 def images(
@@ -38,15 +41,20 @@ def images(
     broken         "stop" ends at a file that is no image, "skip" leaves such files out.
 
     Raises ValueError where the source shows another number of classes: labels count the class
-    folders in order, so one that is missing would shift the labels of all behind it.
+    folders in order, so one that is missing would shift the labels of all behind it. Raises
+    ValueError, too, where `out` is finished and was made from another source or with other options.
     """
-    # Before the source is looked at: a finished folder needs it no longer.
+    options = {"test_fraction": test_fraction}
     if is_prepared(out):
-        return _checked(out, {"decoder": vars(decoder)})
+        made_of = {"source": identity(source), "decoder": vars(decoder), **options}
+        lines = _checked(out, made_of, broken)
+        if num_classes is not None:
+            _require(open_prepared(out)[2], num_classes, out)
+        return lines
     layout = lay_out(source, test_fraction)
     if num_classes is not None:
-        _require(layout, num_classes, source)
-    prepare(source, layout, decoder, out, broken)
+        _require(layout.class_names, num_classes, source)
+    prepare(source, layout, decoder, out, broken, options=options)
     return report(out)
 
 
@@ -62,13 +70,15 @@ def latents(
     caption      The key of an image's caption in JSON.
     broken       As of `images`.
 
-    Raises FileNotFoundError without the autoencoder's files.
+    Raises FileNotFoundError without the autoencoder's files, and ValueError where `out` is finished
+    and was made from another source or with other options.
     """
     autoencoder.require()  # before the source is read, which may take an hour
-    encoder = LatentEncoder(autoencoder)
+    encoder, options = LatentEncoder(autoencoder), {"caption": caption}
     if is_prepared(out):
-        return _checked(out, {"decoder": vars(decoder), **encoder.about()})
-    prepare(source, captioned(source, caption), decoder, out, broken, encoder)
+        made_of = {"source": identity(source), "decoder": vars(decoder), **encoder.about()}
+        return _checked(out, made_of | options, broken)
+    prepare(source, captioned(source, caption), decoder, out, broken, encoder, options)
     return report(out)
 
 
@@ -86,37 +96,59 @@ def report(folder: Path) -> list[str]:
         f"{labels}: {folder}",
         "the files were " + ", ".join(f"{num} {kind}" for kind, num in kinds),
     ]
+    if labels == "classes" and class_names:
+        numbered = [f"{i} {name}" for i, name in enumerate(class_names)]
+        lines.append(f"labels are {_first(numbered, folder)}")
+    if labels == "captions" and (odd := odd_captions(class_names)):
+        lines.append(odd)
+    if line := said(manifest["passed_over"]):
+        lines.append(line)
     if broken := manifest["broken"]:
-        rest = (
-            f" and {len(broken) - NUM_NAMED} more, all in {folder / MANIFEST}"
-            if broken[NUM_NAMED:]
-            else ""
-        )
-        lines.append(f"{len(broken)} broken, left out: {', '.join(broken[:NUM_NAMED])}{rest}")
+        lines.append(f"{len(broken)} broken, left out: {_first(broken, folder)}")
     return lines
 
 
-def _checked(out: Path, asked: Mapping[str, Any]) -> list[str]:
+def _first(names: Sequence[str], folder: Path) -> str:
+    """The first of some names, and how many more there are."""
+    more = len(names) - NUM_NAMED
+    rest = f" and {more} more, all in {folder / MANIFEST}" if more > 0 else ""
+    return ", ".join(names[:NUM_NAMED]) + rest
+
+
+def _checked(out: Path, asked: Mapping[str, Any], broken: Broken) -> list[str]:
     """The report on a finished folder, after a check of its hashes.
 
     Raises ValueError where it was altered, or its manifest differs from what is `asked` for.
     """
     manifest = read_manifest(out)
-    # By get: a folder of pixels has no autoencoder to compare.
-    if any(manifest.get(key) != value for key, value in asked.items()):
+    for key, value in asked.items():
+        # By get: a folder of pixels has no autoencoder to compare.
+        done = manifest.get(key)
+        if _without_path(done) != _without_path(value):
+            raise ValueError(
+                f"{out} is finished and was made with {key} {done}, asked for {value}; remove it, "
+                "or choose another out"
+            )
+    if broken == "stop" and manifest["broken"]:
         raise ValueError(
-            f"{out} was prepared in another way than {asked}; remove it, or choose another out"
+            f"{out} is finished and was made with recipe.broken=skip, which left out "
+            f"{len(manifest['broken'])} files, asked for stop; remove it, or choose another out"
         )
     # Rank 0 alone, whose report is printed: hashing takes as long as reading.
     on_rank_zero(lambda: check(out))
     return [f"{out} is finished, and what it holds is what its manifest says", *report(out)]
 
 
-def _require(layout: Layout, num_classes: int, source: Path) -> None:
+def _without_path(value: Any) -> Any:
+    # A source may have been moved: it is known by the names, sizes and times of its files.
+    return {k: v for k, v in value.items() if k != "path"} if isinstance(value, dict) else value
+
+
+def _require(class_names: Sequence[str], num_classes: int, source: Path) -> None:
     # A source without labels has no classes to count.
-    if layout.class_names and len(layout.class_names) != num_classes:
+    if class_names and len(class_names) != num_classes:
         raise ValueError(
-            f"{source} shows {len(layout.class_names)} classes, the recipe wants {num_classes}, "
+            f"{source} shows {len(class_names)} classes, the recipe wants {num_classes}, "
             "and labels count them; complete it, or type "
-            f"recipe.num_classes={len(layout.class_names)}"
+            f"recipe.num_classes={len(class_names)}"
         )

@@ -1,0 +1,93 @@
+"""Images as a viewer shows them: upright, over a background; only known formats are opened."""
+
+import io
+from contextlib import suppress
+from functools import cache
+from pathlib import PurePosixPath
+
+import numpy as np
+from PIL import ExifTags, Image
+
+# PIL reads more, and some of that is handed to other programs: Ghostscript runs what is in an EPS.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""The formats that are opened, whatever a file's name says; for `formats` of `Image.open`."""
+
+Turn = Image.Transpose
+# EXIF 2.32, table 6: how the stored image is turned to be upright.
+UPRIGHT = {
+    2: Turn.FLIP_LEFT_RIGHT,
+    3: Turn.ROTATE_180,
+    4: Turn.FLIP_TOP_BOTTOM,
+    5: Turn.TRANSPOSE,
+    6: Turn.ROTATE_270,
+    7: Turn.TRANSVERSE,
+    8: Turn.ROTATE_90,
+}
+
+
+def open_picture(data: bytes) -> Image.Image:
+    """The image in the bytes of a file, not yet decoded; raises what PIL raises."""
+    return Image.open(io.BytesIO(data), formats=FORMATS)
+
+
+def as_shown(image: Image.Image, mode: str, background: str) -> Image.Image:
+    """An image as a viewer shows it, in `mode` "RGB" or "L".
+
+    Of several frames the first is shown. Raises ValueError for 32 bits a pixel.
+    """
+    image.load()  # open_picture reads the header alone: here a truncated file shows
+    turned = _upright(image)
+    # 16 bits of grey, which some versions of PIL hold as integers of 32. PIL's own conversion of
+    # them clips at 255 instead of scaling.
+    if image.mode.startswith("I;16") or (image.mode, image.format) in SIXTEEN_BITS:
+        turned = Image.fromarray((np.asarray(turned) >> 8).astype(np.uint8))
+    if turned.mode in ("I", "F"):
+        # Integers or floats of e.g. TIFF, in the range of some instrument.
+        raise ValueError("32 bits a pixel have no known range")
+    if _has_alpha(turned):
+        # The pixels behind full transparency are arbitrary: nobody ever saw them.
+        below = Image.new("RGBA", turned.size, background)
+        turned = Image.alpha_composite(below, turned.convert("RGBA")).convert("RGB")
+    # Grey is ITU-R 601-2 luma, PIL's default.
+    return turned.convert(mode)
+
+
+SIXTEEN_BITS = {("I", "PNG"), ("I", "PPM")}
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    orientation = None
+    # Viewers show an image whose EXIF is damaged, as it is stored; PIL raises nearly anything.
+    with suppress(Exception):
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    turn = UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    return image if turn is None else image.transpose(turn)
+
+
+def _has_alpha(image: Image.Image) -> bool:
+    # A palette, or one colour of a PNG or GIF, may be transparent without a channel.
+    return bool({"A", "a"} & set(image.getbands())) or "transparency" in image.info
+
+
+def kind(data: bytes) -> str:
+    """Format and mode of an image file, e.g. "JPEG CMYK"; only headers are read."""
+    with open_picture(data) as image:
+        # Of a GIF, WebP, PNG or TIFF with several; most formats know only one.
+        several = " (the first of several frames)" if getattr(image, "is_animated", False) else ""
+        return f"{image.format} {image.mode}{several}"
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's suffix is of one of the formats, and the file is not hidden."""
+    path = PurePosixPath(name)
+    # macOS adds __MACOSX/ with a ._ twin of each image, which is none.
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+    return path.suffix.lower() in _suffixes() and not hidden
+
+
+@cache
+def _suffixes() -> frozenset[str]:
+    # PIL loads its plugins lazily: before init() it knows few suffixes.
+    Image.init()
+    registered = Image.registered_extensions().items()
+    return frozenset(suffix for suffix, format_ in registered if format_ in FORMATS)

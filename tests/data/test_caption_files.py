@@ -1,0 +1,182 @@
+"""Files of captions in the shapes that users have: what is no text is refused, and nothing is lost
+without a word.
+"""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from test_latents import beside, made, png
+
+from dmd2.data.captions import caption_of, read_captions
+from dmd2.data.preparation.captioned import captioned
+
+MARK = "\ufeff".encode()
+NO_TEXTS = [["a", "b"], [], {"en": "a"}, 3, 0, 1.5, float("nan"), float("inf"), True, False]
+
+
+def written(path: Path, data: bytes | str) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data if isinstance(data, bytes) else data.encode())
+    return str(path)
+
+
+def parquet_of(path: Path, values: list) -> str:
+    pyarrow = pytest.importorskip("pyarrow")
+    rows = [{"caption": value} for value in values]
+    pytest.importorskip("pyarrow.parquet").write_table(pyarrow.Table.from_pylist(rows), path)
+    return str(path)
+
+
+@pytest.mark.parametrize("value", NO_TEXTS, ids=repr)
+def test_what_is_no_text_is_refused_by_file_and_row(tmp_path: Path, value) -> None:
+    lines = [json.dumps({"caption": caption}) for caption in ("a", value)]
+    table = written(tmp_path / "a.jsonl", "\n\n".join(lines))
+    with pytest.raises(ValueError, match=r"the caption in line 3 of \S+a\.jsonl is "):
+        read_captions(table)
+    with pytest.raises(ValueError, match=r"the caption in row 2 of \S+a\.parquet is "):
+        read_captions(parquet_of(tmp_path / "a.parquet", [None, value]))
+    source = tmp_path / "images"
+    written(source / "a.png", png(0))
+    written(source / "a.json", json.dumps({"caption": value}))
+    with pytest.raises(ValueError, match=r"the caption in a\.json in \S+images is "):
+        captioned(source, "caption")
+    (source / "a.json").unlink()
+    written(source / "metadata.jsonl", json.dumps({"file_name": "a.png", "caption": value}))
+    with pytest.raises(ValueError, match=r"the caption in line 1 of metadata\.jsonl in \S+ is "):
+        captioned(source, "caption")
+    written(source / "metadata.jsonl", json.dumps({"file_name": value, "caption": "a"}))
+    with pytest.raises(ValueError, match=r"line 1 of metadata\.jsonl in \S+ has no text"):
+        captioned(source, "caption")
+
+
+def any_json(draw: random.Random, depth: int = 3):
+    plain = [
+        None,
+        True,
+        draw.randrange(9),
+        draw.random(),
+        float("nan"),
+        "",
+        "a",
+        "\u2028",
+        "\ud83d",
+    ]
+    inner = [any_json(draw, depth - 1) for _ in range(draw.randrange(3))] if depth else []
+    return draw.choice([*plain, inner, dict(zip("ab", inner, strict=False))])
+
+
+def test_a_caption_is_a_text_or_an_error_whatever_json_says() -> None:
+    draw = random.Random(0)
+    for _ in range(2000):
+        row = draw.choice([{"caption": any_json(draw)}, any_json(draw)])
+        try:
+            found = caption_of(row, "caption", "line 1", "x")
+        except ValueError as error:
+            assert "line 1" in str(error)
+        else:
+            found.encode()
+            assert found == (row["caption"] or "")
+
+
+@pytest.mark.parametrize("mark", [b"", MARK])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.txt", "a red dot, round\nred\n"),
+        ("A.TXT", "a red dot, round\nred"),
+        ("a.csv", 'caption,url\n"a red dot, round",u\nred,u\n'),
+        ("a.csv", '"url","caption"\nu,"a red dot, round"\nu,red\n'),
+        ("a.csv", "caption;url\na red dot, round;u\nred;u\n"),
+        ("a.csv", "url\tcaption\nu\ta red dot, round\nu\tred\n"),
+        ("a.jsonl", '{"caption": "a red dot, round"}\n{"caption": "red"}\n'),
+    ],
+)
+def test_marks_line_ends_and_delimiters_of_windows_are_no_part(
+    tmp_path: Path, capsys, mark: bytes, end: str, name: str, text: str
+) -> None:
+    path = written(tmp_path / name, mark + text.replace("\n", end).encode())
+    assert read_captions(path) == ["a red dot, round", "red"]
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.jsonl"])
+@pytest.mark.parametrize("encoding", ["utf-16", "cp1252"])
+def test_another_encoding_is_one_line(tmp_path: Path, name: str, encoding: str) -> None:
+    path = written(tmp_path / name, "caption\nélan\n".encode(encoding))
+    with pytest.raises(ValueError, match=rf"{name} cannot be read .* save it as UTF-8"):
+        read_captions(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("caption,url\na dot, round,u\n", r"line 2 of \S+ has more cells.*in quotes"),
+        ('caption,url\n"a dot,u\nred,u\n', r"a\.csv cannot be read"),
+        ("caption\n" + "a" * 200_000, r"a\.csv cannot be read .*field"),
+        ("text;url\na;u\n", "has no column caption, it has text;url"),
+    ],
+)
+def test_a_csv_that_would_lose_text_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        read_captions(written(tmp_path / "a.csv", text))
+
+
+def test_damaged_parquet_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    with pytest.raises(ValueError, match=r"a\.parquet is no Parquet file"):
+        read_captions(written(tmp_path / "a.parquet", b"PAR1" + bytes(40)))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("a.txt", "a\n\na\n  \nb\na\n", "of 4 captions 2 the same as one before"),
+        ("a.csv", "url,caption\nu\nv,a\nw,\n", "of 3 captions 2 empty"),
+        (
+            "a.jsonl",
+            '{"caption": null}\n{"caption": " "}\n{"caption": "a"}\n{"caption": "a"}',
+            "of 4 captions 2 empty and 1 the same as one before",
+        ),
+    ],
+)
+def test_empty_and_doubled_captions_are_counted_once(
+    tmp_path: Path, capsys, name: str, text: str, said: str
+) -> None:
+    path = written(tmp_path / name, text)
+    read_captions(path)
+    read_captions(path)
+    assert capsys.readouterr().err == f"dmd2: {path}: {said}\n"
+
+
+def test_the_report_of_latents_counts_them_too(tmp_path: Path) -> None:
+    source = beside(tmp_path / "images")
+    written(source / "3.txt", "")
+    written(source / "4.txt", MARK + b"caption 0\r\n")
+    assert "of 5 captions 1 empty and 1 the same as one before" in made(source, tmp_path / "out")
+
+
+def test_metadata_of_windows_finds_its_images(tmp_path: Path) -> None:
+    written(tmp_path / "sub/b/a.png", png(0))
+    line = json.dumps({"file_name": "b\\a.png", "caption": "a dot"}).encode()
+    written(tmp_path / "sub/metadata.jsonl", MARK + line + b"\r\n\r\n")
+    assert captioned(tmp_path, "caption").class_names == ["a dot"]
+    written(tmp_path / "sub/metadata.jsonl", line + b"\n" + line)
+    with pytest.raises(ValueError, match=r"has two rows for sub/b/a"):
+        captioned(tmp_path, "caption")
+
+
+@pytest.mark.parametrize("first", [b"", MARK])
+def test_a_text_beside_goes_before_json_and_that_before_metadata(tmp_path: Path, first) -> None:
+    written(tmp_path / "a.png", png(0))
+    written(tmp_path / "metadata.jsonl", '{"file_name": "a.png", "caption": "listed"}')
+    assert captioned(tmp_path, "caption").class_names == ["listed"]
+    written(tmp_path / "a.json", first + b'{"caption": "json"}')
+    assert captioned(tmp_path, "caption").class_names == ["json"]
+    written(tmp_path / "a.txt", first + b"text")
+    assert captioned(tmp_path, "caption").class_names == ["text"]
+    written(tmp_path / "a.txt", b"\xff\xfe\0")
+    with pytest.raises(ValueError, match=r"a\.txt in \S+ cannot be read"):
+        captioned(tmp_path, "caption")

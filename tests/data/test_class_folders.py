@@ -1,0 +1,71 @@
+"""Class folders are numbered by their names, in the order in which people count."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from dmd2.data.preparation.class_folders import natural
+from dmd2.data.preparation.decode import Decoder
+from dmd2.data.preparation.layout import lay_out
+from dmd2.data.preparation.recipes import images
+
+ORDERS = [
+    [str(i) for i in range(12)],
+    [str(i) for i in range(1, 12)],
+    [f"{i:02d}" for i in range(12)],
+    [f"class{i}" for i in (0, 1, 2, 9, 10, 11, 100)],
+    ["Zoe", "ant", "ant2", "ant10", "ant10a", "cat"],
+    ["n01440764", "n01443537", "n02484975"],
+    ["1440764", "2484975", "10000000"],
+    ["v1.2", "v1.10", "v2.1"],
+]
+
+
+@pytest.mark.parametrize("names", ORDERS, ids=lambda names: names[-1])
+@pytest.mark.parametrize("suffix", ["", ".zip", ".tar"])
+@pytest.mark.parametrize("split", ["", "train/"])
+def test_labels_follow_the_names_in_any_packing_and_order(tmp_path, pack, names, suffix, split):
+    for seed in range(3):
+        inside = [f"{split}{name}/{i}.png" for name in names for i in range(2)]
+        random.Random(seed).shuffle(inside)
+        layout = lay_out(pack(tmp_path / f"a{seed}{suffix}", dict.fromkeys(inside, b"")), 0.0)
+        assert layout.class_names == names
+        assert all(
+            names[label] == name.removeprefix(split).split("/")[0]
+            for name, label in layout.labels.items()
+        )
+
+
+def test_natural_order_is_one_order_of_all_names() -> None:
+    draw = random.Random(0)
+    names = {"".join(draw.choices("01a9-²", k=draw.randrange(6))) for _ in range(400)}
+    names |= {"9" * 9000, "1" + "0" * 9000}
+    once = sorted(names, key=natural)
+    for _ in range(5):
+        shuffled = draw.sample(once, len(once))
+        assert sorted(shuffled, key=natural) == once
+    assert [natural(name) for name in once] == sorted(map(natural, names))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        ("0 1 3", "0 to 3, and none is 2"),
+        ("7 3", "none is 4"),
+        ("1 01 2", "one number comes twice"),
+    ],
+)
+def test_numbers_with_a_gap_are_refused(tmp_path: Path, pack, numbers: str, words: str) -> None:
+    source = pack(tmp_path / "a", {f"{number}/a.png": b"" for number in numbers.split()})
+    with pytest.raises(ValueError, match=f"{words}.* rename"):
+        lay_out(source, 0.0)
+
+
+def test_the_report_names_the_labels(tmp_path: Path, pack, files) -> None:
+    image = files["cat/0.png"]
+    few = pack(tmp_path / "few", {f"{name}/a.png": image for name in ("10", "9")})
+    assert "labels are 0 9, 1 10" in images(few, tmp_path / "1", Decoder(6), 0.0, None, "stop")
+    many = pack(tmp_path / "many", {f"c{i}/a.png": image for i in range(12)})
+    lines = images(many, tmp_path / "2", Decoder(6), 0.0, None, "stop")
+    assert any("8 c8, 9 c9 and 2 more, all in" in line for line in lines)
