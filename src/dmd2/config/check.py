@@ -10,7 +10,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from dmd2.config.batch_size import share_batch
 from dmd2.config.calls import check_calls, parameters_of
-from dmd2.config.keys import SECTIONS, check_sections, new_name, renamed_hint, unknown_key
+from dmd2.config.keys import (
+    SECTIONS,
+    VERBS_OF_EXPERIMENTS,
+    check_sections,
+    new_name,
+    renamed_hint,
+    unknown_key,
+)
 
 Config = dict[str, Any]
 
@@ -103,8 +110,6 @@ def check(config: Config) -> None:
                 f"{name}.batch_size={size} must be a whole number of at least 1 that "
                 f"accumulate={num_shares} divides"
             )
-    if config["teacher"].get("negative") is not None:
-        _check_negative(config["teacher"])
     # The teacher trains on the run's data with the changes of its own section, which therefore
     # needs no `_target_`.
     merged = {**config["data"], **((config["teacher"]["pretrain"] or {}).get("data") or {})}
@@ -117,6 +122,9 @@ def check(config: Config) -> None:
                     f"loss.{network}.{name} is set, but this loss has no such term; "
                     f"take it out: ~loss.{network}.{name}, or choose a loss that has it"
                 )
+    # From here on classes are looked up, which loads torch: all that needs none stands above.
+    if config["teacher"].get("negative") is not None:
+        _check_negative(config["teacher"])
     check_calls("", config)
     check_calls("teacher.pretrain.data", merged)
 
@@ -141,7 +149,7 @@ def unknown_override(text: str, verb: str) -> str | None:
     if found is None:
         return None
     section, _, key = found[1].rpartition(".")
-    trains = verb in ("train", "pretrain", "pairs")
+    trains = verb in VERBS_OF_EXPERIMENTS
     if trains and (new := new_name(found[1])) is not None:
         return renamed_hint(found[1], new)
     sections = SECTIONS if trains else {"": options_of(verb)}
