@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+from dmd2.config.folder import choices
 from dmd2.config.keys import VERBS_OF_EXPERIMENTS
 from dmd2.distributed import slurm
 
@@ -79,16 +80,5 @@ def verb_help(verb: str) -> str:
     text = source.split('"""')[1].strip()
     if verb not in VERBS_OF_EXPERIMENTS:
         return text
-    from dmd2.config.check import config_folder  # noqa: PLC0415
-
-    files = sorted((config_folder() / "experiment").glob("*.yaml"))
-    about = [f"  {path.stem:28s} {sentence(path)}" for path in files]
+    about = [f"  {name:28s} {what}" for name, what in choices("experiment").items()]
     return "\n".join([text, "", "Experiments:", *about])
-
-
-def sentence(path: Path) -> str:
-    """The first sentence of a YAML file's comment."""
-    # A line with "@" is Hydra's `@package _global_`. ". " ends a sentence: "1.5" does not.
-    lines = path.read_text().splitlines()
-    comment = " ".join(line[2:] for line in lines if line.startswith("# ") and "@" not in line)
-    return f"{comment.partition('. ')[0].rstrip('.')}."

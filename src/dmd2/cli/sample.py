@@ -30,11 +30,6 @@ NUM_ON_SHEET = 100  # ten rows of ten
 
 def main(options: DictConfig) -> None:
     """Draw in this process, which may be one of several that torchrun started."""
-    if min(options.num_images, options.batch_size) < 1:
-        raise ValueError(
-            f"num_images and batch_size must be at least 1, got {options.num_images}, "
-            f"{options.batch_size}"
-        )
     with as_one_of_torchrun(Path(options.run)):
         draw(options)
 

@@ -10,7 +10,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from dmd2.cli.errors import user_errors
-from dmd2.config.check import check_options, config_folder, resolved
+from dmd2.config.check import check_options, resolved
+from dmd2.config.folder import config_folder
 from dmd2.config.keys import VERBS_OF_EXPERIMENTS
 from dmd2.runs.job import run_job
 
