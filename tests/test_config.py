@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 
 from dmd2.cli.main import main
 from dmd2.config.batch_size import share_batch
-from dmd2.config.check import Config, config_folder, resolved, unknown_override
+from dmd2.config.check import Config, resolved, unknown_override
+from dmd2.config.folder import config_folder
 from dmd2.config.keys import RENAMED, SECTIONS, check_renamed, new_name, unknown_key
 
 

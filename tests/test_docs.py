@@ -14,7 +14,8 @@ import pytest
 from hydra import initialize_config_dir
 
 from dmd2.cli.main import main
-from dmd2.config.check import config_folder, of_train
+from dmd2.config.check import of_train
+from dmd2.config.folder import config_folder
 from docs_hooks import source_pages
 
 ROOT = Path(__file__).parents[1]

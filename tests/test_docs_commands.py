@@ -16,7 +16,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from dmd2.cli.main import VERBS, main
-from dmd2.config.check import check_options, config_folder, of_train
+from dmd2.config.check import check_options, of_train
+from dmd2.config.folder import config_folder
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

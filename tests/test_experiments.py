@@ -14,7 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from dmd2.cli.main import main
-from dmd2.config.check import check_options, config_folder, missing_keys, resolved
+from dmd2.config.check import check_options, missing_keys, resolved
+from dmd2.config.folder import config_folder
 from dmd2.data.preparation.decode import Decoder
 from dmd2.data.preparation.recipes import latents
 from dmd2.diffusion.denoiser import Denoiser

@@ -18,7 +18,8 @@ from PIL import Image
 from torch import Tensor
 
 from dmd2.cli.main import main
-from dmd2.config.check import config_folder, resolved
+from dmd2.config.check import resolved
+from dmd2.config.folder import config_folder
 from dmd2.diffusion.schedules import VP
 from dmd2.evaluation.samples import SampleSet
 from dmd2.io.tensors import names_in, save_weights

@@ -145,8 +145,8 @@ def test_heavy_libraries_stay_in_their_rooms(library: str):
 
 @pytest.mark.parametrize("name", FILES)
 def test_functions_import_optional_dependencies_only(name: str):
-    """The command line is the exception: it answers `--help` before anything heavy is loaded."""
-    if name == "cli.main":
+    """The command line is the exception: it answers before anything heavy is loaded."""
+    if name in ("cli.main", "cli.sweep"):
         return
     tree = ast.parse(FILES[name].read_text())
     at_the_top = {id(node) for node in tree.body}

@@ -6,7 +6,8 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from dmd2.config.check import config_folder, resolved
+from dmd2.config.check import resolved
+from dmd2.config.folder import config_folder
 from dmd2.io.tensors import save_weights
 from dmd2.nets.critic import Critic, step_embedding_on
 from dmd2.nets.discriminator import discriminator_on

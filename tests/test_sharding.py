@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from dmd2.config.check import config_folder, of_train
+from dmd2.config.check import of_train
+from dmd2.config.folder import config_folder
 from dmd2.data.base import DataModule
 from dmd2.distributed import process_group
 from dmd2.distributed.fsdp import blocks_of, unsharded

@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 
 from dmd2.cli.errors import one_line
 from dmd2.cli.main import main
-from dmd2.config.check import Config, config_folder, resolved
+from dmd2.config.check import Config, resolved
+from dmd2.config.folder import config_folder
 from dmd2.nets.discriminator import ConvHead
 from dmd2.runs.build import build, build_data
 from dmd2.runs.load import load_student

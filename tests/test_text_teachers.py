@@ -12,7 +12,8 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from dmd2.cli.main import main
-from dmd2.config.check import config_folder, resolved
+from dmd2.config.check import resolved
+from dmd2.config.folder import config_folder
 from dmd2.data.pairs import PairStore
 from dmd2.io.hub import dtype_of
 from dmd2.runs.build import build, build_data

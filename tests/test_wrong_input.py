@@ -85,7 +85,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["train", "teacher.head.num_groups=7"], ["num_groups", "7"]),
         (["train", "ema=[2.0]"], ["between 0 and 1", "2.0"]),
         (["train", "optimizer.generator.lr=-1"], ["learning rate", "-1"]),
-        (["train", "optimizer.critic.lr=fast"], ["optimizer", "wrong type"]),
+        (
+            ["train", "optimizer.critic.lr=fast"],
+            ["optimizer.critic.lr", "'fast'", "type optimizer.critic.lr=0.001"],
+        ),
         (["train", "metric.primary=nope"], ["nope", "rfd"]),
         (["train", "resume=gone.ckpt"], ["gone.ckpt", "resume=auto"]),
         (["train", "checkpoint.every=0"], ["checkpoint.every", "0"]),

@@ -10,7 +10,8 @@ from hydra import compose, initialize_config_dir
 
 from dmd2.benchmarks.iteration import parts
 from dmd2.cli.main import main
-from dmd2.config.check import config_folder, resolved
+from dmd2.config.check import resolved
+from dmd2.config.folder import config_folder
 from pipelines import shrunken
 
 SMALL = ["part.num_cold=0", "part.num_rounds=1", "part.experiment=digits_dmd2", "part.trainer=cpu"]

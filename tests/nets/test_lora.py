@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from torch import nn
 
 from dmd2.cli.main import main
-from dmd2.config.check import config_folder
+from dmd2.config.folder import config_folder
 from dmd2.diffusion.preconditioning import UnscaledDenoiser
 from dmd2.diffusion.schedules import VP
 from dmd2.io.tensors import load_weights, names_in, save_tensors, save_weights

@@ -12,7 +12,7 @@ from hydra.utils import get_class
 from torch import Tensor, nn
 
 from dmd2.cli.main import main
-from dmd2.config.check import config_folder
+from dmd2.config.folder import config_folder
 from dmd2.diffusion.conditioning import Cond, join
 from dmd2.diffusion.denoiser import guided
 from dmd2.diffusion.sampling import FewStepSampler

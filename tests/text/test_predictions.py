@@ -10,7 +10,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from dmd2.config.check import config_folder
+from dmd2.config.folder import config_folder
 from dmd2.losses.functional import denoising
 from dmd2.nets.discriminator import discriminator_on
 from dmd2.randomness import seeded

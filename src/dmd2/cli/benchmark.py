@@ -12,11 +12,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from dmd2.cli.verbs import verb_of_options
 from dmd2.runs.build import build
 
 
-@verb_of_options("benchmark")
 def main(options: DictConfig) -> None:
     """Measure, and print the table."""
     # A part is a partial function of its options; only the source comes from here.

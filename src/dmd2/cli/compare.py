@@ -13,11 +13,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from dmd2.cli.verbs import verb_of_options
 from dmd2.runs.compare import gather, table, unfinished, write_comparison
 
 
-@verb_of_options("compare")
 def main(options: DictConfig) -> None:
     """Gather the summaries and print the table."""
     runs = Path(options.runs)

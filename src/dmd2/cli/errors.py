@@ -1,5 +1,6 @@
 """Error messages and exit codes: a user's mistake is one line on stderr and 2, Ctrl-C is 130."""
 
+import difflib
 import functools
 import re
 import sys
@@ -7,10 +8,13 @@ import textwrap
 from collections.abc import Callable
 from typing import Any
 
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from dmd2.config.check import unknown_override
+from dmd2.config.folder import config_folder
+from dmd2.config.keys import VERBS_OF_EXPERIMENTS
+from dmd2.config.words import CHOICES
 from dmd2.distributed.slurm import Requeue, requeue
 
 USER_ERRORS = (
@@ -22,8 +26,6 @@ USER_ERRORS = (
     OmegaConfBaseException,
 )
 """Exceptions whose text is for the user; all others are errors of this program."""
-ELSEWHERE = {"recipe=pairs": " (type dmd2 pairs experiment=NAME)"}
-"""Choices that a user may look for in a group that has none such, and what to type instead."""
 
 
 def one_line(error: BaseException) -> str | None:
@@ -54,12 +56,38 @@ def one_line(error: BaseException) -> str | None:
     if unknown := re.match(r"Could not find '(\S+)/(\S+)' Available options in '\S+': (.*)", text):
         return no_choice(*unknown.groups())
     # sys.argv[0] is "dmd2 VERB", set by `main`.
-    return unknown_override(text, sys.argv[0].removeprefix("dmd2 ")) or text
+    verb, overrides = sys.argv[0].removeprefix("dmd2 "), sys.argv[1:]
+    if "Config group override must be a string" in text:
+        given = next((o for o in overrides if o.endswith("=null")), "KEY=null")
+        group = given.partition("=")[0]
+        return f"{given} names no choice; type {group}=NAME, of: dmd2 {verb} --choices {group}"
+    if isinstance(error, OverrideParseException) or "--multirun" in text:
+        return unread(error, text, verb)
+    return unknown_override(text, verb, overrides) or text
+
+
+def unread(error: BaseException, text: str, verb: str) -> str:
+    """The message for an argument that Hydra's grammar does not take, or takes for a sweep."""
+    if isinstance(error, OverrideParseException):
+        key, _, value = error.override.partition("=")
+        return (
+            f"{error.override} cannot be read; a value with spaces, brackets, colons or the like "
+            f"stands in quotes: type '{key}=\"{value}\"'"
+        )
+    given = re.search(r"'([^']+=.*?)'(?: requires|\.| )", text)
+    argument = given[1] if given else "KEY=A,B"
+    key, _, value = argument.partition("=")
+    one = f"{key}=[{value}] is one list"
+    if verb not in VERBS_OF_EXPERIMENTS:
+        return f"{argument} is a sweep, and dmd2 {verb} takes one value a key; {one}"
+    return f"{argument} is a sweep; type dmd2 {verb} --multirun {argument}; {one}"
 
 
 def does_not_fit(key: str, lacking: str) -> str:
     """The message where `key` refers to a key that the chosen option of another group lacks."""
     group, other = (name.partition(".")[0] for name in (key, lacking))
+    if not (config_folder() / other).is_dir():  # e.g. after ~seed
+        return f"{key} reads {lacking}, and there is no {lacking}; leave ~{lacking} out"
     return (
         f"{key} reads {lacking}, and this {other} has none; choose what goes together: "
         f"{group}=NAME {other}=NAME"
@@ -68,10 +96,15 @@ def does_not_fit(key: str, lacking: str) -> str:
 
 def no_choice(group: str, name: str, options: str) -> str:
     """The message for an unknown choice of a group: the choices that there are."""
-    choice = f"{group}={name}"
-    message = (
-        f"there is no {choice}{ELSEWHERE.get(choice, '')}; choose from {', '.join(options.split())}"
-    )
+    names = [option.rstrip(",") for option in options.split()]
+    # By their likeness to what was typed: the one that was meant is read first.
+    close = difflib.get_close_matches(name, names, 3)
+    hint = f"; did you mean {', or '.join(f'{group}={near}' for near in close)}?" if close else ""
+    if (instead := CHOICES.get(group, {}).get(name.lower())) is not None:
+        hint = f" (type {instead})"
+    listed = ", ".join([*close, *(other for other in names if other not in close)])
+    ending = "Choose" if hint.endswith("?") else "; choose"
+    message = f"there is no {group}={name}{hint}{' ' * hint.endswith('?')}{ending} from {listed}"
     # There are dozens of experiments: wrapped, and names not broken, so that one can copy them.
     return textwrap.fill(
         message, 100, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False

@@ -22,7 +22,6 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from dmd2.cli.verbs import verb_of_options
 from dmd2.distributed.rank_zero import on_rank_zero
 from dmd2.evaluation.scores import Scores, best
 from dmd2.evaluation.scoring import Evaluator
@@ -40,7 +39,6 @@ NOT_RUN = {
 """The summary of a directory that holds a config.yaml only."""
 
 
-@verb_of_options("evaluate")
 def main(options: DictConfig) -> None:
     """Score in this process, which may be one of several that torchrun started."""
     with as_one_of_torchrun(Path(options.run), options.trust):

@@ -15,12 +15,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from dmd2.cli.verbs import verb_of_options
 from dmd2.runs.export import export
 from dmd2.runs.load import load_student
 
 
-@verb_of_options("export")
 def main(options: DictConfig) -> None:
     """Write the folder."""
     # The student is built without weights; `export` reads those that are asked for.

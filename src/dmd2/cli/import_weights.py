@@ -19,7 +19,6 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from dmd2.cli.verbs import verb_of_options
 from dmd2.io.files import sha256
 from dmd2.io.tensors import read_tensors, save_tensors
 from dmd2.weights.authors import read_checkpoint, student
@@ -27,7 +26,6 @@ from dmd2.weights.edm import network
 from dmd2.weights.pickles import read_pickle
 
 
-@verb_of_options("import")
 def main(options: DictConfig) -> None:
     """Convert the file that the options name."""
     import_weights(Path(options.source), Path(options.out))

@@ -1,12 +1,13 @@
 """Entry point of the command line, `dmd2 VERB key=value ...`; `dmd2 --help` lists the verbs."""
 
 import difflib
-import importlib
 import os
 import sys
 import time
 from pathlib import Path
 
+from dmd2.config.folder import choices
+from dmd2.config.keys import VERBS_OF_EXPERIMENTS
 from dmd2.distributed import slurm
 
 VERBS = {
@@ -61,9 +62,10 @@ def main() -> None:
     # Hydra reads overrides from sys.argv, and shows its first entry as the program's name.
     sys.argv = [f"dmd2 {verb}", *rest]
     from dmd2.cli.errors import fail_for_users  # noqa: PLC0415
+    from dmd2.cli.verbs import run_verb  # noqa: PLC0415
 
     try:
-        importlib.import_module(f"dmd2.cli.{MODULES.get(verb, verb)}").main()
+        run_verb(verb, f"dmd2.cli.{MODULES.get(verb, verb)}")
     except KeyboardInterrupt:  # before there is anything to save
         sys.exit(130)
     except Exception as error:  # e.g. a config that Hydra cannot compose: no verb has begun yet
@@ -76,18 +78,7 @@ def verb_help(verb: str) -> str:
     # From the source text, since importing the module would load torch.
     source = (Path(__file__).parent / f"{MODULES.get(verb, verb)}.py").read_text()
     text = source.split('"""')[1].strip()
-    if verb not in ("train", "pretrain", "pairs"):
+    if verb not in VERBS_OF_EXPERIMENTS:
         return text
-    from dmd2.config.check import config_folder  # noqa: PLC0415
-
-    files = sorted((config_folder() / "experiment").glob("*.yaml"))
-    about = [f"  {path.stem:28s} {sentence(path)}" for path in files]
+    about = [f"  {name:28s} {what}" for name, what in choices("experiment").items()]
     return "\n".join([text, "", "Experiments:", *about])
-
-
-def sentence(path: Path) -> str:
-    """The first sentence of a YAML file's comment."""
-    # A line with "@" is Hydra's `@package _global_`. ". " ends a sentence: "1.5" does not.
-    lines = path.read_text().splitlines()
-    comment = " ".join(line[2:] for line in lines if line.startswith("# ") and "@" not in line)
-    return f"{comment.partition('. ')[0].rstrip('.')}."

@@ -7,7 +7,6 @@ start it by torchrun.
 """
 
 from dmd2.cli.processes import in_all_processes
-from dmd2.cli.verbs import verb_of_experiments
 from dmd2.config.check import Config
 from dmd2.config.devices import processes
 from dmd2.distributed.process_group import rank_zero_first
@@ -38,6 +37,3 @@ def make(config: Config) -> None:
     # A run casts them before it makes pairs, too: both make the very same images.
     teacher.cast_weights()
     print(f"pairs are in {make_pairs(config, teacher, data)}")
-
-
-main = verb_of_experiments(work)

@@ -16,12 +16,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from dmd2.cli.verbs import verb_of_options
 from dmd2.distributed.process_group import process_group
 from dmd2.runs.build import build
 
 
-@verb_of_options("prepare")
 def main(options: DictConfig) -> None:
     """Follow the recipe, and print its report."""
     # Interpolations are of the form ${recipe.KEY}: resolved in the whole config, not in the node.

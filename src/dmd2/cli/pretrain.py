@@ -3,7 +3,6 @@
 usage: dmd2 pretrain experiment=NAME [KEY=VALUE ...]
 """
 
-from dmd2.cli.verbs import verb_of_experiments
 from dmd2.config.check import Config
 from dmd2.config.devices import processes
 from dmd2.distributed.slurm import rank
@@ -22,6 +21,3 @@ def work(config: Config) -> None:
     teacher = build_teacher(config, build_data(config["data"]), path)
     teacher.load_or_train()
     print(f"the teacher is {teacher.path}")
-
-
-main = verb_of_experiments(work)

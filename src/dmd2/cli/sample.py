@@ -22,7 +22,6 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from dmd2.cli.verbs import verb_of_options
 from dmd2.distributed.process_group import rank_blocks, world_size
 from dmd2.distributed.rank_zero import on_rank_zero
 from dmd2.evaluation.pictures import image, picture
@@ -31,14 +30,8 @@ from dmd2.runs.load import as_one_of_torchrun, load_student
 NUM_ON_SHEET = 100  # ten rows of ten
 
 
-@verb_of_options("sample")
 def main(options: DictConfig) -> None:
     """Draw in this process, which may be one of several that torchrun started."""
-    if min(options.num_images, options.batch_size) < 1:
-        raise ValueError(
-            f"num_images and batch_size must be at least 1, got {options.num_images}, "
-            f"{options.batch_size}"
-        )
     with as_one_of_torchrun(Path(options.run), options.trust):
         draw(options)
 

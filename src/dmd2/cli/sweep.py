@@ -1,31 +1,11 @@
-"""Runs a verb on one config or as a job of a sweep (`--multirun`); prints the sweep's table."""
+"""The end of a sweep (`--multirun`): failures, and the table of its runs."""
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from hydra.types import RunMode
 from omegaconf import DictConfig
-
-from dmd2.config.check import Config, resolved
-from dmd2.runs.compare import gather, table, unfinished, write_comparison
-from dmd2.runs.job import read_jobs, run_job
-
-
-def run_or_sweep_job(composed: DictConfig, work: Callable[[Config], None]) -> None:
-    """Run a verb's `work` on a composed config.
-
-    A job of a sweep that fails is reported, and the other jobs still run.
-    """
-    job = HydraConfig.get()
-    if job.mode != RunMode.MULTIRUN:
-        return work(resolved(composed))
-    # Hydra has numbered the sweep's jobs; the run's directory is the one with the job's number.
-    composed.paths.run = job.runtime.output_dir
-    run_job(Path(job.runtime.output_dir), job.overrides.task, lambda: work(resolved(composed)))
 
 
 class SweepEnd(Callback):
@@ -36,6 +16,10 @@ class SweepEnd(Callback):
 
         The table and its picture also stay in the sweep's folder.
         """
+        # Hydra loads this module for every command, and pictures load torch.
+        from dmd2.runs.compare import gather, table, unfinished, write_comparison  # noqa: PLC0415
+        from dmd2.runs.job import read_jobs  # noqa: PLC0415
+
         folder = Path(config.hydra.sweep.dir)
         # From files, since jobs may have run in other processes, on other machines.
         jobs, summaries = read_jobs(folder), gather(folder)

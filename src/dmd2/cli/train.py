@@ -15,7 +15,6 @@ resume=auto (or resume=DIR/checkpoints/N.ckpt).
 """
 
 from dmd2.cli.processes import in_all_processes
-from dmd2.cli.verbs import verb_of_experiments
 from dmd2.config.check import Config
 from dmd2.runs.run import Run
 
@@ -29,6 +28,3 @@ def work(config: Config) -> None:
 def train(config: Config) -> None:
     """Train, in this process or as one of the ranks."""
     Run(config).start()
-
-
-main = verb_of_experiments(work)

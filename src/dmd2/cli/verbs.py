@@ -1,49 +1,62 @@
-"""Decorators for the verbs' functions: Hydra composes the config, errors of users are one line."""
+"""Runs a verb: Hydra composes its config, the config is checked, and only then is torch loaded."""
 
-import functools
-from collections.abc import Callable
+import importlib
+from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from dmd2.cli.errors import user_errors
-from dmd2.cli.sweep import run_or_sweep_job
-from dmd2.config.check import Config, check_options, config_folder
+from dmd2.config.check import check_options, resolved
+from dmd2.config.folder import config_folder
+from dmd2.config.keys import VERBS_OF_EXPERIMENTS
+from dmd2.runs.job import run_job
 
 
-def verb_of_options(name: str) -> Callable[[Callable[[DictConfig], None]], Any]:
-    """Decorate the function of a verb that has options of its own, those of conf/NAME.yaml."""
+def run_verb(verb: str, module: str) -> None:
+    """Run `dmd2 VERB` with the arguments in sys.argv; `module` has its function.
 
-    def decorate(work: Callable[[DictConfig], None]) -> Any:
-        @functools.wraps(work)
-        def main(options: DictConfig) -> None:
-            check_options(options, name)
-            work(options)
-
-        return _composed(name, main)
-
-    return decorate
-
-
-def verb_of_experiments(work: Callable[[Config], None]) -> Any:
-    """Decorate the function of a verb that works on an experiment's config, or on a sweep of them.
-
-    A Slurm job calls the function itself, by its module and the name `work`.
+    That is `work(config)` of a verb that works on an experiment's config, and `main(options)` of
+    one with options of its own, those of conf/VERB.yaml.
     """
+    of_experiments = verb in VERBS_OF_EXPERIMENTS
 
-    # `wraps` keeps the name of the verb's module, by which the Slurm launcher finds `work`.
-    @functools.wraps(work)
-    def main(composed: DictConfig) -> None:
-        run_or_sweep_job(composed, work)
+    # Modules of verbs load torch and Lightning, which takes many seconds: not for a misspelt key.
+    def task(composed: DictConfig) -> None:
+        if of_experiments:
+            run_or_sweep_job(composed, module)
+        else:
+            check_options(composed, verb)
+            importlib.import_module(module).main(composed)
 
-    return _composed("train", main)
-
-
-def _composed(config_name: str, main: Callable[[DictConfig], None]) -> Any:
+    # By this name the Slurm launcher finds `work`.
+    task.__module__ = module
     # An absolute path: the folder is in the checkout or, installed from a wheel, in the package.
-    frame = hydra.main(
-        version_base="1.3", config_path=str(config_folder()), config_name=config_name
+    frame: Any = hydra.main(
+        version_base="1.3",
+        config_path=str(config_folder()),
+        config_name="train" if of_experiments else verb,
     )
     # Inside Hydra's frame, which would print an exception in words of its own.
-    return frame(user_errors(main))
+    frame(user_errors(task))()
+
+
+def run_or_sweep_job(composed: DictConfig, module: str) -> None:
+    """Call `work` of a verb's module on a composed config.
+
+    A job of a sweep that fails is reported, and the other jobs still run.
+    """
+
+    def work() -> None:
+        config = resolved(composed)
+        importlib.import_module(module).work(config)
+
+    job = HydraConfig.get()
+    if job.mode != RunMode.MULTIRUN:
+        return work()
+    # Hydra has numbered the sweep's jobs; the run's directory is the one with the job's number.
+    composed.paths.run = job.runtime.output_dir
+    run_job(Path(job.runtime.output_dir), job.overrides.task, work)

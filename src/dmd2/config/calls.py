@@ -1,4 +1,4 @@
-"""Check constructor calls: every key beside a `_target_` is a parameter of what it names."""
+"""Check constructor calls: what stands beside a `_target_` is what it takes."""
 
 import inspect
 from typing import Any
@@ -6,23 +6,34 @@ from typing import Any
 from hydra.utils import get_object
 
 from dmd2.config.keys import unknown_key
+from dmd2.config.types import takes, words_of
+from dmd2.config.values import misfit
+
+EXACT = ("dmd2.", "torch.", "lightning.")
+"""Whose annotations say what is taken; those of diffusers say less, e.g. `tuple[int]` of many."""
 
 
 def check_calls(path: str, node: Any) -> None:
-    """Raise ValueError for the first key of a call below `node` that is no parameter of its target.
+    """Raise ValueError for the first key below `node` that its target does not take, or its value.
 
     path  Dotted path of `node`, "" for a whole config.
     """
     for call_path, call in _calls(path, node):
         known = parameters_of(get_object(call["_target_"]))
-        # A target with `**kwargs` takes any key.
-        if any(p.kind is p.VAR_KEYWORD for p in known.values()):
-            continue
-        for key in call:
+        is_exact = call["_target_"].startswith(EXACT)
+        for key, value in call.items():
+            key_path = f"{call_path}.{key}".lstrip(".")
             # Keys with an underscore are Hydra's own, e.g. `_partial_`.
-            if not key.startswith("_") and key not in known:
-                key_path = f"{call_path}.{key}"
+            if is_exact and key in known and not takes(known[key], value):
+                what = words_of(known[key].annotation)
+                raise ValueError(misfit(key_path, value, what, "VALUE"))
+            if not key.startswith("_") and key not in known and not takes_any(known):
                 raise ValueError(unknown_key(key_path, known, f"; take it out: ~{key_path}"))
+
+
+def takes_any(known: dict[str, inspect.Parameter]) -> bool:
+    """Whether a target takes any key: it has `**kwargs`."""
+    return any(p.kind is p.VAR_KEYWORD for p in known.values())
 
 
 def parameters_of(target: Any) -> dict[str, inspect.Parameter]:

@@ -1,7 +1,7 @@
 """Check a composed Hydra config before anything is built; name a misspelt or unread key."""
 
 import re
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from hydra import compose
@@ -10,16 +10,20 @@ from omegaconf import DictConfig, OmegaConf
 
 from dmd2.config.batch_size import share_batch
 from dmd2.config.calls import check_calls, parameters_of
-from dmd2.config.keys import SECTIONS, check_sections, new_name, renamed_hint, unknown_key
+from dmd2.config.folder import config_folder
+from dmd2.config.keys import (
+    SECTIONS,
+    VERBS_OF_EXPERIMENTS,
+    check_sections,
+    closest,
+    new_name,
+    renamed_hint,
+    unknown_key,
+)
+from dmd2.config.values import OPTIONS, VALUES, check_present, check_values
+from dmd2.config.words import did_you_mean, skeleton, translated
 
 Config = dict[str, Any]
-
-
-def config_folder() -> Path:
-    """The folder of YAML files, `conf`, of an installed wheel or of a checkout."""
-    # The wheel has it inside the package, a checkout beside `src`.
-    installed = Path(__file__).parents[1] / "conf"
-    return installed if installed.exists() else Path(__file__).parents[3] / "conf"
 
 
 def complete(composed: DictConfig) -> None:
@@ -47,7 +51,9 @@ def check_options(composed: DictConfig, verb: str) -> None:
     for key in composed:
         if key not in (known := options_of(verb)):
             raise ValueError(unknown_key(str(key), known))
-    check_calls("", OmegaConf.to_container(composed))
+    options: Config = OmegaConf.to_container(composed)  # type: ignore[assignment]
+    check_values(options, OPTIONS)
+    check_calls("", options)
 
 
 def resolved(composed: DictConfig) -> Config:
@@ -57,6 +63,9 @@ def resolved(composed: DictConfig) -> Config:
     """
     complete(composed)
     config: Config = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
+    check_sections(config)
+    check_present(config)
+    check_values(config, VALUES)
     share_batch(config)
     check(config)
     return config
@@ -69,24 +78,6 @@ def of_train(overrides: list[str]) -> Config:
 
 def check(config: Config) -> None:
     """Raise ValueError that names the first key which nothing reads, or a value out of range."""
-    check_sections(config)
-    for key in ("max_iterations", "critic_updates", "accumulate", "log_every"):
-        if not isinstance(config[key], int) or config[key] < 1:
-            raise ValueError(f"{key} must be a whole number of at least 1, got {config[key]}")
-    if not isinstance(config["ema"], list) or not all(
-        isinstance(decay, float) for decay in config["ema"]
-    ):
-        raise ValueError(f"ema is a list of decays, got {config['ema']}; e.g. ema=[0.999]")
-    if not isinstance(config["resume_allow"], list):
-        raise ValueError(
-            f"resume_allow is a list of keys, got {config['resume_allow']}; e.g. "
-            "resume_allow=[seed]"
-        )
-    if config["discriminator_features"] not in ("critic", "teacher"):
-        raise ValueError(
-            "discriminator_features must be critic or teacher, got "
-            f"{config['discriminator_features']}"
-        )
     # `pairs` is null in train.yaml, so that `+pairs.num_pairs=100` makes a section of that key
     # alone.
     if config["pairs"] is not None and (
@@ -103,8 +94,6 @@ def check(config: Config) -> None:
                 f"{name}.batch_size={size} must be a whole number of at least 1 that "
                 f"accumulate={num_shares} divides"
             )
-    if config["teacher"].get("negative") is not None:
-        _check_negative(config["teacher"])
     # The teacher trains on the run's data with the changes of its own section, which therefore
     # needs no `_target_`.
     merged = {**config["data"], **((config["teacher"]["pretrain"] or {}).get("data") or {})}
@@ -117,6 +106,9 @@ def check(config: Config) -> None:
                     f"loss.{network}.{name} is set, but this loss has no such term; "
                     f"take it out: ~loss.{network}.{name}, or choose a loss that has it"
                 )
+    # From here on classes are looked up, which loads torch: all that needs none stands above.
+    if config["teacher"].get("negative") is not None:
+        _check_negative(config["teacher"])
     check_calls("", config)
     check_calls("teacher.pretrain.data", merged)
 
@@ -135,24 +127,30 @@ def _check_negative(teacher: Config) -> None:
         )
 
 
-def unknown_override(text: str, verb: str) -> str | None:
-    """Our message for Hydra's error text about a key that is not there; None for any other text."""
+def unknown_override(text: str, verb: str, overrides: Sequence[str] = ()) -> str | None:
+    """Our message for Hydra's error text about a key that is not there; None for any other text.
+
+    overrides  Those of the command.
+    """
     found = re.match(r"Could not override '([^']+)'", text)
     if found is None:
         return None
     section, _, key = found[1].rpartition(".")
-    trains = verb in ("train", "pretrain", "pairs")
+    trains = verb in VERBS_OF_EXPERIMENTS
     if trains and (new := new_name(found[1])) is not None:
         return renamed_hint(found[1], new)
     sections = SECTIONS if trains else {"": options_of(verb)}
     if key in sections.get(section, ()):  # known, and not to this choice
         return f"this {section} has no key {key}; leave {found[1]} out, or choose another {section}"
-    if section in sections:
+    typed = {o.partition("=")[0].lstrip("+"): o.partition("=")[2] for o in overrides}
+    value = typed.get(found[1], "")
+    # The key that was typed may be of another program: that comes before one that looks alike.
+    if trains and not section and (own := translated(found[1], value)) is not None:
+        return f"there is no key {found[1]}; in this program's words: type {own}"
+    if section in sections and closest(key, sections[section]):
         return unknown_key(found[1], sections[section])
-    return (
-        f"the config has no key {found[1]}; where its class takes it all the same, type "
-        f"+{found[1]}=VALUE"
-    )
+    hint = did_you_mean(found[1], value, skeleton(verb, list(overrides)), verb)
+    return f"there is no key {found[1]}; {hint}"
 
 
 def options_of(verb: str) -> set[str]:

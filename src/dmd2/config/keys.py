@@ -4,6 +4,9 @@ import difflib
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+VERBS_OF_EXPERIMENTS = ("train", "pretrain", "pairs")
+"""The verbs whose config is an experiment's; each of the others has a YAML file of its own."""
+
 # The keys that are read of every section that is not a constructor call; of those the signature
 # says which there are (`dmd2.config.calls`).
 SECTIONS: dict[str, set[str]] = {
@@ -135,6 +138,31 @@ def renamed_hint(path: str, new: str) -> str:
     return f"{path} is now {new}; type {plus}{new}=VALUE"
 
 
+# What other programs call a key; looked for where the key was typed.
+ALIASES = {
+    "learning_rate": "lr",
+    "max_lr": "lr",
+    "wd": "weight_decay",
+    "beta": "betas",
+    "max_steps": "max_iterations",
+    "steps": "num_steps",
+    "bs": "batch_size",
+    "num_classes": "label_dim",
+    "channels": "in_channels",
+    "path": "source",
+    "root": "source",
+    "guidance_scale": "guidance",
+}
+
+
+def closest(key: str, known: Collection[str]) -> str | None:
+    """The one of some known names that a misspelt one means; None where none is near."""
+    names = {name: name for name in known if name[:1] != "_"}
+    names |= {alias: name for alias, name in ALIASES.items() if name in known}
+    close = difflib.get_close_matches(key, names, 1)
+    return names[close[0]] if close else None
+
+
 def unknown_key(path: str, known: Collection[str], otherwise: str = "") -> str:
     """The message for a key that nothing reads: its new name, a similar key, or all known keys.
 
@@ -146,10 +174,10 @@ def unknown_key(path: str, known: Collection[str], otherwise: str = "") -> str:
     if (new := new_name(path)) is not None and new.rpartition(".")[2] in known:
         return renamed_hint(path, new)
     section, _, key = path.rpartition(".")
-    close = difflib.get_close_matches(key, known, 1)
+    close = closest(key, known)
     hint = (
         # With its section: another one may have a key of this name as well.
-        f"did you mean {f'{section}.{close[0]}'.lstrip('.')}?"
+        f"did you mean {f'{section}.{close}'.lstrip('.')}?"
         if close
         else f"known here: {', '.join(sorted(known))}{otherwise}"
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from dmd2.config.check import config_folder
+from dmd2.config.folder import config_folder
 
 
 def site_settings(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
