@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from dmd2.cli.main import main
+from dmd2.io.files import read_hashed_json
 from dmd2.runs.load import load, load_student
 from dmd2.training import checkpoints
 from dmd2.training.callbacks.csv_logger import read_rows
@@ -121,6 +122,21 @@ def test_the_teacher_is_trained_once_and_the_scores_repeat(
     } == before
     first, second = (json.loads((run / "summary.json").read_text()) for run in (RUN, Path("again")))
     assert first["students"] == second["students"]
+
+
+def test_what_is_cached_and_damaged_is_made_again(capsys: pytest.CaptureFixture[str]) -> None:
+    kept = [*Path("cache/references").glob("*.json"), *Path("cache").rglob("*.safetensors")]
+    kept = [path for path in kept if path.parent.name != "teachers"]
+    assert len(kept) == 3
+    before = {path: path.read_bytes() for path in kept}
+    for path, content in before.items():
+        path.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    dmd2("train", *SMALL, "max_iterations=6", "callbacks.evaluation.every=3", "paths.run=mended")
+    lines = capsys.readouterr().err
+    assert all(f"{path} is damaged" in lines and path.read_bytes() == before[path] for path in kept)
+    first, second = (read_hashed_json(run / "summary.json") for run in (RUN, Path("mended")))
+    for key in ("students", "teacher", "floor", "baselines"):
+        assert first[key] == second[key]
 
 
 def test_samples_do_not_depend_on_how_many_and_how_they_are_batched() -> None:

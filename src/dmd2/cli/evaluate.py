@@ -26,7 +26,7 @@ from dmd2.cli.verbs import verb_of_options
 from dmd2.distributed.rank_zero import on_rank_zero
 from dmd2.evaluation.scores import Scores, best
 from dmd2.evaluation.scoring import Evaluator
-from dmd2.io.files import read_json, write_json
+from dmd2.io.files import read_json, write_hashed_json
 from dmd2.runs.load import Student, as_one_of_torchrun, load_student
 from dmd2.runs.score_table import print_table
 
@@ -83,7 +83,8 @@ def write_evaluation(
         "students": students,
         "best": best([{"iteration": summary["iterations"], "scores": students}], primary),
     }
-    write_json(run / "evaluation.json", {"num_samples": evaluator.counts.numbers[-1], **found})
+    whole = {"num_samples": evaluator.counts.numbers[-1], **found}
+    write_hashed_json(run / "evaluation.json", whole)
     # The partial sums; only now, so that scoring which is interrupted before this line resumes.
     shutil.rmtree(run / "scoring")
     print_table(summary | found, primary)

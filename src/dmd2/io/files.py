@@ -67,9 +67,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 def read_json(path: Path) -> Any:
     """The content of a JSON file; raises ValueError that names one that is damaged or too long."""
     if (size := path.stat().st_size) > MAX_JSON_BYTES:
-        raise ValueError(
-            f"{path} has {size:,} bytes, more than any JSON that is read here"
-        )
+        raise ValueError(f"{path} has {size:,} bytes, more than any JSON that is read here")
     return parse_json(path.read_bytes(), str(path))
 
 

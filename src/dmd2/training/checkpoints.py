@@ -1,11 +1,10 @@
 """A run's checkpoints: written whole or not at all, in a thread, verified before they are read.
 
 `checkpoints/00001000.ckpt` lies beside `00001000.json`, its manifest: size, SHA-256 and what the
-run was. The manifest comes first, so a checkpoint that has its name is complete; one that differs
-from its manifest is damaged.
+run was, with a hash of itself. The manifest comes first, so a checkpoint that has its name is
+complete; one that differs from its manifest is damaged.
 """
 
-import json
 import pickle
 import sys
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from lightning.fabric.plugins.io import CheckpointIO
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from dmd2.io.files import fsynced, sha256, write_json
+from dmd2.io.files import fsynced, read_hashed_json, sha256, write_hashed_json
 
 Manifest = dict[str, Any]
 
@@ -84,7 +83,7 @@ def write(checkpoint: Any, path: Path, manifest: Manifest) -> None:
             torch.save(checkpoint, file)
         # One of this name is of an earlier attempt, which this run resumed from before it.
         path.unlink(missing_ok=True)
-        write_json(
+        write_hashed_json(
             path.with_suffix(".json"),
             manifest | {"size": partial.stat().st_size, "sha256": sha256(partial)},
         )
@@ -133,11 +132,11 @@ def verify(path: Path) -> Verified:
             f"there is no checkpoint {path}; resume=auto takes the newest of paths.run"
         )
     try:
-        manifest: Manifest = json.loads(path.with_suffix(".json").read_text())
+        manifest: Manifest = read_hashed_json(path.with_suffix(".json"))
         size, expected = manifest["size"], manifest["sha256"]
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(
-            f"{path} has no readable manifest {path.stem}.json, so it cannot be trusted"
+            f"{path} has no readable manifest, so it cannot be trusted: {error}"
         ) from error
     if path.stat().st_size != size:
         raise ValueError(f"{path} is damaged: it has {path.stat().st_size} bytes of {size}")
