@@ -1,5 +1,6 @@
 """Weights as files: what is written is read, and what does not fit is named."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from safetensors import safe_open
 from torch import nn
 
 from dmd2.io.tensors import cached, load_weights, read_hashed, save_hashed, save_weights
+from dmd2.training import checkpoints
 
 
 def test_round_trip_is_bit_equal_and_leaves_one_file(tmp_path: Path):
@@ -21,6 +23,20 @@ def test_round_trip_is_bit_equal_and_leaves_one_file(tmp_path: Path):
     assert [p.name for p in path.parent.iterdir()] == ["w.safetensors"]
     with safe_open(path, "pt") as file:
         assert file.metadata() == {"iteration": "7"}
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_weights_have_the_permissions_that_umask_says(tmp_path: Path, umask: int, mode: int):
+    before = os.umask(umask)
+    try:
+        save_weights(nn.Linear(3, 2), tmp_path / "w.safetensors")
+        save_hashed({"x": torch.ones(1)}, tmp_path / "x.safetensors")
+        checkpoints.write({"x": torch.ones(1)}, tmp_path / "1.ckpt", {})
+    finally:
+        os.umask(before)
+    found = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    names = ("w.safetensors", "x.safetensors", "1.ckpt", "1.json")
+    assert found == dict.fromkeys(names, mode)
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path):

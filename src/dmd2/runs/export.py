@@ -12,7 +12,7 @@ import torch
 from dmd2.diffusion.denoiser import Prediction
 from dmd2.diffusion.schedules import VP
 from dmd2.io.files import read_json
-from dmd2.io.tensors import save_tensors
+from dmd2.io.tensors import let_others_read, save_tensors
 from dmd2.nets.lora import layers, merged, products
 from dmd2.nets.unet import PREDICTIONS, UNet
 from dmd2.runs.build import build
@@ -60,6 +60,8 @@ def export(student: Student, weights: str | None, source: str | None, out: Path)
         on_pixels(build(encoder), parts) if source is None else of_teacher(source, variant, parts)
     )
     pipeline.save_pretrained(out)
+    for path in out.rglob("*.safetensors"):
+        let_others_read(path)
     has_lora = any(layers(generator.model))
     if has_lora:
         named = {

@@ -19,6 +19,7 @@ from dmd2.distributed.rank_zero import on_rank_zero
 from dmd2.distributed.slurm import Requeue
 from dmd2.evaluation.protocol import ScoringProtocol
 from dmd2.io.files import link_to, try_lock, write_bytes
+from dmd2.io.replace import sweep
 from dmd2.runs.assemble import Parts, assemble
 from dmd2.runs.build import build, build_data, build_trainer, build_with
 from dmd2.runs.cached import cached_data_references, cached_teacher_references, make_pairs
@@ -82,8 +83,10 @@ class Run:
 
     def take_folder(self) -> None:
         """Make the directory this run's, and remove halves of files that a kill has left."""
-        for half in self.folder.glob("*.partial*"):
-            half.unlink()
+        sweep(self.folder, 0)  # locked, so nobody else writes here
+        # Of other processes, too, which may still be at work.
+        sweep(Path(self.config["paths"]["cache"]))
+        sweep(self.folder.parent)
         text = OmegaConf.to_yaml(OmegaConf.create(self.config))
         write_bytes(self.folder / "config.yaml", text.encode())
         self.owns_folder = True

@@ -9,7 +9,6 @@ import pickle
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from dmd2.io.files import fsynced, read_hashed_json, sha256, write_hashed_json
+from dmd2.io.replace import replacing
 
 Manifest = dict[str, Any]
 
@@ -66,6 +66,10 @@ class BackgroundIO(CheckpointIO):
         """A checkpoint's content, plain values and tensors; nothing in it is run."""
         return read(Path(path)) if Path(path) == self._verified else load(Path(path))
 
+    def teardown(self) -> None:
+        """End the thread; Lightning calls this at every end of a fit."""
+        self._thread.shutdown()
+
     def remove_checkpoint(self, path: Any) -> None:
         """Remove a checkpoint and its manifest."""
         remove(Path(path))
@@ -76,23 +80,18 @@ def write(checkpoint: Any, path: Path, manifest: Manifest) -> None:
 
     Raises OSError that names the file where it could not be written; nothing is left of it then.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
     try:
-        with fsynced(partial) as file:
-            torch.save(checkpoint, file)
-        # One of this name is of an earlier attempt, which this run resumed from before it.
-        path.unlink(missing_ok=True)
-        write_hashed_json(
-            path.with_suffix(".json"),
-            manifest | {"size": partial.stat().st_size, "sha256": sha256(partial)},
-        )
-        partial.replace(path)
+        with replacing(path) as partial:
+            with fsynced(partial) as file:
+                torch.save(checkpoint, file)
+            # One of this name is of an earlier attempt, which this run resumed from before it.
+            path.unlink(missing_ok=True)
+            write_hashed_json(
+                path.with_suffix(".json"),
+                manifest | {"size": partial.stat().st_size, "sha256": sha256(partial)},
+            )
     except RuntimeError as error:  # of torch.save, which has words of its own for a full disk
         raise OSError(f"{path} could not be written: {_beneath(error)}") from error
-    finally:
-        with suppress(OSError):  # of a directory that is read-only by now
-            partial.unlink()
 
 
 def load(path: Path) -> Any:
