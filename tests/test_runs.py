@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -293,7 +294,11 @@ def test_wandb_offline_gets_the_same_keys(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_within_an_iteration_with_a_checkpoint_and_a_summary() -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_ctrl_c_ends_within_an_iteration_with_a_checkpoint_and_a_summary(
+    number: signal.Signals,
+) -> None:
+    shutil.rmtree("stopped", ignore_errors=True)
     arguments = [
         *SMALL,
         "max_iterations=100000",
@@ -307,7 +312,9 @@ def test_ctrl_c_ends_within_an_iteration_with_a_checkpoint_and_a_summary() -> No
             time.sleep(0.2)
             if read_rows(Path("stopped/metrics.csv")):
                 break
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
+        if number == signal.SIGHUP:  # of the system, and of the shell
+            process.send_signal(number)
         assert process.wait(timeout=60) == 130
     summary = json.loads(Path("stopped/summary.json").read_text())
     assert summary["status"] == "interrupted" and 0 < summary["iterations"] < 100000
@@ -317,3 +324,16 @@ def test_ctrl_c_ends_within_an_iteration_with_a_checkpoint_and_a_summary() -> No
     assert state["global_step"] == summary["iterations"]
     assert not any("teacher" in key for key in state["state_dict"])
     assert Path("stopped/checkpoints/student.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_nohup_keeps_a_run_from_hangups() -> None:
+    arguments = [*SMALL, "max_iterations=60", "callbacks.evaluation=null", "paths.run=kept"]
+    code = "from dmd2.cli.main import main; main()"
+    command = ["nohup", sys.executable, "-c", code, "train", *arguments, "log_every=1"]
+    with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
+        while not read_rows(Path("kept/metrics.csv")) and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(timeout=60) == 0
+    assert json.loads(Path("kept/summary.json").read_text())["iterations"] == 60

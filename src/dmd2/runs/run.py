@@ -9,6 +9,7 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import OmegaConf
 
 from dmd2.config.check import Config
+from dmd2.distributed import hangup
 from dmd2.distributed.process_group import (
     broadcast_from_rank_zero,
     is_rank_zero,
@@ -48,6 +49,10 @@ class Run:
 
         Raises KeyboardInterrupt where a person ended it before, `Requeue` where Slurm did.
         """
+        with hangup.as_interrupt():
+            self._start()
+
+    def _start(self) -> None:
         checkpoint = broadcast_from_rank_zero(lambda: checkpoint_of(self.config))
         if not is_rank_zero():
             return self.fit(checkpoint)
