@@ -21,6 +21,7 @@ from dmd2.io.files import read_hashed_json
 from dmd2.runs.load import load, load_student
 from dmd2.training import checkpoints
 from dmd2.training.callbacks.csv_logger import read_rows
+from test_files import holding
 
 SMALL = [
     "data.batch_size=8",
@@ -219,6 +220,22 @@ def test_evaluate_repeats_the_score_of_the_run_at_any_batch_size(
     assert found["metrics"] == found["students"]["ema_0.97716"]
     assert (found["best"]["of"], summary["best"]["of"]) == (2, 4)
     assert "real, held" in capsys.readouterr().out
+
+
+def test_a_second_evaluate_of_a_run_is_refused_in_a_line_while_the_first_is_at_work(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with holding(RUN / "scoring"), pytest.raises(SystemExit) as stop:
+        dmd2("evaluate", f"run={RUN}", "num_samples=20")
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert stop.value.code == 2 and f"dmd2 evaluate is at work in {RUN} already" in line
+    dmd2("evaluate", f"run={RUN}", "num_samples=20", "weights=raw")
+
+
+def test_a_run_without_metrics_that_is_shorter_than_the_interval_shows_its_end() -> None:
+    dmd2("train", *SMALL[:2], "metric=none", "max_iterations=3", "paths.run=unscored")
+    assert [path.name for path in Path("unscored/samples").iterdir()] == ["00000003.png"]
+    assert "samples/00000003.png" in Path("unscored/report.html").read_text()
 
 
 def test_raw_and_averaged_weights_are_two_students() -> None:
