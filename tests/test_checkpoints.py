@@ -3,11 +3,13 @@
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from uuid import UUID
 
 import lightning as L
 import pytest
 import torch
 
+from dmd2.io.replace import unused_name
 from dmd2.training.callbacks.checkpoint import Checkpoint
 from dmd2.training.callbacks.evaluation import Evaluation
 from dmd2.training.checkpoints import BackgroundIO, load, newest, saved, verify, write
@@ -56,13 +58,39 @@ def test_a_damaged_checkpoint_is_never_read(
     assert newest(pair[0].parent).path == pair[0]
 
 
+@pytest.mark.parametrize("text", [b"[]", b"12", b"null", b'"x"', b"{}", b"[" * 100_000, b"\xff"])
+def test_whatever_lies_in_a_manifests_place_is_passed_over(
+    pair: tuple[Path, Path], text: bytes
+) -> None:
+    pair[1].with_suffix(".json").write_bytes(text)
+    with pytest.raises(ValueError, match=r"00000002\.ckpt has no readable manifest.*damaged"):
+        verify(pair[1])
+    assert newest(pair[0].parent).path == pair[0]
+
+
+def test_no_bit_of_a_manifest_that_flips_changes_what_is_read(pair: tuple[Path, Path]) -> None:
+    path = pair[1].with_suffix(".json")
+    whole, manifest = path.read_bytes(), verify(pair[1]).manifest
+    for i in range(8 * len(whole)):
+        damaged = bytearray(whole)
+        damaged[i // 8] ^= 1 << i % 8
+        path.write_bytes(damaged)
+        try:
+            assert verify(pair[1]).manifest == manifest
+        except ValueError as error:
+            assert "00000002.ckpt has no readable manifest" in str(error)
+
+
 @needs_full
-def test_a_full_disk_takes_no_checkpoint_along(pair: tuple[Path, Path]) -> None:
+def test_a_full_disk_takes_no_checkpoint_along(
+    pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uuid.uuid4", lambda: UUID(int=1))
     before = sorted(pair[0].parent.iterdir())
     path = pair[0].with_name("00000003.ckpt")
     for numbers in (3, 300_000):  # less than a buffer, and more
-        path.with_suffix(".partial").symlink_to("/dev/full")
-        with pytest.raises(OSError, match=r"00000003\.(partial|ckpt)"):
+        unused_name(path).symlink_to("/dev/full")
+        with pytest.raises(OSError, match=r"00000003\.ckpt"):
             write({"x": torch.zeros(numbers)}, path, {})
         assert sorted(path.parent.iterdir()) == before and newest(path.parent).path == pair[1]
 

@@ -7,11 +7,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
 from dmd2.io.files import (
+    discard,
     key_of,
+    link_to,
     read_hashed_json,
     read_json,
     try_lock,
@@ -19,6 +22,7 @@ from dmd2.io.files import (
     write_hashed_json,
 )
 from dmd2.io.hub import file_of
+from dmd2.io.replace import sweep, unused_name
 
 needs_full = pytest.mark.skipif(
     not Path("/dev/full").is_char_device(), reason="there is no /dev/full"
@@ -59,13 +63,43 @@ def test_a_claim_refuses_others_and_ends_with_its_process_whatever_its_workers_d
 
 
 @needs_full
-def test_a_full_disk_leaves_the_file_as_it_was_and_is_named(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_file_as_it_was_and_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uuid.uuid4", lambda: UUID(int=1))
     path = tmp_path / "a.json"
     write_bytes(path, b"before")
-    path.with_suffix(f".partial{os.getpid()}").symlink_to("/dev/full")
-    with pytest.raises(OSError, match=r"No space left on device: .*a\.partial"):
+    unused_name(path).symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"No space left on device: .*/a\.json"):
         write_bytes(path, b"after")
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"] and path.read_bytes() == b"before"
+
+
+def test_what_a_killed_process_left_stops_nobody_and_is_swept(tmp_path: Path) -> None:
+    """A later process may have the id of the killed one, as this one has."""
+    names = (".partial{}", ".json.partial{}", ".{}.partial")
+    old = [tmp_path / "in" / f"a{name.format(os.getpid())}" for name in names]
+    old += [tmp_path / f".latest{os.getpid()}", unused_name(tmp_path / "latest")]
+    young, others = unused_name(tmp_path / "b"), tmp_path / "in" / "partial.txt"
+    for path in (*old, young, others):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("half")
+    gone = tmp_path / ".queue.0.gone"
+    gone.mkdir()
+    for path in old:
+        os.utime(path, (0, 0))
+    for _ in range(2):
+        write_bytes(tmp_path / "in" / "a", b"whole")
+        link_to(tmp_path / "latest", "in")
+        (tmp_path / "queue").mkdir()
+        discard(tmp_path / "queue")
+        assert not (tmp_path / "queue").exists() and not gone.exists()
+    assert (tmp_path / "latest" / "a").read_bytes() == b"whole"
+    sweep(tmp_path)
+    assert young.exists() and others.exists()
+    assert [path.name for path in old if path.exists()] == [f".latest{os.getpid()}"]
+    sweep(tmp_path, 0)
+    assert not young.exists() and others.exists()
 
 
 def test_what_is_cached_does_not_depend_on_where_other_things_are():

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,9 +17,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from dmd2.cli.main import main
+from dmd2.io.files import read_hashed_json
 from dmd2.runs.load import load, load_student
 from dmd2.training import checkpoints
 from dmd2.training.callbacks.csv_logger import read_rows
+from test_files import holding
 
 SMALL = [
     "data.batch_size=8",
@@ -123,6 +126,21 @@ def test_the_teacher_is_trained_once_and_the_scores_repeat(
     assert first["students"] == second["students"]
 
 
+def test_what_is_cached_and_damaged_is_made_again(capsys: pytest.CaptureFixture[str]) -> None:
+    kept = [*Path("cache/references").glob("*.json"), *Path("cache").rglob("*.safetensors")]
+    kept = [path for path in kept if path.parent.name != "teachers"]
+    assert len(kept) == 3
+    before = {path: path.read_bytes() for path in kept}
+    for path, content in before.items():
+        path.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    dmd2("train", *SMALL, "max_iterations=6", "callbacks.evaluation.every=3", "paths.run=mended")
+    lines = capsys.readouterr().err
+    assert all(f"{path} is damaged" in lines and path.read_bytes() == before[path] for path in kept)
+    first, second = (read_hashed_json(run / "summary.json") for run in (RUN, Path("mended")))
+    for key in ("students", "teacher", "floor", "baselines"):
+        assert first[key] == second[key]
+
+
 def test_samples_do_not_depend_on_how_many_and_how_they_are_batched() -> None:
     dmd2("sample", f"run={RUN}", "num_images=12", "out=twelve", "batch_size=5")
     dmd2("sample", f"run={RUN}", "num_images=7", "out=seven")
@@ -204,6 +222,22 @@ def test_evaluate_repeats_the_score_of_the_run_at_any_batch_size(
     assert "real, held" in capsys.readouterr().out
 
 
+def test_a_second_evaluate_of_a_run_is_refused_in_a_line_while_the_first_is_at_work(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with holding(RUN / "scoring"), pytest.raises(SystemExit) as stop:
+        dmd2("evaluate", f"run={RUN}", "num_samples=20")
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert stop.value.code == 2 and f"dmd2 evaluate is at work in {RUN} already" in line
+    dmd2("evaluate", f"run={RUN}", "num_samples=20", "weights=raw")
+
+
+def test_a_run_without_metrics_that_is_shorter_than_the_interval_shows_its_end() -> None:
+    dmd2("train", *SMALL[:2], "metric=none", "max_iterations=3", "paths.run=unscored")
+    assert [path.name for path in Path("unscored/samples").iterdir()] == ["00000003.png"]
+    assert "samples/00000003.png" in Path("unscored/report.html").read_text()
+
+
 def test_raw_and_averaged_weights_are_two_students() -> None:
     students = [load_student(RUN) for _ in range(3)]
     for student, name in zip(students, (None, "ema_0.97716", "raw"), strict=True):
@@ -277,7 +311,11 @@ def test_wandb_offline_gets_the_same_keys(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_within_an_iteration_with_a_checkpoint_and_a_summary() -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_ctrl_c_ends_within_an_iteration_with_a_checkpoint_and_a_summary(
+    number: signal.Signals,
+) -> None:
+    shutil.rmtree("stopped", ignore_errors=True)
     arguments = [
         *SMALL,
         "max_iterations=100000",
@@ -291,7 +329,9 @@ def test_ctrl_c_ends_within_an_iteration_with_a_checkpoint_and_a_summary() -> No
             time.sleep(0.2)
             if read_rows(Path("stopped/metrics.csv")):
                 break
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
+        if number == signal.SIGHUP:  # of the system, and of the shell
+            process.send_signal(number)
         assert process.wait(timeout=60) == 130
     summary = json.loads(Path("stopped/summary.json").read_text())
     assert summary["status"] == "interrupted" and 0 < summary["iterations"] < 100000
@@ -301,3 +341,16 @@ def test_ctrl_c_ends_within_an_iteration_with_a_checkpoint_and_a_summary() -> No
     assert state["global_step"] == summary["iterations"]
     assert not any("teacher" in key for key in state["state_dict"])
     assert Path("stopped/checkpoints/student.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_nohup_keeps_a_run_from_hangups() -> None:
+    arguments = [*SMALL, "max_iterations=60", "callbacks.evaluation=null", "paths.run=kept"]
+    code = "from dmd2.cli.main import main; main()"
+    command = ["nohup", sys.executable, "-c", code, "train", *arguments, "log_every=1"]
+    with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
+        while not read_rows(Path("kept/metrics.csv")) and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(timeout=60) == 0
+    assert json.loads(Path("kept/summary.json").read_text())["iterations"] == 60

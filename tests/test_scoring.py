@@ -3,6 +3,7 @@ config says.
 """
 
 import json
+import random
 import socket
 from contextlib import suppress
 from types import SimpleNamespace
@@ -120,6 +121,22 @@ def test_a_score_that_was_cut_off_goes_on_to_the_same_bits(tmp_path):
         sums = PartialSums(tmp_path / "4" / "scoring", key, every=1)
         assert again.scores(student(), lambda: made.append(1), sums=sums) == whole
         assert len(made) == num
+
+
+def test_sums_of_which_a_bit_flipped_are_made_again(tmp_path, capsys):
+    whole = cut_off_and_resumed(tmp_path, 4, 70)
+    (path,) = (tmp_path / "scoring").glob("*.safetensors")
+    content, draw = path.read_bytes(), random.Random(0)
+    suite = evaluator(70)
+    for _ in range(20):
+        # Half of them in the header and the smaller half of the tensors.
+        i = draw.randrange(8 * min(len(content), draw.choice([1000, len(content)])))
+        damaged = bytearray(content)
+        damaged[i // 8] ^= 1 << i % 8
+        path.write_bytes(damaged)
+        sums = PartialSums(tmp_path / "scoring", "of this network", every=9)
+        assert suite.scores(student(), sums=sums) == whole
+        assert f"{path.name} is" in capsys.readouterr().err
 
 
 def test_another_batch_size_changes_the_rounding_of_networks_alone():

@@ -71,6 +71,18 @@ def test_a_job_that_was_killed_shows_the_end_of_its_log(capsys: pytest.CaptureFi
     )
 
 
+@pytest.mark.parametrize("text", ["[]", "12", "[" * 100_000, '{"status": "completed"}'])
+def test_a_damaged_record_of_a_job_is_named_and_the_others_are_read(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_job(Path("sweep/a-0"), ["seed=0"], "completed")
+    write_job(Path("sweep/a-1"), ["seed=1"], "completed")
+    Path("sweep/a-0/job.json").write_text(text)
+    found = {str(place): job["status"] for place, job in read_jobs(Path("sweep")).items()}
+    assert found == {"sweep/a-0": "damaged", "sweep/a-1": "completed"}
+    assert "sweep/a-0/job.json is damaged" in capsys.readouterr().err
+
+
 def test_a_job_that_resumes_forgets_the_failure_of_an_earlier_attempt() -> None:
     def fail() -> None:
         raise ValueError("once")

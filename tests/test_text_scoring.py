@@ -150,4 +150,4 @@ def test_statistics_are_kept_by_source_and_view(folder: Path, tmp_path: Path) ->
         detector = CleanInception("inception", view, sha256=None)
         detector.sha256 = "of a checked file"
         RealImages("real", tmp_path, "").moments(detector)
-    assert len(list(tmp_path.glob("*.npz"))) == 2
+    assert len(list(tmp_path.glob("*.safetensors"))) == 2

@@ -1,5 +1,6 @@
 """Weights as files: what is written is read, and what does not fit is named."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,9 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
+from dmd2.io.hashed_tensors import cached, read_hashed, save_hashed
 from dmd2.io.tensors import load_weights, save_weights
+from dmd2.training import checkpoints
 
 
 def test_round_trip_is_bit_equal_and_leaves_one_file(tmp_path: Path):
@@ -23,6 +26,20 @@ def test_round_trip_is_bit_equal_and_leaves_one_file(tmp_path: Path):
         assert file.metadata() == {"iteration": "7"}
 
 
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_weights_have_the_permissions_that_umask_says(tmp_path: Path, umask: int, mode: int):
+    before = os.umask(umask)
+    try:
+        save_weights(nn.Linear(3, 2), tmp_path / "w.safetensors")
+        save_hashed({"x": torch.ones(1)}, tmp_path / "x.safetensors")
+        checkpoints.write({"x": torch.ones(1)}, tmp_path / "1.ckpt", {})
+    finally:
+        os.umask(before)
+    found = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    names = ("w.safetensors", "x.safetensors", "1.ckpt", "1.json")
+    assert found == dict.fromkeys(names, mode)
+
+
 def test_a_missing_file_is_an_error(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match="there are no weights at"):
         load_weights(nn.Linear(1, 1), tmp_path / "none.safetensors")
@@ -34,6 +51,36 @@ def test_a_damaged_file_is_an_error(tmp_path: Path):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ValueError, match="not a readable safetensors file"):
         load_weights(nn.Linear(300, 2), path)
+
+
+def test_a_bit_of_a_hashed_file_that_flips_is_one_error(tmp_path: Path):
+    path, x = tmp_path / "a.safetensors", {"x": torch.ones(2, 3), "y": torch.arange(4)}
+    save_hashed(x, path, {"next_row": "3"})
+    whole = path.read_bytes()
+    for i in range(8 * len(whole)):
+        damaged = bytearray(whole)
+        damaged[i // 8] ^= 1 << i % 8
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"a\.safetensors is"):
+            read_hashed(path)
+    path.write_bytes(whole)
+    found, about = read_hashed(path)
+    assert about == {"next_row": "3"} and all(torch.equal(found[name], x[name]) for name in x)
+
+
+@pytest.mark.parametrize("damage", [b"", b"null", bytes(8), b"\xff" * 40])
+def test_what_is_kept_is_made_once_and_again_where_it_is_damaged(tmp_path: Path, damage: bytes):
+    path, made = tmp_path / "new" / "a.safetensors", []
+
+    def make() -> dict[str, torch.Tensor]:
+        made.append(1)
+        return {"x": torch.ones(2)}
+
+    for _ in range(2):
+        assert torch.equal(cached(path, make)["x"], torch.ones(2))
+    assert len(made) == 1
+    path.write_bytes(damage)
+    assert torch.equal(cached(path, make)["x"], torch.ones(2)) and len(made) == 2
 
 
 @pytest.mark.parametrize(

@@ -16,16 +16,16 @@ usage: dmd2 evaluate run=DIR [weights=raw] [metric=coco30k] [num_samples=10000] 
 Scoring that was interrupted resumes where it stopped, by the same command.
 """
 
-import shutil
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from dmd2.distributed.process_group import broadcast_from_rank_zero
 from dmd2.distributed.rank_zero import on_rank_zero
 from dmd2.evaluation.scores import Scores, best
 from dmd2.evaluation.scoring import Evaluator
-from dmd2.io.files import read_json, write_json
+from dmd2.io.files import discard, read_json, try_lock, write_hashed_json
 from dmd2.runs.load import Student, as_one_of_torchrun, load_student
 from dmd2.runs.score_table import print_table
 
@@ -41,8 +41,24 @@ NOT_RUN = {
 
 def main(options: DictConfig) -> None:
     """Score in this process, which may be one of several that torchrun started."""
-    with as_one_of_torchrun(Path(options.run), options.trust):
+    run = Path(options.run)
+    with as_one_of_torchrun(run, options.trust):
+        # Rank 0's lock is everybody's; the file closes, and with it the lock goes, at the end.
+        lock = on_rank_zero(lambda: claim(run))
+        if not broadcast_from_rank_zero(lambda: lock is not None):
+            raise ValueError(f"dmd2 evaluate is at work in {run} already; wait for it")
         evaluate(options)
+
+
+def claim(run: Path) -> IO[str] | None:
+    """A lock on a run's scoring; None where another process has it.
+
+    Two at once would share their partial sums, and the first to end would remove the other's.
+    """
+    try:
+        return try_lock(run / "scoring")
+    except BlockingIOError:
+        return None
 
 
 def evaluate(options: DictConfig) -> None:
@@ -81,8 +97,9 @@ def write_evaluation(
         "students": students,
         "best": best([{"iteration": summary["iterations"], "scores": students}], primary),
     }
-    write_json(run / "evaluation.json", {"num_samples": evaluator.counts.numbers[-1], **found})
+    whole = {"num_samples": evaluator.counts.numbers[-1], **found}
+    write_hashed_json(run / "evaluation.json", whole)
     # The partial sums; only now, so that scoring which is interrupted before this line resumes.
-    shutil.rmtree(run / "scoring")
+    discard(run / "scoring")
     print_table(summary | found, primary)
     print(run / "evaluation.json")

@@ -17,6 +17,8 @@ from typing import Any
 
 from torch.distributed import TCPStore
 
+from dmd2.distributed import hangup
+
 # For the other ranks, after one has failed: rank 0 may be writing a summary.
 GRACE_SECONDS = 20
 INTERRUPTED = 130  # the shell's exit code after Ctrl-C: 128 + SIGINT
@@ -92,16 +94,20 @@ def end(ranks: Sequence[SpawnProcess]) -> None:
 
 @contextmanager
 def forward_signals(ranks: Sequence[SpawnProcess]) -> Iterator[list[int]]:
-    """Send SIGINT and SIGTERM on to every rank; yields the list of signals received so far."""
+    """Send SIGINT, SIGTERM and hangups on to every rank; yields the list of those received."""
     received: list[int] = []
 
     def handle(number: int, frame: Any) -> None:
         received.append(number)
+        if number == signal.SIGHUP:
+            hangup.leave_terminal()
         for process in ranks:
             if process.is_alive():
                 os.kill(process.pid or 0, number)
 
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = () if hangup.is_ignored() else (signal.SIGHUP,)
+    numbers = (signal.SIGINT, signal.SIGTERM, *heard)
+    previous = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield received
     finally:

@@ -4,7 +4,6 @@ A process that was started alone is rank 0 of 1. The environment says which rank
 torchrun's variables: RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT.
 """
 
-import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +15,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
+
+from dmd2.io.hashed_tensors import digest
 
 T = TypeVar("T")
 # Long, since rank 0 may train a teacher while the others wait. A rank that died is noticed
@@ -136,17 +137,6 @@ def check_same_weights(tensors: Mapping[str, Tensor]) -> None:
             "rank 0; "
             "see that all machines read the same files and run the same versions"
         )
-
-
-def digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of tensors and their names, in hexadecimal digits."""
-    found = hashlib.sha256()
-    for name, tensor in tensors.items():
-        found.update(name.encode())
-        # As bytes, since NumPy has no bfloat16; flat, since a tensor without dimensions has no
-        # view of another dtype.
-        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return found.hexdigest()
 
 
 _group_numbers = count()

@@ -1,10 +1,11 @@
 """Partial sums of a score, on disk: a score that was cut off goes on, to the same last bit."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from dmd2.distributed.process_group import rank, world_size
-from dmd2.io.tensors import read_metadata, read_tensors, save_tensors
+from dmd2.io.hashed_tensors import read_hashed, save_hashed
 from dmd2.metrics.suite import Batches, MetricSuite
 
 
@@ -30,10 +31,23 @@ class PartialSums:
         # Which samples are a rank's depends on how many ranks there are, so that is in the name.
         path = self.folder / f"{self.key}-{rows.stop}-{rank()}-of-{world_size()}.safetensors"
         at_once = self.every * batch_size * world_size()
-        start = int(read_metadata(path).get("next_row", rows.start))
-        if start > rows.start:
-            suite.load_sums(read_tensors(path))
+        start = self._restore(suite, path, rows.start)
         for row in range(start, rows.stop, at_once):
             stop = min(row + at_once, rows.stop)
             suite.update(batches(range(row, stop)))
-            save_tensors(suite.sums(), path, {"next_row": str(stop)})
+            save_hashed(suite.sums(), path, {"next_row": str(stop)})
+
+    @staticmethod
+    def _restore(suite: MetricSuite, path: Path, start: int) -> int:
+        """Give a suite the sums at `path`, if they are there and whole; the row to go on from."""
+        if not path.exists():
+            return start
+        try:
+            sums, about = read_hashed(path)
+        except ValueError as error:
+            print(f"dmd2: {error}; these samples are scored again", file=sys.stderr)
+            return start
+        next_row = int(about["next_row"])
+        if next_row > start:
+            suite.load_sums(sums)
+        return max(next_row, start)

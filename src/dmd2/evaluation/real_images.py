@@ -1,6 +1,5 @@
 """Real data that samples are scored against: the data's own splits, or statistics of a folder."""
 
-import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -14,7 +13,8 @@ from dmd2.data.preparation.archives import identity, members
 from dmd2.data.preparation.picture import is_image, open_picture
 from dmd2.data.split import Split
 from dmd2.io.arrays import read_arrays
-from dmd2.io.files import key_of, locked, write_bytes
+from dmd2.io.files import key_of
+from dmd2.io.hashed_tensors import cached
 from dmd2.metrics.clean_fid import CleanInception
 from dmd2.metrics.frechet import moments
 from dmd2.metrics.suite import MetricSuite
@@ -69,8 +69,8 @@ class FolderStatistics:
 class RealImages:
     """All images of a `source`: a folder, an archive, or an .npz of statistics, `mu` and `sigma`.
 
-    Statistics are kept in the folder `cache`, as such an .npz, under what names the source and the
-    detector. Raises FileNotFoundError, with `hint`, where there is no source.
+    Statistics are kept in the folder `cache`, under what names the source and the detector.
+    Raises FileNotFoundError, with `hint`, where there is no source.
     """
 
     def __init__(self, source: str | Path, cache: str | Path, hint: str) -> None:
@@ -84,16 +84,12 @@ class RealImages:
             return _read(self.source)
         if (own := detector.key()) is None:  # nothing to keep them under
             return moments(self._features(detector))
-        path = self.cache / f"{key_of(identity(self.source), own)}.npz"
-        # Several runs want the same statistics; one makes them, the others wait and read.
-        with locked(path):
-            if not path.exists():
-                mu, sigma = moments(self._features(detector))
-                # In memory first: the file appears whole or not at all.
-                file = io.BytesIO()
-                np.savez(file, mu=mu.numpy(), sigma=sigma.numpy())
-                write_bytes(path, file.getvalue())
-        return _read(path)
+        path = self.cache / f"{key_of(identity(self.source), own)}.safetensors"
+        found = cached(path, lambda: self._moments(detector))
+        return found["mu"], found["sigma"]
+
+    def _moments(self, detector: CleanInception) -> dict[str, Tensor]:
+        return dict(zip(("mu", "sigma"), moments(self._features(detector)), strict=True))
 
     def _features(self, detector: CleanInception) -> Tensor:
         found = torch.cat([detector.of(images).cpu() for images in self._batches()])

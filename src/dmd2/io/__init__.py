@@ -20,6 +20,7 @@ from dmd2.io.files import (
     write_hashed_json,
     write_json,
 )
+from dmd2.io.replace import replacing, sweep
 
 __all__ = [
     "discard",
@@ -31,7 +32,9 @@ __all__ = [
     "parse_json",
     "read_hashed_json",
     "read_json",
+    "replacing",
     "sha256",
+    "sweep",
     "try_lock",
     "write_bytes",
     "write_hashed_json",

@@ -1,14 +1,18 @@
 """Atomic writes, JSON, hashes, cache keys, and file locks between processes."""
 
 import fcntl
+import glob
 import hashlib
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
+
+from dmd2.io.replace import replacing
 
 MAX_JSON_BYTES = 256 * 2**20
 """The most that a JSON file read here may have; ours and those of pipelines have some kilobytes."""
@@ -50,13 +54,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
     Parent folders are made. Raises OSError that names the file; the old one then stays.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder, since a rename is atomic within a file system alone; with the process id,
-    # since ranks may write the same file.
-    partial = path.with_suffix(f".partial{os.getpid()}")
-    with fsynced(partial) as file:
+    with replacing(path) as partial, fsynced(partial) as file:
         file.write(content)
-    partial.replace(path)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -138,9 +137,8 @@ def _last_name(target: str) -> str:
 def link_to(link: Path, target: str) -> None:
     """Make or replace a symbolic link atomically; a relative `target` starts at its folder."""
     # A link cannot be overwritten: a new one is made beside it, and renamed over it.
-    partial = link.with_name(f".{link.name}{os.getpid()}")
-    partial.symlink_to(target)
-    partial.replace(link)
+    with replacing(link) as partial:
+        partial.symlink_to(target)
 
 
 def sha256(path: Path) -> str:
@@ -152,8 +150,9 @@ def sha256(path: Path) -> str:
 def discard(folder: Path) -> None:
     """Remove a folder, if it is there; other processes see it whole or not at all."""
     # Renamed first: removing takes time, and somebody could read the half that is left.
-    gone = folder.with_name(f".{folder.name}.gone{os.getpid()}")
-    shutil.rmtree(gone, ignore_errors=True)  # left by a process of this id that was killed here
+    gone = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.gone")
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.gone"):
+        shutil.rmtree(left, ignore_errors=True)  # of a process that was killed here, or is at it
     with suppress(FileNotFoundError):  # another process may be removing it, too
         folder.rename(gone)
         shutil.rmtree(gone)

@@ -4,7 +4,6 @@ Published weights may be spread over several files, with an index (.json) in the
 """
 
 import hashlib
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dmd2.io.files import read_json, sha256
+from dmd2.io.replace import replacing, unused_name
 
 
 def save_weights(module: nn.Module, path: Path, metadata: dict[str, str] | None = None) -> None:
@@ -35,14 +35,25 @@ def save_tensors(
 
     Parent folders are made. Raises OSError where the file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".partial{os.getpid()}")
     try:
-        save_file(tensors, partial, metadata)
-        partial.replace(path)
+        with replacing(path) as partial:
+            save_file(tensors, partial, metadata)
+            let_others_read(partial)
     except SafetensorError as error:
         # A full disk reaches us as an error of the library's own.
         raise OSError(f"{path} could not be written: {error}") from error
+
+
+def let_others_read(path: Path) -> None:
+    """Give a file the permissions that a new file gets here; safetensors lets its user alone read.
+
+    A cache's teachers and a run's student are often another user's, too.
+    """
+    # The umask cannot be asked for without changing it for all threads, so a new file says it.
+    new = unused_name(path)
+    new.touch()
+    path.chmod(new.stat().st_mode)
+    new.unlink()
 
 
 def shards_of(index: Path) -> list[str]:

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dmd2.io.files import locked
-from dmd2.io.tensors import load_weights, save_weights
+from dmd2.io.hashed_tensors import cached
 from dmd2.metrics.detectors import Detector, as_floats
 from dmd2.randomness import generator
 
@@ -65,16 +64,9 @@ class Classifier(Detector):
         self.to(device)
         samples, labels = samples.to(device), labels.to(device)
         path = self.cache / f"classifier-{self._key(samples, labels)}.safetensors"
-        if not path.exists():
-            # All ranks and runs must measure with the same weights, whichever comes first.
-            with locked(path):
-                if not path.exists():
-                    # Called inside an evaluation, which has no gradients and may have autocast.
-                    with torch.autocast(samples.device.type, enabled=False), torch.enable_grad():
-                        self._train(samples, labels)
-                    save_weights(self, path)
-        # Also after training: the process that trained then has what all others read.
-        load_weights(self, path)
+        # All ranks and runs measure with the same weights, whichever comes first; the process that
+        # trained reads, too, what all others read.
+        self.load_state_dict(cached(path, lambda: self._trained(samples, labels)))
         self.requires_grad_(False).eval()  # _train set requires_grad
 
     def features(self, samples: Tensor) -> Tensor:
@@ -103,6 +95,12 @@ class Classifier(Detector):
                 assert layer.bias is not None
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=draws)
                 nn.init.zeros_(layer.bias)
+
+    def _trained(self, samples: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        # Called inside an evaluation, which has no gradients and may have autocast.
+        with torch.autocast(samples.device.type, enabled=False), torch.enable_grad():
+            self._train(samples, labels)
+        return self.state_dict()
 
     def _train(self, samples: Tensor, labels: Tensor) -> None:
         num_batches = -(-len(samples) // self.batch_size)  # rounded up

@@ -1,6 +1,5 @@
 """Downloads a detector's published weights once, and checks their SHA-256."""
 
-import os
 import shutil
 import urllib.request
 from pathlib import Path
@@ -9,6 +8,7 @@ from dmd2.io.files import (
     locked,
     sha256 as sha256_of,  # the argument below is called sha256
 )
+from dmd2.io.replace import replacing
 
 
 def fetched(folder: str | Path, url: str, sha256: str | None, fetch: bool) -> Path:
@@ -33,18 +33,15 @@ def fetched(folder: str | Path, url: str, sha256: str | None, fetch: bool) -> Pa
 def _download(url: str, path: Path, sha256: str | None) -> None:
     print(f"fetching {url}, once")
     # Under another name until it is complete and checked: an interrupted download leaves no file.
-    partial = path.with_suffix(f".{os.getpid()}.partial")
     try:
-        with urllib.request.urlopen(url, timeout=60) as answer, partial.open("wb") as file:
-            shutil.copyfileobj(answer, file)
-        _check(partial, url, sha256)
-        partial.replace(path)
+        with replacing(path) as partial:
+            with urllib.request.urlopen(url, timeout=60) as answer, partial.open("wb") as file:
+                shutil.copyfileobj(answer, file)
+            _check(partial, url, sha256)
     except OSError as error:
         raise ConnectionError(
             f"cannot fetch {url} ({error}): put the file at {path.absolute()}"
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _check(path: Path, url: str, sha256: str | None) -> None:

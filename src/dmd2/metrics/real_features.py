@@ -7,8 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dmd2.io.files import locked
-from dmd2.io.tensors import read_tensors, save_tensors
+from dmd2.io.hashed_tensors import cached
 from dmd2.metrics.detectors import Detector
 
 
@@ -31,11 +30,8 @@ class RealFeatures:
         # Both keys: another data set, or another detector, must not find these features.
         name = hashlib.sha256(f"{key} {own}".encode()).hexdigest()[:16]
         path = Path(self.cache) / f"{name}.safetensors"
-        # One process computes; the others wait at the lock and then read its file.
-        with locked(path):
-            if not path.exists():
-                save_tensors(self._compute(detector, splits, device), path)
-        return {name: features.to(device) for name, features in read_tensors(path).items()}
+        found = cached(path, lambda: self._compute(detector, splits, device))
+        return {name: features.to(device) for name, features in found.items()}
 
     def _compute(
         self, detector: Detector, splits: Mapping[str, Tensor], device: torch.device

@@ -8,12 +8,12 @@ from dmd2.config.check import Config
 from dmd2.data.base import DataModule
 from dmd2.data.pairs import PairWriter
 from dmd2.distributed.process_group import broadcast_from_rank_zero
-from dmd2.distributed.rank_zero import on_rank_zero, progress_bar
+from dmd2.distributed.rank_zero import on_rank_zero, progress_bar, warn
 from dmd2.evaluation.references import data_references, teacher_references
 from dmd2.evaluation.samples import SampleSet, TeacherSampling
 from dmd2.evaluation.scores import References
 from dmd2.evaluation.scoring import Evaluator
-from dmd2.io.files import key_of, read_json, write_json
+from dmd2.io.files import key_of, read_hashed_json, write_hashed_json
 from dmd2.runs.build import build, device_for
 from dmd2.runs.teacher import Teacher
 
@@ -64,11 +64,19 @@ def cached_teacher_references(config: Config, evaluator: Evaluator, teacher: Tea
 def _cached(config: Config, key: str, make: Callable[[], References]) -> References:
     """References from the cache, or made by all ranks and kept there by rank 0."""
     path = Path(config["paths"]["cache"]) / "references" / f"{key}.json"
-    # Rank 0 decides for all: another rank may see the file a moment later.
-    if broadcast_from_rank_zero(path.exists):
-        references: References = read_json(path)
-        return references
-    print("scoring what to compare with, once")
-    found = make()
-    on_rank_zero(lambda: write_json(path, found))
+    # Rank 0 reads for all: another rank may see the file a moment later.
+    found = broadcast_from_rank_zero(partial(_read_references, path))
+    if found is None:
+        print("scoring what to compare with, once")
+        found = make()
+        on_rank_zero(partial(write_hashed_json, path, found))
     return found
+
+
+def _read_references(path: Path) -> References | None:
+    """Cached references; None where there are none, or the file is damaged."""
+    try:
+        return read_hashed_json(path) if path.exists() else None
+    except ValueError as error:
+        warn(f"{error}; these scores are made again")
+        return None

@@ -13,7 +13,7 @@ from dmd2.diffusion.denoiser import Prediction
 from dmd2.diffusion.schedules import VP
 from dmd2.io.files import read_json
 from dmd2.io.hub import PREDICTIONS
-from dmd2.io.tensors import save_tensors
+from dmd2.io.tensors import let_others_read, save_tensors
 from dmd2.nets.lora import layers, merged, products
 from dmd2.nets.unet import UNet
 from dmd2.runs.build import build
@@ -61,6 +61,8 @@ def export(student: Student, weights: str | None, source: str | None, out: Path)
         on_pixels(build(encoder), parts) if source is None else of_teacher(source, variant, parts)
     )
     pipeline.save_pretrained(out)
+    for path in out.rglob("*.safetensors"):
+        let_others_read(path)
     has_lora = any(layers(generator.model))
     if has_lora:
         named = {

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dmd2.distributed import slurm
-from dmd2.io.files import read_json, write_bytes, write_json
+from dmd2.io.files import read_hashed_json, write_bytes, write_hashed_json
 
 
 def write_job(folder: Path, overrides: Sequence[str], status: str, log: Path | None = None) -> None:
@@ -24,7 +24,7 @@ def write_job(folder: Path, overrides: Sequence[str], status: str, log: Path | N
         "status": status,
         "log": None if log is None else str(log),
     }
-    write_json(folder / "job.json", content)
+    write_hashed_json(folder / "job.json", content)
 
 
 def run_job(
@@ -91,11 +91,16 @@ class SlurmJob:
 def read_jobs(folder: Path) -> dict[Path, dict[str, Any]]:
     """The records of the jobs below a folder, by directory: `overrides`, `log` and `status`.
 
-    The status is "completed", "failed" or "killed".
+    The status is "completed", "failed", "killed", or "damaged" where the record cannot be read.
     """
-    found = {}
+    found: dict[Path, dict[str, Any]] = {}
     for path in sorted(folder.rglob("job.json")):
-        job = read_json(path)
+        try:
+            job = read_hashed_json(path)
+        except ValueError as error:
+            print(f"dmd2: {error}", file=sys.stderr)
+            found[path.parent] = {"overrides": [], "log": None, "status": "damaged"}
+            continue
         # A job that was killed could not write so: its file still has "running".
         if job["status"] != "completed":
             job["status"] = "failed" if (path.parent / "error.txt").exists() else "killed"

@@ -18,11 +18,12 @@ from dmd2.diffusion.conditioning import Conditioner
 from dmd2.diffusion.denoiser import Denoiser
 from dmd2.diffusion.sampling import FewStepSampler
 from dmd2.distributed.device import device_of
-from dmd2.distributed.process_group import digest, process_group
+from dmd2.distributed.process_group import process_group
 from dmd2.evaluation.partial_sums import PartialSums
 from dmd2.evaluation.samples import GeneratorSampling, SampleSet
 from dmd2.evaluation.scoring import Evaluator
 from dmd2.io.files import key_of
+from dmd2.io.hashed_tensors import digest
 from dmd2.io.tensors import load_weights, read_metadata
 from dmd2.runs.build import build, build_data, device_for
 from dmd2.runs.copies import LoRA, copy_for

@@ -11,7 +11,7 @@ from dmd2.config.check import Config
 from dmd2.distributed.device import peak_memory_bytes
 from dmd2.distributed.fsdp import is_sharded
 from dmd2.evaluation.pictures import comparison, score_plot
-from dmd2.io.files import write_json
+from dmd2.io.files import write_hashed_json
 from dmd2.io.tensors import save_weights
 from dmd2.runs.assemble import Parts
 from dmd2.runs.build import device_for
@@ -75,7 +75,7 @@ def summarise(
 def write_summary(run: Finished) -> None:
     """summary.json; raises OSError where it cannot be written."""
     try:
-        write_json(run.folder / "summary.json", run.summary)
+        write_hashed_json(run.folder / "summary.json", run.summary)
     except OSError:
         if run.summary["status"] != "failed":  # else a full disk may be why, and was named already
             raise

@@ -9,6 +9,7 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import OmegaConf
 
 from dmd2.config.check import Config
+from dmd2.distributed import hangup
 from dmd2.distributed.process_group import (
     broadcast_from_rank_zero,
     is_rank_zero,
@@ -19,6 +20,7 @@ from dmd2.distributed.rank_zero import on_rank_zero
 from dmd2.distributed.slurm import Requeue
 from dmd2.evaluation.protocol import ScoringProtocol
 from dmd2.io.files import link_to, try_lock, write_bytes
+from dmd2.io.replace import sweep
 from dmd2.runs.assemble import Parts, assemble
 from dmd2.runs.build import build, build_data, build_trainer, build_with
 from dmd2.runs.cached import cached_data_references, cached_teacher_references, make_pairs
@@ -47,6 +49,10 @@ class Run:
 
         Raises KeyboardInterrupt where a person ended it before, `Requeue` where Slurm did.
         """
+        with hangup.as_interrupt():
+            self._start()
+
+    def _start(self) -> None:
         checkpoint = broadcast_from_rank_zero(lambda: checkpoint_of(self.config))
         if not is_rank_zero():
             return self.fit(checkpoint)
@@ -82,8 +88,10 @@ class Run:
 
     def take_folder(self) -> None:
         """Make the directory this run's, and remove halves of files that a kill has left."""
-        for half in self.folder.glob("*.partial*"):
-            half.unlink()
+        sweep(self.folder, 0)  # locked, so nobody else writes here
+        # Of other processes, too, which may still be at work.
+        sweep(Path(self.config["paths"]["cache"]))
+        sweep(self.folder.parent)
         # Where relative names begin: the run's student is read from other directories, too.
         paths = self.config["paths"] | {"start": str(Path.cwd())}
         text = OmegaConf.to_yaml(OmegaConf.create(self.config | {"paths": paths}))

@@ -1,16 +1,14 @@
 """A run's checkpoints: written whole or not at all, in a thread, verified before they are read.
 
 `checkpoints/00001000.ckpt` lies beside `00001000.json`, its manifest: size, SHA-256 and what the
-run was. The manifest comes first, so a checkpoint that has its name is complete; one that differs
-from its manifest is damaged.
+run was, with a hash of itself. The manifest comes first, so a checkpoint that has its name is
+complete; one that differs from its manifest is damaged.
 """
 
-import json
 import pickle
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +17,8 @@ from lightning.fabric.plugins.io import CheckpointIO
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from dmd2.io.files import fsynced, sha256, write_json
+from dmd2.io.files import fsynced, read_hashed_json, sha256, write_hashed_json
+from dmd2.io.replace import replacing
 from dmd2.io.tensors import reason_of
 
 Manifest = dict[str, Any]
@@ -68,6 +67,10 @@ class BackgroundIO(CheckpointIO):
         """A checkpoint's content, plain values and tensors; nothing in it is run."""
         return read(Path(path)) if Path(path) == self._verified else load(Path(path))
 
+    def teardown(self) -> None:
+        """End the thread; Lightning calls this at every end of a fit."""
+        self._thread.shutdown()
+
     def remove_checkpoint(self, path: Any) -> None:
         """Remove a checkpoint and its manifest."""
         remove(Path(path))
@@ -78,23 +81,18 @@ def write(checkpoint: Any, path: Path, manifest: Manifest) -> None:
 
     Raises OSError that names the file where it could not be written; nothing is left of it then.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
     try:
-        with fsynced(partial) as file:
-            torch.save(checkpoint, file)
-        # One of this name is of an earlier attempt, which this run resumed from before it.
-        path.unlink(missing_ok=True)
-        write_json(
-            path.with_suffix(".json"),
-            manifest | {"size": partial.stat().st_size, "sha256": sha256(partial)},
-        )
-        partial.replace(path)
+        with replacing(path) as partial:
+            with fsynced(partial) as file:
+                torch.save(checkpoint, file)
+            # One of this name is of an earlier attempt, which this run resumed from before it.
+            path.unlink(missing_ok=True)
+            write_hashed_json(
+                path.with_suffix(".json"),
+                manifest | {"size": partial.stat().st_size, "sha256": sha256(partial)},
+            )
     except RuntimeError as error:  # of torch.save, which has words of its own for a full disk
         raise OSError(f"{path} could not be written: {reason_of(error)}") from error
-    finally:
-        with suppress(OSError):  # of a directory that is read-only by now
-            partial.unlink()
 
 
 def load(path: Path) -> Any:
@@ -126,11 +124,11 @@ def verify(path: Path) -> Verified:
             f"there is no checkpoint {path}; resume=auto takes the newest of paths.run"
         )
     try:
-        manifest: Manifest = json.loads(path.with_suffix(".json").read_text())
+        manifest: Manifest = read_hashed_json(path.with_suffix(".json"))
         size, expected = manifest["size"], manifest["sha256"]
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(
-            f"{path} has no readable manifest {path.stem}.json, so it cannot be trusted"
+            f"{path} has no readable manifest, so it cannot be trusted: {error}"
         ) from error
     if path.stat().st_size != size:
         raise ValueError(f"{path} is damaged: it has {path.stat().st_size} bytes of {size}")

@@ -1,4 +1,4 @@
-"""Signals: Ctrl-C, SIGTERM and Slurm's notice of a time limit end a run at an iteration's end.
+"""Signals: Ctrl-C, SIGTERM, a hangup, Slurm's notice of a limit end a run at an iteration's end.
 
 The state is saved then, and the run can be resumed.
 """
@@ -9,7 +9,7 @@ from typing import Any
 
 import lightning as L
 
-from dmd2.distributed import slurm
+from dmd2.distributed import hangup, slurm
 from dmd2.distributed.process_group import all_reduce_max
 from dmd2.training.manual_optimization import ManualOptimization
 from dmd2.training.record import Record
@@ -33,14 +33,26 @@ class Interrupt(L.Callback):
         self.save_asked = False
         self._previous: dict[signal.Signals, Any] = {}
 
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Remember who handles the signals, before Lightning and this callback do."""
+        # Not when training starts: what Lightning has put there by then refers to the trainer, and
+        # would keep all networks in memory when it is given back.
+        heard = () if hangup.is_ignored() else (signal.SIGHUP,)
+        ahead = slurm.AHEAD if slurm.active() else ()
+        numbers = (signal.SIGINT, signal.SIGTERM, *heard, *ahead)
+        self._previous = {number: signal.getsignal(number) for number in numbers}
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Handle signals from now on."""
 
         # The first signal only sets a flag: it may come in the middle of anything, e.g. of a
         # collective.
         def end(number: int, frame: FrameType | None) -> None:
-            # Slurm's own notice may come twice; only a person's second signal means "now".
-            if self.received is not None and number not in slurm.AHEAD:
+            if number == signal.SIGHUP:
+                hangup.leave_terminal()
+            # Slurm's own notice may come twice, as a hangup does, of the system and the shell; only
+            # a person's second signal means "now".
+            elif self.received is not None and number not in slurm.AHEAD:
                 raise KeyboardInterrupt
             self.received = signal.Signals(number)
             # Alone there is nobody to agree with; else it waits for the next comparison.
@@ -50,12 +62,9 @@ class Interrupt(L.Callback):
         def save(number: int, frame: FrameType | None) -> None:
             self.save_asked = True
 
-        handlers: dict[signal.Signals, Any] = {signal.SIGINT: end, signal.SIGTERM: end}
-        if slurm.active():
-            handlers |= {signal.SIGTERM: save, **dict.fromkeys(slurm.AHEAD, end)}
-        self._previous = {
-            number: signal.signal(number, handler) for number, handler in handlers.items()
-        }
+        for number in self._previous:
+            saves = number == signal.SIGTERM and slurm.active()
+            signal.signal(number, save if saves else end)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         """Stop or save now where a signal asked for it."""

@@ -19,7 +19,9 @@ from dmd2.training.module import DMD
 
 
 class SampleGrid(L.Callback):
-    """Every `every` iterations a picture of the first weights, in `folder` and to the loggers.
+    """Every `every` iterations and at the end a picture of the first weights.
+
+    It goes to `folder` and to the loggers.
 
     num_samples  Samples a picture.
     autoencoder  Decodes latents for pictures, e.g. a tiny one; None is the data's own, which
@@ -75,7 +77,8 @@ class SampleGrid(L.Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         """Draw when it is time: on all ranks, which may each hold a shard; rank 0 keeps it."""
-        if trainer.global_step % self.every:
+        # The end is always shown, also of a run that is shorter than the interval.
+        if trainer.global_step % self.every and trainer.global_step < trainer.max_steps:
             return
         assert isinstance(pl_module, DMD)
         evaluator, rows = self.evaluator, range(self.num_samples)

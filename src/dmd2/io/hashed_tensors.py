@@ -1,0 +1,78 @@
+"""safetensors files that carry a hash of their content: of what is kept and trusted again."""
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dmd2.io.files import OWN_HASH, locked
+from dmd2.io.tensors import read_metadata, read_tensors, save_tensors
+
+
+def save_hashed(
+    tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write tensors with a hash of them and of the metadata, for what is trusted when read again.
+
+    Raises OSError where the file cannot be written.
+    """
+    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    about = dict(metadata or {})
+    save_tensors(held, path, about | {OWN_HASH: _hash_of(held, about)})
+
+
+def read_hashed(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata that `save_hashed` wrote.
+
+    Raises FileNotFoundError where there are none, and ValueError where they are damaged in any way.
+    """
+    tensors, metadata = read_tensors(path), read_metadata(path)
+    if metadata.pop(OWN_HASH, None) != _hash_of(tensors, metadata):
+        raise ValueError(f"{path} is damaged, or was not written by this version: its hash differs")
+    return tensors, metadata
+
+
+def cached(path: Path, make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Tensors that are kept at `path`; made by one process where they are not there, or damaged.
+
+    Others that want them meanwhile wait, and read them.
+    """
+    found = _read_cached(path)
+    if found is None:
+        with locked(path):
+            # Asked again: another process may have made them while this one waited.
+            if (found := _read_cached(path)) is None:
+                save_hashed(make(), path)
+                found = read_hashed(path)[0]
+    return found
+
+
+def _read_cached(path: Path) -> dict[str, Tensor] | None:
+    try:
+        return read_hashed(path)[0] if path.exists() else None
+    except ValueError as error:
+        print(f"dmd2: {error}; made again", file=sys.stderr)
+        return None
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of tensors and their names, in hexadecimal digits."""
+    found = hashlib.sha256()
+    for name, tensor in tensors.items():
+        found.update(name.encode())
+        # As bytes, since NumPy has no bfloat16; flat, since a tensor without dimensions has no
+        # view of another dtype.
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def _hash_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    # Sorted, since a file keeps its tensors in an order of its own.
+    names = sorted(tensors)
+    kinds = [[name, str(tensors[name].dtype), list(tensors[name].shape)] for name in names]
+    content = [sorted(metadata.items()), kinds, digest({name: tensors[name] for name in names})]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
