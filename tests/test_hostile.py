@@ -120,9 +120,12 @@ READERS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "prepared labels": ("test_labels.npy", prepared),
     "pairs": ("images.npy", pairs),
     "published statistics": ("statistics.npz", statistics),
+}
+MAKERS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "kept features": (".safetensors", features),
     "kept references": ("references.json", references),
 }
+"""What is only kept to save time is made again."""
 
 
 @pytest.mark.parametrize("what", READERS)
@@ -135,6 +138,21 @@ def test_a_file_that_holds_code_is_refused_by_name_and_not_run(
         read(tmp_path / name)
     assert not Path("ran").exists()
     assert "\n" not in str(refused.value) and "weights_only" not in str(refused.value)
+
+
+@pytest.mark.parametrize("what", MAKERS)
+def test_what_is_kept_and_holds_code_is_made_again_and_named(
+    what: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name, read = MAKERS[what]
+    read(tmp_path / name)
+    assert not Path("ran").exists()
+    said = capsys.readouterr().err
+    assert name in said and "made again" in said and "weights_only" not in said
 
 
 def calls(tree: ast.AST) -> list[tuple[str, dict[str, str]]]:
