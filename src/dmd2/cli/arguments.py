@@ -44,7 +44,7 @@ def check_arguments(verb: str, arguments: Sequence[str]) -> None:
 def _words(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Arguments, each with the one behind it; without the values of flags."""
     skip = False
-    for argument, after in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, after in zip(arguments, [*arguments, ""][1:], strict=True):
         if not skip:
             yield argument, after
         skip = not skip and argument in FLAGS_WITH_VALUE
