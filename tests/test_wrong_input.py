@@ -111,7 +111,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             ["trainer=cpu"],
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU"),
         ),
-        (["train", "trainer.devices=2"], ["trainer.devices=2", "trainer=ddp"]),
+        (["train", "trainer.devices=2"], ["trainer=ddp trainer.accelerator=cpu trainer.devices=2"]),
+        pytest.param(
+            ["train", "trainer=ddp", "trainer.devices=2"],
+            ["type trainer=ddp trainer.accelerator=cpu trainer.devices=2"],
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU"),
+        ),
+        pytest.param(
+            ["benchmark", "part=iteration"],
+            ["type part.trainer=cpu"],
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU"),
+        ),
         (["train", "discriminator_features=techer"], ["discriminator_features", "techer"]),
         (["train", "critic_step_layer=model"], ["there is one", "critic_step_layer=null"]),
         (["train", "experiment=digits_4step", "critic_step_layer=time"], ["'time'", "map_layer0"]),

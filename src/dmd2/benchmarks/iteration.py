@@ -81,6 +81,14 @@ def iteration(
         raise ValueError(f"this part makes its images up, got source={source}; leave source alone")
     # Behind the experiment, whose batch is for its own number of devices.
     sized = [f"trainer={trainer}", "global_batch=null", f"data.batch_size={batch_size}"]
+    if (
+        trainer != "cpu"
+        and not torch.cuda.is_available()
+        and "trainer.accelerator=cpu" not in overrides
+    ):
+        raise ValueError(
+            f"part.trainer={trainer} wants a GPU, and there is none here; type part.trainer=cpu"
+        )
     config = of_train([f"experiment={experiment}", *sized, *overrides])
     if config["pairs"] is not None:
         raise ValueError(

@@ -4,8 +4,11 @@ import difflib
 import os
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
+from dmd2.cli.arguments import check_arguments
+from dmd2.cli.pipes import outliving_readers
 from dmd2.config.folder import choices
 from dmd2.config.keys import VERBS_OF_EXPERIMENTS
 from dmd2.distributed import slurm
@@ -31,23 +34,46 @@ usage: dmd2 VERB [KEY=VALUE ...]      dmd2 VERB --help says more
 
 {verbs}
 
+  dmd2 VERB --choices [GROUP]       what a group has to choose from, e.g. dmd2 train --choices loss
+  dmd2 VERB --cfg job [KEY=VALUE]   the whole configuration, and nothing is run
+  dmd2 --version                    the version of this program
+  dmd2 --completion bash            what bash completes at Tab; eval "$(dmd2 --completion bash)"
+
 Start with `dmd2 train`: some minutes on a laptop, from handwritten digits to a one-step generator.
 """
 
 
 def main() -> None:
     """Run a verb; a user's mistake ends with one line and exit code 2, Ctrl-C with 130."""
+    with outliving_readers():
+        run_command()
+
+
+def run_command() -> None:
+    """Answer the arguments in sys.argv."""
     # Everything up to the import below answers in a fraction of a second: no Hydra, no torch.
     verb, rest = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("--help", [])
     if verb in ("-h", "--help", "help"):
         print(HELP.format(verbs="\n".join(f"  {name:10s} {what}" for name, what in VERBS.items())))
+        return
+    if verb == "--version":
+        print(f"dmd2 {version('dmd2')}")
+        return
+    if verb in ("--completion", "--complete"):
+        from dmd2.cli.choices import BASH, completions  # noqa: PLC0415
+
+        if verb == "--completion" and rest != ["bash"]:
+            print("dmd2: completion is for bash; type dmd2 --completion bash", file=sys.stderr)
+            sys.exit(2)
+        print(BASH if verb == "--completion" else "\n".join(completions(rest[0], VERBS)))
         return
     if verb not in VERBS:
         close = difflib.get_close_matches(verb, VERBS, 1)
         hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(VERBS)}"
         print(f"dmd2: there is no verb {verb!r}; {hint}", file=sys.stderr)
         sys.exit(2)
-    if {"-h", "--help"} & set(rest):
+    # Hydra's own pages say how to install a completion that cannot work for `dmd2 VERB`.
+    if {"-h", "--help", "--hydra-help", "--shell-completion", "-sc"} & set(rest):
         print(verb_help(verb))
         return
     # Ranks of one run and jobs of one sweep must agree on the run's name, so it is fixed before
@@ -61,10 +87,15 @@ def main() -> None:
         slurm.name_ranks()
     # Hydra reads overrides from sys.argv, and shows its first entry as the program's name.
     sys.argv = [f"dmd2 {verb}", *rest]
+    from dmd2.cli.choices import choices_page  # noqa: PLC0415
     from dmd2.cli.errors import fail_for_users  # noqa: PLC0415
     from dmd2.cli.verbs import run_verb  # noqa: PLC0415
 
     try:
+        if "--choices" in rest:
+            print(choices_page(verb, next((word for word in rest if word[:1] != "-"), None)))
+            return
+        check_arguments(verb, rest)
         run_verb(verb, f"dmd2.cli.{MODULES.get(verb, verb)}")
     except KeyboardInterrupt:  # before there is anything to save
         sys.exit(130)

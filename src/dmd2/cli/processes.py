@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 from dmd2.cli.errors import one_line
+from dmd2.cli.pipes import outliving_readers
 from dmd2.config.check import Config
 from dmd2.config.devices import processes
 from dmd2.distributed import process_group, slurm
@@ -32,5 +33,6 @@ def as_rank(task: Callable[[Config], None], config: Config) -> None:
     """Run the task as one rank of the process group, with rank 0's config."""
     # The config names the run's directory after the time, which differs between the processes of
     # torchrun: rank 0's is taken.
-    with process_group.process_group(config["trainer"]["accelerator"] == "gpu"):
+    on_gpu = config["trainer"]["accelerator"] == "gpu"
+    with outliving_readers(), process_group.process_group(on_gpu):
         task(process_group.broadcast_from_rank_zero(lambda: config))

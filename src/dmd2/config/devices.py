@@ -17,7 +17,17 @@ def processes(config: Config) -> int:
     section, devices = config["trainer"], config["trainer"]["devices"]
     on_gpu, num_nodes = section["accelerator"] == "gpu", section.get("num_nodes", 1)
     if on_gpu and not torch.cuda.is_available():
-        raise ValueError("this experiment wants a GPU, and there is none here; type trainer=cpu")
+        # What was asked for stays: of several processes the CPU can be told as well.
+        several = isinstance(devices, int) and devices > 1 and "strategy" in section
+        raise ValueError(
+            "this experiment wants a GPU, and there is none here; type "
+            + (
+                f"trainer=ddp trainer.accelerator=cpu trainer.devices={devices}, or trainer=cpu "
+                "for one process"
+                if several
+                else "trainer=cpu"
+            )
+        )
     # On a CPU "auto" is one process: several would share the same cores.
     num = (torch.cuda.device_count() if on_gpu else 1) if devices == "auto" else devices
     if not isinstance(num, int) or num < 1 or (on_gpu and num > torch.cuda.device_count()):
@@ -28,7 +38,8 @@ def processes(config: Config) -> int:
     # cannot train two networks by turns.
     if num * num_nodes > 1 and "strategy" not in section:
         raise ValueError(
-            f"this trainer takes one device, got trainer.devices={devices}; several: trainer=ddp"
+            f"this trainer takes one device, got trainer.devices={devices}; several: trainer=ddp "
+            f"trainer.accelerator={section['accelerator']} trainer.devices={devices}"
         )
     if process_group.started() and int(os.environ["WORLD_SIZE"]) != num * num_nodes:
         raise ValueError(

@@ -24,7 +24,7 @@ from dmd2.nets.discriminator import discriminator_on
 from dmd2.randomness import seeded
 from dmd2.runs.build import build, build_data
 from dmd2.runs.copies import Copy, copy_for
-from dmd2.runs.requirements import check_objective, check_starting_files
+from dmd2.runs.requirements import check_batch, check_objective, check_starting_files
 from dmd2.runs.teacher import Teacher, build_teacher, teacher_file
 from dmd2.runs.weights import load_critic, load_fitting
 from dmd2.training.module import DMD
@@ -70,12 +70,13 @@ def assemble(config: Config, protocol: ScoringProtocol) -> Parts:
     Raises ValueError, or FileNotFoundError where a file that the config names is not there.
     """
     # A machine without the GPUs that were asked for is said before any file is read.
-    processes(config)
+    num_devices = processes(config) * config["trainer"].get("num_nodes", 1)
     teacher_path = teacher_file(config)
     check_starting_files(config)
     objective = build(config["loss"])  # LPIPS says what it lacks before data is decoded
     data, sampler = build_data(config["data"]), build(config["sampler"])
     check_objective(objective, sampler, config, data)
+    check_batch(data, num_devices)
     # Without weights: a teacher that is to be trained is trained when all else fits.
     teacher = build_teacher(config, data, teacher_path)
     evaluator = Evaluator(protocol, data, teacher.conditioner, sampler)

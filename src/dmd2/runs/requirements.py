@@ -9,6 +9,7 @@ from dmd2.data.base import DataModule
 from dmd2.diffusion.conditioning import Conditioner
 from dmd2.diffusion.denoiser import Denoiser
 from dmd2.diffusion.sampling import FewStepSampler
+from dmd2.distributed.rank_zero import warn
 from dmd2.losses.objective import Objective
 from dmd2.runs.copies import wants_shards
 
@@ -60,6 +61,16 @@ def check_objective(
         )
 
 
+def check_batch(data: DataModule, num_devices: int) -> None:
+    """Say where a batch of all devices has more samples than there are: it repeats some."""
+    num, total = len(data.train), data.batch_size * num_devices
+    if total > num:
+        warn(
+            f"a batch has {total:,} samples, and the data {num:,}: each batch repeats some; type "
+            f"data.batch_size={max(num // num_devices, 1)} for one that does not"
+        )
+
+
 def check_starting_files(config: Config) -> None:
     """Raise FileNotFoundError where a file of weights to start from is not there."""
     for key in ("weights", "critic_weights"):
@@ -81,6 +92,12 @@ def check_fit(denoiser: Denoiser, conditioner: Conditioner, data: DataModule) ->
         raise ValueError(
             f"the data has labels up to {data.num_classes - 1}, out of range for a teacher of "
             f"{conditioner.num_classes} classes; choose another teacher or data"
+        )
+    if 0 < data.num_classes < conditioner.num_classes:
+        warn(
+            f"the data has {data.num_classes} classes, and the teacher {conditioner.num_classes}: "
+            f"only its classes 0 to {data.num_classes - 1} are asked for; they must be the same "
+            "ones in the same order"
         )
     try:
         with torch.no_grad():

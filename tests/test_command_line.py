@@ -1,0 +1,162 @@
+"""Arguments that are no KEY=VALUE, choices, completion, the version, and readers that go away."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dmd2.cli.main import VERBS, main
+
+SHORT = [
+    *("experiment=toy2d_dmd2", "max_iterations=4", "log_every=1", "data.batch_size=8"),
+    *("teacher.pretrain.max_iterations=2", "metric=none", "callbacks.samples=null"),
+]
+
+
+@pytest.fixture(autouse=True)
+def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setenv("DMD2_RUN_ID", "now")
+
+
+def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The line that a command is refused with."""
+    sys.argv = ["dmd2", *arguments]
+    with pytest.raises(SystemExit) as stop:
+        main()
+    line = capsys.readouterr().err
+    assert stop.value.code == 2 and line.startswith("dmd2: ") and line.count("\n") == 1, line
+    return line
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("train experiment = toy2d_dmd2", ["type experiment=toy2d_dmd2", "space"]),
+        ("train seed= 1", ["type seed=1"]),
+        ("train seed =1", ["type seed=1"]),
+        ("train digits_dmd", ["type experiment=digits_dmd"]),
+        ("train conf/experiment/digits_dmd.yaml", ["type experiment=digits_dmd"]),
+        ("train mine.yaml", ["--config-dir DIR experiment=mine"]),
+        ("pretrain something", ["experiment=something", "--help"]),
+        ("train .", ["data=images data.source=."]),
+        ("sample runs/x", ["type run=runs/x"]),
+        ("compare runs/sweeps", ["type runs=runs/sweeps"]),
+        ("prepare pictures recipe=latents", ["type source=pictures"]),
+        ("train --seed 1", ["type seed=1"]),
+        ("train --max-iterations=5", ["type max_iterations=5"]),
+        ("train seed=0,1,2", ["dmd2 train --multirun seed=0,1,2", "seed=[0,1,2]"]),
+        ("train seed=range(3)", ["--multirun seed=range(3)"]),
+        ("sample run=x seed=0,1", ["takes one value", "seed=[0,1]"]),
+        ("train name=a:b(", ["name=a:b( cannot be read", "quotes"]),
+        ("train --multirun seed=0,1 paths.run=here", ["paths.run=here has no effect"]),
+        ("train -m ++paths.run=a,b", ["no effect", "hydra.sweep.dir="]),
+        ("train --choices los", ["did you mean loss?"]),
+        ("--completion fish", ["bash"]),
+    ],
+)
+def test_what_is_no_key_and_value_is_answered_with_what_to_type(
+    command: str, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = answer(capsys, *command.split())
+    assert all(word in line for word in words), line
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    sys.argv = ["dmd2", *arguments]
+    main()
+    return capsys.readouterr().out
+
+
+def test_choices_of_a_group_have_a_sentence_each(capsys: pytest.CaptureFixture[str]) -> None:
+    page = printed(capsys, "train", "--choices", "loss")
+    assert "loss=no_gan" in page and all(row.endswith(".") for row in page.splitlines())
+    every = printed(capsys, "train", "--choices")
+    assert "experiment" in every and "recipe" not in every and "digits_dmd2" in every
+    assert "latents_sdxl" in printed(capsys, "prepare", "--choices")
+    assert "no groups" in printed(capsys, "sample", "--choices")
+
+
+def test_version_and_pages_of_hydra(capsys: pytest.CaptureFixture[str]) -> None:
+    assert printed(capsys, "--version").split()[0] == "dmd2"
+    assert "shell-completion" not in printed(capsys, "train", "--hydra-help")
+    for flag in ("--choices", "--version", "--completion", "--cfg job"):
+        assert flag in printed(capsys, "--help")
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment in which `dmd2` is this program, for a shell."""
+    folder = tmp_path_factory.mktemp("bin")
+    code = "from dmd2.cli.main import main; main()"
+    (folder / "dmd2").write_text(f"#!/bin/sh\nexec {sys.executable} -c '{code}' \"$@\"\n")
+    (folder / "dmd2").chmod(0o755)
+    return os.environ | {"PATH": f"{folder}:{os.environ['PATH']}", "DMD2_RUN_ID": "now"}
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("dmd2 tr", ["train "]),
+        ("dmd2 ", [f"{verb} " for verb in VERBS]),
+        ("dmd2 train exp", ["experiment="]),
+        ("dmd2 train experiment=digits_dmd", ["digits_dmd ", "digits_dmd2 "]),
+        ("dmd2 train loss=no_gan max_i", ["max_iterations="]),
+        ("dmd2 train optimizer.generator.l", ["optimizer.generator.lr="]),
+        ("dmd2 train checkpoint.", ["checkpoint.every=", "checkpoint.keep="]),
+        ("dmd2 sample num", ["num_images="]),
+        ("dmd2 prepare recipe=im", ["imagenet64 "]),
+        ("dmd2 train --mu", ["--multirun "]),
+        ("dmd2 train --choices samp", ["sampler "]),
+        ("dmd2 nothing x", []),
+    ],
+)
+def test_bash_completes_at_tab(line: str, expected: list[str], program: dict[str, str]) -> None:
+    script = (
+        'eval "$(dmd2 --completion bash)"; COMP_LINE=$1; COMP_POINT=${#1}; _dmd2; '
+        'complete -p dmd2 >&2; printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(
+        ["bash", "-c", script, "bash", line],
+        env=program,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert [row for row in done.stdout.split("\n") if row] == expected
+    assert done.stderr == "complete -o nospace -F _dmd2 dmd2\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "--help | true",
+        "train --help | head -1",
+        "train --cfg job | true",
+        "train --choices | head -1",
+    ],
+)
+def test_a_page_whose_reader_goes_is_quiet(command: str, program: dict[str, str]) -> None:
+    check_pipe(f"dmd2 {command}", program)
+
+
+def check_pipe(command: str, program: dict[str, str]) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"{command} >/dev/null; exit ${{PIPESTATUS[0]}}"],
+        env=program | {"PYTHONUNBUFFERED": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0 and "Traceback" not in done.stderr + done.stdout, done.stderr
+    assert "Broken" not in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("pipe", ["| true", "2>&1 | true"])
+def test_a_run_whose_reader_goes_completes(pipe: str, program: dict[str, str]) -> None:
+    check_pipe(f"dmd2 train {' '.join(SHORT)} paths.run=here {pipe}", program)
+    assert json.loads(Path("here/summary.json").read_text())["status"] == "completed"
