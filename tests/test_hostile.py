@@ -119,9 +119,8 @@ READERS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "prepared labels": ("test_labels.npy", prepared),
     "pairs": ("images.npy", pairs),
     "published statistics": ("statistics.npz", statistics),
-    "kept features": (".safetensors", features),
-    "kept references": ("references.json", references),
 }
+MADE_AGAIN = {"kept features": features, "kept references": references}
 
 
 @pytest.mark.parametrize("what", READERS)
@@ -134,6 +133,15 @@ def test_a_file_that_holds_code_is_refused_by_name_and_not_run(
         read(tmp_path / name)
     assert not Path("ran").exists()
     assert "\n" not in str(refused.value) and "weights_only" not in str(refused.value)
+
+
+@pytest.mark.parametrize("what", MADE_AGAIN)
+def test_a_kept_file_that_holds_code_is_made_again_and_not_run(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    MADE_AGAIN[what](tmp_path / "kept.json")
+    assert not Path("ran").exists() and "made again" in capsys.readouterr().err
 
 
 def calls(tree: ast.AST) -> list[tuple[str, dict[str, str]]]:
