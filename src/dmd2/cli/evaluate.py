@@ -25,9 +25,10 @@ from dmd2.distributed.process_group import broadcast_from_rank_zero
 from dmd2.distributed.rank_zero import on_rank_zero
 from dmd2.evaluation.scores import Scores, best
 from dmd2.evaluation.scoring import Evaluator
-from dmd2.io.files import discard, read_json, try_lock, write_hashed_json
+from dmd2.io.files import discard, try_lock, write_hashed_json
 from dmd2.runs.load import Student, as_one_of_torchrun, load_student
 from dmd2.runs.score_table import print_table
+from dmd2.runs.summary import read_summary
 
 NOT_RUN = {
     "status": "not trained here",
@@ -78,7 +79,9 @@ def evaluate(options: DictConfig) -> None:
         scores[name] = evaluator.scores(student.generator, sums=student.partial_sums())
     # A directory for imported weights holds a config.yaml only, and no run was trained in it.
     path = run / "summary.json"
-    summary = read_json(path) if path.exists() else NOT_RUN | {"experiment": student.config["name"]}
+    summary = (
+        read_summary(path) if path.exists() else NOT_RUN | {"experiment": student.config["name"]}
+    )
     if "num_samples" in changes or "metric" in asked:
         # The run's references are of another metric or number of samples, and compare with nothing.
         summary |= {"floor": {}, "baselines": {}, "teacher": {}}

@@ -1,14 +1,17 @@
 """Compares runs: scores averaged over seeds, as a table and a picture; failed jobs are named."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 from dmd2.evaluation.pictures import bars
-from dmd2.io.files import read_json
+from dmd2.runs.differences import labels, leaves_of
 from dmd2.runs.job import read_jobs
+from dmd2.runs.markdown import text
 from dmd2.runs.score_table import cell, rows
+from dmd2.runs.summary import flaw, read_summary
 
 MARKS = ("<!-- table -->", "<!-- end of table -->")
 """What in a README.md is replaced by a new table lies between these."""
@@ -20,26 +23,42 @@ Summaries = dict[str, list[dict[str, Any]]]
 
 
 def gather(folder: Path) -> Summaries:
-    """The summaries of completed runs below a folder, by experiment and what a sweep varied.
+    """The summaries of completed runs below a folder, in groups that differ by their seeds only.
 
-    Runs that are left out are named on the console.
+    A group is called by its experiment and what it differs in from the others of that. Runs that
+    are left out are named on the console.
     """
+    groups: dict[tuple[str, frozenset[tuple[str, str]]], list[dict[str, Any]]] = {}
+    scored = list(_scored(folder))
+    # The metric of most runs: the odd one may be the first.
+    primaries = Counter(summary["primary"] for _, summary, _ in scored).most_common(1)
+    for path, summary, leaves in scored:
+        if summary["primary"] != (usual := primaries[0][0]):
+            print(f"left out: {path.parent} is scored by {summary['primary']}, others by {usual}")
+            continue
+        groups.setdefault((summary["experiment"], frozenset(leaves.items())), []).append(summary)
     found: Summaries = {}
-    varied = variations(read_jobs(folder), ("seed=", "experiment="))
+    for experiment in dict.fromkeys(name for name, _ in groups):
+        alike = [key for key in groups if key[0] == experiment]
+        for key, label in zip(alike, labels([dict(leaves) for _, leaves in alike]), strict=True):
+            found[f"{experiment} {label}".strip()] = groups[key]
+    return found
+
+
+def _scored(folder: Path) -> Iterator[tuple[Path, dict[str, Any], dict[str, str]]]:
+    """The runs below a folder whose scores can be compared; the others are named."""
     for path in sorted(folder.rglob("summary.json")):
-        summary = read_json(path)
         if path.parent.is_symlink():  # `latest`, which is another directory's second name
             continue
-        if summary["status"] != "completed":
-            print(f"left out: {path.parent} {summary['status']}")
+        try:
+            summary, leaves = read_summary(path), leaves_of(path.parent)
+        except ValueError as error:
+            print(f"left out: {error}")
             continue
-        if not summary["metrics"]:
-            print(f"left out: {path.parent} has no scores")
+        if why := flaw(summary):
+            print(f"left out: {path.parent} {why}")
             continue
-        # Runs of one label are averaged; of runs outside a sweep nothing but the name is known.
-        label = " ".join([summary["experiment"], *varied.get(path.parent, [])])
-        found.setdefault(label, []).append(summary)
-    return found
+        yield path, summary, leaves
 
 
 def variations(
@@ -50,7 +69,7 @@ def variations(
     shared = set.intersection(*(set(job["overrides"]) for job in jobs.values())) if jobs else set()
     return {
         folder: [
-            text for text in job["overrides"] if text not in shared and not text.startswith(but)
+            word for word in job["overrides"] if word not in shared and not word.startswith(but)
         ]
         for folder, job in jobs.items()
     }
@@ -97,8 +116,8 @@ def fill(page: Path, lines: list[str]) -> None:
 
     A page without them, or a new one, gets the marks and the table at its end.
     """
-    text = page.read_text() if page.exists() else ""
-    before, _, rest = text.partition(MARKS[0])
+    content = page.read_text() if page.exists() else ""
+    before, _, rest = content.partition(MARKS[0])
     # What stood between the marks is replaced; without an end mark, all behind the first one.
     after = rest.partition(MARKS[1])[2]
     page.write_text("\n".join([before + MARKS[0], "", *lines, "", MARKS[1] + (after or "\n")]))
@@ -107,29 +126,47 @@ def fill(page: Path, lines: list[str]) -> None:
 def table(summaries: Summaries) -> list[str]:
     """Markdown lines: references, then mean and standard deviation of each group, the best first.
 
-    References are those of the first run: a sweep shares teacher, data and metric.
+    References that differ between groups have a row for each, which names its group.
     """
     first = next(iter(summaries.values()))[0]
     names = sorted(first["metrics"], key=lambda name: (name != first["primary"], name))
-    lines = ["| samples | runs | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
-    for label, scores in rows(first):
-        # The rows of `rows` whose label begins so are this one run's own scores.
-        if not label.startswith("student"):
-            lines.append(
-                f"| {label} | | " + " | ".join(cell(scores, name) for name in names) + " |"
-            )
+    head = " | ".join(map(text, names))
+    lines = [f"| samples | runs | {head} |", "|---" * (len(names) + 2) + "|"]
+    for label, cells in _references(summaries, names):
+        lines.append(f"| {text(label)} | | " + " | ".join(cells) + " |")
     # Of every primary metric lower is better.
     ordered = sorted(
         summaries.items(), key=lambda item: mean([s["metrics"][first["primary"]] for s in item[1]])
     )
     for name, found in ordered:
-        cells = [spread([summary["metrics"][metric] for summary in found]) for metric in names]
-        lines.append(f"| {name} | {len(found)} | " + " | ".join(cells) + " |")
+        cells = [
+            spread([s["metrics"][metric] for s in found if metric in s["metrics"]])
+            for metric in names
+        ]
+        lines.append(f"| {text(name)} | {len(found)} | " + " | ".join(cells) + " |")
     return lines
 
 
+def _references(summaries: Summaries, names: list[str]) -> list[tuple[str, list[str]]]:
+    """Rows of references: their labels, and their cells."""
+    found: dict[str, dict[tuple[str, ...], str]] = {}
+    for group, (first, *_) in summaries.items():
+        for label, scores in rows(first):
+            # The rows of `rows` whose label begins so are this one run's own scores.
+            if not label.startswith("student"):
+                cells = tuple(cell(scores, name) for name in names)
+                found.setdefault(label, {}).setdefault(cells, group)
+    return [
+        (label if len(rows_) == 1 else f"{label}, of {group}", list(cells))
+        for label, rows_ in found.items()
+        for cells, group in rows_.items()
+    ]
+
+
 def spread(values: list[float]) -> str:
-    """Mean and sample standard deviation, e.g. "1.23 ± 0.04"."""
+    """Mean and sample standard deviation, e.g. "1.23 ± 0.04"; empty where there are none."""
+    if not values:
+        return ""
     if len(values) == 1:
         return f"{values[0]:.3g}"
     return f"{mean(values):.3g} ± {stdev(values):.2g}"

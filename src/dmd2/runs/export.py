@@ -11,7 +11,6 @@ import torch
 
 from dmd2.diffusion.denoiser import Prediction
 from dmd2.diffusion.schedules import VP
-from dmd2.io.files import read_json
 from dmd2.io.hub import PREDICTIONS
 from dmd2.io.tensors import let_others_read, save_tensors
 from dmd2.nets.lora import layers, merged, products
@@ -19,6 +18,7 @@ from dmd2.nets.unet import UNet
 from dmd2.runs.build import build
 from dmd2.runs.load import Student
 from dmd2.runs.model_card import card
+from dmd2.runs.summary import read_summary
 
 
 def export(student: Student, weights: str | None, source: str | None, out: Path) -> str:
@@ -45,7 +45,7 @@ def export(student: Student, weights: str | None, source: str | None, out: Path)
         )
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty; name another folder: out=DIR")
-    summary = read_json(student.run / "summary.json")
+    summary = read_summary(student.run / "summary.json")
     student.read(weights)
     rows = generator.schedule.row_of_time(torch.tensor(student.sampler.times)).tolist()
     # A text encoder of a pipeline names it (`source`); the tiny one of the digits names none.

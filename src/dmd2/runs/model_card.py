@@ -9,6 +9,7 @@ import jinja2
 from omegaconf import OmegaConf
 
 from dmd2.config.check import Config
+from dmd2.runs.markdown import literal, text
 from dmd2.runs.score_table import cell, columns, rows
 
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
@@ -54,9 +55,10 @@ def card(
         "dmd2": provenance,  # ours: the hub keeps keys that it does not know
     }
     # trim_blocks: a line of the template that holds only a tag leaves no line in the card.
-    template = jinja2.Environment(trim_blocks=True, keep_trailing_newline=True).from_string(
-        TEMPLATE.read_text()
-    )
+    environment = jinja2.Environment(trim_blocks=True, keep_trailing_newline=True)
+    # Names are other people's, and stay text: in Markdown, and in the code that a reader copies.
+    environment.filters |= {"text": text, "literal": literal}
+    template = environment.from_string(TEMPLATE.read_text())
     return template.render(
         metadata=OmegaConf.to_yaml(OmegaConf.create(metadata)),
         summary=summary,

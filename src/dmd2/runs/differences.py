@@ -1,0 +1,74 @@
+"""What a run differs in from others, by its resolved configuration and its teacher's weights."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from dmd2.io.tensors import read_metadata
+
+WATCHING = frozenset(
+    {
+        "seed",
+        "name",
+        "paths",
+        "logger",
+        "launcher",
+        "callbacks",
+        "checkpoint",
+        "log_every",
+        "resume",
+        "resume_allow",
+    }
+)
+"""Sections that say how a run is watched and where it works; and the seed."""
+
+Leaves = Mapping[str, str]
+
+
+def leaves_of(run: Path) -> dict[str, str]:
+    """All that makes a run what it is but for its seed, as text by dotted key.
+
+    Raises ValueError where the run's config.yaml is damaged; without one there is nothing to tell.
+    """
+    path = run / "config.yaml"
+    if not path.exists():
+        return {}
+    try:
+        config: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        kept = {key: value for key, value in config.items() if key not in WATCHING}
+    except (OmegaConfBaseException, YAMLError, AttributeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is damaged: {str(error).partition(chr(10))[0]}") from error
+    found = dict(_flat(kept, "", config.get("seed")))
+    # Of one name, but perhaps trained on another machine.
+    teacher = read_metadata(run / "checkpoints" / "student.safetensors").get("teacher")
+    return found | ({"teacher.sha256": teacher[:8]} if teacher else {})
+
+
+def _flat(node: Any, path: str, seed: Any) -> list[tuple[str, str]]:
+    if not isinstance(node, dict) or not node:
+        return [(path, str(node))]
+    return [
+        leaf
+        for key, value in node.items()
+        # Where things are; and the run's own seed in a section that reads it.
+        if key not in ("cache", "num_workers") and not (key == "seed" and value == seed)
+        for leaf in _flat(value, f"{path}.{key}".lstrip("."), seed)
+    ]
+
+
+def labels(runs: list[Leaves]) -> list[str]:
+    """What each of these differs in from the others, e.g. "max_iterations=500"; empty for one."""
+    columns: dict[tuple[str, ...], str] = {}
+    # Short keys first: of numbers that are equal in every run, as interpolations are, one is named.
+    for key in sorted({key for run in runs for key in run}, key=lambda key: (key.count("."), key)):
+        values = tuple(run.get(key, "absent") for run in runs)
+        if len(set(values)) > 1:
+            are_numbers = all(value.replace(".", "").isdigit() for value in values)
+            columns.setdefault(values if are_numbers else (*values, key), key)
+    return [
+        " ".join(f"{key}={values[i]}" for values, key in columns.items()) for i in range(len(runs))
+    ]

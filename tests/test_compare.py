@@ -1,0 +1,98 @@
+"""The comparison of runs: what is averaged, what is apart, and what is left out by name."""
+
+import json
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from dmd2.io.files import write_hashed_json
+from dmd2.runs.compare import gather, table, write_comparison
+
+SUMMARY = {
+    "status": "completed",
+    "experiment": "e",
+    "metrics": {"rfd": 1.0},
+    "primary": "rfd",
+    "floor": {},
+    "baselines": {},
+    "teacher": {"1": {"rfd": 2.0}},
+    "students": {},
+}
+CONFIG = {
+    "seed": 0,
+    "name": "e",
+    "max_iterations": 10,
+    "teacher": {"weights": "a.safetensors"},
+    "metric": {"num_samples": 100},
+    "data": {"seed": 0},
+    "optimizer": {"lr_factor": {"total": 10}},
+    "paths": {"run": "here"},
+}
+
+
+def write_run(folder: Path, config: dict[str, object] | None = None, **summary: object) -> None:
+    write_hashed_json(folder / "summary.json", SUMMARY | summary)
+    OmegaConf.save(OmegaConf.create(CONFIG | (config or {})), folder / "config.yaml")
+
+
+BAD = {
+    "another metric": json.dumps(SUMMARY | {"metrics": {"kid": 1.0}, "primary": "kid"}),
+    "nan": json.dumps(SUMMARY | {"metrics": {"rfd": float("nan")}}),
+    "incomplete": "{}",
+    "a list": "[]",
+    "torn": json.dumps(SUMMARY)[:30],
+    "nested": "[" * 100_000,
+    "edited": json.dumps(SUMMARY | {"sha256_of_content": "0" * 64}),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_bad_run_is_named_and_left_out_of_the_table(
+    what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "0")
+    write_run(tmp_path / "bad")
+    (tmp_path / "bad" / "summary.json").write_text(BAD[what])
+    found = gather(tmp_path)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("left out: ") and str(tmp_path / "bad") in line
+    assert "| e | 1 | 1 |" in table(found)
+
+
+def test_a_person_may_edit_a_summary_by_taking_its_hash_out(tmp_path: Path) -> None:
+    write_run(tmp_path / "0")
+    (tmp_path / "0" / "summary.json").write_text(json.dumps(SUMMARY | {"metrics": {"rfd": 3.0}}))
+    assert "| e | 1 | 3 |" in table(gather(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("config", "names"),
+    [
+        ({"max_iterations": 20, "optimizer": {"lr_factor": {"total": 20}}}, ["max_iterations"]),
+        ({"teacher": {"weights": "b.safetensors"}}, ["teacher.weights"]),
+        ({"metric": {"num_samples": 50}, "new": 1}, ["new", "metric.num_samples"]),
+    ],
+)
+def test_runs_that_differ_in_more_than_the_seed_are_rows_apart_and_say_in_what(
+    config: dict[str, object], names: list[str], tmp_path: Path
+) -> None:
+    own = {"seed": 1, "data": {"seed": 1}, "paths": {"run": "there"}}
+    write_run(tmp_path / "0")
+    write_run(tmp_path / "1", own, metrics={"rfd": 3.0})
+    write_run(tmp_path / "2", config, metrics={"rfd": 9.0}, teacher={"1": {"rfd": 4.0}})
+    found = gather(tmp_path)
+    assert [len(group) for group in found.values()] == [2, 1]
+    for label in found:
+        assert [word.split("=")[0] for word in label.split()[1:]] == names
+    lines = table(found)
+    assert sum(line.startswith("| teacher, 1 NFE, of e ") for line in lines) == 2
+    assert any("| 2 | 2 ± 1.4 |" in line for line in lines)
+
+
+def test_names_stay_text_in_the_table(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", experiment="<img src=x>|\n# forged [a](b)")
+    write_comparison(gather(tmp_path), tmp_path / "out")
+    page = (tmp_path / "out" / "README.md").read_text()
+    assert "<img" not in page and "\n#" not in page
+    assert "| &lt;img src=x&gt;\\| \\# forged \\[a\\](b) | 1 | 1 |" in page
