@@ -38,7 +38,7 @@ def tar_members(source: Path, passed: PassedOver) -> Iterator[Member]:
         mode = "r:" if source.name.endswith(".tar") else "r|"
         with (
             closing(_decompressed(file, source)) as stream,
-            tarfile.open(fileobj=stream, mode=mode, tarinfo=_Header) as archive,  # type: ignore[call-overload]
+            tarfile.open(fileobj=stream, mode=mode, tarinfo=_Header) as archive,
         ):
             while (info := archive.next()) is not None:
                 # tarfile remembers every header: a million of them would stay in memory.
@@ -75,13 +75,13 @@ def _whole(read: Any, archive: tarfile.TarFile) -> Any:
     """The next header; raises ReadError where there is neither one nor a complete end."""
     try:
         info = read(archive)
-    except tarfile.EOFHeaderError:
+    except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
         # A block of zeros. What follows at the end is zeros, too; in the middle it was a header.
-        while chunk := archive.fileobj.read(CHUNK):  # type: ignore[union-attr]
+        while chunk := archive.fileobj.read(CHUNK):
             if chunk.strip(b"\0"):
                 raise tarfile.ReadError("there is more behind its end") from None
         raise
-    except tarfile.EmptyHeaderError:
+    except tarfile.EmptyHeaderError:  # type: ignore[attr-defined]
         raise tarfile.ReadError("it breaks off, without blocks of zeros at its end") from None
     except tarfile.HeaderError as error:
         raise tarfile.ReadError(f"a header has a {error}") from None
