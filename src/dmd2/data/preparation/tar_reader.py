@@ -38,7 +38,8 @@ def tar_members(source: Path, passed: PassedOver) -> Iterator[Member]:
         mode = "r:" if source.name.endswith(".tar") else "r|"
         with (
             closing(_decompressed(file, source)) as stream,
-            tarfile.open(fileobj=stream, mode=mode, tarinfo=_Header) as archive,
+            # mypy wants the mode to be a literal.
+            tarfile.open(fileobj=stream, mode=mode, tarinfo=_Header) as archive,  # type: ignore[call-overload]
         ):
             while (info := archive.next()) is not None:
                 # tarfile remembers every header: a million of them would stay in memory.
@@ -61,7 +62,7 @@ class _Header(tarfile.TarInfo):
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
-        info = super().frombuf(buf, encoding, errors)  # type: ignore[arg-type]
+        info = super().frombuf(buf, encoding, errors)
         if info.size < 0 or (info.type in RECORDS and info.size > MAX_RECORD):
             raise tarfile.ReadError(f"a header claims {info.size:,} bytes")
         return info
