@@ -96,7 +96,7 @@ def caption_of(row: Any, column: str, where: str, setting: str) -> str:
         return ""
     if not isinstance(caption, str):
         hint = "one text a row; of several, write a row for each, or choose one"
-        what = {list: "a list", dict: "an object"}.get(type(caption), type(caption).__name__)
+        what = type(caption).__name__
         raise ValueError(f"the {column} in {where} is {what}, {caption!r:.60}, expected {hint}")
     try:
         caption.encode()

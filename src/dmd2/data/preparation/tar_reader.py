@@ -38,6 +38,7 @@ def tar_members(source: Path, passed: PassedOver) -> Iterator[Member]:
         mode = "r:" if source.name.endswith(".tar") else "r|"
         with (
             closing(_decompressed(file, source)) as stream,
+            # mypy wants the mode to be a literal.
             tarfile.open(fileobj=stream, mode=mode, tarinfo=_Header) as archive,  # type: ignore[call-overload]
         ):
             while (info := archive.next()) is not None:
@@ -61,7 +62,7 @@ class _Header(tarfile.TarInfo):
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
-        info = super().frombuf(buf, encoding, errors)  # type: ignore[arg-type]
+        info = super().frombuf(buf, encoding, errors)
         if info.size < 0 or (info.type in RECORDS and info.size > MAX_RECORD):
             raise tarfile.ReadError(f"a header claims {info.size:,} bytes")
         return info
@@ -75,13 +76,13 @@ def _whole(read: Any, archive: tarfile.TarFile) -> Any:
     """The next header; raises ReadError where there is neither one nor a complete end."""
     try:
         info = read(archive)
-    except tarfile.EOFHeaderError:
+    except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
         # A block of zeros. What follows at the end is zeros, too; in the middle it was a header.
-        while chunk := archive.fileobj.read(CHUNK):  # type: ignore[union-attr]
+        while chunk := archive.fileobj.read(CHUNK):
             if chunk.strip(b"\0"):
                 raise tarfile.ReadError("there is more behind its end") from None
         raise
-    except tarfile.EmptyHeaderError:
+    except tarfile.EmptyHeaderError:  # type: ignore[attr-defined]
         raise tarfile.ReadError("it breaks off, without blocks of zeros at its end") from None
     except tarfile.HeaderError as error:
         raise tarfile.ReadError(f"a header has a {error}") from None
