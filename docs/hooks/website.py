@@ -51,6 +51,7 @@ def copied() -> dict[str, str]:
         **{f"results/{page.parent.name}.md": page.relative_to(ROOT).as_posix() for page in book},
         "contributing.md": "CONTRIBUTING.md",
         "changelog.md": "CHANGELOG.md",
+        "security.md": "SECURITY.md",
     }
 
 

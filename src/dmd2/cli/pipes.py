@@ -48,7 +48,7 @@ class Outliving:
 def outliving_readers() -> Iterator[None]:
     """For a block, stdout and stderr raise nothing when their readers are gone."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (Outliving(stream) for stream in before)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = (Outliving(stream) for stream in before)
     try:
         yield
     finally:

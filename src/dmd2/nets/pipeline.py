@@ -183,8 +183,7 @@ def pipeline_vae(
             )
         resolution = size * factor
     channels, scale = config.get("latent_channels", 4), config.get("scaling_factor", 0.18215)
-    options = {"dtype": dtype, "at_once": at_once, "variant": variant}
-    return VAE(source, resolution, scale, channels, factor, "vae", **options)
+    return VAE(source, resolution, scale, channels, factor, "vae", dtype, at_once, variant)
 
 
 def pipeline_encoder(
