@@ -166,7 +166,7 @@ def test_a_notebook_draws_what_the_command_draws() -> None:
         load(RUN, "ema_2")
     with pytest.raises(FileNotFoundError, match="there is no run at runs/gone"):
         load("runs/gone")
-    with pytest.raises(ValueError, match="num and batch_size must be at least 1, got 0 and 100"):
+    with pytest.raises(ValueError, match="num must be a whole number of at least 1, got 0"):
         load(RUN).sample(0)
 
 

@@ -205,7 +205,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             ["train", *TEXT, "teacher.source=gone/no/where"],
             ["no pipeline at gone/no/where", "teacher.source=DIR"],
         ),
-        (["train", *TEXT, "teacher.source=."], [". has no scheduler/scheduler_config.json"]),
+        (
+            ["train", *TEXT, "teacher.source=."],
+            [". has no unet/diffusion_pytorch_model.safetensors"],
+        ),
         (["train", "teacher=sd15", "data=latents"], ["type data.source=VALUE"]),
     ],
     ids=lambda value: " ".join(value),

@@ -17,8 +17,9 @@ SMALL = {"batch_size": 4, "num_batches": 2, "num_repeats": 1}
 
 
 def test_every_number_of_workers_has_a_row_and_the_target_a_verdict(tmp_path):
-    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
-    prepare(tmp_path, lay_out(tmp_path, 0.0), Decoder(4), tmp_path / "out")
+    (tmp_path / "source").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "source" / "a.png")
+    prepare(tmp_path / "source", lay_out(tmp_path / "source", 0.0), Decoder(4), tmp_path / "out")
     *head, zero, one, verdict = loader(tmp_path / "out", **SMALL, num_workers=[0, 1], target=1)
     assert head[0] == "| workers | images/s | ratio |"
     assert zero.startswith("| 0 |") and zero.endswith("| 1.00 |") and one.startswith("| 1 |")

@@ -184,7 +184,7 @@ def test_lists_of_labels_are_bounded(tmp_path: Path, pack, text: str, words: str
     source = pack(tmp_path / "a.zip", {"a.png": b"", "dataset.json": text.encode()})
     with pytest.raises(ValueError, match=words) as caught:
         lay_out(source, 0.0)
-    assert len(str(caught.value)) < 400
+    assert len(str(caught.value)) < 500  # also below a long temporary folder
 
 
 def test_an_encrypted_zip_says_so(tmp_path: Path, pack) -> None:

@@ -42,21 +42,23 @@ def leaves_of(run: Path) -> dict[str, str]:
         kept = {key: value for key, value in config.items() if key not in WATCHING}
     except (OmegaConfBaseException, YAMLError, AttributeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is damaged: {str(error).partition(chr(10))[0]}") from error
-    found = dict(_flat(kept, "", config.get("seed")))
+    found = dict(_flat(kept, ""))
+    # The data's draws follow the run's seed, unless they were given one; a teacher's own stays.
+    if found.get("data.seed") == str(config.get("seed")):
+        del found["data.seed"]
     # Of one name, but perhaps trained on another machine.
     teacher = read_metadata(run / "checkpoints" / "student.safetensors").get("teacher")
     return found | ({"teacher.sha256": teacher[:8]} if teacher else {})
 
 
-def _flat(node: Any, path: str, seed: Any) -> list[tuple[str, str]]:
+def _flat(node: Any, path: str) -> list[tuple[str, str]]:
     if not isinstance(node, dict) or not node:
         return [(path, str(node))]
     return [
         leaf
         for key, value in node.items()
-        # Where things are; and the run's own seed in a section that reads it.
-        if key not in ("cache", "num_workers") and not (key == "seed" and value == seed)
-        for leaf in _flat(value, f"{path}.{key}".lstrip("."), seed)
+        if key not in ("cache", "num_workers")  # where things are, and how they are read
+        for leaf in _flat(value, f"{path}.{key}".lstrip("."))
     ]
 
 

@@ -59,6 +59,8 @@ def prepare(
     unfinished = folder.with_name(f"{folder.name}.partial")
     arrays, encoder = unfinished / "arrays", encoder or PixelEncoder(decoder)
     before = identity(source)
+    if source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
+        raise ValueError(f"{folder} lies in the source {source}; name a folder beside it: out=DIR")
     about = {"source": before, "decoder": asdict(decoder), **(options or {}), **encoder.about()}
     # All that rows and their values depend on: work begun otherwise is not continued.
     plan, num_files = key_of(FORMAT, about, asdict(layout)), len(layout.train) + len(layout.test)
