@@ -49,7 +49,7 @@ def _runs_near(run: Path) -> str:
     near += sorted(Path("runs").glob("*/latest/config.yaml"))
     if near:
         return f"there is one at {near[0].parent}"
-    return "name the directory that dmd2 train printed, e.g. run=runs/EXPERIMENT/latest"
+    return "name the directory that dmd2 train printed: run=runs/EXPERIMENT/latest"
 
 
 def check_whole(name: str, given: Any, least: int) -> None:

@@ -60,7 +60,7 @@ def prepare(
     arrays, encoder = unfinished / "arrays", encoder or PixelEncoder(decoder)
     before = identity(source)
     if source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
-        raise ValueError(f"{folder} lies in the source {source}; name a folder beside it: out=DIR")
+        raise ValueError(f"{folder} lies in the source {source}; name one beside it: out=DIR")
     about = {"source": before, "decoder": asdict(decoder), **(options or {}), **encoder.about()}
     # All that rows and their values depend on: work begun otherwise is not continued.
     plan, num_files = key_of(FORMAT, about, asdict(layout)), len(layout.train) + len(layout.test)
