@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from answers import answer, inside  # noqa: F401 - a fixture
 from dmd2.cli.main import VERBS, main
 
 SHORT = [
@@ -16,20 +17,13 @@ SHORT = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", sys.argv)
-    monkeypatch.setenv("DMD2_RUN_ID", "now")
+pytestmark = pytest.mark.usefixtures("inside")
 
 
-def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The line that a command is refused with."""
-    sys.argv = ["dmd2", *arguments]
-    with pytest.raises(SystemExit) as stop:
-        main()
-    line = capsys.readouterr().err
-    assert stop.value.code == 2 and line.startswith("dmd2: ") and line.count("\n") == 1, line
+def line_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line that a command is refused with."""
+    line = answer(capsys, *arguments)
+    assert line.count("\n") == 1, line
     return line
 
 
@@ -62,7 +56,7 @@ def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_what_is_no_key_and_value_is_answered_with_what_to_type(
     command: str, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = answer(capsys, *command.split())
+    line = line_of(capsys, *command.split())
     assert all(word in line for word in words), line
 
 

@@ -1,28 +1,10 @@
 """Wrong types, misspelt paths and words of other programs: each answer says what to type."""
 
-import sys
-from pathlib import Path
-
 import pytest
 
-from dmd2.cli.main import main
+from answers import answer, inside  # noqa: F401 - a fixture
 
-
-@pytest.fixture(autouse=True)
-def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", sys.argv)
-    monkeypatch.setenv("DMD2_RUN_ID", "now")
-
-
-def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The line that a command is refused with."""
-    sys.argv = ["dmd2", *arguments]
-    with pytest.raises(SystemExit) as stop:
-        main()
-    line = capsys.readouterr().err
-    assert stop.value.code == 2 and line.count("dmd2: ") == 1 and line.startswith("dmd2: "), line
-    return line
+pytestmark = pytest.mark.usefixtures("inside")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dmd2.io.files import name_in_errors
+from dmd2.io.files import name_in_errors, refused
 
 
 def open_array(path: Path) -> np.memmap:
@@ -57,5 +57,4 @@ def read_arrays(path: Path, *names: str) -> list[np.ndarray]:
 
 def _refused(path: Path, error: Exception) -> ValueError:
     # NumPy goes on to advise `allow_pickle=True`, which would run what is in there.
-    reason = str(error).partition(". If you trust")[0]
-    return ValueError(f"{path} is refused, and nothing in it was run: {reason}")
+    return refused(path, str(error).partition(". If you trust")[0])

@@ -81,6 +81,11 @@ def parse_json(text: bytes, name: str) -> Any:
         raise ValueError(f"{name} is damaged, it is no JSON: {error}") from error
 
 
+def refused(path: Path, reason: str) -> ValueError:
+    """The error of a file that may hold code, of which none was run."""
+    return ValueError(f"{path} is refused, and nothing in it was run: {reason}")
+
+
 def write_hashed_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a mapping as indented JSON, atomically, with a hash of itself.
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dmd2.io.files import refused
 from dmd2.io.tensors import reason_of
 from dmd2.metrics.detectors import Detector
 from dmd2.metrics.download import fetched
@@ -98,9 +99,7 @@ class TorchFidelityInception(Detector):
         try:
             torch.save(torch.load(path, weights_only=True), tensors)
         except Exception as error:  # a hostile file can provoke any
-            raise ValueError(
-                f"{path} is refused, and nothing in it was run: {reason_of(error)}"
-            ) from error
+            raise refused(path, reason_of(error)) from error
         tensors.seek(0)
         self.net = pixelwise(FeatureExtractorInceptionV3("inception", ["2048"], tensors))
 

@@ -5,7 +5,7 @@ described elsewhere is compared with the files (`check_agrees`).
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ def from_configs(source: str, taps: Sequence[str], gradient_checkpointing: bool)
 
     config = unet_config(source)
     schedule, prediction = noise_of(source)
-    kind = UNetXL if reads_sizes(source) else UNet
+    kind = UNetXL if reads_sizes(config) else UNet
     model = UNet2DConditionModel.from_config(config)
     return kind(model, schedule, prediction, taps, gradient_checkpointing)
 
@@ -88,15 +88,16 @@ def unet_config(source: str | Path) -> dict[str, Any]:
     return config
 
 
-def reads_sizes(source: str | Path) -> bool:
-    """Whether a pipeline's U-Net is SDXL's: it also reads pooled text, sizes and crops."""
-    return unet_config(source).get("addition_embed_type") is not None
+def reads_sizes(config: Mapping[str, Any]) -> bool:
+    """Whether a U-Net of this config is SDXL's: it also reads pooled text, sizes and crops."""
+    return config.get("addition_embed_type") is not None
 
 
-def check_text(source: str | Path) -> None:
-    """Raise ValueError where a pipeline's encoders do not make what its U-Net reads."""
-    config = unet_config(source)
-    is_xl = reads_sizes(source)
+def check_text(source: str | Path, config: Mapping[str, Any]) -> None:
+    """Raise ValueError where a pipeline's encoders do not make what its U-Net, of this config,
+    reads.
+    """
+    is_xl = reads_sizes(config)
     names = ("text_encoder", "text_encoder_2") if is_xl else ("text_encoder",)
     encoders = [config_in(source, f"{name}/config.json") for name in names]
     made, read = sum(e.get("hidden_size", 0) for e in encoders), config.get("cross_attention_dim")
@@ -200,8 +201,9 @@ def pipeline_encoder(
     Raises FileNotFoundError where a part is lacking, ValueError where the encoders do not make
     what the U-Net reads.
     """
-    check_text(source)
-    if not reads_sizes(source):
+    config = unet_config(source)
+    check_text(source, config)
+    if not reads_sizes(config):
         return clip(source, variant, dtype)
     size = resolution or pipeline_vae(source).resolution
     return clip_pair(source, size, variant, dtype)

@@ -7,12 +7,14 @@ images = student.sample(16, seed=0)
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
 from dmd2.config.check import Config
+from dmd2.config.values import is_whole
 from dmd2.data.base import DataModule
 from dmd2.diffusion.conditioning import Conditioner
 from dmd2.diffusion.denoiser import Denoiser
@@ -27,7 +29,7 @@ from dmd2.io.hashed_tensors import digest
 from dmd2.io.tensors import load_weights, read_metadata
 from dmd2.runs.build import build, build_data, device_for
 from dmd2.runs.copies import LoRA, copy_for
-from dmd2.runs.run_config import check_whole, config_of
+from dmd2.runs.run_config import config_of
 from dmd2.runs.teacher import (
     build_teacher,
     conditioner_of,
@@ -180,3 +182,9 @@ def generator_on_teacher(run: Path, config: Config, data: DataModule, lora: LoRA
     # After LoRA was put on it: the frozen weights are narrowed, LoRA's own stay float32.
     teacher.cast_weights()
     return generator
+
+
+def check_whole(name: str, given: Any, least: int) -> None:
+    """Raise ValueError where an argument is no whole number of at least `least`."""
+    if not is_whole(given) or given < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {given!r}")

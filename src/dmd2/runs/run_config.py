@@ -1,7 +1,6 @@
 """The configuration in a run's directory, read from anywhere, and only where it is trusted."""
 
 from pathlib import Path
-from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -50,9 +49,3 @@ def _runs_near(run: Path) -> str:
     if near:
         return f"there is one at {near[0].parent}"
     return "name the directory that dmd2 train printed: run=runs/EXPERIMENT/latest"
-
-
-def check_whole(name: str, given: Any, least: int) -> None:
-    """Raise ValueError where an argument is no whole number of at least `least`."""
-    if isinstance(given, bool) or not isinstance(given, int) or given < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {given!r}")

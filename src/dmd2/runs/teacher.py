@@ -16,10 +16,7 @@ from dmd2.diffusion.conditioning import Conditioner
 from dmd2.diffusion.denoiser import Denoiser
 from dmd2.io.files import key_of, locked
 from dmd2.io.hub import weights_of
-from dmd2.io.tensors import (
-    save_weights,
-    weights_sha256,
-)
+from dmd2.io.tensors import save_weights, weights_sha256
 from dmd2.nets.pipeline import check_agrees
 from dmd2.nets.unet import UNet
 from dmd2.randomness import seeded

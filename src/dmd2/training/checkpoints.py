@@ -17,7 +17,7 @@ from lightning.fabric.plugins.io import CheckpointIO
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from dmd2.io.files import fsynced, read_hashed_json, sha256, write_hashed_json
+from dmd2.io.files import fsynced, read_hashed_json, refused, sha256, write_hashed_json
 from dmd2.io.replace import replacing
 from dmd2.io.tensors import reason_of
 
@@ -109,9 +109,7 @@ def read(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, LookupError, EOFError) as error:
-        raise ValueError(
-            f"{path} is refused, and nothing in it was run: {reason_of(error)}"
-        ) from error
+        raise refused(path, reason_of(error)) from error
 
 
 def verify(path: Path) -> Verified:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from dmd2.io.files import refused
 from dmd2.io.tensors import reason_of
 
 ANCHORS = ("map_layer0.weight", "time_embedding.linear_1.weight")
@@ -29,9 +30,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
                 raise ValueError("it unpacks to more than it is")
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # a hostile file can provoke any
-        raise ValueError(
-            f"{path} is refused, and nothing in it was run: {reason_of(error)}"
-        ) from error
+        raise refused(path, reason_of(error)) from error
     if not isinstance(content, dict) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items()
     ):

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dmd2.io.files import refused
 from dmd2.io.tensors import reason_of
 from dmd2.weights.opcodes import refuse, scan, scan_storage
 
@@ -168,6 +169,4 @@ def read_pickle(path: Path) -> Any:
             data.seek(0)
             return _Reader(data).load()
     except Exception as error:  # a hostile file can provoke any
-        raise ValueError(
-            f"{path} is refused, and nothing in it was run: {reason_of(error)}"
-        ) from error
+        raise refused(path, reason_of(error)) from error
