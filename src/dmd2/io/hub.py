@@ -55,24 +55,41 @@ def file_of(source: str | Path, name: str) -> Path:
         ) from error
 
 
+def network_of(source: str | Path) -> str:
+    """The folder of a pipeline's denoiser: "unet" or "transformer".
+
+    Raises FileNotFoundError where there is neither.
+    """
+    try:
+        file_of(source, "unet/config.json")
+    except FileNotFoundError as error:
+        try:
+            file_of(source, "transformer/config.json")
+        except FileNotFoundError:
+            raise error from None
+        return "transformer"
+    return "unet"
+
+
 def weights_of(source: str | Path, variant: str | None) -> Path:
-    """The weights of a pipeline's U-Net: one file, or the index of several, which are then there.
+    """The weights of a pipeline's denoiser: one file, or the index of several, which are then
+    there.
 
     variant  Another storage of them, e.g. "fp16".
 
     Raises FileNotFoundError where one is lacking, e.g. of a download that was cut off.
     """
-    plain = f"unet/diffusion_pytorch_model.{f'{variant}.' if variant else ''}safetensors"
+    stem = f"{network_of(source)}/diffusion_pytorch_model"
     try:
-        return file_of(source, plain)
+        return file_of(source, f"{stem}.{f'{variant}.' if variant else ''}safetensors")
     except FileNotFoundError as error:
         try:  # large models are cut into shards, and an index says which tensor lies in which
             end = f".{variant}.json" if variant else ".json"
-            index = file_of(source, f"unet/diffusion_pytorch_model.safetensors.index{end}")
+            index = file_of(source, f"{stem}.safetensors.index{end}")
         except FileNotFoundError:
             raise error from None  # the message is of the file that most pipelines have
         for name in shards_of(index):
-            file_of(source, f"unet/{name}")
+            file_of(source, f"{stem.partition('/')[0]}/{name}")
         return index
 
 

@@ -4,7 +4,10 @@ Every key that changes them is used, or refused by its name.
 """
 
 import inspect
+import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from dmd2.diffusion.denoiser import Prediction
 from dmd2.diffusion.schedules import VP, Flow, NoiseSchedule
@@ -55,8 +58,12 @@ LAST_ALPHA2 = 2.0**-24
 0, so that sigma / alpha is finite."""
 
 
-def noise_of(source: str | Path) -> tuple[NoiseSchedule, Prediction]:
+def noise_of(
+    source: str | Path, num_tokens: int | None = None
+) -> tuple[NoiseSchedule, Prediction]:
     """The noise that a pipeline's network was trained on, and what the network predicts.
+
+    num_tokens  Of an image, where a shift may depend on them.
 
     Raises FileNotFoundError without a scheduler's file, ValueError for one that nothing here knows.
     """
@@ -77,9 +84,13 @@ def noise_of(source: str | Path) -> tuple[NoiseSchedule, Prediction]:
             "read; mend scheduler/scheduler_config.json"
         )
     said = {key: p.default for key, p in parameters.items()} | config
-    for key in ("use_dynamic_shifting", "invert_sigmas"):
-        if said.get(key):
-            raise ValueError(f"the scheduler of {source} has {key}, which is not supported here")
+    if said.get("invert_sigmas"):
+        raise ValueError(f"the scheduler of {source} has invert_sigmas, which is not supported here")
+    if said.get("use_dynamic_shifting") and (name not in FLOWS or num_tokens is None):
+        raise ValueError(
+            f"the scheduler of {source} has use_dynamic_shifting, a shift that depends on the "
+            "image's tokens, which is supported for transformers of flows alone"
+        )
     predicted = "flow_prediction" if name in FLOWS else said.get("prediction_type", "epsilon")
     if predicted not in PREDICTIONS:
         raise ValueError(
@@ -92,6 +103,9 @@ def noise_of(source: str | Path) -> tuple[NoiseSchedule, Prediction]:
         )
     if predicted == "flow_prediction":
         shift = said["shift"] if name in FLOWS else said["flow_shift"]
+        if said.get("use_dynamic_shifting"):
+            assert num_tokens is not None  # asked for above
+            shift = dynamic_shift(said, num_tokens, is_flux2(source))
         return Flow(shift, said["num_train_timesteps"]), "flow"
     if said.get("rescale_betas_zero_snr") and predicted == "epsilon":
         raise ValueError(
@@ -106,3 +120,41 @@ def noise_of(source: str | Path) -> tuple[NoiseSchedule, Prediction]:
     # A schedule of betas of another name, numbers that are none, a table that rises.
     except (ValueError, TypeError, NotImplementedError) as error:
         raise ValueError(f"the scheduler of {source} makes no table of noise: {error}") from error
+
+
+def dynamic_shift(said: Mapping[str, Any], num_tokens: int, is_by_steps: bool = False) -> float:
+    """The shift of an image of so many tokens, by a scheduler's file: mu is a line in the tokens,
+    and the shift exp(mu), or mu itself where `time_shift_type` is linear.
+
+    is_by_steps  FLUX.2's mu, which also depends on the number of steps: here the teacher's 50.
+
+    >>> said = {"base_shift": 0.5, "max_shift": 1.15}
+    >>> said |= {"base_image_seq_len": 256, "max_image_seq_len": 4096}
+    >>> round(dynamic_shift(said, num_tokens=4096), 3)
+    3.158
+    """
+    if is_by_steps:
+        mu = mu_by_steps(num_tokens, num_steps=50)
+    else:
+        first, last = said["base_image_seq_len"], said["max_image_seq_len"]
+        slope = (said["max_shift"] - said["base_shift"]) / (last - first)
+        mu = said["base_shift"] + slope * (num_tokens - first)
+    return mu if said.get("time_shift_type") == "linear" else math.exp(mu)
+
+
+def mu_by_steps(num_tokens: int, num_steps: int) -> float:
+    """FLUX.2's mu: a line in the number of steps through what it is at 10 and at 200 of them, and
+    what it is at 200 for images of more than 4300 tokens.
+
+    >>> round(mu_by_steps(num_tokens=4096, num_steps=4), 3)
+    2.291
+    """
+    at_10, at_200 = 8.73809524e-5 * num_tokens + 1.89833333, 0.00016927 * num_tokens + 0.45666666
+    if num_tokens > 4300:
+        return at_200
+    return at_200 + (at_10 - at_200) * (200 - num_steps) / 190
+
+
+def is_flux2(source: str | Path) -> bool:
+    """Whether a pipeline is a FLUX.2."""
+    return config_in(source, "transformer/config.json")["_class_name"] == "Flux2Transformer2DModel"

@@ -1,0 +1,85 @@
+"""Networks of diffusers as denoisers: U-Nets (`nets.unet`) and transformers (`nets.transformer`).
+
+Such a network has no halves to call one after the other: `encode` runs all of it and keeps the
+output. Forward hooks take the features, and drop the rows that nobody decodes from the inputs of
+the blocks behind the last feature.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dmd2.diffusion.conditioning import Cond
+from dmd2.diffusion.denoiser import Denoiser, Encoding, Prediction
+from dmd2.diffusion.schedules import NoiseSchedule
+
+
+class DiffusersNet(Denoiser):
+    """Base: a network that reads x_t [B, C, H, W], the schedule's `network_time` of t, and a
+    condition that its family names.
+
+    With `gradient_checkpointing` a graph keeps what enters each block, and its backward pass
+    computes the rest again. Raises ValueError for a prediction of another name.
+    """
+
+    checkpointing: Callable[..., Any] | None = None
+    """How a block is run with gradient checkpointing; None is diffusers' own way."""
+
+    def __init__(
+        self,
+        model: Any,
+        schedule: NoiseSchedule,
+        prediction: Prediction,
+        taps: Sequence[str] = (),
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        super().__init__(model, schedule, taps)
+        if prediction not in ("x0", "eps", "v", "flow"):
+            raise ValueError(f"prediction must be x0, eps, v or flow, got {prediction!r}")
+        self.prediction = prediction
+        if gradient_checkpointing:
+            model.enable_gradient_checkpointing(self.checkpointing)
+
+    def output(self, x: Tensor, told: Tensor, cond: Cond) -> Tensor:
+        """What `prediction` names [B, C, H, W], of x [B, C, H, W] in the weights' dtype, and of
+        what the schedule tells a network of t, `told` [B].
+        """
+        raise NotImplementedError
+
+    def maps(self, features: list[Tensor], x: Tensor) -> list[Tensor]:
+        """Features as maps [B, D, h, w], of what the taps gave in a pass over x [B, C, H, W]."""
+        return features
+
+    @contextmanager
+    def narrowed(self, batch: int, num: int | None) -> Iterator[None]:
+        """A block in which layers behind the last tap see the last `num` of `batch` rows alone;
+        None is all.
+        """
+        raise NotImplementedError
+        yield
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The weights' dtype."""
+        # diffusers' property of this name walks over all modules: a millisecond, twice a pass.
+        return next(self.model.parameters()).dtype
+
+    def encode(
+        self, x_t: Tensor, t: Tensor, cond: Cond, num_decoded: int | None = None
+    ) -> Encoding:
+        """The pass over x_t [B, C, H, W] and t [B]; the decoder runs for `num_decoded` rows."""
+        # Published networks were trained on the rows of their table (999, 749, ...), or on the
+        # noise levels of their flow, not on t.
+        told = self.schedule.network_time(t)
+        with self.catch() as features, self.narrowed(len(x_t), num_decoded):
+            output = self.output(x_t.to(self.dtype), told, cond)
+        # `last` leaves an output that has its last rows only already; of x_t and t it takes the
+        # same.
+        return Encoding(x_t, t, [output], self.maps(features, x_t)).last(num_decoded)
+
+    def finish(self, encoding: Encoding) -> Tensor:
+        """The output [B, C, H, W] that `encode` kept, as the quantity that `prediction` names."""
+        return encoding.state[0]

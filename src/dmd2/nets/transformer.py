@@ -1,0 +1,132 @@
+"""Transformers of diffusers as denoisers: what all families share. `nets.families` has each one's
+own inputs.
+"""
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+from torch.utils.checkpoint import checkpoint
+from torch.utils.hooks import RemovableHandle
+
+from dmd2.diffusion.denoiser import Prediction, last
+from dmd2.diffusion.schedules import NoiseSchedule
+from dmd2.nets.diffusers_net import DiffusersNet
+
+Tap = str | float
+"""A layer's name, or a depth: 0.5 is the block that is half-way."""
+SHARED = ("image_rotary_emb",)
+"""Inputs of blocks that have no batch axis."""
+
+
+class Transformer(DiffusersNet):
+    """A transformer over the tokens of x_t [B, C, H, W]: square patches, row by row.
+
+    taps  Layers whose tokens are the features, by name or by depth, as maps [B, D, h, w].
+
+    Other arguments are those of `DiffusersNet`. Raises ValueError for a depth outside [0, 1].
+    """
+
+    stacks: tuple[str, ...] = ("transformer_blocks",)
+    """The lists of blocks, in the order in which they run."""
+    final = "norm_out"
+    """The first layer behind the blocks. It and those behind it are small."""
+
+    def __init__(
+        self,
+        model: Any,
+        schedule: NoiseSchedule,
+        prediction: Prediction = "flow",
+        taps: Sequence[Tap] = (),
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        names = [f"{stack}.{i}" for stack in self.stacks for i in range(len(getattr(model, stack)))]
+        if wrong := [tap for tap in taps if not isinstance(tap, str) and not 0 <= tap <= 1]:
+            raise ValueError(f"a tap is a layer's name or a depth from 0 to 1, got {wrong[0]}")
+        # Of 57 blocks the one half-way is number 28, counted from 0 over all stacks.
+        named = [
+            tap if isinstance(tap, str) else names[min(int(tap * len(names)), len(names) - 1)]
+            for tap in taps
+        ]
+        super().__init__(model, schedule, prediction, named, gradient_checkpointing)
+        tapped = [i for i, name in enumerate(names) for tap in named if is_within(tap, name)]
+        self.behind_taps = names[max(tapped, default=-1) + 1 :]
+        self.num_kept: int | None = None
+
+    @staticmethod
+    def patch_of(config: Mapping[str, Any]) -> int:
+        """Height and width of a token in pixels of x_t, of a network with this config."""
+        return config["patch_size"]
+
+    def maps(self, features: list[Tensor], x: Tensor) -> list[Tensor]:
+        """Features as maps [B, D, h, w] of the image's tokens alone."""
+        patch = self.patch_of(self.model.config)
+        height, width = (size // patch for size in x.shape[-2:])
+        return [
+            self.image_tokens(feature, height * width).mT.unflatten(-1, (height, width))
+            for feature in features
+        ]
+
+    def image_tokens(self, feature: Any, num: int) -> Tensor:
+        """The image's `num` tokens [B, num, D] of what a layer gave."""
+        # Blocks of two streams give a pair (text, image), those of one stream both in a row.
+        tokens = feature[-1] if isinstance(feature, tuple) else feature
+        return tokens[:, tokens.shape[1] - num :]
+
+    @contextmanager
+    def narrowed(self, batch: int, num: int | None) -> Iterator[None]:
+        """A block in which the blocks behind the last tap see the last `num` of `batch` rows alone;
+        None is all. The small layers behind them see zeros in the place of the other rows.
+        """
+
+        def widen(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+            tokens, *others = args
+            dropped = tokens.new_zeros(batch - len(tokens), *tokens.shape[1:])
+            return torch.cat([dropped, tokens]), *others
+
+        self.num_kept = num if self.behind_taps else None
+        hooks: list[RemovableHandle] = []
+        if self.num_kept is not None:
+            for name in self.behind_taps:
+                block = self.model.get_submodule(name)
+                hooks.append(block.register_forward_pre_hook(self.entering, with_kwargs=True))
+            final = self.model.get_submodule(self.final)
+            hooks.append(final.register_forward_pre_hook(widen))
+        try:
+            yield
+        finally:
+            self.num_kept = None
+            for hook in hooks:
+                hook.remove()
+
+    def entering(
+        self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[()], dict[str, Any]]:
+        """What a block of this pass reads, by name, in place of what it was given."""
+        given = inspect.signature(block.forward).bind(*args, **kwargs).arguments
+        num = self.num_kept
+        if num is None or all(
+            block is not self.model.get_submodule(name) for name in self.behind_taps
+        ):
+            return (), given
+        # Inputs that have `num` rows already stay as they are.
+        return (), {
+            name: value if name in SHARED else tree_map_only(Tensor, partial(last, num=num), value)
+            for name, value in given.items()
+        }
+
+    def checkpointing(self, block: nn.Module, *args: Any) -> Any:
+        """Run a block such that its backward pass computes it again."""
+        # Then this pass's hooks are gone: what they do to inputs is done before.
+        _, given = self.entering(block, args, {})
+        return checkpoint(block, use_reentrant=False, **given)
+
+
+def is_within(name: str, block: str) -> bool:
+    """Whether a layer of this name is a block, or a part of it."""
+    return f"{name}.".startswith(f"{block}.")
