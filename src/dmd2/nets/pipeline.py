@@ -126,3 +126,54 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple) and value and all(item == value[0] for item in value):
         return value[0]
     return list(value) if isinstance(value, list | tuple) else value or None
+
+
+def pipeline_vae(
+    source: str,
+    resolution: int | None = None,
+    variant: str | None = None,
+    dtype: str = "float32",
+    at_once: int = 4,
+) -> VAE:
+    """A pipeline's VAE, of the class, scale, channels and factor that its own file says.
+
+    resolution  Height and width of the images; None is what the network's file says, or what its
+                family makes.
+
+    Other arguments are those of `VAE`. Raises FileNotFoundError where there is no VAE, ValueError
+    where no class here is for it, or no file says a size.
+    """
+    if resolution is None and network_of(source) == "transformer":
+        resolution = transformer_resolution(source)
+    elif resolution is None:
+        _, said = kind_of(source)
+        size = unet_config(source).get("sample_size")
+        if not isinstance(size, int):
+            raise ValueError(
+                f"the U-Net of {source} has sample_size={size}; name height and width of the "
+                "images: teacher.autoencoder.resolution=512"
+            )
+        resolution = size * said["factor"]
+    return vae_of(source, resolution, variant, dtype, at_once)
+
+
+def pipeline_encoder(
+    source: str,
+    resolution: int | None = None,
+    variant: str | None = None,
+    dtype: str = "float32",
+) -> CLIP:
+    """A pipeline's text encoder: SDXL's two where its U-Net reads them, else the one.
+
+    resolution  Height and width of the images, of which SDXL's network is told; None is what the
+                U-Net's file says.
+
+    Raises FileNotFoundError where a part is lacking, ValueError where the encoders do not make
+    what the U-Net reads.
+    """
+    config = unet_config(source)
+    check_text(source, config)
+    if not reads_sizes(config):
+        return clip(source, variant, dtype)
+    size = resolution or pipeline_vae(source).resolution
+    return clip_pair(source, size, variant, dtype)
