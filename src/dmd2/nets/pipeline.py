@@ -13,6 +13,7 @@ import torch
 
 from dmd2.io.hub import PREDICTIONS, config_in
 from dmd2.nets.autoencoder import VAE
+from dmd2.nets.autoencoder_kinds import kind_of, vae_of
 from dmd2.nets.pipeline_noise import noise_of
 from dmd2.nets.text.clip import CLIP, clip, clip_pair
 from dmd2.nets.unet import UNet, UNetXL
@@ -166,25 +167,23 @@ def pipeline_vae(
     dtype: str = "float32",
     at_once: int = 4,
 ) -> VAE:
-    """A pipeline's VAE, with scale, channels and factor as its own file says.
+    """A pipeline's VAE, of the class, scale, channels and factor that its own file says.
 
     resolution  Height and width of the images; None is what the U-Net's file says.
 
     Other arguments are those of `VAE`. Raises FileNotFoundError where there is no VAE, ValueError
-    where no file says a size.
+    where no class here is for it, or no file says a size.
     """
-    config = config_in(source, "vae/config.json")
-    factor = 2 ** (len(config.get("block_out_channels", ())) - 1)
     if resolution is None:
+        _, said = kind_of(source)
         size = unet_config(source).get("sample_size")
         if not isinstance(size, int):
             raise ValueError(
                 f"the U-Net of {source} has sample_size={size}; name height and width of the "
                 "images: teacher.autoencoder.resolution=512"
             )
-        resolution = size * factor
-    channels, scale = config.get("latent_channels", 4), config.get("scaling_factor", 0.18215)
-    return VAE(source, resolution, scale, channels, factor, "vae", dtype, at_once, variant)
+        resolution = size * said["factor"]
+    return vae_of(source, resolution, variant, dtype, at_once)
 
 
 def pipeline_encoder(
