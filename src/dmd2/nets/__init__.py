@@ -5,6 +5,7 @@ Importing it loads none of the optional libraries: diffusers and peft are import
 
 from dmd2.nets.adm import DhariwalUNet
 from dmd2.nets.autoencoder import VAE, TinyVAE
+from dmd2.nets.autoencoder_kinds import DCAutoencoder, Flux2VAE, QwenVAE, vae_of
 from dmd2.nets.critic import Critic, StepEmbedding, step_embedding_on
 from dmd2.nets.discriminator import ConvHead, Discriminator, VectorHead, discriminator_on
 from dmd2.nets.encoder_decoder import EncoderDecoderUNet
@@ -20,10 +21,13 @@ __all__ = [
     "VAE",
     "ConvHead",
     "Critic",
+    "DCAutoencoder",
     "DhariwalUNet",
     "Discriminator",
     "EncoderDecoderUNet",
+    "Flux2VAE",
     "GaussianMixture",
+    "QwenVAE",
     "SongUNet",
     "StepEmbedding",
     "TinyVAE",
@@ -38,4 +42,5 @@ __all__ = [
     "pipeline_encoder",
     "pipeline_vae",
     "step_embedding_on",
+    "vae_of",
 ]

@@ -5,6 +5,7 @@ in [-1, 1], latents [B, channels, H / factor, W / factor].
 """
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ class VAE:
     """
 
     kind = "AutoencoderKL"  # the class's name in diffusers, which is imported late
+    unsupported: tuple[str, ...] = ("latents_mean", "latents_std")
+    """Keys of the file that change the latents and are not read here."""
 
     def __init__(
         self,
@@ -56,6 +59,16 @@ class VAE:
         # read, so it comes from the arguments, and `_check` compares.
         self.shape = (channels, resolution // factor, resolution // factor)
         self._network: nn.Module | None = None
+
+    @classmethod
+    def said(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        """What a VAE's `config.json` says of this class's arguments: scale, channels, factor."""
+        return {
+            "scaling_factor": config.get("scaling_factor", 0.18215),
+            "channels": config.get("latent_channels", 4),
+            # Every level of the encoder but the last halves the image.
+            "factor": 2 ** (len(config.get("block_out_channels", (64,))) - 1),
+        }
 
     def require(self) -> None:
         """Raise FileNotFoundError where there is no such VAE, ValueError where it is of another
@@ -95,26 +108,25 @@ class VAE:
         return self._network
 
     def _check(self, config: Any) -> None:
-        for key in ("latents_mean", "latents_std"):
+        for key in self.unsupported:
             if config.get(key) is not None:
                 raise ValueError(
                     f"the VAE of {self.source} has {key}, latents of a scale for each channel, "
-                    "which is not supported here"
+                    f"which is not supported for {self.kind}"
                 )
         if self._file().get("force_upcast") and self.dtype == torch.float16:
             raise ValueError(
                 f"the VAE of {self.source} overflows in float16, as its force_upcast says; type "
                 "teacher.autoencoder.dtype=float32"
             )
-        # Every level of the encoder but the last halves the image.
-        channels, factor = config["latent_channels"], 2 ** (len(config["block_out_channels"]) - 1)
-        size = self.resolution // factor
-        said = {
-            "scaling_factor": config["scaling_factor"],
-            "latents' shape": (channels, size, size),
+        said = self.said(config)
+        size = self.resolution // said["factor"]
+        theirs = {
+            "scaling_factor": said.get("scaling_factor", 1.0),
+            "latents' shape": (said["channels"], size, size),
         }
         ours = {"scaling_factor": self.scaling_factor, "latents' shape": self.shape}
-        for name, value in said.items():
+        for name, value in theirs.items():
             if value != ours[name]:
                 raise ValueError(
                     f"the VAE of {self.source} has {name} {value}, and this configuration "
@@ -129,7 +141,7 @@ class VAE:
         """
         # Of the weights, not of `source`: a pipeline may lie in a folder, on the hub, or be moved.
         digest = hashlib.sha256()
-        for name, tensor in sorted(self.network.state_dict().items()):
+        for name, tensor in [*sorted(self.network.state_dict().items()), *self._statistics()]:
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             # As bytes, since numpy has no bfloat16.
             digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -141,32 +153,47 @@ class VAE:
             "shape": list(self.shape),
         }
 
+    def _statistics(self) -> list[tuple[str, Tensor]]:
+        """What scales the latents beside weights and numbers, by name, for the hash."""
+        return []
+
     @torch.no_grad()
     def encode(self, images: Tensor, noise: Tensor) -> Tensor:
         """Latents float32 [B, C, h, w] of images [B, 3, H, W] in [-1, 1].
 
         They are a draw from the posterior, mean + std noise, with N(0, I) `noise` [B, C, h, w].
         """
-        network = self.network.to(images.device)
+        # The network's device, before its statistics are read.
+        self.network.to(images.device)
         # Not under the caller's autocast: SDXL's VAE overflows in float16. `dtype` decides alone.
         with torch.autocast(images.device.type, enabled=False):
             posteriors = [
-                network.encode(part.to(self.dtype)).latent_dist
-                for part in images.split(self.at_once)
+                self._posterior(part.to(self.dtype)) for part in images.split(self.at_once)
             ]
-        mean, std = (
-            torch.cat([getattr(p, name) for p in posteriors]).float() for name in ("mean", "std")
-        )
-        return (mean + std * noise - self.shift) * self.scaling_factor
+        mean, std = (torch.cat(parts).float() for parts in zip(*posteriors, strict=True))
+        return self._scaled(mean + std * noise)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images float32 [B, 3, H, W] of latents [B, C, h, w]; gradients reach the latents."""
-        network = self.network.to(latents.device)
-        z = (latents.float() / self.scaling_factor + self.shift).to(self.dtype)
+        self.network.to(latents.device)
+        z = self._unscaled(latents.float()).to(self.dtype)
         with torch.autocast(latents.device.type, enabled=False):
-            return torch.cat(
-                [network.decode(part).sample for part in z.split(self.at_once)]
-            ).float()
+            return torch.cat([self._decoded(part) for part in z.split(self.at_once)]).float()
+
+    def _posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of z, [B, C, h, w], of images [B, 3, H, W]."""
+        posterior = self.network.encode(images).latent_dist
+        return posterior.mean, posterior.std
+
+    def _decoded(self, z: Tensor) -> Tensor:
+        """Images [B, 3, H, W] of z [B, C, h, w]."""
+        return self.network.decode(z).sample
+
+    def _scaled(self, z: Tensor) -> Tensor:
+        return (z - self.shift) * self.scaling_factor
+
+    def _unscaled(self, latents: Tensor) -> Tensor:
+        return latents / self.scaling_factor + self.shift
 
 
 class TinyVAE(VAE):
