@@ -46,6 +46,8 @@ SECTIONS: dict[str, set[str]] = {
         "sigma_data",
         "weighting",
         "guidance",
+        "embedded_guidance",
+        "distilled",
         "denoiser",
         "conditioner",
         "autoencoder",

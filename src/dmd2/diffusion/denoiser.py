@@ -88,6 +88,8 @@ class Denoiser(nn.Module):
     """What `predict` gives."""
     model: Any
     """The network; the families here want one of two halves, `encode` and `decode`."""
+    lora_targets: tuple[str, ...] = ()
+    """Ends of the names of the layers that get LoRA where nothing else is said."""
     # nn.Module says Any of what a call returns; a type checker needs to know that it is x0_hat.
     __call__: Callable[..., Tensor]
 

@@ -15,10 +15,13 @@ from torch import Tensor, nn
 from dmd2.diffusion.denoiser import Denoiser
 
 
-def adapted(base: Denoiser, rank: int, alpha: int, targets: Sequence[str]) -> Denoiser:
+def adapted(
+    base: Denoiser, rank: int, alpha: int, targets: Sequence[str] | None = None
+) -> Denoiser:
     """A denoiser in which the weight of every target layer is the frozen W + (alpha / rank) B A.
 
-    B is zero at first, so it begins as `base`. `targets` are ends of layers' names, e.g. to_q.
+    B is zero at first, so it begins as `base`. `targets` are ends of layers' names, e.g. to_q; None
+    takes those of the family that the network has.
     Raises ValueError where there is no layer of a name, or the rank is below 1, and ImportError
     without peft.
     """
@@ -32,10 +35,12 @@ def adapted(base: Denoiser, rank: int, alpha: int, targets: Sequence[str]) -> De
     # A target must be whole parts of a name: "q" does not match "to_q". The dot in front lets the
     # layers at the top match as well.
     names = [f".{name}" for name, _ in base.model.named_modules()]
+    if targets is None:
+        targets = [t for t in base.lora_targets if any(name.endswith(f".{t}") for name in names)]
     if rank < 1 or not targets:
         raise ValueError(
-            f"LoRA wants a rank of at least 1 and targets, got {rank} and {targets}; type "
-            "lora=generator"
+            f"LoRA wants a rank of at least 1 and layers, got {rank} and {list(targets)}; type "
+            "lora=generator lora.generator.targets=[LAYER,...]"
         )
     # peft only complains where no target at all is found; one misspelt among several is silent.
     for target in targets:

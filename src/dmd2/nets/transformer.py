@@ -32,6 +32,16 @@ class Transformer(DiffusersNet):
     Other arguments are those of `DiffusersNet`. Raises ValueError for a depth outside [0, 1].
     """
 
+    # Of attention and of the layers behind it, by the names that the families have for them. None
+    # may be the end of a name at the network's own ends, as proj_out or linear is.
+    lora_targets = (
+        *("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj"),
+        *("to_add_out", "to_qkv_mlp_proj", "proj_mlp", "ff.net.0.proj", "ff.net.2"),
+        *("ff_context.net.0.proj", "ff_context.net.2", "ff.linear_in", "ff.linear_out"),
+        *("ff_context.linear_in", "ff_context.linear_out", "img_mlp.net.0.proj", "img_mlp.net.2"),
+        *("txt_mlp.net.0.proj", "txt_mlp.net.2", "feed_forward.w1", "feed_forward.w2"),
+        *("feed_forward.w3", "ff.conv_inverted", "ff.conv_point"),
+    )
     stacks: tuple[str, ...] = ("transformer_blocks",)
     """The lists of blocks, in the order in which they run."""
     final = "norm_out"

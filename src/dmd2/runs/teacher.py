@@ -17,8 +17,8 @@ from dmd2.diffusion.denoiser import Denoiser
 from dmd2.io.files import key_of, locked
 from dmd2.io.hub import weights_of
 from dmd2.io.tensors import save_weights, weights_sha256
+from dmd2.nets.diffusers_net import DiffusersNet
 from dmd2.nets.pipeline import check_agrees
-from dmd2.nets.unet import UNet
 from dmd2.randomness import seeded
 from dmd2.runs.build import build, build_data, build_trainer, kept_dtype
 from dmd2.runs.requirements import check_fit
@@ -89,7 +89,7 @@ def build_teacher(config: Config, data: DataModule, path: Path | None) -> Teache
         denoiser: Denoiser = build(section["denoiser"])
     # Frozen once and for all; distillation runs without dropout, so in eval mode.
     denoiser.requires_grad_(False).eval()
-    if isinstance(denoiser, UNet) and section.get("source") is not None:
+    if isinstance(denoiser, DiffusersNet) and section.get("source") is not None:
         check_agrees(section["source"], denoiser)
     conditioner = build(conditioner_of(section))
     check_fit(denoiser, conditioner, data)
