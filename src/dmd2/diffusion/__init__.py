@@ -10,7 +10,7 @@ from dmd2.diffusion.conditioning import (
 )
 from dmd2.diffusion.denoiser import Denoiser, Encoding, Prediction, guided, last, to_x0
 from dmd2.diffusion.preconditioning import EDM, UnscaledDenoiser
-from dmd2.diffusion.sampling import FewStepSampler, NoisedReal
+from dmd2.diffusion.sampling import FewStepSampler, NoisedReal, ODEWalk
 from dmd2.diffusion.schedules import (
     VP,
     Flow,
@@ -39,6 +39,7 @@ __all__ = [
     "LogitNormal",
     "NoiseSchedule",
     "NoisedReal",
+    "ODEWalk",
     "Prediction",
     "Solver",
     "TimeSampler",
