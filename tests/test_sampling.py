@@ -171,7 +171,7 @@ def test_renoised_samples_have_the_noised_data_s_distribution(schedule):
 
 
 class Curved(Denoiser):
-    """A denoiser whose trajectories are curved: its output is `output`, as `prediction` means it."""
+    """A denoiser whose trajectories are curved; `output` is what `prediction` names."""
 
     def __init__(self, schedule: NoiseSchedule, prediction: Prediction) -> None:
         super().__init__(nn.Identity(), schedule)
