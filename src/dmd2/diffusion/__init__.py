@@ -9,6 +9,7 @@ from dmd2.diffusion.conditioning import (
     join,
 )
 from dmd2.diffusion.denoiser import Denoiser, Encoding, Prediction, guided, last, to_x0
+from dmd2.diffusion.guidance import Guidance
 from dmd2.diffusion.preconditioning import EDM, UnscaledDenoiser
 from dmd2.diffusion.sampling import FewStepSampler, NoisedReal, ODEWalk
 from dmd2.diffusion.schedules import (
@@ -33,6 +34,7 @@ __all__ = [
     "Encoding",
     "FewStepSampler",
     "Flow",
+    "Guidance",
     "Heun",
     "Karras",
     "LogNormalSigma",
