@@ -8,14 +8,14 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dmd2.diffusion.conditioning import ClassLabels, Cond
-from dmd2.diffusion.denoiser import Denoiser, guided
+from dmd2.diffusion.denoiser import Denoiser, Encoding, Prediction, guided
 from dmd2.diffusion.preconditioning import EDM
-from dmd2.diffusion.sampling import FewStepSampler, NoisedReal
+from dmd2.diffusion.sampling import FewStepSampler, NoisedReal, ODEWalk
 from dmd2.diffusion.schedules import VP, Flow, Karras, NoiseSchedule
-from dmd2.diffusion.solvers import Heun
+from dmd2.diffusion.solvers import DDIM, Heun
 from dmd2.evaluation.samples import GeneratorSampling, SampleSet, TeacherSampling
 from dmd2.nets.toy import MLP, GaussianMixture
 
@@ -165,6 +165,113 @@ def test_renoised_samples_have_the_noised_data_s_distribution(schedule):
         alpha, sigma = (float(c[0]) for c in schedule.alpha_sigma(t))
         assert ((x_t.mean(0) - alpha * MEAN) / sigma).abs().max() < 0.03
         assert x_t.std(0).div(sigma).sub(1).abs().max() < 0.03
+
+
+# The walk along the trajectory
+
+
+class Curved(Denoiser):
+    """A denoiser whose trajectories are curved; `output` is what `prediction` names."""
+
+    def __init__(self, schedule: NoiseSchedule, prediction: Prediction) -> None:
+        super().__init__(nn.Identity(), schedule)
+        self.prediction = prediction
+
+    def encode(
+        self, x_t: Tensor, t: Tensor, cond: Cond, num_decoded: int | None = None
+    ) -> Encoding:
+        return Encoding(x_t, t, [], []).last(num_decoded)
+
+    def finish(self, encoding: Encoding) -> Tensor:
+        return self.output(encoding.x_t, encoding.t)
+
+    @staticmethod
+    def output(x_t: Tensor, t: Tensor) -> Tensor:
+        return torch.tanh(x_t) + 0.3 * x_t + t[:, None]
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0, 2.3736983888784478])
+def test_the_walk_on_a_flow_is_euler_s_of_diffusers_step_by_step(shift: float):
+    diffusers = pytest.importorskip("diffusers")
+    theirs = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
+    theirs.set_timesteps(sigmas=list(FOUR))
+    denoiser = Curved(Flow(shift), "flow")
+    passed, (x, *_) = calls(denoiser), noises(1)
+    found = ODEWalk(FOUR).sample(denoiser, [x], {})
+    for i, time in enumerate(theirs.timesteps):
+        torch.testing.assert_close(passed[i][0], x, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(time.expand(8), denoiser.schedule.network_time(passed[i][1]))
+        x = theirs.step(denoiser.output(x, passed[i][1]), time, x).prev_sample
+    torch.testing.assert_close(found, x, rtol=1e-5, atol=1e-5)
+    assert len(passed) == 4
+
+
+def test_the_walk_on_a_table_is_ddim_of_diffusers_step_by_step():
+    diffusers = pytest.importorskip("diffusers")
+    theirs = diffusers.DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        timestep_spacing="trailing",
+    )
+    theirs.set_timesteps(4)
+    denoiser = Curved(SCHEDULES["vp"], "eps")
+    passed, (x, *_) = calls(denoiser), noises(1)
+    found = ODEWalk(FOUR).sample(denoiser, [x], {})
+    for i, row in enumerate(theirs.timesteps):
+        torch.testing.assert_close(passed[i][0], x, rtol=1e-5, atol=1e-5)
+        assert denoiser.schedule.row_of_time(passed[i][1]).tolist() == [int(row)] * 8
+        x = theirs.step(denoiser.output(x, passed[i][1]), row, x, eta=0.0).prev_sample
+    torch.testing.assert_close(found, x, rtol=1e-5, atol=1e-5)
+
+
+def test_the_walk_s_last_but_one_state_is_ddim_s_of_ours(schedule):
+    """With equal times both are Euler's method for the ODE; DDIM is written in float64."""
+    denoiser, seen = gaussian(schedule), []
+    walked = calls(denoiser)
+    ODEWalk(FOUR).sample(denoiser, noises(1), {})
+
+    def denoise(x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        seen.append((x_t.float(), t))
+        return gaussian(schedule)(x_t.float(), t, cond)
+
+    DDIM(4).sample(denoise, schedule, noises(1)[0], {})
+    for (ours, t, _), (theirs, their_t) in zip(walked, seen, strict=True):
+        torch.testing.assert_close(t, their_t.float(), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-4)
+
+
+def test_the_walk_to_one_point_ends_there_along_a_line(schedule):
+    """Where x0_hat is constant, so is eps_hat: every state is alpha point + sigma eps_hat."""
+    # A std of 0 is no density; at 1e-12 x0_hat is the point in float32.
+    point = GaussianMixture(schedule, MEAN[None], torch.tensor([1e-12]), torch.ones(1))
+    passed, (z,) = calls(point), noises(1)
+    found = ODEWalk(FOUR).sample(point, [z], {})
+    torch.testing.assert_close(found, MEAN.expand(8, 2), rtol=1e-5, atol=1e-5)
+    alpha, sigma = (c[0] for c in schedule.alpha_sigma(torch.ones(1)))
+    eps = (schedule.prior_std * z - alpha * MEAN) / sigma
+    for x_t, t, _ in passed:
+        expected = schedule.add_noise(MEAN.expand(8, 2), eps, t)
+        torch.testing.assert_close(x_t, expected, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("step", range(4))
+def test_the_walk_trains_on_what_inference_passes_and_reads_one_noise(generator, step):
+    sampler, cond = ODEWalk(FOUR), ClassLabels(3)(torch.arange(8) % 3)
+    passed = calls(generator)
+    sampler.sample(generator, noises(1), cond)
+    others = [noises(1)[0], *(torch.full((8, 2), math.nan) for _ in range(3))]
+    x_t, t = sampler.training_input(generator, others[: step + 1], cond, step, None)
+    assert torch.equal(x_t, passed[step][0]) and torch.equal(t, passed[step][1])
+    assert [recorded for *_, recorded in passed[:4]] == [False, False, False, True]
+    assert not sampler.needs
+
+
+def test_one_step_of_the_walk_is_one_step(generator):
+    cond = ClassLabels(3)(torch.arange(8) % 3)
+    both = [kind([1.0]).sample(generator, noises(1), cond) for kind in (ODEWalk, FewStepSampler)]
+    assert torch.equal(*both)
 
 
 # Heun

@@ -15,8 +15,9 @@ from dmd2.cli.errors import one_line
 from dmd2.cli.main import main
 from dmd2.config.check import Config, resolved
 from dmd2.config.folder import config_folder
+from dmd2.diffusion.guidance import Guidance
 from dmd2.nets.discriminator import ConvHead
-from dmd2.runs.build import build, build_data
+from dmd2.runs.build import build, build_data, build_guidance
 from dmd2.runs.load import load_student
 from dmd2.runs.teacher import Teacher, build_teacher, teacher_file
 
@@ -47,6 +48,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def composed(*overrides: str) -> Config:
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         return resolved(compose("train", overrides=list(overrides)))
+
+
+def test_guidance_may_be_a_node_which_the_loss_reads_too() -> None:
+    node = "{_target_:dmd2.diffusion.Guidance,scale:2.0,high:0.8}"
+    config = composed("experiment=digits_dmd2", f"teacher.guidance={node}")
+    found = build_guidance(config["teacher"])
+    assert found == Guidance(2.0, high=0.8)
+    assert build(config["loss"]["generator"]["dm"]).guidance == found
+    with pytest.raises(ValueError, match=r"teacher\.guidance\.hihg; did you mean .*\.high"):
+        composed("experiment=digits_dmd2", f"teacher.guidance={node.replace('high', 'hihg')}")
 
 
 def test_every_published_file_has_its_configuration() -> None:

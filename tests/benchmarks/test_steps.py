@@ -12,7 +12,6 @@ from dmd2.cli.main import main
 
 TINY = [
     "experiment=toy2d_dmd2",
-    "sampler=four_step",
     "critic_step_layer=embed",
     "max_iterations=2",
     "data.batch_size=8",
@@ -29,12 +28,16 @@ def dmd2(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return capsys.readouterr().out
 
 
+@pytest.mark.parametrize("sampler", ["four_step", "four_step_ode"])
 def test_each_step_of_a_student_is_scored(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sampler: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", sys.argv)
-    dmd2(capsys, "train", *TINY)
+    dmd2(capsys, "train", *TINY, f"sampler={sampler}")
     head, _, *rows = dmd2(capsys, "benchmark", "part=steps", "source=run").splitlines()
     assert [row.split(" | ")[0] for row in rows] == [
         "| t = 1",

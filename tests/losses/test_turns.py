@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dmd2.diffusion.conditioning import ClassLabels
 from dmd2.diffusion.denoiser import Denoiser, guided
+from dmd2.diffusion.guidance import Guidance
 from dmd2.diffusion.preconditioning import EDM
 from dmd2.diffusion.schedules import Karras
 from dmd2.diffusion.training_times import UniformRows
@@ -186,16 +187,17 @@ def test_gan_trains_the_encoder_that_the_discriminator_reads_and_not_the_teacher
     assert none_has_one(models.critic.denoiser.model.dec)
 
 
-def test_generator_s_gradient_is_dmd_s(models, generator):
+@pytest.mark.parametrize("guidance", [2.0, Guidance(2.0, high=0.6, patch=1)], ids=str)
+def test_generator_s_gradient_is_dmd_s(models, generator, guidance):
     """g / numel at the samples, with g of DMD Eq. 7 and 8 written out."""
-    dm = {"dm": DistributionMatching(view="v", guidance=2.0)}
+    dm = {"dm": DistributionMatching(view="v", guidance=guidance)}
     turn = generator_turn(models, generator, dm)
     turn.generated.retain_grad()
     turn.backward(dm, 1.0)
     view, x = turn.view("v"), turn.generated.detach()
     with torch.no_grad():
         null = models.conditioner.null(turn.cond)
-        real = guided(models.teacher, view.x_t, view.t, turn.cond, null, 2.0)
+        real = guided(models.teacher, view.x_t, view.t, turn.cond, null, guidance)
         fake = models.critic.denoiser(view.x_t, view.t, turn.cond)
     expected = (fake - real) / (x - real).abs().mean(1, keepdim=True) / x.numel()
     torch.testing.assert_close(turn.generated.grad, expected, rtol=1e-4, atol=1e-8)

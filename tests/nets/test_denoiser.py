@@ -308,6 +308,46 @@ def test_conv_head_gives_one_logit_for_any_size(size: int):
     assert ConvHead(shape)(torch.randn(shape)).shape == (2, 1)
 
 
+@pytest.mark.parametrize("width", [None, 16])
+@pytest.mark.parametrize("sides", [(8, 16), (3, 7), (1, 64), (5, 2), (4, 4), (33, 12)], ids=str)
+def test_conv_head_gives_one_logit_for_any_sides(sides: tuple[int, int], width: int | None):
+    shape = torch.Size([2, 32, *sides])
+    head = ConvHead(shape, num_groups=8, width=width)
+    features = torch.randn(shape, requires_grad=True)
+    logits = head(features)
+    assert logits.shape == (2, 1)
+    logits.sum().backward()
+    # Every place of the map counts, but for what odd sides leave over: one row or column a halving.
+    seen = (features.grad.abs().sum((0, 1)) > 0).float()
+    assert seen.mean() > 0.5 and seen[0, 0] == 1
+
+
+@pytest.mark.parametrize(
+    ("channels", "size", "num_halvings", "num_parameters"),
+    [(3072, 64, 4, 6_034_177), (1536, 64, 4, 5_640_961), (2240, 32, 3, 4_771_841)],
+    ids=["flux", "sd3", "sana"],
+)
+def test_a_width_bounds_the_head_of_a_transformer_s_tokens(
+    channels: int, size: int, num_halvings: int, num_parameters: int
+):
+    with torch.device("meta"):
+        head = ConvHead(torch.Size([1, channels, size, size]), width=256)
+    found = sum(p.numel() for p in head.parameters())
+    assert found == num_parameters
+    W = 256
+    assert found == (channels + 4) * W + (num_halvings + 1) * (16 * W**2 + 3 * W) + 1
+
+
+def test_without_a_width_the_head_is_what_it_was():
+    names = [name for name, _ in ConvHead(torch.Size([1, 32, 8, 8])).named_parameters()]
+    kernels = [
+        tuple(layer.weight.shape[2:])
+        for layer in ConvHead(torch.Size([1, 32, 8, 8])).layers
+        if isinstance(layer, nn.Conv2d)
+    ]
+    assert kernels == [(4, 4), (4, 4), (1, 1)] and names[0] == "layers.0.weight"
+
+
 def test_discriminator_on_several_levels_takes_its_widths_from_a_dry_run():
     denoiser = unet(taps=("enc.8x8_block0", "enc.4x4_block0"))
     conditioner = ClassLabels(10)

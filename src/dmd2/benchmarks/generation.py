@@ -10,6 +10,7 @@ from dmd2.diffusion.solvers import DDIM
 from dmd2.distributed.device import device_of
 from dmd2.evaluation.samples import Sampling, TeacherSampling
 from dmd2.nets.lora import base_of
+from dmd2.runs.build import build_guidance
 from dmd2.runs.load import load_student
 
 
@@ -40,7 +41,7 @@ def generation(
     # The teacher's network is the student's, on the same tensors, without LoRA where it has one:
     # so no second network has to fit into memory.
     network, conditioner, data = base_of(student.generator), student.conditioner, student.data
-    device, guidance = device_of(network), student.config["teacher"]["guidance"]
+    device, guidance = device_of(network), build_guidance(student.config["teacher"])
     # Both make the same samples, of the same captions: seed 0.
     samples = student.sample_set(0)
     samplings: dict[str, Sampling] = {

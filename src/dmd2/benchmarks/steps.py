@@ -4,7 +4,6 @@ from pathlib import Path
 
 import torch
 
-from dmd2.diffusion.sampling import FewStepSampler
 from dmd2.distributed.device import device_of
 from dmd2.evaluation.samples import GeneratorSampling
 from dmd2.runs.load import load_student
@@ -27,19 +26,19 @@ def steps(source: Path | None) -> list[str]:
     student.read(None)
     evaluator, device, data = student.evaluator(), device_of(student.generator), student.data
     evaluator.fit(device)
-    num, times = evaluator.counts.numbers[-1], student.sampler.times
+    num, sampler = evaluator.counts.numbers[-1], student.sampler
     samples = evaluator.sample_set(device)
     made = {}
-    for i, t in enumerate(times):
+    for i, t in enumerate(sampler.times):
         # The student's walk, ended at step i: what the critic is trained on for that step.
-        sampler = FewStepSampler(times[: i + 1])
-        sampling = GeneratorSampling(student.generator, student.conditioner, sampler)
+        ended = type(sampler)(sampler.times[: i + 1])
+        sampling = GeneratorSampling(student.generator, student.conditioner, ended)
         # On the host: all steps' samples are kept, for the mixture.
         batches = samples.batches(sampling, range(num), evaluator.batch_size)
         made[f"t = {t:g}"] = torch.cat([x.cpu() for x, _ in batches])
     # Every step gives as many samples of every class to the mixture: labels go in turn, so the
     # step changes once a round of classes.
-    step = torch.arange(num) // max(student.conditioner.num_classes, 1) % len(times)
+    step = torch.arange(num) // max(student.conditioner.num_classes, 1) % len(sampler.times)
     made["together"] = torch.stack(list(made.values()))[step, torch.arange(num)]
     labels = data.class_of(samples.labels(range(num)).cpu())
     lines = []

@@ -51,7 +51,6 @@ def one_of(*names: str) -> Kind:
 
 
 POSITIVE = Kind("a number above 0", "1.0", lambda x: is_number(x) and x > 0)
-NUMBER = Kind("a number", "1.0", is_number)
 TEXT = Kind("text", "NAME", lambda x: isinstance(x, str))
 SECTION = Kind("a section with keys of its own", "NAME", lambda x: isinstance(x, Mapping))
 SHARE = Kind("a number between 0 and 1", "0.5", lambda x: is_number(x) and 0 <= x <= 1)
@@ -105,7 +104,11 @@ VALUES: dict[str, Kind] = {
     "pairs.num_pairs": whole(1, 2000),
     "pairs.at_once": whole(1, 500),
     "pairs.global_batch": whole(1, 64).or_null(),
-    "teacher.guidance": NUMBER,
+    "teacher.guidance": Kind(
+        "a number, or a node with a _target_",
+        "1.0",
+        lambda x: is_number(x) or (isinstance(x, Mapping) and "_target_" in x),
+    ),
     "teacher.sigma_data": POSITIVE,
     "teacher.pretrain": SECTION.or_null(),
     "teacher.pretrain.max_iterations": whole(1, 1300),

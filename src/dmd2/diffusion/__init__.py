@@ -9,8 +9,9 @@ from dmd2.diffusion.conditioning import (
     join,
 )
 from dmd2.diffusion.denoiser import Denoiser, Encoding, Prediction, guided, last, to_x0
+from dmd2.diffusion.guidance import Guidance
 from dmd2.diffusion.preconditioning import EDM, UnscaledDenoiser
-from dmd2.diffusion.sampling import FewStepSampler, NoisedReal
+from dmd2.diffusion.sampling import FewStepSampler, NoisedReal, ODEWalk
 from dmd2.diffusion.schedules import (
     VP,
     Flow,
@@ -33,12 +34,14 @@ __all__ = [
     "Encoding",
     "FewStepSampler",
     "Flow",
+    "Guidance",
     "Heun",
     "Karras",
     "LogNormalSigma",
     "LogitNormal",
     "NoiseSchedule",
     "NoisedReal",
+    "ODEWalk",
     "Prediction",
     "Solver",
     "TimeSampler",

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from dmd2.diffusion.conditioning import Cond, join
+from dmd2.diffusion.guidance import Guidance
 from dmd2.diffusion.schedules import NoiseSchedule, expand
 
 Prediction = Literal["x0", "eps", "v", "flow"]
@@ -168,11 +169,17 @@ class Denoiser(nn.Module):
 
 
 def guided(
-    denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Cond, null: Cond, guidance: float
+    denoiser: Denoiser,
+    x_t: Tensor,
+    t: Tensor,
+    cond: Cond,
+    null: Cond,
+    guidance: float | Guidance,
 ) -> Tensor:
     """Classifier-free guidance on x0 (Ho & Salimans 2022, arXiv:2207.12598): x0_hat [B, ...].
 
-    mu(null) + w (mu(cond) - mu(null)) with w = `guidance`: 1 is none, 0 is unconditional.
+    mu(null) + w (mu(cond) - mu(null)) with w = `guidance`: 1 is none, 0 is unconditional. A
+    `Guidance` also says at which times, and how the result is rescaled.
 
     >>> from dmd2.diffusion import ClassLabels, Karras, UnscaledDenoiser
     >>> from dmd2.nets.toy import MLP
@@ -188,6 +195,9 @@ def guided(
     # Both halves in one batch: one pass of twice the rows is faster than two passes.
     both = denoiser(torch.cat([x_t, x_t]), torch.cat([t, t]), join(cond, null))
     conditional, unconditional = both.chunk(2)
+    if isinstance(guidance, Guidance):
+        alpha, _ = denoiser.schedule.alpha_sigma(t)
+        return guidance(conditional, unconditional, x_t, t, alpha, denoiser.prediction)
     # Where a paper writes cond + w (cond - null), its w is ours minus 1. Guiding x0 or eps is the
     # same: the conversion is affine, alike for both halves, and the weights w, 1 - w sum to one.
     return unconditional + guidance * (conditional - unconditional)

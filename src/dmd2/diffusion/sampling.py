@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dmd2.diffusion.conditioning import Cond
 from dmd2.diffusion.denoiser import Denoiser
+from dmd2.diffusion.schedules import NoiseSchedule, expand
 
 
 class FewStepSampler:
@@ -78,10 +79,16 @@ class FewStepSampler:
             # Without a graph: DMD2 trains the last step only, else memory would grow with steps.
             with torch.no_grad():
                 x0 = generator(x_t, t, cond)
+            x_t = self._following(schedule, x_t, x0, i, noise)
             t = self._time(i + 1, x0)
-            # x_{t_{i+1}} = alpha(t_{i+1}) x0_hat + sigma(t_{i+1}) eps_{i+1} (DMD2 section 4.5).
-            x_t = schedule.add_noise(x0, noise[i + 1], t)
         return x_t, t
+
+    def _following(
+        self, schedule: NoiseSchedule, x_t: Tensor, x0: Tensor, i: int, noise: Sequence[Tensor]
+    ) -> Tensor:
+        """The state [B, ...] at times[i + 1], of the state and x0_hat at times[i]."""
+        # x_{t_{i+1}} = alpha(t_{i+1}) x0_hat + sigma(t_{i+1}) eps_{i+1} (DMD2 section 4.5).
+        return schedule.add_noise(x0, noise[i + 1], self._time(i + 1, x0))
 
     # One time for the whole batch; the sampler's step is drawn once for all ranks.
     def _time(self, step: int, like: Tensor) -> Tensor:
@@ -112,3 +119,26 @@ class NoisedReal(FewStepSampler):
         assert real is not None  # `needs` asked for it
         t = self._time(step, real)
         return generator.schedule.add_noise(real, noise[step], t), t
+
+
+class ODEWalk(FewStepSampler):
+    """The same without fresh noise: each step goes on along the trajectory that it is on.
+
+    It is DDIM with eta = 0 (Song et al. 2021, Eq. 12), and for flows Euler's method: x + (sigma' -
+    sigma) v. Training inputs come from the same walk. Only noise[0] is read, the start.
+
+    >>> from dmd2.diffusion import Flow, UnscaledDenoiser
+    >>> from dmd2.nets.toy import MLP
+    >>> generator = UnscaledDenoiser(MLP(dim=2), Flow(shift=3.0), prediction="flow")
+    >>> ODEWalk([1.0, 0.5]).sample(generator, [torch.randn(8, 2)], cond={}).shape
+    torch.Size([8, 2])
+    """
+
+    def _following(
+        self, schedule: NoiseSchedule, x_t: Tensor, x0: Tensor, i: int, noise: Sequence[Tensor]
+    ) -> Tensor:
+        alpha, sigma = schedule.alpha_sigma(self._time(i, x0))
+        # eps_hat = (x_t - alpha x0_hat) / sigma is the noise that is in x_t; sigma > 0, as t > 0.
+        eps = (x_t - expand(alpha, x_t) * x0) / expand(sigma, x_t)
+        # x_{t'} = alpha(t') x0_hat + sigma(t') eps_hat.
+        return schedule.add_noise(x0, eps, self._time(i + 1, x0))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dmd2.data.base import DataModule
 from dmd2.diffusion.denoiser import Denoiser
+from dmd2.diffusion.guidance import Guidance
 from dmd2.distributed.device import device_of
 from dmd2.evaluation.references import teacher_samplings
 from dmd2.evaluation.samples import Sampling
@@ -87,7 +88,11 @@ def class_rows(images: Tensor, num_rows: int = 10) -> Tensor:
 
 
 def comparison(
-    evaluator: Evaluator, teacher: Denoiser, guidance: float, student: Denoiser, path: Path
+    evaluator: Evaluator,
+    teacher: Denoiser,
+    guidance: float | Guidance,
+    student: Denoiser,
+    path: Path,
 ) -> None:
     """Write one sheet: real samples, the teacher at each of its step counts, the student.
 

@@ -3,6 +3,7 @@
 import torch
 
 from dmd2.diffusion.denoiser import Denoiser
+from dmd2.diffusion.guidance import Guidance
 from dmd2.evaluation.samples import TeacherSampling
 from dmd2.evaluation.scores import References
 from dmd2.evaluation.scoring import Evaluator
@@ -39,7 +40,9 @@ def data_references(evaluator: Evaluator, device: torch.device) -> References:
     }
 
 
-def teacher_references(evaluator: Evaluator, teacher: Denoiser, guidance: float) -> References:
+def teacher_references(
+    evaluator: Evaluator, teacher: Denoiser, guidance: float | Guidance
+) -> References:
     """Scores of the teacher by network evaluations, and `start`: where the student begins.
 
     `start` is the teacher sampled in the student's few steps. Both are empty where the protocol
@@ -53,7 +56,7 @@ def teacher_references(evaluator: Evaluator, teacher: Denoiser, guidance: float)
 
 
 def teacher_samplings(
-    evaluator: Evaluator, teacher: Denoiser, guidance: float
+    evaluator: Evaluator, teacher: Denoiser, guidance: float | Guidance
 ) -> list[TeacherSampling]:
     """How the teacher is sampled, at each of the protocol's step counts."""
     protocol = evaluator.protocol

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dmd2.diffusion.conditioning import Conditioner
 from dmd2.diffusion.denoiser import Denoiser, guided
+from dmd2.diffusion.guidance import Guidance
 from dmd2.diffusion.sampling import FewStepSampler
 from dmd2.diffusion.solvers import Solver
 from dmd2.randomness import generator, normal_rows
@@ -43,7 +44,7 @@ class TeacherSampling:
     teacher: Denoiser
     conditioner: Conditioner
     solver: Solver
-    guidance: float = 1.0
+    guidance: float | Guidance = 1.0
 
     @property
     def num_evaluations(self) -> int:

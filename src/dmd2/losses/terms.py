@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from dmd2.diffusion.guidance import Guidance
 from dmd2.losses import functional as F
 from dmd2.losses.turns import CriticTurn, GeneratorTurn, Logs
 from dmd2.losses.weighting import Weighting
@@ -40,7 +41,11 @@ class DistributionMatching:
     needs: frozenset[str] = frozenset()
 
     def __init__(
-        self, weight: float = 1.0, view: str = "dm", guidance: float = 1.0, floor: float = 1e-6
+        self,
+        weight: float = 1.0,
+        view: str = "dm",
+        guidance: float | Guidance = 1.0,
+        floor: float = 1e-6,
     ) -> None:
         self.weight, self.view, self.guidance, self.floor = weight, view, guidance, floor
 

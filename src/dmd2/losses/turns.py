@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dmd2.diffusion.conditioning import Cond
 from dmd2.diffusion.denoiser import Encoding, guided
+from dmd2.diffusion.guidance import Guidance
 from dmd2.diffusion.training_times import TimeSampler
 from dmd2.losses.views import Models, View
 from dmd2.randomness import Draws
@@ -161,7 +162,7 @@ class GeneratorTurn(Turn):
         return self.models.critic.denoiser.decode(self.encoding("critic", name).detach())
 
     @torch.no_grad()
-    def teacher_x0(self, name: str, guidance: float) -> Tensor:
+    def teacher_x0(self, name: str, guidance: float | Guidance) -> Tensor:
         """The real score as x0_hat [B, ...] under classifier-free guidance, without a graph."""
         view, models = self.view(name), self.models
         if guidance == 1.0:

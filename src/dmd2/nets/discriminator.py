@@ -12,21 +12,36 @@ from dmd2.diffusion.denoiser import Denoiser
 
 
 class ConvHead(nn.Module):
-    """Feature map [B, C, S, S] to one logit an image [B, 1]: the head of DMD2 on ImageNet.
+    """Feature map [B, C, h, w] to one logit an image [B, 1]: the head of DMD2 on ImageNet.
 
     Stride-2 convolutions down to at most 4x4, one convolution to 1x1, GroupNorm and SiLU after
-    each; then a 1x1 convolution to the logit. C must be a multiple of `num_groups`.
+    each; then a 1x1 convolution to the logit. A side that is at most 4 already is kept.
+
+    num_groups  Of GroupNorm; must divide the channels.
+    width       Channels that a 1x1 convolution, GroupNorm and SiLU make of the C first; None keeps
+                C. The map of a transformer's tokens wants it: with n halvings of a square map that
+                end at 4x4 the head has
+
+                    (C + 4) W + (n + 1) (16 W^2 + 3 W) + 1
+
+                parameters (W = width), 6.0M for C = 3072 at 64x64 with W = 256, and 755M without.
     """
 
-    def __init__(self, shape: torch.Size, num_groups: int = 32) -> None:
+    def __init__(self, shape: torch.Size, num_groups: int = 32, width: int | None = None) -> None:
         super().__init__()
-        channels, size = shape[1], shape[2]
+        channels, size = shape[1], list(shape[2:])
         layers: list[nn.Module] = []
-        while size > 4:
-            # Kernel 4, stride 2, padding 1: exactly half of an even size, rounded down of an odd.
-            layers += self._layer(nn.Conv2d(channels, channels, 4, 2, 1), num_groups)
-            size //= 2
-        layers += self._layer(nn.Conv2d(channels, channels, size, size), num_groups)
+        if width is not None:
+            layers += self._layer(nn.Conv2d(channels, width, 1), num_groups)
+            channels = width
+        while max(size) > 4:
+            # Kernel 4, stride 2, padding 1: exactly half of an even side, rounded down of an odd.
+            # Kernel 3, stride 1, padding 1: as it was.
+            kernel, stride = ([a if n > 4 else b for n in size] for a, b in ((4, 3), (2, 1)))
+            conv = nn.Conv2d(channels, channels, (kernel[0], kernel[1]), (stride[0], stride[1]), 1)
+            layers += self._layer(conv, num_groups)
+            size = [n // step for n, step in zip(size, stride, strict=True)]
+        layers += self._layer(nn.Conv2d(channels, channels, (size[0], size[1])), num_groups)
         self.layers = nn.Sequential(*layers, nn.Conv2d(channels, 1, 1))
 
     @staticmethod
@@ -34,7 +49,7 @@ class ConvHead(nn.Module):
         return [conv, nn.GroupNorm(num_groups, conv.out_channels), nn.SiLU()]
 
     def forward(self, features: Tensor) -> Tensor:
-        """[B, C, S, S] to logits [B, 1]."""
+        """[B, C, h, w] to logits [B, 1]."""
         return self.layers(features).flatten(1)
 
 

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from dmd2.config.check import Config
 from dmd2.config.devices import trainer_of
 from dmd2.data.base import DataModule
+from dmd2.diffusion.guidance import Guidance
 from dmd2.io.hub import dtype_of
 from dmd2.training.callbacks.checkpoint import Checkpoint
 from dmd2.training.strategies import ProcessEnvironment
@@ -48,6 +49,12 @@ def device_for(config: Config) -> torch.device:
     """The device of networks outside of a trainer: a GPU if the run used one and one is here."""
     on_gpu = config["trainer"]["accelerator"] == "gpu" and torch.cuda.is_available()
     return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
+
+
+def build_guidance(section: Config) -> float | Guidance:
+    """The guidance of a teacher section: a number, or what its node describes."""
+    guidance: float | Guidance = section["guidance"]
+    return build(guidance) if isinstance(guidance, Mapping) else guidance
 
 
 def kept_dtype(section: Config) -> torch.dtype | None:

@@ -9,6 +9,7 @@ import jinja2
 from omegaconf import OmegaConf
 
 from dmd2.config.check import Config
+from dmd2.runs.build import build_guidance
 from dmd2.runs.markdown import literal, text
 from dmd2.runs.score_table import cell, columns, rows
 
@@ -79,6 +80,6 @@ def guidance_of(section: Config) -> str:
     """The scale of classifier-free guidance, and the negative prompt where there was one."""
     # An empty negative prompt counts: it is embedded, where null may be zeros (SDXL).
     negative = section.get("negative")
-    return f"{section['guidance']:g}" + (
+    return f"{build_guidance(section):g}" + (
         f", away from {json.dumps(negative)}" if negative is not None else ""
     )

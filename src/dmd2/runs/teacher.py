@@ -14,13 +14,14 @@ from dmd2.config.devices import one_process
 from dmd2.data.base import DataModule
 from dmd2.diffusion.conditioning import Conditioner
 from dmd2.diffusion.denoiser import Denoiser
+from dmd2.diffusion.guidance import Guidance
 from dmd2.io.files import key_of, locked
 from dmd2.io.hub import weights_of
 from dmd2.io.tensors import save_weights, weights_sha256
 from dmd2.nets.diffusers_net import DiffusersNet
 from dmd2.nets.pipeline import check_agrees
 from dmd2.randomness import seeded
-from dmd2.runs.build import build, build_data, build_trainer, kept_dtype
+from dmd2.runs.build import build, build_data, build_guidance, build_trainer, kept_dtype
 from dmd2.runs.requirements import check_fit
 from dmd2.runs.weights import load_denoiser, load_fitting
 from dmd2.training.callbacks.interrupt import Interrupt
@@ -38,7 +39,7 @@ class Teacher:
     path         File of its weights; where there is none yet, `train` makes them.
     key          Of all that decides what it makes of a noise and a label: weights, conditioner,
                  guidance, precision. Whatever is made with the teacher is cached under it.
-    guidance     Classifier-free guidance scale; 1.0 is none.
+    guidance     Classifier-free guidance; a scale of 1.0 is none.
     dtype        What its weights are kept as, once generator and critic have theirs; None leaves
                  them as they are.
     train        What trains it from data; None where its weights are published.
@@ -50,7 +51,7 @@ class Teacher:
     conditioner: Conditioner
     path: Path
     key: str
-    guidance: float = 1.0
+    guidance: float | Guidance = 1.0
     dtype: torch.dtype | None = None
     train: Callable[[], Denoiser] | None = None
     published_sha256: str | None = None
@@ -104,7 +105,11 @@ def build_teacher(config: Config, data: DataModule, path: Path | None) -> Teache
         weights = weights_key(config, own_data)
         path = Path(config["paths"]["cache"]) / "teachers" / f"{weights}.safetensors"
         train = partial(train_teacher, config, denoiser, conditioner, own_data)
-    key, guidance, dtype = identity_key(section, weights), section["guidance"], kept_dtype(section)
+    key, guidance, dtype = (
+        identity_key(section, weights),
+        build_guidance(section),
+        kept_dtype(section),
+    )
     return Teacher(denoiser, conditioner, path, key, guidance, dtype, train, published)
 
 
