@@ -102,22 +102,13 @@ def tokenizer_of(source: str, name: str = "tokenizer") -> Any:
     return AutoTokenizer.from_pretrained(source, subfolder=name)
 
 
-def model_of(
-    kind: Any,
-    source: str,
-    name: str,
-    variant: str | None,
-    dtype: str,
-    published: Sequence[str] = (),
-) -> nn.Module:
+def model_of(kind: Any, source: str, name: str, variant: str | None, dtype: str) -> nn.Module:
     """A pipeline's text model, as the class `kind` of transformers.
-
-    published  Other classes whose weights hold those of `kind`, e.g. with a head.
 
     Raises FileNotFoundError where there is none, ValueError where it is of another class.
     """
-    found_kinds = config_in(source, f"{name}/config.json").get("architectures") or []
-    if not {kind.__name__, *published} & set(found_kinds):
+    found_kinds = kinds_of(source, name)
+    if kind.__name__ not in found_kinds:
         raise ValueError(
             f"the {name} of {source} is {' or '.join(found_kinds) or 'of no named class'}, and not "
             f"a {kind.__name__}"
@@ -130,3 +121,8 @@ def model_of(
         dtype=dtype_of(dtype),
     )
     return found
+
+
+def kinds_of(source: str, name: str) -> list[str]:
+    """The classes that a pipeline's text model is said to be of."""
+    return config_in(source, f"{name}/config.json").get("architectures") or []

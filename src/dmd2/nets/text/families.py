@@ -18,7 +18,7 @@ from torch import nn
 from dmd2.io.hub import config_in
 from dmd2.nets.text.clip import clip_tokenizer
 from dmd2.nets.text.decoders import KleinText, QwenImageText, SanaText, ZImageText
-from dmd2.nets.text.encoder import TextEncoder, model_of, tokenizer_of
+from dmd2.nets.text.encoder import TextEncoder, kinds_of, model_of, tokenizer_of
 from dmd2.nets.text.t5 import (
     AuraFlowText,
     ChromaText,
@@ -92,10 +92,10 @@ def sana_text(
 ) -> SanaText:
     """The encoder of a SANA pipeline, of 300 tokens."""
     from diffusers import SanaPipeline  # noqa: PLC0415
-    from transformers import Gemma2Model  # noqa: PLC0415
+    from transformers import Gemma2ForCausalLM, Gemma2Model  # noqa: PLC0415
 
     lines = inspect.signature(SanaPipeline.__call__).parameters["complex_human_instruction"].default
-    model = model_of(Gemma2Model, source, "text_encoder", variant, dtype, ["Gemma2ForCausalLM"])
+    model = _body(Gemma2Model, Gemma2ForCausalLM, source, variant, dtype)
     return SanaText(tokenizer_of(source), model, length or 300, "\n".join(lines))
 
 
@@ -143,9 +143,17 @@ def _t5(source: str, name: str, variant: str | None, dtype: str) -> nn.Module:
 
 
 def _qwen3(source: str, variant: str | None, dtype: str) -> nn.Module:
-    from transformers import Qwen3Model  # noqa: PLC0415
+    from transformers import Qwen3ForCausalLM, Qwen3Model  # noqa: PLC0415
 
-    return model_of(Qwen3Model, source, "text_encoder", variant, dtype, ["Qwen3ForCausalLM"])
+    return _body(Qwen3Model, Qwen3ForCausalLM, source, variant, dtype)
+
+
+def _body(body: Any, whole: Any, source: str, variant: str | None, dtype: str) -> nn.Module:
+    """A decoder without the head that names the next word, whether it was saved with it or not."""
+    if whole.__name__ in kinds_of(source, "text_encoder"):
+        found: Any = model_of(whole, source, "text_encoder", variant, dtype)
+        return found.model
+    return model_of(body, source, "text_encoder", variant, dtype)
 
 
 ENCODERS: dict[str, Callable[..., TextEncoder]] = {
