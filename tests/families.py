@@ -204,7 +204,7 @@ def save_family(folder: Path, name: str, **transformer: Any) -> Path:
     index: dict[str, Any] = {"_class_name": PIPELINES[name]}
     for part, made in parts.items():
         if isinstance(made, nn.Module):
-            randomize(made)
+            randomize(made, GAINS.get(name, 1.0) if part == "transformer" else 1.0)
         made.save_pretrained(folder / part)
         library = type(made).__module__.split(".")[0]
         index[part] = [library, type(made).__name__]
@@ -216,12 +216,18 @@ def save_family(folder: Path, name: str, **transformer: Any) -> Path:
     return folder
 
 
+# At its first weights the network hardly reads the text.
+GAINS = {"auraflow": 2.0, "qwen": 2.0, "flux": 2.0, "flux2": 2.0}
+
+
 @torch.no_grad()
-def randomize(model: nn.Module) -> None:
-    """Add noise to what starts as zeros or ones: published networks end in zeros, untrained."""
+def randomize(model: nn.Module, gain: float) -> None:
+    """Add noise to what starts as zeros or ones, as last layers do; multiply matrices by `gain`."""
     for parameter in model.parameters():
         if parameter.numel() > 1 and (parameter == parameter.flatten()[0]).all():
             parameter += 0.1 * torch.randn_like(parameter)
+        if parameter.ndim == 2:
+            parameter *= gain
     for key, buffer in model.named_buffers():
         if key.endswith(("running_mean", "running_var")):
             buffer += torch.rand_like(buffer)

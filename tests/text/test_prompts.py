@@ -8,7 +8,7 @@ import torch
 from dmd2.data.captions import fill_phrasings
 from dmd2.diffusion.conditioning import drop
 from dmd2.io.tensors import read_tensors, save_tensors
-from dmd2.nets.text import clip
+from dmd2.nets.text import encoder as encoder_module
 from dmd2.nets.text.clip import CLIP, CLIPPair
 from dmd2.nets.text.prompts import CachedPrompts, Prompts, prompts
 from dmd2.nets.text.tiny import tiny_clip
@@ -183,7 +183,7 @@ def test_a_long_table_is_tokenized_in_parts(encoder, monkeypatch: pytest.MonkeyP
     long = [*CAPTIONS, "seven " * 9, "one two", "two " * 20]
     with pytest.warns(UserWarning, match=f"2 of {len(long)} captions are cut to 8 tokens"):
         whole = encoder().tokens(long)
-    monkeypatch.setattr(clip, "AT_ONCE", 3)
+    monkeypatch.setattr(encoder_module, "AT_ONCE", 3)
     with pytest.warns(UserWarning, match=f"2 of {len(long)} captions are cut to 8 tokens") as said:
         parts = encoder().tokens(long)
     assert len(said) == 1 and torch.equal(parts, whole)

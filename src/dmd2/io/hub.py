@@ -1,6 +1,7 @@
 """Files of a published diffusers pipeline: in a local folder, or on the Hugging Face hub."""
 
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -110,15 +111,16 @@ def variant_of(source: str | Path, weights: str, variant: str | None) -> str | N
     """
     if variant is None:
         return None
-    try:
-        file_of(source, f"{weights}.{variant}.safetensors")
-    except FileNotFoundError:
-        # A warning and no error: many pipelines have the variant for the U-Net alone.
-        warnings.warn(
-            f"{source} has no {weights}.{variant}.safetensors; the plain file is read", stacklevel=2
-        )
-        return None
-    return variant
+    # One file, or the index of several.
+    for name in (f"{weights}.{variant}.safetensors", f"{weights}.safetensors.index.{variant}.json"):
+        with suppress(FileNotFoundError):
+            file_of(source, name)
+            return variant
+    # A warning and no error: many pipelines have the variant for the U-Net alone.
+    warnings.warn(
+        f"{source} has no {weights}.{variant}.safetensors; the plain file is read", stacklevel=2
+    )
+    return None
 
 
 def config_in(source: str | Path, name: str) -> dict[str, Any]:

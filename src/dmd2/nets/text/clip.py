@@ -1,71 +1,39 @@
-"""CLIP text encoders of transformers: captions to tokens, and tokens to the condition of a U-Net.
+"""CLIP text encoders of transformers: captions to tokens, and tokens to a U-Net's condition."""
 
-A pipeline is a folder or a name on the hub. Its encoders come from safetensors files, of `variant`
-where it has one, and are held and computed in `dtype`. Conditions are float32 always.
-"""
-
-import warnings
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dmd2.diffusion.conditioning import Cond
-from dmd2.io.hub import config_in, dtype_of, variant_of
-
-Twin = Literal["empty", "zeros"]
-"""The unconditional condition: the embedding of "", or zeros."""
-AT_ONCE = 4096
-"""Captions tokenized together: tokenizers hold some 10 kB of each."""
+from dmd2.io.hub import config_in
+from dmd2.nets.text.encoder import TextEncoder, Twin, ids_of, model_of, tokenize, warn_of_cuts
 
 
-class CLIP(nn.Module):
+class CLIP(TextEncoder):
     """Stable Diffusion 1.5's encoder: {"text": the last hidden state [B, L, D]} of one
     `CLIPTextModel` behind its tokenizer.
     """
 
-    twin: Twin = "empty"
-    """The unconditional twin that the pipeline was trained with."""
+    stored = torch.float32
 
     def __init__(self, tokenizer: Any, model: Any) -> None:
-        super().__init__()
-        # A tokenizer that was saved without a length says 1e30: the network's positions count.
-        self.length = min(tokenizer.model_max_length, model.config.max_position_embeddings)
-        # As many tokenizers as models; subclasses have several.
-        self.tokenizers, self.models = (tokenizer,), nn.ModuleList([model])
+        super().__init__([tokenizer], [model], clip_length(tokenizer, model))
+
+    @property
+    def recipe(self) -> str:
+        """Nothing: the weights tell one CLIP from two."""
+        return ""
 
     def tokens(self, captions: Sequence[str]) -> Tensor:
         """Tokens int32 [N, K, L] of N captions by K tokenizers, padded or truncated to L.
 
         One warning counts the captions that lose words.
         """
-        length = self.length
-        fixed = {
-            "padding": "max_length",
-            "truncation": True,
-            "max_length": length,
-            "return_tensors": "pt",
-        }
-        parts, num_cut = [], 0
-        for start in range(0, len(captions), AT_ONCE):
-            some = list(captions[start : start + AT_ONCE])
-            first, *others = (tokenizer(some, **fixed) for tokenizer in self.tokenizers)
-            # Only a row without padding can have been truncated. Those are tokenized again, since
-            # a truncated result does not tell how long the caption was.
-            full = [
-                caption
-                for caption, mask in zip(some, first.attention_mask, strict=True)
-                if mask.all()
-            ]
-            uncut = self.tokenizers[0](full, verbose=False).input_ids if full else []
-            num_cut += sum(len(ids) > length for ids in uncut)
-            parts.append(torch.stack([found.input_ids for found in (first, *others)], 1).int())
-        if num_cut:
-            warnings.warn(
-                f"{num_cut} of {len(captions)} captions are cut to {length} tokens", stacklevel=2
-            )
-        return torch.cat(parts)
+        found = [tokenize(tokenizer, captions, self.length) for tokenizer in self.tokenizers]
+        warn_of_cuts(found[0][1], len(captions), self.length)
+        return torch.stack([ids_of(tokens) for tokens, _ in found], 1)
 
     def forward(self, tokens: Tensor) -> Cond:
         """Tokens [B, 1, L] to {"text": [B, L, D]}."""
@@ -87,10 +55,9 @@ class CLIPPair(CLIP):
         twin: Twin = "zeros",
     ) -> None:
         super().__init__(tokenizers[0], models[0])
-        self.twin = twin
         # In place of the base's single ones, under the same names.
         self.tokenizers, self.models = tuple(tokenizers), nn.ModuleList(models)
-        self.size = size
+        self.twin, self.size = twin, size
 
     def forward(self, tokens: Tensor) -> Cond:
         """Tokens [B, 2, L] to the three parts of SDXL's condition."""
@@ -119,8 +86,8 @@ def clip(source: str, variant: str | None = None, dtype: str = "float32") -> CLI
     from transformers import CLIPTextModel  # noqa: PLC0415
 
     return CLIP(
-        _tokenizer(source, "tokenizer"),
-        _model(CLIPTextModel, source, "text_encoder", variant, dtype),
+        clip_tokenizer(source, "tokenizer"),
+        model_of(CLIPTextModel, source, "text_encoder", variant, dtype),
     )
 
 
@@ -135,31 +102,21 @@ def clip_pair(
 
     # Only the second has the projection that "pooled" reads.
     kinds = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
-    models = [_model(kind, source, name, variant, dtype) for name, kind in kinds.items()]
-    tokenizers = [_tokenizer(source, name) for name in ("tokenizer", "tokenizer_2")]
+    models = [model_of(kind, source, name, variant, dtype) for name, kind in kinds.items()]
+    tokenizers = [clip_tokenizer(source, name) for name in ("tokenizer", "tokenizer_2")]
     # SDXL's pipeline takes zeros where its index says nothing.
     has_zeros = config_in(source, "model_index.json").get("force_zeros_for_empty_prompt", True)
     return CLIPPair(tokenizers, models, size, "zeros" if has_zeros else "empty")
 
 
-def _tokenizer(source: str, name: str) -> Any:
+def clip_length(tokenizer: Any, model: Any) -> int:
+    """The tokens that a CLIP reads."""
+    # A tokenizer that was saved without a length says 1e30: the network's positions count.
+    return min(tokenizer.model_max_length, model.config.max_position_embeddings)
+
+
+def clip_tokenizer(source: str, name: str) -> Any:
+    """A pipeline's tokenizer of a CLIP, in the folder `name`."""
     from transformers import CLIPTokenizer  # noqa: PLC0415
 
     return CLIPTokenizer.from_pretrained(source, subfolder=name)
-
-
-def _model(kind: Any, source: str, name: str, variant: str | None, dtype: str) -> nn.Module:
-    found_kinds = config_in(source, f"{name}/config.json").get("architectures") or []
-    if kind.__name__ not in found_kinds:
-        raise ValueError(
-            f"the {name} of {source} is {' or '.join(found_kinds) or 'of no named class'}, and not "
-            f"a {kind.__name__}"
-        )
-    found: nn.Module = kind.from_pretrained(
-        source,
-        subfolder=name,
-        use_safetensors=True,
-        variant=variant_of(source, f"{name}/model", variant),
-        dtype=dtype_of(dtype),
-    )
-    return found

@@ -3,7 +3,7 @@ stores labels handles no text.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -11,16 +11,19 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dmd2.diffusion.conditioning import Cond, Conditioner
-from dmd2.io.tensors import read_tensors, save_tensors
-from dmd2.nets.text.clip import CLIP, Twin
+from dmd2.io.blocks import save_blocks
+from dmd2.io.tensors import read_tensors
+from dmd2.nets.text.encoder import TextEncoder, Twin
 
-EMBEDDINGS = ("text", "pooled")
+EMBEDDINGS = ("text", "pooled", "mask")
 """The parts of a condition that come from words. The unconditional twin keeps the others."""
+AT_ONCE = 64
+"""Captions encoded together; 256 long ones would take gigabytes."""
 
 
 def prompts(
     captions: Sequence[str],
-    encoder: CLIP,
+    encoder: TextEncoder,
     twin: Twin | None,
     negative: str | None = None,
     cache: str | Path | None = None,
@@ -48,7 +51,7 @@ class Prompts(Conditioner):
     """
 
     def __init__(
-        self, captions: Sequence[str], encoder: CLIP, twin: Twin, negative: str | None = None
+        self, captions: Sequence[str], encoder: TextEncoder, twin: Twin, negative: str | None = None
     ) -> None:
         super().__init__()
         if not captions or twin not in ("empty", "zeros"):
@@ -60,14 +63,14 @@ class Prompts(Conditioner):
         # Tokenized once: tokenizing is slow, and the tokens of a caption are some 300 bytes.
         self.keep("tokens", encoder.tokens(captions))
         with torch.no_grad():
-            null = encoder(encoder.tokens([negative or ""]).to(next(encoder.parameters()).device))
+            null = encoder(encoder.null_tokens(negative).to(next(encoder.parameters()).device))
         self.parts = tuple(null)
         # A negative text, even "", is embedded where the twin is zeros, as in diffusers' SDXL.
         is_zero = twin == "zeros" and negative is None
         for key, value in null.items():
-            self.keep(
-                f"null_{key}", torch.zeros_like(value) if is_zero and key in EMBEDDINGS else value
-            )
+            # Not the mask: a network that attends to nothing at all may give what is no number.
+            is_zeroed = is_zero and key in ("text", "pooled")
+            self.keep(f"null_{key}", torch.zeros_like(value) if is_zeroed else value)
 
     def keep(self, name: str, value: Tensor) -> None:
         """Hold a tensor that goes where the module goes, and into no checkpoint."""
@@ -93,16 +96,17 @@ class CachedPrompts(Prompts):
     """Looks embeddings up in a table of all captions, made once on the CPU and kept in the folder
     `cache`. Other arguments are those of `Prompts`.
 
-    The file's name is a hash of tokens and weights. The table goes where the module goes, in
-    float32: at Stable Diffusion's 77 x 768 a caption takes 237 kB, so for hundreds of thousands of
-    captions use `Prompts`. The encoder stays on the host until a metric has captions of its own.
+    The file's name is a hash of tokens and weights. It is mapped into memory, so that a table
+    larger than that is no obstacle: rows are read as labels name them. They are float32 of CLIP
+    (237 kB a caption at Stable Diffusion's 77 x 768), else bfloat16, and without the text that a
+    mask excludes. The encoder stays on the host until a metric has captions of its own.
     Raises ValueError where `cache` is a file.
     """
 
     def __init__(
         self,
         captions: Sequence[str],
-        encoder: CLIP,
+        encoder: TextEncoder,
         twin: Twin,
         cache: str | Path,
         negative: str | None = None,
@@ -114,31 +118,39 @@ class CachedPrompts(Prompts):
             )
         path = Path(cache) / f"{self.key()}.safetensors"
         if not path.exists():
-            save_tensors(self.encoded(), path)
-        # Read back also when just made: every run has the numbers of the file.
-        table = read_tensors(path)
-        for key, value in table.items():
-            self.keep(f"table_{key}", value)
+            save_blocks(self.encoded(), path, streamed="text")
+        # Read back also when just made: every run has the numbers of the file. No buffers: the
+        # system holds the pages that were read, and no device does.
+        self.table = read_tensors(path)
         # Parts without a table are those of the twin: SDXL's sizes are the same for every caption.
-        self.looked_up = tuple(table)
-        self.same = tuple(key for key in self.parts if key not in table)
+        self.same = tuple(key for key in self.parts if key not in EMBEDDINGS)
+        # Where each caption's text ends in the table; empty where nothing is masked.
+        self.ends = self.table.get("lengths", torch.zeros(0)).long().cumsum(0)
         # In a tuple it is no submodule, so that it does not move to the device with the rest.
         self.of_others = (self.encoder,)
-        del self.encoder
+        # The tokens of 100,000 captions are up to 200 MB.
+        del self.encoder, self.tokens
 
-    def encoded(self) -> Cond:
-        """The embeddings of all captions, {"text": [N, L, D], ...}: the parts in `EMBEDDINGS`."""
-        blocks = torch.arange(self.num_classes).split(256)
-        parts = [Prompts.forward(self, rows) for rows in tqdm(blocks, desc="captions", delay=2)]
-        return {
-            key: torch.cat([part[key] for part in parts]) for key in EMBEDDINGS if key in parts[0]
-        }
+    def encoded(self) -> Iterator[Cond]:
+        """The embeddings of all captions in blocks {"text": [n, L, D], ...}: parts in `EMBEDDINGS`.
+
+        Where there is a mask, "text" [m, D] has the m items that it keeps, and "lengths" [n] says
+        how many are each caption's.
+        """
+        dtype = self.encoder.stored
+        for rows in tqdm(torch.arange(self.num_classes).split(AT_ONCE), desc="captions", delay=2):
+            cond = Prompts.forward(self, rows)
+            block = {key: cond[key].to(dtype) for key in ("text", "pooled") if key in cond}
+            if "mask" in cond:
+                block["text"] = block["text"][cond["mask"]]
+                block["lengths"] = cond["mask"].sum(1).int()
+            yield block
 
     def key(self) -> str:
         """A hash of all that the embeddings depend on."""
         # Of tokens and weights, not of captions and names: a changed tokenizer or a finetuned
         # encoder under the same name gets a file of its own.
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(self.encoder.recipe.encode())
         for tensor in (self.get_buffer("tokens"), *self.encoder.state_dict().values()):
             digest.update(str((tensor.dtype, tuple(tensor.shape))).encode())
             # As bytes, since numpy has no bfloat16.
@@ -147,8 +159,25 @@ class CachedPrompts(Prompts):
 
     def forward(self, labels: Tensor) -> Cond:
         """Labels int64 [B] to the condition that `Prompts` gives, from the table."""
-        same = {key: self.get_buffer(f"null_{key}").expand(len(labels), -1) for key in self.same}
-        return same | {key: self.get_buffer(f"table_{key}")[labels] for key in self.looked_up}
+        rows = labels.cpu()
+        is_packed = "mask" in self.parts
+        found = self.unpacked(rows) if is_packed else {"text": self.table["text"][rows]}
+        if "pooled" in self.parts:
+            found["pooled"] = self.table["pooled"][rows]
+        cond = {key: self.get_buffer(f"null_{key}").expand(len(labels), -1) for key in self.same}
+        for key, value in found.items():
+            moved = value.to(labels.device)
+            cond[key] = moved if key == "mask" else moved.float()
+        return cond
+
+    def unpacked(self, rows: Tensor) -> Cond:
+        """Text [B, L, D], zeros where the mask [B, L] is false, and the mask."""
+        lengths = self.table["lengths"][rows]
+        num = self.get_buffer("null_mask").shape[1]
+        text = self.table["text"].new_zeros(len(rows), num, self.table["text"].shape[1])
+        for row, end, length in zip(text, self.ends[rows], lengths, strict=True):
+            row[:length] = self.table["text"][end - length : end]
+        return {"text": text, "mask": torch.arange(num) < lengths[:, None]}
 
     def of(self, captions: Sequence[str]) -> Conditioner:
         """The same on another table of captions, encoded in every pass and in no cache."""
