@@ -48,4 +48,5 @@ def of_pipeline(source: str) -> Weighting:
 
     source  Folder or name on the hub. Raises as `noise_of`.
     """
-    return {"eps": eps, "x0": x0}.get(noise_of(source)[1], flow)
+    # Of an image's tokens a shift may depend, and not what is predicted.
+    return {"eps": eps, "x0": x0}.get(noise_of(source, num_tokens=1)[1], flow)

@@ -5,15 +5,16 @@ described elsewhere is compared with the files (`check_agrees`).
 """
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from dmd2.io.hub import PREDICTIONS, config_in, network_of
+from dmd2.diffusion.guidance import Guidance
+from dmd2.io.hub import PREDICTIONS, network_of
 from dmd2.nets.autoencoder import VAE
-from dmd2.nets.autoencoder_kinds import vae_of
+from dmd2.nets.autoencoder_kinds import kind_of, vae_of
 from dmd2.nets.diffusers_net import DiffusersNet
 from dmd2.nets.pipeline_noise import noise_of
 from dmd2.nets.pipeline_transformer import (
@@ -24,7 +25,9 @@ from dmd2.nets.pipeline_transformer import (
     transformer_resolution,
 )
 from dmd2.nets.pipeline_unet import check_text, reads_sizes, unet_config
-from dmd2.nets.text.clip import CLIP, clip, clip_pair
+from dmd2.nets.text.clip import clip, clip_pair
+from dmd2.nets.text.encoder import TextEncoder
+from dmd2.nets.text.families import ENCODERS
 from dmd2.nets.transformer import Tap
 from dmd2.nets.unet import UNet, UNetXL
 
@@ -32,6 +35,8 @@ UNREAD = ("sample_size", "upcast_attention", "dropout")
 """Arguments of a network that change no number of a frozen one, or its precision alone."""
 MIDDLE = "mid_block"
 """A U-Net's layer at the depth 0.5, half-way."""
+DIT = "type teacher=dit, whose condition is a class"
+"""What to do with a network that reads no text."""
 
 
 def from_configs(
@@ -48,7 +53,7 @@ def from_configs(
     taps               Layers, by name or by depth; a U-Net's only depth is 0.5, its middle.
     resolution         Height and width of the images, on which a flow's shift may depend; None is
                        what the files say.
-    embedded_guidance  The scale that a network is told which reads one.
+    embedded_guidance  The scale that a network is told which reads one; None is its family's.
     distilled          Whether a network that makes images in few steps already is refused.
 
     Raises FileNotFoundError where there is none, ValueError where the files describe something
@@ -69,8 +74,22 @@ def from_configs(
     family = family_of(source)
     schedule, prediction = noise_of(source, num_tokens(source, resolution))
     model = getattr(diffusers, config["_class_name"]).from_config(config)
-    told = {} if embedded_guidance is None else {"embedded_guidance": embedded_guidance}
+    told: dict[str, float | None] = {}
+    if config.get("guidance_embeds"):
+        told = {"embedded_guidance": embedded_guidance or family.embedded}
+    elif embedded_guidance is not None:
+        raise ValueError(
+            f"the network of {source} reads no guidance scale; type teacher.embedded_guidance=null"
+        )
     return family.denoiser(model, schedule, prediction, taps, gradient_checkpointing, **told)
+
+
+def pipeline_guidance(source: str) -> float | Guidance:
+    """The guidance that a pipeline's family is published with; 1.0 is none."""
+    if network_of(source) == "unet":
+        return 3.0  # nothing in its files says one
+    is_told = transformer_config(source).get("guidance_embeds")
+    return 1.0 if is_told else family_of(source).guidance
 
 
 def network_config(source: str | Path) -> dict[str, Any]:
@@ -162,15 +181,23 @@ def pipeline_encoder(
     resolution: int | None = None,
     variant: str | None = None,
     dtype: str = "float32",
-) -> CLIP:
-    """A pipeline's text encoder: SDXL's two where its U-Net reads them, else the one.
+    length: int | None = None,
+) -> TextEncoder:
+    """A pipeline's text encoder: of a transformer its family's; of a U-Net SDXL's two where it
+    reads them, else the one.
 
     resolution  Height and width of the images, of which SDXL's network is told; None is what the
                 U-Net's file says.
+    length      Tokens of a caption that a transformer reads; None is as many as its pipeline.
 
     Raises FileNotFoundError where a part is lacking, ValueError where the encoders do not make
-    what the U-Net reads.
+    what the network reads.
     """
+    if network_of(source) == "transformer":
+        kind = transformer_config(source)["_class_name"]
+        if kind not in ENCODERS:
+            raise ValueError(f"the network of {source} is a {kind}, and reads no text; {DIT}")
+        return ENCODERS[kind](source, variant, dtype, length)
     config = unet_config(source)
     check_text(source, config)
     if not reads_sizes(config):

@@ -58,9 +58,7 @@ LAST_ALPHA2 = 2.0**-24
 0, so that sigma / alpha is finite."""
 
 
-def noise_of(
-    source: str | Path, num_tokens: int | None = None
-) -> tuple[NoiseSchedule, Prediction]:
+def noise_of(source: str | Path, num_tokens: int | None = None) -> tuple[NoiseSchedule, Prediction]:
     """The noise that a pipeline's network was trained on, and what the network predicts.
 
     num_tokens  Of an image, where a shift may depend on them.
@@ -85,7 +83,9 @@ def noise_of(
         )
     said = {key: p.default for key, p in parameters.items()} | config
     if said.get("invert_sigmas"):
-        raise ValueError(f"the scheduler of {source} has invert_sigmas, which is not supported here")
+        raise ValueError(
+            f"the scheduler of {source} has invert_sigmas, which is not supported here"
+        )
     if said.get("use_dynamic_shifting") and (name not in FLOWS or num_tokens is None):
         raise ValueError(
             f"the scheduler of {source} has use_dynamic_shifting, a shift that depends on the "

@@ -1,11 +1,11 @@
-"""What a published pipeline says of a transformer: its family, sizes, and what it is no teacher by.
-"""
+"""What a published pipeline says of a transformer: its family, sizes, and what it is no teacher by."""
 
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dmd2.diffusion.guidance import Guidance
 from dmd2.io.hub import config_in
 from dmd2.nets import families
 from dmd2.nets.autoencoder_kinds import kind_of
@@ -17,12 +17,16 @@ class Family:
     """A class of transformers of diffusers.
 
     denoiser     What reads it here.
+    guidance     What its pipeline, or its authors, guide by; 1 is none.
+    embedded     The scale that a network is told which reads one; its guidance is then none.
     outputs      Channels of its output for each that enters, as its file counts them.
     resolution   Height and width of the images where no file says them.
     unsupported  Keys of its file that give it an input which nothing here fills, and what it is.
     """
 
     denoiser: type[Transformer]
+    guidance: float | Guidance
+    embedded: float | None = None
     outputs: float = 1
     resolution: int = 1024
     unsupported: dict[str, str] = field(default_factory=dict)
@@ -30,14 +34,15 @@ class Family:
 
 SCALE = {"guidance_embeds": "a guidance scale: it is distilled already"}
 FAMILIES = {
-    "SD3Transformer2DModel": Family(families.SD3),
-    "SanaTransformer2DModel": Family(families.Sana, unsupported=SCALE),
-    "FluxTransformer2DModel": Family(families.Flux),
-    "Flux2Transformer2DModel": Family(families.Flux2),
-    "ChromaTransformer2DModel": Family(families.Chroma),
+    "SD3Transformer2DModel": Family(families.SD3, 7.0),
+    "SanaTransformer2DModel": Family(families.Sana, 4.5, unsupported=SCALE),
+    "FluxTransformer2DModel": Family(families.Flux, 3.5, embedded=3.5),
+    "Flux2Transformer2DModel": Family(families.Flux2, 4.0, embedded=4.0),
+    "ChromaTransformer2DModel": Family(families.Chroma, 5.0),
     # It counts what it reads in tokens of 2 x 2 pixels, and what it makes in pixels.
     "QwenImageTransformer2DModel": Family(
         families.QwenImage,
+        Guidance(4.0, patch=2),
         outputs=1 / 4,
         unsupported=SCALE
         | {
@@ -47,12 +52,15 @@ FAMILIES = {
         },
     ),
     "ZImageTransformer2DModel": Family(
-        families.ZImage, unsupported={"siglip_feat_dim": "an image beside the text"}
+        # Its pipeline counts the scale from 0, and has 5.
+        families.ZImage,
+        6.0,
+        unsupported={"siglip_feat_dim": "an image beside the text"},
     ),
     # The other half is a variance.
-    "PixArtTransformer2DModel": Family(families.PixArt, outputs=2),
-    "DiTTransformer2DModel": Family(families.DiT, outputs=2, resolution=256),
-    "AuraFlowTransformer2DModel": Family(families.AuraFlow),
+    "PixArtTransformer2DModel": Family(families.PixArt, 4.5, outputs=2),
+    "DiTTransformer2DModel": Family(families.DiT, 4.0, outputs=2, resolution=256),
+    "AuraFlowTransformer2DModel": Family(families.AuraFlow, 3.5),
 }
 """By the name of their class."""
 FEW_STEPS = r"turbo|schnell|lightning|sprint|flash|hyper|lcm"

@@ -72,5 +72,3 @@ def check_text(source: str | Path, config: Mapping[str, Any]) -> None:
                 f"the U-Net of {source} does not read pooled text of {pooled} numbers and six of "
                 "sizes and crops, as SDXL base does; SDXL's refiner reads others"
             )
-
-
