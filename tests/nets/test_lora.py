@@ -122,7 +122,7 @@ def test_averages_are_of_its_own_weights_on_the_same_base():
 @pytest.mark.parametrize("targets", [["nothing"], []])
 def test_a_target_that_is_not_there_is_named(targets: list[str]):
     with pytest.raises(
-        ValueError, match=r"no layer called 'nothing'; this network has|targets, got 4 and \[\]"
+        ValueError, match=r"no layer called 'nothing'; this network has|layers, got 4 and \[\]"
     ):
         adapted(base(), 4, 8, targets)
 
