@@ -25,7 +25,7 @@ from dmd2.evaluation.samples import SampleSet
 from dmd2.io.tensors import names_in, save_weights
 from dmd2.nets.lora import is_own
 from dmd2.runs.build import build
-from dmd2.runs.export import scheduler
+from dmd2.runs.export_sampling import lcm_scheduler
 from dmd2.runs.load import load_student
 from dmd2.training.checkpoints import load
 from pipelines import save_pipeline, save_variant, shrunken
@@ -270,7 +270,7 @@ def test_the_scheduler_s_own_steps_are_the_trained_ones():
 
 def test_any_table_and_prediction_reach_the_scheduler():
     cosine = torch.cos(torch.linspace(0.01, 1.5, 500, dtype=torch.float64)) ** 2
-    found = scheduler(VP(cosine), "v", [499, 249])
+    found = lcm_scheduler(VP(cosine), "v", [499, 249])
     assert found.config.prediction_type == "v_prediction"
     torch.testing.assert_close(found.alphas_cumprod.double(), cosine, rtol=1e-3, atol=1e-6)
 

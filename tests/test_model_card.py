@@ -27,8 +27,11 @@ def test_no_name_becomes_markup_or_code(source: str) -> None:
         "baselines": {EVIL: {EVIL: 1.0}},
         "teacher": {},
     }
-    section = {"guidance": 3.0, "negative": EVIL, "license": EVIL}
-    page = card({"name": EVIL, "teacher": section}, summary, EVIL, [999], source, source, True)
+    section = {"conditioner": {"encoder": {}}, "guidance": 3.0, "negative": EVIL, "license": EVIL}
+    how = ("unet", "LCMScheduler", {"timesteps": [999]})
+    page = card(
+        {"name": EVIL, "teacher": section}, summary, EVIL, [999], source, source, True, *how
+    )
     _, head, body = re.split(r"^---$", page, maxsplit=2, flags=re.MULTILINE)
     assert OmegaConf.create(head).dmd2.experiment == EVIL
     headings = re.findall(r"^#.*", body, re.MULTILINE)

@@ -3,8 +3,8 @@
 usage: dmd2 export run=DIR out=DIR [weights=NAME] [source=PIPELINE]
 
   run      A run's directory, e.g. runs/text2digits_dmd2_4step/latest.
-  out      The folder to write: unet/, scheduler/ and the rest of the pipeline; README.md, which
-           shows how to sample; and of a run with LoRA its weights by themselves in lora/.
+  out      The folder to write: unet/ or transformer/, scheduler/ and the rest of the pipeline;
+           README.md, which shows how to sample; and of a run with LoRA its weights in lora/.
   weights  One of the run's averages, or "raw", or a generator's .safetensors; by default the first
            average.
   source   The teacher's pipeline, a folder or a name on the hub, for autoencoder, text encoder and

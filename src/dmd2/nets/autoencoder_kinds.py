@@ -1,6 +1,7 @@
 """The autoencoders of SANA, Qwen-Image and FLUX.2, each a `VAE`, and the one that a file names."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -171,7 +172,7 @@ KINDS: dict[str, type[VAE]] = {each.kind: each for each in (VAE, DCAutoencoder, 
 """The class for each of diffusers' classes."""
 
 
-def kind_of(source: str) -> tuple[type[VAE], dict[str, Any]]:
+def kind_of(source: str | Path) -> tuple[type[VAE], dict[str, Any]]:
     """The class of a pipeline's VAE, and what its file says of the class's arguments.
 
     Raises FileNotFoundError where there is no VAE, ValueError where no class here is for it.

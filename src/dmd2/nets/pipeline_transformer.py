@@ -20,6 +20,8 @@ class Family:
     guidance     What its pipeline, or its authors, guide by; 1 is none.
     embedded     The scale that a network is told which reads one; its guidance is then none.
     outputs      Channels of its output for each that enters, as its file counts them.
+    unguided     What turns guidance off in a call of its pipeline, and other ways of its own.
+    is_by_class  Whether it reads a class, no text; its pipeline takes neither times nor sizes.
     resolution   Height and width of the images where no file says them.
     unsupported  Keys of its file that give it an input which nothing here fills, and what it is.
     """
@@ -28,6 +30,8 @@ class Family:
     guidance: float | Guidance
     embedded: float | None = None
     outputs: float = 1
+    unguided: dict[str, Any] = field(default_factory=lambda: {"guidance_scale": 1.0})
+    is_by_class: bool = False
     resolution: int = 1024
     unsupported: dict[str, str] = field(default_factory=dict)
 
@@ -35,7 +39,12 @@ class Family:
 SCALE = {"guidance_embeds": "a guidance scale: it is distilled already"}
 FAMILIES = {
     "SD3Transformer2DModel": Family(families.SD3, 7.0),
-    "SanaTransformer2DModel": Family(families.Sana, 4.5, unsupported=SCALE),
+    "SanaTransformer2DModel": Family(
+        families.Sana,
+        4.5,
+        unguided={"guidance_scale": 1.0, "use_resolution_binning": False},
+        unsupported=SCALE,
+    ),
     "FluxTransformer2DModel": Family(families.Flux, 3.5, embedded=3.5),
     "Flux2Transformer2DModel": Family(families.Flux2, 4.0, embedded=4.0),
     "ChromaTransformer2DModel": Family(families.Chroma, 5.0),
@@ -43,6 +52,7 @@ FAMILIES = {
     "QwenImageTransformer2DModel": Family(
         families.QwenImage,
         Guidance(4.0, patch=2),
+        unguided={"true_cfg_scale": 1.0},
         outputs=1 / 4,
         unsupported=SCALE
         | {
@@ -55,11 +65,17 @@ FAMILIES = {
         # Its pipeline counts the scale from 0, and has 5.
         families.ZImage,
         6.0,
+        unguided={"guidance_scale": 0.0},
         unsupported={"siglip_feat_dim": "an image beside the text"},
     ),
     # The other half is a variance.
-    "PixArtTransformer2DModel": Family(families.PixArt, 4.5, outputs=2),
-    "DiTTransformer2DModel": Family(families.DiT, 4.0, outputs=2, resolution=256),
+    "PixArtTransformer2DModel": Family(
+        families.PixArt,
+        4.5,
+        unguided={"guidance_scale": 1.0, "clean_caption": False, "use_resolution_binning": False},
+        outputs=2,
+    ),
+    "DiTTransformer2DModel": Family(families.DiT, 4.0, is_by_class=True, outputs=2, resolution=256),
     "AuraFlowTransformer2DModel": Family(families.AuraFlow, 3.5),
 }
 """By the name of their class."""

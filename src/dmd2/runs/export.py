@@ -1,21 +1,18 @@
-"""Exports a run's student as a diffusers pipeline: U-Net, scheduler, model card, LoRA's weights.
+"""Exports a run's student as a diffusers pipeline: network, scheduler, model card, LoRA's weights.
 
-diffusers loads the folder without this project. Its LCM scheduler samples at the timesteps of
-training: denoise, re-noise with fresh noise, denoise (DMD2 section 4.5); no guidance.
+diffusers loads the folder without this project, and samples as the run does, without guidance.
 """
 
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from dmd2.diffusion.denoiser import Prediction
-from dmd2.diffusion.schedules import VP
-from dmd2.io.hub import PREDICTIONS
 from dmd2.io.tensors import let_others_read, save_tensors
+from dmd2.nets.autoencoder import VAE
+from dmd2.nets.diffusers_net import DiffusersNet
 from dmd2.nets.lora import layers, merged, products
 from dmd2.nets.unet import UNet
 from dmd2.runs.build import build
+from dmd2.runs.export_sampling import arguments_of, rows_of, scheduler_for
 from dmd2.runs.load import Student
 from dmd2.runs.model_card import card
 from dmd2.runs.summary import read_summary
@@ -26,53 +23,76 @@ def export(student: Student, weights: str | None, source: str | None, out: Path)
 
     weights  One of the run's averages, "raw", or a generator's .safetensors; None takes the first
              average.
-    source   The teacher's pipeline, a folder or a name on the hub, for all but U-Net and
-             scheduler; None takes the one of the run's text encoder. A run with neither gets a
-             pipeline without an autoencoder, on pixels.
+    source   The teacher's pipeline, a folder or a name on the hub, for all but network and
+             scheduler; None takes the run's own. A U-Net with neither gets a pipeline without an
+             autoencoder, on pixels.
 
-    Raises ValueError where the student is no U-Net of diffusers, or `out` is not empty.
+    Raises ValueError where no pipeline of diffusers samples as the student does, or `out` is not
+    empty.
     """
-    # diffusers' schedulers know a table of alphas (VP); flow and EDM students would need others.
-    generator = student.generator
-    if not isinstance(generator, UNet) or not isinstance(generator.schedule, VP):
-        kinds = (
-            f"a {type(generator.model).__name__} on the schedule "
-            f"{type(generator.schedule).__name__}"
-        )
+    generator, sampler = student.generator, student.sampler
+    here = f"draw its samples here: dmd2 sample run={student.run}"
+    if not isinstance(generator, DiffusersNet):
         raise ValueError(
-            f"{student.run} is of {kinds}, and only U-Nets of diffusers on VP are exported; "
-            f"draw its samples here: dmd2 sample run={student.run}"
+            f"{student.run} is of a {type(generator.model).__name__}, and only networks of "
+            f"diffusers are exported; {here}"
         )
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty; name another folder: out=DIR")
     summary = read_summary(student.run / "summary.json")
     student.read(weights)
-    rows = generator.schedule.row_of_time(torch.tensor(student.sampler.times)).tolist()
+    section = student.config["teacher"]
     # A text encoder of a pipeline names it (`source`); the tiny one of the digits names none.
-    encoder = student.config["teacher"]["conditioner"]["encoder"]
+    encoder = section["conditioner"].get("encoder") or section
     # The variant is one of that pipeline's files; another pipeline may not have it.
     variant = encoder.get("variant") if source is None else None
     source = source or encoder.get("source")
-    parts = {
-        "unet": merged_unet(generator),
-        "scheduler": scheduler(generator.schedule, generator.prediction, rows),
-    }
-    pipeline = (
-        on_pixels(build(encoder), parts) if source is None else of_teacher(source, variant, parts)
-    )
+    kind = "unet" if isinstance(generator, UNet) else "transformer"
+    try:
+        parts = {kind: merged_network(generator), "scheduler": scheduler_for(generator, sampler)}
+    except ValueError as error:
+        raise ValueError(f"{student.run}: {error}; {here}") from error
+    if source is not None:
+        pipeline = of_teacher(source, variant, parts)
+    elif kind == "unet":
+        pipeline = on_pixels(build(encoder), parts)
+    else:
+        raise ValueError(
+            f"{student.run} names no pipeline for encoders and autoencoder of its student; type "
+            f"source=DIR, or {here}"
+        )
+    if "is_distilled" in pipeline.config:  # FLUX.2's: it then never guides
+        pipeline.register_to_config(is_distilled=True)
     pipeline.save_pretrained(out)
     for path in out.rglob("*.safetensors"):
         let_others_read(path)
-    has_lora = any(layers(generator.model))
+    # Pipelines of PixArt and DiT read no LoRA.
+    has_lora = any(layers(generator.model)) and hasattr(pipeline, "load_lora_weights")
     if has_lora:
         named = {
-            f"unet.{name}": x.detach().cpu().contiguous()
+            f"{kind}.{name}": x.detach().cpu().contiguous()
             for name, x in products(generator.model).items()
         }
         save_tensors(named, out / "lora" / "pytorch_lora_weights.safetensors", {"format": "pt"})
     chosen = weights or student.names[0]
+    codec = getattr(student.data, "codec", None)
+    resolution = codec.resolution if isinstance(codec, VAE) else None
+    call = arguments_of(generator, sampler, resolution, encoder.get("length"))
+    rows = rows_of(generator, sampler)
+    scheduler = type(parts["scheduler"]).__name__
     (out / "README.md").write_text(
-        card(student.config, summary, chosen, rows, source, variant, has_lora)
+        card(
+            student.config,
+            summary,
+            chosen,
+            rows,
+            source,
+            variant,
+            has_lora,
+            kind,
+            scheduler,
+            call,
+        )
     )
     return (
         f"{out}: a {type(pipeline).__name__} at the timesteps "
@@ -80,41 +100,12 @@ def export(student: Student, weights: str | None, source: str | None, out: Path)
     )
 
 
-def merged_unet(generator: UNet) -> Any:
-    """The student's `UNet2DConditionModel`, with LoRA's products added to the frozen weights."""
+def merged_network(generator: DiffusersNet) -> Any:
+    """The student's network, with LoRA's products added to the frozen weights."""
     # A new network of the same config: the student's own layers may be peft's.
     network = type(generator.model).from_config(generator.model.config)
     network.load_state_dict(merged(generator.model))
     return network.eval()
-
-
-def scheduler(schedule: VP, prediction: Prediction, rows: list[int]) -> Any:
-    """diffusers' LCM scheduler with the student's noise levels.
-
-    Without `timesteps` in the call it takes 999, 749, 499 and 249 for four steps; one step at 399
-    has to be asked for.
-    """
-    from diffusers import LCMScheduler  # noqa: PLC0415
-
-    table = schedule.alphas_cumprod.cpu()
-    # alphas_cumprod is the running product of 1 - beta: its ratios give the betas back.
-    betas = 1 - table / torch.cat([table.new_ones(1), table[:-1]])
-    shared = {
-        "num_train_timesteps": len(table),
-        # LCM's timesteps are every (1000 / this)-th row of the table, from the last one down.
-        "original_inference_steps": len(rows),
-        "prediction_type": {ours: theirs for theirs, ours in PREDICTIONS.items()}[prediction],
-        "clip_sample": False,  # latents go beyond [-1, 1]
-        "steps_offset": 1,  # nothing reads it, but pipelines warn of any other
-    }
-    # Stable Diffusion's schedule is written by name and two numbers, as in its own files; any
-    # other VP schedule as a list of a thousand betas.
-    first, last = (round(float(beta), 12) for beta in (betas[0], betas[-1]))
-    found: Any = LCMScheduler(
-        beta_schedule="scaled_linear", beta_start=first, beta_end=last, **shared
-    )
-    same = torch.allclose(found.alphas_cumprod.double(), table, rtol=1e-4, atol=0)
-    return found if same else LCMScheduler(trained_betas=betas.tolist(), **shared)
 
 
 def of_teacher(source: str, variant: str | None, parts: dict[str, Any]) -> Any:

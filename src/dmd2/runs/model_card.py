@@ -24,6 +24,9 @@ def card(
     source: str | None,
     variant: str | None,
     has_lora: bool,
+    network: str,
+    scheduler: str,
+    call: Mapping[str, Any],
 ) -> str:
     """The card's Markdown, with YAML metadata on top as the Hugging Face hub reads it.
 
@@ -33,9 +36,13 @@ def card(
     source     The teacher's pipeline; None where the teacher has none.
     variant    Of the pipeline's files, those that the run read.
     has_lora   Whether LoRA's weights were exported by themselves, too.
+    network    The folder of the student's network.
+    scheduler  The class of its scheduler.
+    call       What the pipeline's call is given.
     """
     # A generator's file that is not the run's own has no scores in the summary.
     section, scores = config["teacher"], summary["students"].get(weights, {})
+    is_by_class = "encoder" not in section["conditioner"]
     provenance = {
         "experiment": config["name"],
         "weights": weights,
@@ -47,7 +54,7 @@ def card(
     }
     metadata = {
         "library_name": "diffusers",
-        "pipeline_tag": "text-to-image",
+        "pipeline_tag": "unconditional-image-generation" if is_by_class else "text-to-image",
         "tags": ["dmd2", "distillation"],
         # The keys are the hub's; `license` and `base_model` must be absent rather than empty.
         **({"license": section["license"]} if section.get("license") else {}),
@@ -67,6 +74,10 @@ def card(
         license=section.get("license"),
         guidance=guidance_of(section),
         origin=source or "a U-Net that was trained for this run",
+        network=network,
+        scheduler=scheduler,
+        call=", ".join(f"{name}={value!r}" for name, value in call.items()),
+        by_class=is_by_class,
         source=source,  # None in the template: a pipeline without an autoencoder, on pixels
         variant=variant or "",
         has_lora=has_lora,

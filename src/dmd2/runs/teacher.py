@@ -90,7 +90,9 @@ def build_teacher(config: Config, data: DataModule, path: Path | None) -> Teache
         denoiser: Denoiser = build(section["denoiser"])
     # Frozen once and for all; distillation runs without dropout, so in eval mode.
     denoiser.requires_grad_(False).eval()
-    if isinstance(denoiser, DiffusersNet) and section.get("source") is not None:
+    # One that was read from the files needs no comparison with them.
+    is_described = section.get("source") is not None and "source" not in section["denoiser"]
+    if isinstance(denoiser, DiffusersNet) and is_described:
         check_agrees(section["source"], denoiser)
     conditioner = build(conditioner_of(section))
     check_fit(denoiser, conditioner, data)
