@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image
 from PIL.ImageCms import ImageCmsProfile, createProfile
 
 from dmd2.data.preparation.colour_profile import CONVERTED, UNUSABLE

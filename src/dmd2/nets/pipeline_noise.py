@@ -4,6 +4,7 @@ Every key that changes them is used, or refused by its name.
 """
 
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
 
 from dmd2.diffusion.denoiser import Prediction
@@ -50,6 +51,14 @@ DECISIVE = (
     "invert_sigmas",
 )
 """Keys that say which noise a network was trained on, or what it predicts."""
+UNSUPPORTED = {
+    "use_dynamic_shifting": (None, False),
+    "invert_sigmas": (None, False),
+    "scale_factors": (None,),  # one network a resolution of its own
+    "timestep_type": (None, "discrete"),  # else the network is told the logarithm of sigma
+    "variance_type": (None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"),
+}
+"""Keys that change what a network reads or makes, and the values at which they do not."""
 LAST_ALPHA2 = 2.0**-24
 """The most that alpha^2 may be in a last row without signal, as in diffusers' Euler scheduler: not
 0, so that sigma / alpha is finite."""
@@ -70,16 +79,26 @@ def noise_of(source: str | Path) -> tuple[NoiseSchedule, Prediction]:
             "known are those of betas (DDIM, Euler, ...) and FlowMatchEulerDiscreteScheduler"
         )
     kind = getattr(diffusers, name)
-    parameters = inspect.signature(kind).parameters
+    parameters = _parameters(kind)
     if lost := [key for key in DECISIVE if config.get(key) and key not in parameters]:
         raise ValueError(
             f"the scheduler of {source} says {lost[0]}={config[lost[0]]}, which {name} does not "
             "read; mend scheduler/scheduler_config.json"
         )
+    # Of other schedulers' keys files are full; one that none of them has may mean anything.
+    known = {key for other in (*FLOWS, *TABLES) for key in _parameters(getattr(diffusers, other))}
+    for key, value in config.items():
+        if value and not key.startswith("_") and key not in known:
+            raise ValueError(
+                f"the scheduler of {source} says {key}={value}, which nothing here knows; take it "
+                "out of scheduler/scheduler_config.json if it changes no noise"
+            )
     said = {key: p.default for key, p in parameters.items()} | config
-    for key in ("use_dynamic_shifting", "invert_sigmas"):
-        if said.get(key):
-            raise ValueError(f"the scheduler of {source} has {key}, which is not supported here")
+    for key, harmless in UNSUPPORTED.items():
+        if said.get(key) not in harmless:
+            raise ValueError(
+                f"the scheduler of {source} has {key}={said[key]}, which is not supported here"
+            )
     predicted = "flow_prediction" if name in FLOWS else said.get("prediction_type", "epsilon")
     if predicted not in PREDICTIONS:
         raise ValueError(
@@ -106,3 +125,7 @@ def noise_of(source: str | Path) -> tuple[NoiseSchedule, Prediction]:
     # A schedule of betas of another name, numbers that are none, a table that rises.
     except (ValueError, TypeError, NotImplementedError) as error:
         raise ValueError(f"the scheduler of {source} makes no table of noise: {error}") from error
+
+
+def _parameters(kind: type) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(kind).parameters

@@ -1,4 +1,4 @@
-"""Images as a viewer shows them: upright, in sRGB, over a background; only known formats are opened."""
+"""Images as a viewer shows them: upright, sRGB, over a background; of known formats alone."""
 
 import io
 from contextlib import suppress
