@@ -67,7 +67,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "dmd2.metrics.fetched",
         "dmd2x.Net",
         "my_package.Net",
-        "hydra_plugins.dmd2_launcher.Slurm",
+        "hydra_plugins.dmd2_launcher.os.system",
         "${x}",
         "",
     ],

@@ -92,8 +92,16 @@ def test_a_flow_s_shift_is_used_and_its_network_is_told_the_noise_level(
         ("scheduler/scheduler_config.json", {"prediction_type": "noise"}, "predicts noise"),
         ("scheduler/scheduler_config.json", {"prediction_type": "flow_prediction"}, "go together"),
         ("scheduler/scheduler_config.json", {"shift": 3.0}, "shift=3.0, which DDIMSch.* not read"),
-        ("scheduler/scheduler_config.json", {"beta_schedule": "cubic"}, "no table of noise"),
-        ("scheduler/scheduler_config.json", {"trained_betas": "x"}, "no table of noise"),
+        (
+            "scheduler/scheduler_config.json",
+            {"beta_schedule": "cubic"},
+            "scheduler of .* cannot be built",
+        ),
+        (
+            "scheduler/scheduler_config.json",
+            {"trained_betas": "x"},
+            "scheduler of .* cannot be built",
+        ),
         ("unet/config.json", {"_class_name": "UNet2DModel"}, "is a UNet2DModel"),
         ("unet/config.json", {"in_channels": 9}, "reads 9 channels and makes 4"),
         ("unet/config.json", {"in_channels": 8}, "reads 8 channels and makes 4"),
@@ -168,7 +176,7 @@ def test_each_key_of_a_scheduler_is_used_refused_or_of_sampling_alone(name: str,
             # A refusal may be of what the key makes of others.
             assert after != before, f"{key}={value} changes nothing"
             if isinstance(after, str) and key in (*OTHERS, "invert_sigmas"):
-                assert key in after or str(value) in after or "no table of noise" in after, after
+                assert key in after or str(value) in after or "cannot be built" in after, after
             file.write_text(plain)
 
 

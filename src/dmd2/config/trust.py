@@ -32,8 +32,8 @@ LIBRARIES = {
 """Packages of others whose classes below a base class a config may name."""
 WRITERS = ("dmd2.data.PairWriter",)
 """Exported classes that no config names, and that write where their arguments say."""
-OTHER_VERBS = ("launcher", "part", "recipe")
-"""Groups of `conf` that are no part of a run's config; some write files, or start programs."""
+OTHER_VERBS = ("part", "recipe")
+"""Groups of `conf` that are no part of a run's config: what they name reads and writes files."""
 VARIABLE = "DMD2_TRUSTED_PACKAGES"
 """The user's own packages, e.g. "my_nets,lab.losses". In the environment: no config can set it."""
 

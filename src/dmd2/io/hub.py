@@ -1,6 +1,8 @@
 """Files of a published diffusers pipeline: in a local folder, or on the Hugging Face hub."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +104,23 @@ def variant_of(source: str | Path, weights: str, variant: str | None) -> str | N
         )
         return None
     return variant
+
+
+@contextmanager
+def named_in_errors(source: str | Path, part: str) -> Iterator[None]:
+    """Inside, what a library raises at files of no sense becomes a ValueError that names the part.
+
+    part  Of a pipeline, e.g. "unet".
+    """
+    try:
+        yield
+    except (OSError, ImportError, MemoryError):  # with names of files of their own
+        raise
+    except Exception as error:  # configs are checked in many ways, or not at all
+        words = " ".join(str(error).split())
+        raise ValueError(
+            f"the {part} of {source} cannot be built as its files describe it: {words:.300}"
+        ) from error
 
 
 def config_in(source: str | Path, name: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from dmd2.io.hub import PREDICTIONS, config_in
+from dmd2.io.hub import PREDICTIONS, config_in, named_in_errors
 from dmd2.nets.autoencoder import VAE
 from dmd2.nets.pipeline_noise import noise_of
 from dmd2.nets.text.clip import CLIP, clip, clip_pair
@@ -43,7 +43,8 @@ def from_configs(source: str, taps: Sequence[str], gradient_checkpointing: bool)
     config = unet_config(source)
     schedule, prediction = noise_of(source)
     kind = UNetXL if reads_sizes(config) else UNet
-    model = UNet2DConditionModel.from_config(config)
+    with named_in_errors(source, "U-Net"):
+        model = UNet2DConditionModel.from_config(config)
     return kind(model, schedule, prediction, taps, gradient_checkpointing)
 
 

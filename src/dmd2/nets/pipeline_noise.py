@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dmd2.diffusion.denoiser import Prediction
 from dmd2.diffusion.schedules import VP, Flow, NoiseSchedule
-from dmd2.io.hub import PREDICTIONS, config_in
+from dmd2.io.hub import PREDICTIONS, config_in, named_in_errors
 
 FLOWS = (
     "FlowMatchEulerDiscreteScheduler",
@@ -100,7 +100,7 @@ def noise_of(source: str | Path) -> tuple[NoiseSchedule, Prediction]:
                 f"the scheduler of {source} has {key}={said[key]}, which is not supported here"
             )
     predicted = "flow_prediction" if name in FLOWS else said.get("prediction_type", "epsilon")
-    if predicted not in PREDICTIONS:
+    if not isinstance(predicted, str) or predicted not in PREDICTIONS:
         raise ValueError(
             f"{source} predicts {predicted}; choose one that predicts {', '.join(PREDICTIONS)}"
         )
@@ -109,22 +109,20 @@ def noise_of(source: str | Path) -> tuple[NoiseSchedule, Prediction]:
             f"the scheduler of {source} has prediction_type={predicted} and use_flow_sigmas="
             f"{said.get('use_flow_sigmas')}, which do not go together"
         )
-    if predicted == "flow_prediction":
-        shift = said["shift"] if name in FLOWS else said["flow_shift"]
-        return Flow(shift, said["num_train_timesteps"]), "flow"
     if said.get("rescale_betas_zero_snr") and predicted == "epsilon":
         raise ValueError(
             f"the scheduler of {source} has rescale_betas_zero_snr and predicts epsilon: in its "
             "last row there is no signal, from which nothing can be predicted"
         )
-    try:
+    # A schedule of betas of another name, numbers that are none, a table that rises.
+    with named_in_errors(source, "scheduler"):
+        if predicted == "flow_prediction":
+            shift = said["shift"] if name in FLOWS else said["flow_shift"]
+            return Flow(float(shift), int(said["num_train_timesteps"])), "flow"
         table = kind.from_config(config).alphas_cumprod.double()
         if said.get("rescale_betas_zero_snr"):
             table[-1] = min(LAST_ALPHA2, float(table[-2]) / 2)
         return VP(table), PREDICTIONS[predicted]
-    # A schedule of betas of another name, numbers that are none, a table that rises.
-    except (ValueError, TypeError, NotImplementedError) as error:
-        raise ValueError(f"the scheduler of {source} makes no table of noise: {error}") from error
 
 
 def _parameters(kind: type) -> Mapping[str, inspect.Parameter]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dmd2.diffusion.conditioning import Cond
-from dmd2.io.hub import config_in, dtype_of, variant_of
+from dmd2.io.hub import config_in, dtype_of, named_in_errors, variant_of
 
 Twin = Literal["empty", "zeros"]
 """The unconditional condition: the embedding of "", or zeros."""
@@ -145,21 +145,21 @@ def clip_pair(
 def _tokenizer(source: str, name: str) -> Any:
     from transformers import CLIPTokenizer  # noqa: PLC0415
 
-    return CLIPTokenizer.from_pretrained(source, subfolder=name)
+    with named_in_errors(source, name):
+        return CLIPTokenizer.from_pretrained(source, subfolder=name)
 
 
 def _model(kind: Any, source: str, name: str, variant: str | None, dtype: str) -> nn.Module:
-    found_kinds = config_in(source, f"{name}/config.json").get("architectures") or []
-    if kind.__name__ not in found_kinds:
+    named = config_in(source, f"{name}/config.json").get("architectures") or []
+    kinds = named if isinstance(named, list) else [named]
+    if kind.__name__ not in kinds:
         raise ValueError(
-            f"the {name} of {source} is {' or '.join(found_kinds) or 'of no named class'}, and not "
-            f"a {kind.__name__}"
+            f"the {name} of {source} is {' or '.join(map(str, kinds)) or 'of no named class'}, and "
+            f"not a {kind.__name__}"
         )
-    found: nn.Module = kind.from_pretrained(
-        source,
-        subfolder=name,
-        use_safetensors=True,
-        variant=variant_of(source, f"{name}/model", variant),
-        dtype=dtype_of(dtype),
-    )
+    stored_in, held_as = variant_of(source, f"{name}/model", variant), dtype_of(dtype)
+    with named_in_errors(source, name):
+        found: nn.Module = kind.from_pretrained(
+            source, subfolder=name, use_safetensors=True, variant=stored_in, dtype=held_as
+        )
     return found
