@@ -20,6 +20,7 @@ from dmd2.nets.pipeline import from_configs, pipeline_encoder, pipeline_vae
 from dmd2.nets.pipeline_noise import noise_of
 from dmd2.runs.compare import gather
 from dmd2.training.checkpoints import newest, write
+from dmd2.weights.architecture import check_architecture
 from pipelines import save_pipeline
 
 DEEP = b"[" * 100_000
@@ -85,11 +86,20 @@ def test_in_place_of_labels_it_is_one_line(labels: Any, tmp_path: Path) -> None:
         answered(lambda: lay_out(tmp_path, 0.0))
 
 
+@given(recorded=ANY_JSON | st.fixed_dictionaries({"model": ANY_JSON, "arguments": ANY_JSON}))
+@example(recorded={"model": {"class": "UNet", "arguments": {}}, "arguments": []})
+def test_in_place_of_an_architecture_it_is_one_line(recorded: Any) -> None:
+    for text in (json.dumps(recorded), "[" * 100_000):
+        with pytest.raises(ValueError, match=r"the architecture in a\.safetensors is damaged"):
+            check_architecture(Path("a.safetensors"), {"architecture": text}, {}, torch.nn.Linear)
+
+
 PARTS: dict[str, Callable[[str], Any]] = {
     SCHEDULER: noise_of,
-    "unet/config.json": lambda f: from_configs(f, ["mid_block"], False),
+    "unet/config.json": lambda f: (from_configs(f, ["mid_block"], False), pipeline_encoder(f)),
     "vae/config.json": lambda f: pipeline_vae(f).identity(),
     "text_encoder/config.json": pipeline_encoder,
+    "text_encoder_2/config.json": pipeline_encoder,
     "unet/diffusion_pytorch_model.safetensors.index.json": lambda f: weights_of(f, None),
 }
 
@@ -98,7 +108,7 @@ PARTS: dict[str, Callable[[str], Any]] = {
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("diffusers")
     pytest.importorskip("transformers")
-    return save_pipeline(tmp_path_factory.mktemp("pipeline"), shard="60KB")
+    return save_pipeline(tmp_path_factory.mktemp("pipeline"), "sdxl", shard="60KB")
 
 
 @pytest.mark.parametrize("name", PARTS)
