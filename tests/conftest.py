@@ -4,8 +4,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 torch.set_num_threads(1)
+# The same few examples everywhere; files of an example may lie in a test's own folder.
+settings.register_profile(
+    "here",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("here")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

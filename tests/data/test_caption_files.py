@@ -3,12 +3,15 @@ without a word.
 """
 
 import json
-import random
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import example, given, strategies as st
 from test_latents import beside, made, png
 
+from any_json import ANY_JSON
+from dmd2.cli.errors import one_line
 from dmd2.data.captions import caption_of, read_captions
 from dmd2.data.preparation.captioned import captioned
 
@@ -51,33 +54,16 @@ def test_what_is_no_text_is_refused_by_file_and_row(tmp_path: Path, value) -> No
         captioned(source, "caption")
 
 
-def any_json(draw: random.Random, depth: int = 3):
-    plain = [
-        None,
-        True,
-        draw.randrange(9),
-        draw.random(),
-        float("nan"),
-        "",
-        "a",
-        "\u2028",
-        "\ud83d",
-    ]
-    inner = [any_json(draw, depth - 1) for _ in range(draw.randrange(3))] if depth else []
-    return draw.choice([*plain, inner, dict(zip("ab", inner, strict=False))])
-
-
-def test_a_caption_is_a_text_or_an_error_whatever_json_says() -> None:
-    draw = random.Random(0)
-    for _ in range(2000):
-        row = draw.choice([{"caption": any_json(draw)}, any_json(draw)])
-        try:
-            found = caption_of(row, "caption", "line 1", "x")
-        except ValueError as error:
-            assert "line 1" in str(error)
-        else:
-            found.encode()
-            assert found == (row["caption"] or "")
+@given(row=ANY_JSON | ANY_JSON.map(lambda caption: {"caption": caption}))
+@example(row={"caption": "\ud83d"})
+def test_a_caption_is_a_text_or_an_error_whatever_json_says(row: Any) -> None:
+    try:
+        found = caption_of(row, "caption", "line 1", "x")
+    except ValueError as error:
+        assert "line 1" in str(error)
+    else:
+        found.encode()
+        assert found == (row["caption"] or "")
 
 
 @pytest.mark.parametrize("mark", [b"", MARK])
@@ -128,6 +114,32 @@ def test_damaged_parquet_is_named(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     with pytest.raises(ValueError, match=r"a\.parquet is no Parquet file"):
         read_captions(written(tmp_path / "a.parquet", b"PAR1" + bytes(40)))
+
+
+@given(
+    damage=st.lists(st.tuples(st.integers(0, 2**20), st.binary(min_size=1, max_size=1)), min_size=1)
+)
+def test_a_damaged_table_is_one_line_or_texts(
+    damage: list[tuple[int, bytes]], tmp_path: Path
+) -> None:
+    pytest.importorskip("pyarrow")
+    for name in ("a.parquet", "a.csv", "a.jsonl", "a.txt"):
+        path = tmp_path / name
+        if not path.with_suffix(f"{path.suffix}.whole").exists():
+            whole = path.with_suffix(f"{path.suffix}.whole")
+            if name == "a.parquet":
+                parquet_of(whole, ["a red dot", "red", None] * 9)
+            else:
+                line = {"a.jsonl": json.dumps({"caption": "a red dot"})}.get(name, '"a red dot"')
+                written(whole, "\n".join(["caption", line, line][name != "a.csv" :]))
+        data = bytearray(path.with_suffix(f"{path.suffix}.whole").read_bytes())
+        for at, byte in damage:
+            data[at % len(data)] = byte[0]
+        path.write_bytes(data)
+        try:
+            assert all(isinstance(caption, str) for caption in read_captions(str(path)))
+        except ValueError as error:
+            assert name in str(error) and one_line(error)
 
 
 @pytest.mark.parametrize(

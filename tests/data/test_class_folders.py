@@ -1,9 +1,9 @@
 """Class folders are numbered by their names, in the order in which people count."""
 
-import random
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given, settings, strategies as st
 
 from dmd2.data.preparation.class_folders import natural
 from dmd2.data.preparation.decode import Decoder
@@ -25,26 +25,32 @@ ORDERS = [
 @pytest.mark.parametrize("names", ORDERS, ids=lambda names: names[-1])
 @pytest.mark.parametrize("suffix", ["", ".zip", ".tar"])
 @pytest.mark.parametrize("split", ["", "train/"])
-def test_labels_follow_the_names_in_any_packing_and_order(tmp_path, pack, names, suffix, split):
-    for seed in range(3):
-        inside = [f"{split}{name}/{i}.png" for name in names for i in range(2)]
-        random.Random(seed).shuffle(inside)
-        layout = lay_out(pack(tmp_path / f"a{seed}{suffix}", dict.fromkeys(inside, b"")), 0.0)
-        assert layout.class_names == names
-        assert all(
-            names[label] == name.removeprefix(split).split("/")[0]
-            for name, label in layout.labels.items()
-        )
+@settings(max_examples=4)
+@given(data=st.data())
+def test_labels_follow_the_names_in_any_packing_and_order(
+    tmp_path, pack, names, suffix, split, data
+):
+    inside = [f"{split}{name}/{i}.png" for name in names for i in range(2)]
+    shuffled = data.draw(st.permutations(inside))
+    folder = tmp_path / str(len(list(tmp_path.iterdir())))
+    folder.mkdir()
+    layout = lay_out(pack(folder / f"a{suffix}", dict.fromkeys(shuffled, b"")), 0.0)
+    assert layout.class_names == names
+    assert all(
+        names[label] == name.removeprefix(split).split("/")[0]
+        for name, label in layout.labels.items()
+    )
 
 
-def test_natural_order_is_one_order_of_all_names() -> None:
-    draw = random.Random(0)
-    names = {"".join(draw.choices("01a9-²", k=draw.randrange(6))) for _ in range(400)}
-    names |= {"9" * 9000, "1" + "0" * 9000}
+NAME = st.text("01a9-²", max_size=6) | st.text(max_size=6)
+
+
+@given(names=st.lists(NAME, unique=True), data=st.data())
+@example(names=["9" * 9000, "1" + "0" * 9000, "9", "10"], data=None)
+def test_natural_order_is_one_order_of_all_names(names: list[str], data) -> None:
     once = sorted(names, key=natural)
-    for _ in range(5):
-        shuffled = draw.sample(once, len(once))
-        assert sorted(shuffled, key=natural) == once
+    shuffled = names[::-1] if data is None else data.draw(st.permutations(names))
+    assert sorted(shuffled, key=natural) == once
     assert [natural(name) for name in once] == sorted(map(natural, names))
 
 

@@ -1,5 +1,6 @@
 """What the files of a pipeline of diffusers say is used, refused by name, or compared."""
 
+import inspect
 import json
 from pathlib import Path
 
@@ -91,8 +92,16 @@ def test_a_flow_s_shift_is_used_and_its_network_is_told_the_noise_level(
         ("scheduler/scheduler_config.json", {"prediction_type": "noise"}, "predicts noise"),
         ("scheduler/scheduler_config.json", {"prediction_type": "flow_prediction"}, "go together"),
         ("scheduler/scheduler_config.json", {"shift": 3.0}, "shift=3.0, which DDIMSch.* not read"),
-        ("scheduler/scheduler_config.json", {"beta_schedule": "cubic"}, "no table of noise"),
-        ("scheduler/scheduler_config.json", {"trained_betas": "x"}, "no table of noise"),
+        (
+            "scheduler/scheduler_config.json",
+            {"beta_schedule": "cubic"},
+            "scheduler of .* cannot be built",
+        ),
+        (
+            "scheduler/scheduler_config.json",
+            {"trained_betas": "x"},
+            "scheduler of .* cannot be built",
+        ),
         ("unet/config.json", {"_class_name": "UNet2DModel"}, "is a UNet2DModel"),
         ("unet/config.json", {"in_channels": 9}, "reads 9 channels and makes 4"),
         ("unet/config.json", {"in_channels": 8}, "reads 8 channels and makes 4"),
@@ -111,6 +120,81 @@ def test_what_no_denoiser_here_is_is_refused_by_its_name(
     edit(save_pipeline(tmp_path) / file, **changes)
     with pytest.raises(ValueError, match=words):
         from_configs(str(tmp_path), ["mid_block"], gradient_checkpointing=False)
+
+
+SAMPLING = {
+    *("algorithm_type", "base_image_seq_len", "base_shift", "clip_sample", "clip_sample_range"),
+    *("corrector_order", "disable_corrector", "dynamic_thresholding_ratio", "euler_at_final"),
+    *("final_sigmas_type", "interpolation_type", "lambda_min_clipped", "lower_order_final"),
+    *("max_image_seq_len", "max_shift", "predict_x0", "predictor_order", "sample_max_value"),
+    *("set_alpha_to_one", "shift_terminal", "sigma_max", "sigma_min", "skip_prk_steps"),
+    *("solver_order", "solver_p", "solver_type", "steps_offset", "stochastic_sampling"),
+    *("tau_func", "thresholding", "time_shift_type", "timestep_spacing", "upscale_mode"),
+    *("use_beta_sigmas", "use_exponential_sigmas", "use_karras_sigmas", "use_lu_lambdas"),
+}
+"""Keys that say how a scheduler walks through its noise, and not what the noise is."""
+OTHERS = {
+    "beta_schedule": ["squaredcos_cap_v2", "cubic"],
+    "trained_betas": [[0.01] * 1000, "x"],
+    "prediction_type": ["v_prediction", "sample", "flow_prediction", "noise", None, 3],
+    "timestep_type": ["continuous"],
+    "variance_type": ["learned", "learned_range"],
+    "scale_factors": [[0.5, 1.0]],
+}
+"""Values that are none of the defaults."""
+
+
+def noise_in(folder: Path) -> tuple | str:
+    """What is read from a scheduler's file, as numbers; or the refusal."""
+    try:
+        schedule, prediction = noise_of(folder)
+    except ValueError as error:
+        return str(error)
+    t = torch.linspace(0, 1, 9)
+    levels = torch.stack([*schedule.alpha_sigma(t), schedule.network_time(t)])
+    return prediction, *levels.flatten().tolist()
+
+
+@pytest.mark.parametrize("name", [*FLOWS, *TABLES])
+def test_each_key_of_a_scheduler_is_used_refused_or_of_sampling_alone(name: str, tmp_path: Path):
+    """Each key that changes, changes what is read or is refused by name, unless it is known to be
+    of sampling alone: no new key of diffusers is passed over.
+    """
+    file = described(tmp_path, name) / "scheduler/scheduler_config.json"
+    plain, before = file.read_text(), noise_in(tmp_path)
+    flow = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+    for key, parameter in inspect.signature(getattr(diffusers, name)).parameters.items():
+        if key in SAMPLING:
+            continue
+        default = parameter.default
+        numbers = [not default] if isinstance(default, bool) else [default * 2] if default else []
+        values = OTHERS.get(key, numbers if not isinstance(default, str) else [])
+        assert values, f"{name} has a key {key} that this test does not know"
+        for value in values:
+            edit(file, **(flow if key == "flow_shift" else {}), **{key: value})
+            after = noise_in(tmp_path)
+            # A refusal may be of what the key makes of others.
+            assert after != before, f"{key}={value} changes nothing"
+            if isinstance(after, str) and key in (*OTHERS, "invert_sigmas"):
+                assert key in after or str(value) in after or "cannot be built" in after, after
+            file.write_text(plain)
+
+
+@pytest.mark.parametrize("name", [FLOWS[0], TABLES[0], TABLES[3]])
+@pytest.mark.parametrize("key, value", [("snr_shift_scale", 3.0), ("beta_strat", 0.1), ("x", "y")])
+def test_a_key_that_no_scheduler_has_is_refused(name: str, key: str, value, tmp_path: Path):
+    edit(described(tmp_path, name) / "scheduler/scheduler_config.json", **{key: value})
+    with pytest.raises(ValueError, match=f"says {key}={value}, which nothing here knows"):
+        noise_of(tmp_path)
+
+
+def test_keys_of_other_schedulers_and_of_diffusers_are_no_matter(tmp_path: Path):
+    """As in Stable Diffusion 1.5, whose file for PNDM has keys of DDIM."""
+    others = {"clip_sample": True, "skip_prk_steps": True, "_diffusers_version": "0.6.0"}
+    folder = described(tmp_path, "DPMSolverMultistepScheduler")
+    before = noise_in(folder)
+    edit(folder / "scheduler/scheduler_config.json", **others)
+    assert noise_in(folder) == before
 
 
 @pytest.mark.parametrize("text", ["[]", "12", "null", "{", "[" * 10_000])

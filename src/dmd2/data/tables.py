@@ -75,8 +75,10 @@ def _parquet(path: Path, column: str) -> Iterator[Row]:
             for row in batch.to_pylist():
                 i += 1
                 yield f"row {i} of {path}", row
-    except ArrowException as error:
-        raise ValueError(f"{path} is no Parquet file, or damaged ({error})") from error
+    # Arrow's reader of the format raises OSError, and its texts may be no UTF-8.
+    except (ArrowException, OSError, ValueError, OverflowError) as error:
+        words = " ".join(str(error).split())
+        raise ValueError(f"{path} is no Parquet file, or damaged ({words})") from error
 
 
 TABLES = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}

@@ -1,8 +1,8 @@
 """NumPy files: .npy memory-mapped, .npz read, without unpickling; rows written in place."""
 
 import os
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +15,9 @@ def open_array(path: Path) -> np.memmap:
 
     Raises ValueError that names a file which is damaged or holds Python objects.
     """
-    try:
+    with _damage_named(path):
         # An array of objects is a pickle, and reading it could run any code.
         return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise _refused(path, error) from error
 
 
 def write_rows(path: Path, rows: Sequence[int], x: np.ndarray) -> None:
@@ -47,14 +45,19 @@ def read_arrays(path: Path, *names: str) -> list[np.ndarray]:
 
     Raises ValueError that names a file which is damaged, lacks one, or holds Python objects.
     """
+    with _damage_named(path), np.load(path, allow_pickle=False) as file:
+        return [file[name] for name in names]
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return [file[name] for name in names]
-    # TypeError: a plain .npy under this name gives an array, which is no context manager.
-    except (ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise _refused(path, error) from error
-
-
-def _refused(path: Path, error: Exception) -> ValueError:
-    # NumPy goes on to advise `allow_pickle=True`, which would run what is in there.
-    return refused(path, str(error).partition(". If you trust")[0])
+        yield
+    except (FileNotFoundError, IsADirectoryError, PermissionError):  # with the file's name
+        raise
+    # Of a damaged header Python's own parser complains, of a damaged archive zipfile and zlib; of a
+    # size that is none, memory; a plain .npy under an archive's name is no context manager.
+    except Exception as error:
+        # NumPy goes on to advise `allow_pickle=True`, which would run what is in there.
+        words = str(error).partition(". If you trust")[0]
+        raise refused(path, words) from error

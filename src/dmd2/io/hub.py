@@ -1,7 +1,8 @@
 """Files of a published diffusers pipeline: in a local folder, or on the Hugging Face hub."""
 
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,23 @@ def variant_of(source: str | Path, weights: str, variant: str | None) -> str | N
         f"{source} has no {weights}.{variant}.safetensors; the plain file is read", stacklevel=2
     )
     return None
+
+
+@contextmanager
+def named_in_errors(source: str | Path, part: str) -> Iterator[None]:
+    """Inside, what a library raises at files of no sense becomes a ValueError that names the part.
+
+    part  Of a pipeline, e.g. "unet".
+    """
+    try:
+        yield
+    except (OSError, ImportError, MemoryError):  # with names of files of their own
+        raise
+    except Exception as error:  # configs are checked in many ways, or not at all
+        words = " ".join(str(error).split())
+        raise ValueError(
+            f"the {part} of {source} cannot be built as its files describe it: {words:.300}"
+        ) from error
 
 
 def config_in(source: str | Path, name: str) -> dict[str, Any]:

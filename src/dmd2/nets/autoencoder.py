@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dmd2.io.hub import config_in, dtype_of, variant_of
+from dmd2.io.hub import config_in, dtype_of, named_in_errors, variant_of
 
 
 class VAE:
@@ -96,13 +96,14 @@ class VAE:
             variant = variant_of(
                 self.source, str(Path(self.subfolder) / "diffusion_pytorch_model"), self.variant
             )
-            network = loader.from_pretrained(
-                self.source,
-                subfolder=self.subfolder or None,
-                torch_dtype=self.dtype,
-                variant=variant,
-                use_safetensors=True,
-            )
+            with named_in_errors(self.source, self.subfolder or "VAE"):
+                network = loader.from_pretrained(
+                    self.source,
+                    subfolder=self.subfolder or None,
+                    torch_dtype=self.dtype,
+                    variant=variant,
+                    use_safetensors=True,
+                )
             self._check(network.config)
             self._network = network.requires_grad_(False).eval()
         return self._network

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 
 from dmd2.diffusion.guidance import Guidance
-from dmd2.io.hub import PREDICTIONS, network_of
+from dmd2.io.hub import PREDICTIONS, named_in_errors, network_of
 from dmd2.nets.autoencoder import VAE
 from dmd2.nets.autoencoder_kinds import kind_of, vae_of
 from dmd2.nets.diffusers_net import DiffusersNet
@@ -65,7 +65,8 @@ def from_configs(
         config = unet_config(source)
         schedule, prediction = noise_of(source)
         kind = UNetXL if reads_sizes(config) else UNet
-        model = diffusers.UNet2DConditionModel.from_config(config)
+        with named_in_errors(source, "U-Net"):
+            model = diffusers.UNet2DConditionModel.from_config(config)
         named = [MIDDLE if tap == 0.5 else str(tap) for tap in taps]
         return kind(model, schedule, prediction, named, gradient_checkpointing)
     config = transformer_config(source)
@@ -73,7 +74,8 @@ def from_configs(
         check_is_teacher(source)
     family = family_of(source)
     schedule, prediction = noise_of(source, num_tokens(source, resolution))
-    model = getattr(diffusers, config["_class_name"]).from_config(config)
+    with named_in_errors(source, "transformer"):
+        model = getattr(diffusers, config["_class_name"]).from_config(config)
     told: dict[str, float | None] = {}
     if config.get("guidance_embeds"):
         told = {"embedded_guidance": embedded_guidance or family.embedded}

@@ -11,7 +11,7 @@ from typing import Any
 
 from dmd2.diffusion.denoiser import Prediction
 from dmd2.diffusion.schedules import VP, Flow, NoiseSchedule
-from dmd2.io.hub import PREDICTIONS, config_in
+from dmd2.io.hub import PREDICTIONS, config_in, named_in_errors
 
 FLOWS = (
     "FlowMatchEulerDiscreteScheduler",
@@ -53,6 +53,13 @@ DECISIVE = (
     "invert_sigmas",
 )
 """Keys that say which noise a network was trained on, or what it predicts."""
+UNSUPPORTED = {
+    "invert_sigmas": (None, False),
+    "scale_factors": (None,),  # one network a resolution of its own
+    "timestep_type": (None, "discrete"),  # else the network is told the logarithm of sigma
+    "variance_type": (None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"),
+}
+"""Keys that change what a network reads or makes, and the values at which they do not."""
 LAST_ALPHA2 = 2.0**-24
 """The most that alpha^2 may be in a last row without signal, as in diffusers' Euler scheduler: not
 0, so that sigma / alpha is finite."""
@@ -75,24 +82,34 @@ def noise_of(source: str | Path, num_tokens: int | None = None) -> tuple[NoiseSc
             "known are those of betas (DDIM, Euler, ...) and FlowMatchEulerDiscreteScheduler"
         )
     kind = getattr(diffusers, name)
-    parameters = inspect.signature(kind).parameters
+    parameters = _parameters(kind)
     if lost := [key for key in DECISIVE if config.get(key) and key not in parameters]:
         raise ValueError(
             f"the scheduler of {source} says {lost[0]}={config[lost[0]]}, which {name} does not "
             "read; mend scheduler/scheduler_config.json"
         )
+    # Of other schedulers' keys files are full; one that none of them has may mean anything.
+    known = {key for other in (*FLOWS, *TABLES) for key in _parameters(getattr(diffusers, other))}
+    for key, value in config.items():
+        if value and not key.startswith("_") and key not in known:
+            raise ValueError(
+                f"the scheduler of {source} says {key}={value}, which nothing here knows; take it "
+                "out of scheduler/scheduler_config.json if it changes no noise"
+            )
     said = {key: p.default for key, p in parameters.items()} | config
-    if said.get("invert_sigmas"):
-        raise ValueError(
-            f"the scheduler of {source} has invert_sigmas, which is not supported here"
-        )
-    if said.get("use_dynamic_shifting") and (name not in FLOWS or num_tokens is None):
+    is_dynamic = said.get("use_dynamic_shifting")
+    if is_dynamic and (name not in FLOWS or num_tokens is None):
         raise ValueError(
             f"the scheduler of {source} has use_dynamic_shifting, a shift that depends on the "
             "image's tokens, which is supported for transformers of flows alone"
         )
+    for key, harmless in UNSUPPORTED.items():
+        if said.get(key) not in harmless:
+            raise ValueError(
+                f"the scheduler of {source} has {key}={said[key]}, which is not supported here"
+            )
     predicted = "flow_prediction" if name in FLOWS else said.get("prediction_type", "epsilon")
-    if predicted not in PREDICTIONS:
+    if not isinstance(predicted, str) or predicted not in PREDICTIONS:
         raise ValueError(
             f"{source} predicts {predicted}; choose one that predicts {', '.join(PREDICTIONS)}"
         )
@@ -101,25 +118,22 @@ def noise_of(source: str | Path, num_tokens: int | None = None) -> tuple[NoiseSc
             f"the scheduler of {source} has prediction_type={predicted} and use_flow_sigmas="
             f"{said.get('use_flow_sigmas')}, which do not go together"
         )
-    if predicted == "flow_prediction":
-        shift = said["shift"] if name in FLOWS else said["flow_shift"]
-        if said.get("use_dynamic_shifting"):
-            assert num_tokens is not None  # asked for above
-            shift = dynamic_shift(said, num_tokens, is_flux2(source))
-        return Flow(shift, said["num_train_timesteps"]), "flow"
     if said.get("rescale_betas_zero_snr") and predicted == "epsilon":
         raise ValueError(
             f"the scheduler of {source} has rescale_betas_zero_snr and predicts epsilon: in its "
             "last row there is no signal, from which nothing can be predicted"
         )
-    try:
+    # A schedule of betas of another name, numbers that are none, a table that rises.
+    with named_in_errors(source, "scheduler"):
+        if predicted == "flow_prediction":
+            shift = said["shift"] if name in FLOWS else said["flow_shift"]
+            if is_dynamic and num_tokens is not None:
+                shift = dynamic_shift(said, num_tokens, is_flux2(source))
+            return Flow(float(shift), int(said["num_train_timesteps"])), "flow"
         table = kind.from_config(config).alphas_cumprod.double()
         if said.get("rescale_betas_zero_snr"):
             table[-1] = min(LAST_ALPHA2, float(table[-2]) / 2)
         return VP(table), PREDICTIONS[predicted]
-    # A schedule of betas of another name, numbers that are none, a table that rises.
-    except (ValueError, TypeError, NotImplementedError) as error:
-        raise ValueError(f"the scheduler of {source} makes no table of noise: {error}") from error
 
 
 def dynamic_shift(said: Mapping[str, Any], num_tokens: int, is_by_steps: bool = False) -> float:
@@ -158,3 +172,7 @@ def mu_by_steps(num_tokens: int, num_steps: int) -> float:
 def is_flux2(source: str | Path) -> bool:
     """Whether a pipeline is a FLUX.2."""
     return config_in(source, "transformer/config.json")["_class_name"] == "Flux2Transformer2DModel"
+
+
+def _parameters(kind: type) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(kind).parameters

@@ -59,16 +59,24 @@ def check_text(source: str | Path, config: Mapping[str, Any]) -> None:
     is_xl = reads_sizes(config)
     names = ("text_encoder", "text_encoder_2") if is_xl else ("text_encoder",)
     encoders = [config_in(source, f"{name}/config.json") for name in names]
-    made, read = sum(e.get("hidden_size", 0) for e in encoders), config.get("cross_attention_dim")
+    made, read = sum(_size(e, "hidden_size") for e in encoders), config.get("cross_attention_dim")
     if made != read:
         raise ValueError(
             f"the U-Net of {source} reads text of width {read}, and its encoders make {made}"
         )
     if is_xl:
         # Beside the pooled text it embeds six numbers: sizes, crops (Podell et al. 2023).
-        pooled, width = encoders[-1].get("projection_dim", 0), config["addition_time_embed_dim"]
-        if config["projection_class_embeddings_input_dim"] != pooled + 6 * width:
+        pooled, width = (
+            _size(encoders[-1], "projection_dim"),
+            _size(config, "addition_time_embed_dim"),
+        )
+        if _size(config, "projection_class_embeddings_input_dim") != pooled + 6 * width:
             raise ValueError(
                 f"the U-Net of {source} does not read pooled text of {pooled} numbers and six of "
                 "sizes and crops, as SDXL base does; SDXL's refiner reads others"
             )
+
+
+def _size(config: Mapping[str, Any], key: str) -> int:
+    value = config.get(key)
+    return value if isinstance(value, int) else 0

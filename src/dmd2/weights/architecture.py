@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dmd2.io.files import parse_json
+
 # Class, arguments and inner model of a preconditioned network, as JSON holds them:
 # {"class": ..., "arguments": {...}, "model": {"class": ..., "arguments": {...}}}
 Architecture = dict[str, Any]
@@ -26,7 +28,7 @@ def check_architecture(
     """
     if "architecture" not in metadata:
         return
-    recorded = json.loads(metadata["architecture"])
+    recorded = _recorded(path, metadata["architecture"])
     if (kind := recorded["model"]["class"]) != model.__name__:
         raise ValueError(
             f"{path} is of a {kind}, and this configuration has a {model.__name__}; choose its "
@@ -44,6 +46,14 @@ def check_architecture(
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
     wanted, got = defaults | recorded["model"]["arguments"], defaults | dict(node["model"])
     _compare(path, "teacher.denoiser.model", wanted, got, node["model"])
+
+
+def _recorded(path: Path, text: str) -> Architecture:
+    """What a file says of its network; raises ValueError where that is of another shape."""
+    match found := parse_json(text.encode(), f"the architecture in {path}"):
+        case {"model": {"class": str(), "arguments": dict()}, "arguments": {"sigma_data": _}}:
+            return dict(found)
+    raise ValueError(f"the architecture in {path} is damaged; import or fetch the file again")
 
 
 def _compare(

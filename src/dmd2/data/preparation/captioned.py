@@ -35,9 +35,9 @@ def captioned(source: Path, column: str) -> Layout:
                 if key in listed:
                     raise ValueError(f"{where} has two rows for {key}; leave one for each image")
                 listed[key] = caption
-        elif path.suffix == ".txt":
+        elif path.suffix.lower() == ".txt":
             texts[_key(path)] = text_of(member.read(), where)
-        elif path.suffix == ".json":
+        elif path.suffix.lower() == ".json":
             row = parse_json(member.read(), where)
             # Other JSON files are no error: webdataset has some about a whole tar.
             if isinstance(row, dict) and column in row:

@@ -26,8 +26,9 @@ class Decoder:
     channels    3 for colour, 1 for grey.
     background  The colour behind transparent pixels, e.g. "white" or "#808080".
 
-    Images are as a viewer shows them (`picture.as_shown`): turned upright as their EXIF says, of
-    several frames the first, 16-bit grey by its high byte. One of the right size keeps its pixels.
+    Images are as a viewer shows them (`picture.as_shown`): turned upright as their EXIF says, from
+    the colours of their ICC profile to sRGB, of several frames the first, 16-bit grey by its high
+    byte. One of the right size that is in sRGB keeps its pixels.
     Raises ValueError for options that make no sense.
     """
 

@@ -1,4 +1,4 @@
-"""Images as a viewer shows them: upright, over a background; only known formats are opened."""
+"""Images as a viewer shows them: upright, sRGB, over a background; of known formats alone."""
 
 import io
 from contextlib import suppress
@@ -7,6 +7,8 @@ from pathlib import PurePosixPath
 
 import numpy as np
 from PIL import ExifTags, Image
+
+from dmd2.data.preparation import colour_profile
 
 # PIL reads more, and some of that is handed to other programs: Ghostscript runs what is in an EPS.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -40,10 +42,12 @@ def as_shown(image: Image.Image, mode: str, background: str) -> Image.Image:
     # 16 bits of grey, which some versions of PIL hold as integers of 32. PIL's own conversion of
     # them clips at 255 instead of scaling.
     if image.mode.startswith("I;16") or (image.mode, image.format) in SIXTEEN_BITS:
-        turned = Image.fromarray((np.asarray(turned) >> 8).astype(np.uint8))
+        turned = _by_high_byte(turned)
     if turned.mode in ("I", "F"):
         # Integers or floats of e.g. TIFF, in the range of some instrument.
         raise ValueError("32 bits a pixel have no known range")
+    if "icc_profile" in image.info:
+        turned = colour_profile.in_srgb(turned, image.info["icc_profile"])
     if _has_alpha(turned):
         # The pixels behind full transparency are arbitrary: nobody ever saw them.
         below = Image.new("RGBA", turned.size, background)
@@ -53,6 +57,16 @@ def as_shown(image: Image.Image, mode: str, background: str) -> Image.Image:
 
 
 SIXTEEN_BITS = {("I", "PNG"), ("I", "PPM")}
+
+
+def _by_high_byte(image: Image.Image) -> Image.Image:
+    """16 bits of grey in 8, "L"; or "LA" where one level of them is transparent."""
+    levels = np.asarray(image)
+    grey = Image.fromarray((levels >> 8).astype(np.uint8))
+    if (clear := image.info.get("transparency")) is None:
+        return grey
+    alpha = np.where(levels == clear, 0, 255).astype(np.uint8)
+    return Image.merge("LA", (grey, Image.fromarray(alpha)))
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -70,11 +84,12 @@ def _has_alpha(image: Image.Image) -> bool:
 
 
 def kind(data: bytes) -> str:
-    """Format and mode of an image file, e.g. "JPEG CMYK"; only headers are read."""
+    """Format and mode of an image file, e.g. "JPEG CMYK", and what is odd; reads only headers."""
     with open_picture(data) as image:
         # Of a GIF, WebP, PNG or TIFF with several; most formats know only one.
-        several = " (the first of several frames)" if getattr(image, "is_animated", False) else ""
-        return f"{image.format} {image.mode}{several}"
+        several = "the first of several frames" if getattr(image, "is_animated", False) else ""
+        odd = "; ".join(filter(None, (several, colour_profile.words(image))))
+        return f"{image.format} {image.mode}" + (f" ({odd})" if odd else "")
 
 
 def is_image(name: str) -> bool:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dmd2.diffusion.conditioning import Cond
-from dmd2.io.hub import config_in
+from dmd2.io.hub import config_in, named_in_errors
 from dmd2.nets.text.encoder import TextEncoder, Twin, ids_of, model_of, tokenize, warn_of_cuts
 
 
@@ -119,4 +119,5 @@ def clip_tokenizer(source: str, name: str) -> Any:
     """A pipeline's tokenizer of a CLIP, in the folder `name`."""
     from transformers import CLIPTokenizer  # noqa: PLC0415
 
-    return CLIPTokenizer.from_pretrained(source, subfolder=name)
+    with named_in_errors(source, name):
+        return CLIPTokenizer.from_pretrained(source, subfolder=name)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dmd2.diffusion.conditioning import Cond
-from dmd2.io.hub import config_in, dtype_of, variant_of
+from dmd2.io.hub import config_in, dtype_of, named_in_errors, variant_of
 
 Twin = Literal["empty", "zeros"]
 """The unconditional condition: the embedding of "", or zeros."""
@@ -99,7 +99,8 @@ def tokenizer_of(source: str, name: str = "tokenizer") -> Any:
     """A pipeline's tokenizer, of the class that its own files name."""
     from transformers import AutoTokenizer  # noqa: PLC0415
 
-    return AutoTokenizer.from_pretrained(source, subfolder=name)
+    with named_in_errors(source, name):
+        return AutoTokenizer.from_pretrained(source, subfolder=name)
 
 
 def model_of(kind: Any, source: str, name: str, variant: str | None, dtype: str) -> nn.Module:
@@ -107,22 +108,21 @@ def model_of(kind: Any, source: str, name: str, variant: str | None, dtype: str)
 
     Raises FileNotFoundError where there is none, ValueError where it is of another class.
     """
-    found_kinds = kinds_of(source, name)
-    if kind.__name__ not in found_kinds:
+    kinds = kinds_of(source, name)
+    if kind.__name__ not in kinds:
         raise ValueError(
-            f"the {name} of {source} is {' or '.join(found_kinds) or 'of no named class'}, and not "
-            f"a {kind.__name__}"
+            f"the {name} of {source} is {' or '.join(kinds) or 'of no named class'}, and not a "
+            f"{kind.__name__}"
         )
-    found: nn.Module = kind.from_pretrained(
-        source,
-        subfolder=name,
-        use_safetensors=True,
-        variant=variant_of(source, f"{name}/model", variant),
-        dtype=dtype_of(dtype),
-    )
+    stored_in, held_as = variant_of(source, f"{name}/model", variant), dtype_of(dtype)
+    with named_in_errors(source, name):
+        found: nn.Module = kind.from_pretrained(
+            source, subfolder=name, use_safetensors=True, variant=stored_in, dtype=held_as
+        )
     return found
 
 
 def kinds_of(source: str, name: str) -> list[str]:
     """The classes that a pipeline's text model is said to be of."""
-    return config_in(source, f"{name}/config.json").get("architectures") or []
+    named = config_in(source, f"{name}/config.json").get("architectures") or []
+    return [str(kind) for kind in (named if isinstance(named, list) else [named])]
