@@ -5,6 +5,7 @@ So a set depends on no batch size and on no number of processes, and pictures of
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ class GeneratorSampling:
     generator: Denoiser
     conditioner: Conditioner
     sampler: FewStepSampler
+    name: ClassVar[str] = "student"
 
     @property
     def num_evaluations(self) -> int:
@@ -44,6 +46,7 @@ class TeacherSampling:
     conditioner: Conditioner
     solver: Solver
     guidance: float = 1.0
+    name: ClassVar[str] = "teacher"
 
     @property
     def num_evaluations(self) -> int:

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from dmd2.diffusion.denoiser import Prediction
 from dmd2.diffusion.schedules import VP
+from dmd2.io.files import locked, write_bytes
 from dmd2.io.hub import PREDICTIONS
+from dmd2.io.replace import replacing
 from dmd2.io.tensors import let_others_read, save_tensors
 from dmd2.nets.lora import layers, merged, products
 from dmd2.nets.unet import UNet
@@ -33,6 +36,7 @@ def export(student: Student, weights: str | None, source: str | None, out: Path)
     Raises ValueError where the student is no U-Net of diffusers, or `out` is not empty.
     """
     # diffusers' schedulers know a table of alphas (VP); flow and EDM students would need others.
+    check_empty(out)
     generator = student.generator
     if not isinstance(generator, UNet) or not isinstance(generator.schedule, VP):
         kinds = (
@@ -43,8 +47,6 @@ def export(student: Student, weights: str | None, source: str | None, out: Path)
             f"{student.run} is of {kinds}, and only U-Nets of diffusers on VP are exported; "
             f"draw its samples here: dmd2 sample run={student.run}"
         )
-    if out.exists() and any(out.iterdir()):
-        raise ValueError(f"{out} is not empty; name another folder: out=DIR")
     summary = read_summary(student.run / "summary.json")
     student.read(weights)
     rows = generator.schedule.row_of_time(torch.tensor(student.sampler.times)).tolist()
@@ -60,24 +62,46 @@ def export(student: Student, weights: str | None, source: str | None, out: Path)
     pipeline = (
         on_pixels(build(encoder), parts) if source is None else of_teacher(source, variant, parts)
     )
-    pipeline.save_pretrained(out)
-    for path in out.rglob("*.safetensors"):
-        let_others_read(path)
     has_lora = any(layers(generator.model))
-    if has_lora:
-        named = {
-            f"unet.{name}": x.detach().cpu().contiguous()
-            for name, x in products(generator.model).items()
-        }
-        save_tensors(named, out / "lora" / "pytorch_lora_weights.safetensors", {"format": "pt"})
     chosen = weights or student.names[0]
-    (out / "README.md").write_text(
-        card(student.config, summary, chosen, rows, source, variant, has_lora)
-    )
+    readme = card(student.config, summary, chosen, rows, source, variant, has_lora)
+    # Resolved: the folder takes its name by a rename, and a link or "." cannot be renamed over.
+    place = out.resolve()
+    # The lock's file lies there as well.
+    with locked(place):
+        check_empty(out)  # again: another process may have written it
+        with replacing(place) as partial:
+            write(partial, pipeline, generator if has_lora else None, readme)
     return (
         f"{out}: a {type(pipeline).__name__} at the timesteps "
         f"{rows}{', and its LoRA' * has_lora}; see README.md"
     )
+
+
+def check_empty(out: Path) -> None:
+    """Raise ValueError where a folder, or a file, is there that is not empty."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} is not empty; name another folder: out=DIR")
+
+
+def write(folder: Path, pipeline: Any, lora: UNet | None, readme: str) -> None:
+    """Write a new folder: a pipeline, the LoRA of a generator where it has one, and README.md.
+
+    Raises OSError where it cannot be written.
+    """
+    try:
+        pipeline.save_pretrained(folder)
+    except SafetensorError as error:  # a full disk, in the library's own words
+        raise OSError(f"{folder} could not be written: {error}") from error
+    for path in folder.rglob("*.safetensors"):
+        let_others_read(path)
+    if lora is not None:
+        named = {
+            f"unet.{name}": x.detach().cpu().contiguous()
+            for name, x in products(lora.model).items()
+        }
+        save_tensors(named, folder / "lora" / "pytorch_lora_weights.safetensors", {"format": "pt"})
+    write_bytes(folder / "README.md", readme.encode())
 
 
 def merged_unet(generator: UNet) -> Any:
