@@ -111,9 +111,10 @@ def lives(
 def files(folder: Path, pattern: str = "**/*") -> set[tuple[Path, int]]:
     """The files of a folder that match, with their sizes."""
     found = set()
-    for path in folder.glob(pattern):
-        with suppress(FileNotFoundError):  # it was there a moment ago
-            found.add((path, path.stat().st_size))
+    with suppress(FileNotFoundError):  # a folder was there a moment ago
+        for path in folder.glob(pattern):
+            with suppress(FileNotFoundError):
+                found.add((path, path.stat().st_size))
     return found
 
 

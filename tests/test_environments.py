@@ -94,12 +94,9 @@ def test_a_full_and_a_read_only_disk_are_named_and_the_same_command_goes_on_when
     line = refused(name, place, trained)
     assert "Read-only file system" in line and str(place) in line
     subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
-    with (
-        (disk / "filler").open("wb", buffering=0) as file,
-        pytest.raises(OSError, match="No space"),
-    ):
-        while True:
-            file.write(bytes(4096))
+    with (disk / "filler").open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
     line = refused(name, place, trained)
     assert "No space left on device" in line and str(place) in line
     VERBS[name].check_whole(place, whole)

@@ -47,10 +47,12 @@ def sweep(folder: Path, seconds: float = ABANDONED_SECONDS) -> None:
     seconds  How old they are at least; 0 where nobody else writes in the folder.
     """
     for depth in ("*", "*/*"):
-        for half in folder.glob(depth + HALF):
-            with suppress(OSError):  # another process sweeps as well
-                if half.lstat().st_mtime <= time.time() - seconds:
-                    _remove(half)
+        # Another process sweeps as well, or removes a folder that is looked into.
+        with suppress(FileNotFoundError):
+            for half in folder.glob(depth + HALF):
+                with suppress(FileNotFoundError):
+                    if half.lstat().st_mtime <= time.time() - seconds:
+                        _remove(half)
 
 
 def sweep_halves_of(path: Path) -> None:
