@@ -55,7 +55,7 @@ class Life:
             for key, value in env.items():
                 os.environ.pop(key, None) if value is None else os.environ.update({key: value})
             sys.argv = ["dmd2", *arguments]
-            faulthandler.dump_traceback_later(100)  # what it waits for, should it never end
+            faulthandler.dump_traceback_later(60)  # what it waits for, should it never end
             prepare()
             main()
             code = 0
@@ -81,7 +81,7 @@ class Life:
         if self.poll() is None:
             os.kill(self.pid, number)
 
-    def end(self, seconds: float = 120) -> tuple[int, str]:
+    def end(self, seconds: float = 90) -> tuple[int, str]:
         """Wait for its end, and kill it where it has none; its exit code, and what it said."""
         limit = time.monotonic() + seconds
         while self.poll() is None and time.monotonic() < limit:
