@@ -19,7 +19,7 @@ def on_rank_zero(work: Callable[[], Any], otherwise: Any = None) -> Any:
 
 @contextmanager
 def claimed(path: Path, refusal: str) -> Iterator[None]:
-    """A block in which no other process but this one's ranks works on `path`.
+    """A block in which nobody but this process and its fellow ranks works on `path`.
 
     Raises ValueError(refusal) where another one does, and OSError where no lock can be made.
     """
