@@ -30,7 +30,7 @@ def leave_terminal() -> None:
 
 @contextmanager
 def as_interrupt() -> Iterator[None]:
-    """A block in which hangup and SIGTERM raise KeyboardInterrupt, where they'd end the process."""
+    """A block in which what would end the process, hangup or SIGTERM, raises KeyboardInterrupt."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
