@@ -141,7 +141,7 @@ def test_a_signal_twice_ends_a_verb_without_a_traceback_and_the_same_command_goe
     time.sleep(0.1)
     come = instant(place, ("**/*",), 1, draw)
     while life.poll() is None and not next(come):
-        time.sleep(0.001)
+        time.sleep(0.01)
     life.send(number)
     time.sleep(draw.uniform(0, 0.05))
     life.send(number)
@@ -160,7 +160,7 @@ def test_a_verb_that_is_stopped_for_a_while_goes_on(
     whole, place = undisturbed(name), place_for(name, tmp_path / "place", trained)
     life, come = begun(name, place, trained), instant(place, ("**/*",), 1, random.Random(name))
     while life.poll() is None and not next(come):
-        time.sleep(0.001)
+        time.sleep(0.01)
     life.send(signal.SIGSTOP)
     time.sleep(0.2)
     life.send(signal.SIGCONT)

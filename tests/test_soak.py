@@ -127,7 +127,7 @@ def end_or_kill(
     """
     processes = lives(place.with_suffix(".txt"), num, *verb.typed(place, trained, num))
     while any(process.poll() is None for process in processes) and not next(come):
-        time.sleep(0.001)
+        time.sleep(0.01)
     draw.choice(processes).send(signal.SIGKILL)
     for process in processes:  # as torchrun does
         process.send(signal.SIGTERM)
