@@ -6,6 +6,7 @@ EXP ?= digits_dmd2
 RUN ?= runs/$(EXP)/latest
 ARGS ?=
 KILLS ?= 50
+VERB ?= train
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(subst $(eval ) ,,$(EXTRAS))
 # uv does not read pip's settings; a folder of wheels that pip knows serves it too.
@@ -40,8 +41,8 @@ test: $(STAMP) ## run the tests
 docs: $(STAMP) ## build the documentation in site/; any warning fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q
 
-soak: $(STAMP) ## kill a run KILLS times (50), and compare its end with that of one nobody disturbed
-	$(BIN)/pytest tests/test_soak.py --kills $(KILLS) $(ARGS)
+soak: $(STAMP) ## kill VERB (train) KILLS times (50), and compare its end with that of one nobody disturbed
+	$(BIN)/pytest tests/test_soak.py --verb $(VERB) --kills $(KILLS) $(ARGS)
 
 train: $(STAMP) ## distil experiment EXP, its teacher first if there is none
 	$(BIN)/dmd2 train experiment=$(EXP) $(ARGS)

@@ -21,7 +21,10 @@ settings.load_profile("here")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--kills", type=int, default=3, help="how often tests/test_soak.py kills a run (default 3)"
+        "--kills", type=int, default=3, help="how often tests/test_soak.py kills (default 3)"
+    )
+    parser.addoption(
+        "--verb", help="the one verb that tests/test_soak.py kills, e.g. train (default: each)"
     )
 
 
@@ -36,3 +39,11 @@ def reference() -> Path:
     if not (SHARED / "reference").is_dir():
         pytest.skip("no recorded reference tensors in ../shared/reference")
     return SHARED / "reference"
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small text-to-image run (`run`) and its export (`pipeline`)."""
+    from verbs import train  # noqa: PLC0415  # it loads what only some tests need
+
+    return train(tmp_path_factory.mktemp("trained"))

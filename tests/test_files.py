@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import UUID
 
@@ -15,6 +15,7 @@ from dmd2.io.files import (
     discard,
     key_of,
     link_to,
+    locked,
     read_hashed_json,
     read_json,
     try_lock,
@@ -22,7 +23,7 @@ from dmd2.io.files import (
     write_hashed_json,
 )
 from dmd2.io.hub import file_of
-from dmd2.io.replace import sweep, unused_name
+from dmd2.io.replace import replacing, sweep, unused_name
 
 needs_full = pytest.mark.skipif(
     not Path("/dev/full").is_char_device(), reason="there is no /dev/full"
@@ -76,17 +77,16 @@ def test_a_full_disk_leaves_the_file_as_it_was_and_is_named(
 
 
 def test_what_a_killed_process_left_stops_nobody_and_is_swept(tmp_path: Path) -> None:
-    """A later process may have the id of the killed one, as this one has."""
-    names = (".partial{}", ".json.partial{}", ".{}.partial")
-    old = [tmp_path / "in" / f"a{name.format(os.getpid())}" for name in names]
-    old += [tmp_path / f".latest{os.getpid()}", unused_name(tmp_path / "latest")]
-    young, others = unused_name(tmp_path / "b"), tmp_path / "in" / "partial.txt"
-    for path in (*old, young, others):
+    old = [unused_name(tmp_path / name) for name in ("in/a", "in/a.json", "latest")]
+    # What other programs have not ended yet.
+    others = [tmp_path / "in" / name for name in ("partial.txt", "film.partial", "a.1.partial")]
+    young = unused_name(tmp_path / "b")
+    for path in (*old, young, *others):
         path.parent.mkdir(exist_ok=True)
         path.write_text("half")
     gone = tmp_path / ".queue.0.gone"
     gone.mkdir()
-    for path in old:
+    for path in (*old, *others):
         os.utime(path, (0, 0))
     for _ in range(2):
         write_bytes(tmp_path / "in" / "a", b"whole")
@@ -96,10 +96,29 @@ def test_what_a_killed_process_left_stops_nobody_and_is_swept(tmp_path: Path) ->
         assert not (tmp_path / "queue").exists() and not gone.exists()
     assert (tmp_path / "latest" / "a").read_bytes() == b"whole"
     sweep(tmp_path)
-    assert young.exists() and others.exists()
-    assert [path.name for path in old if path.exists()] == [f".latest{os.getpid()}"]
+    assert young.exists() and not any(path.exists() for path in old)
     sweep(tmp_path, 0)
-    assert not young.exists() and others.exists()
+    assert not young.exists() and all(path.exists() for path in others)
+
+
+def test_halves_of_a_file_or_folder_are_swept_where_it_is_locked(tmp_path: Path) -> None:
+    halves = [unused_name(tmp_path / "a"), unused_name(unused_name(tmp_path / "a"))]
+    others = [unused_name(tmp_path / name) for name in ("a.json", "ba")]
+    halves[0].mkdir()
+    for path in (halves[0] / "inside", halves[1], *others):
+        path.write_text("half")
+    with locked(tmp_path / "a"):
+        assert not any(path.exists() for path in halves) and all(p.exists() for p in others)
+
+
+def test_a_folder_takes_the_place_of_an_empty_one_whole_or_not_at_all(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    for name in ("one", "two"):
+        with suppress(OSError), replacing(tmp_path / "out") as partial:
+            partial.mkdir()
+            (partial / name).write_text("whole")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["one"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_what_is_cached_does_not_depend_on_where_other_things_are():

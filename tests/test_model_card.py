@@ -6,6 +6,7 @@ import re
 import pytest
 from omegaconf import OmegaConf
 
+from dmd2.runs.export_sampling import Sampling
 from dmd2.runs.model_card import card
 
 EVIL = "<img src=x onerror=alert(1)>|\n# forged\n```\n[a](javascript:b)"
@@ -28,10 +29,8 @@ def test_no_name_becomes_markup_or_code(source: str) -> None:
         "teacher": {},
     }
     section = {"conditioner": {"encoder": {}}, "guidance": 3.0, "negative": EVIL, "license": EVIL}
-    how = ("unet", "LCMScheduler", {"timesteps": [999]})
-    page = card(
-        {"name": EVIL, "teacher": section}, summary, EVIL, [999], source, source, True, *how
-    )
+    how = Sampling([999], "unet", "LCMScheduler", {"timesteps": [999]})
+    page = card({"name": EVIL, "teacher": section}, summary, EVIL, how, source, source, True)
     _, head, body = re.split(r"^---$", page, maxsplit=2, flags=re.MULTILINE)
     assert OmegaConf.create(head).dmd2.experiment == EVIL
     headings = re.findall(r"^#.*", body, re.MULTILINE)

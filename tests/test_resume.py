@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from dmd2.cli.main import main
+from dmd2.io.replace import unused_name
 from dmd2.training import checkpoints
 from dmd2.training.callbacks.csv_logger import read_rows
 from dmd2.training.checkpoints import load, newest, saved
@@ -112,9 +113,7 @@ def test_a_checkpoint_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_halves_of_files_that_a_kill_left_are_removed() -> None:
-    halves = [
-        Path("halves", name) for name in ("metrics.partial47", "checkpoints/1.ckpt.4.partial")
-    ]
+    halves = [unused_name(Path("halves", name)) for name in ("metrics.csv", "checkpoints/1.ckpt")]
     for half in halves:
         half.parent.mkdir(parents=True, exist_ok=True)
         half.write_text("step,generator/lo")

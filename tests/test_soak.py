@@ -1,9 +1,10 @@
-"""A run that is killed again and again ends as one that nobody disturbed, bit by bit: `make soak`,
-or 3 kills here.
+"""A verb that is killed again and again ends as one that nobody disturbed, bit by bit: `make soak`,
+with `VERB=evaluate` another than train, or 3 kills of each here.
 
-Instants are drawn: by the clock from the start on, or soon after a file of the run changed: its
-log, a checkpoint that is being written, a manifest without its checkpoint, a checkpoint. Teacher
-and references are the run's own, so that their making is disturbed as well.
+Instants are drawn: by the clock from the start on, or soon after a file changed, of a run its log,
+a checkpoint that is being written, a manifest without its checkpoint, a checkpoint. Teacher and
+references of a run are its own, so that their making is disturbed as well. Verbs whose ranks share
+the work are killed alone and as two ranks, of which one is killed and the other told to end.
 """
 
 import json
@@ -14,7 +15,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from itertools import count, repeat
 from pathlib import Path
 
@@ -23,6 +23,8 @@ import torch
 
 from dmd2.training.callbacks.csv_logger import read_rows
 from dmd2.training.checkpoints import load
+from lives import instant, lives
+from verbs import VERBS, Verb, place_for
 
 RUN = [
     "experiment=toy2d_dmd2",
@@ -46,33 +48,6 @@ RUN = [
 ]
 WATCHED = ("metrics.csv", "checkpoints/*.partial", "checkpoints/*.json", "checkpoints/*.ckpt")
 ENV = os.environ | {"OMP_NUM_THREADS": "1", "DMD2_RUN_ID": "now"}
-
-
-def files(run: str, pattern: str) -> set[tuple[Path, int]]:
-    """The files of a run that match, with their sizes."""
-    found = set()
-    for path in Path(run).glob(pattern):
-        with suppress(FileNotFoundError):  # it was there a moment ago
-            found.add((path, path.stat().st_size))
-    return found
-
-
-def instant(run: str, draw: random.Random) -> Iterator[bool]:
-    """Whether an instant of a life that begins now has come, as often as one asks."""
-    pattern, left, end = (
-        draw.choice(("clock", *WATCHED)),
-        draw.randint(1, 4),
-        time.monotonic() + draw.uniform(0, 20),
-    )
-    while pattern == "clock":
-        yield time.monotonic() > end
-    before = files(run, pattern)
-    while left:
-        yield False
-        now = files(run, pattern)
-        left, before = left - bool(now - before), now
-    time.sleep(draw.uniform(0, 0.02))
-    yield True
 
 
 def live(run: str, come: Iterator[bool]) -> bool:
@@ -126,17 +101,74 @@ def assert_same_end(run: str) -> None:
 def test_a_run_killed_again_and_again_ends_as_if_nobody_had(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
+    if request.config.getoption("verb") not in (None, "train"):
+        pytest.skip("another verb was asked for")
     monkeypatch.chdir(tmp_path)
     kills = request.config.getoption("kills")
     draw, left = random.Random(kills), kills
     live("whole", repeat(False))
     for number in count():
         run = f"run{number}"
-        while left and live(run, instant(run, draw)):
+        while left and live(run, instant(Path(run), WATCHED, 20, draw)):
             left -= 1
             print(f"{run}: killed, {left} to go")
         if not left:
             live(run, repeat(False))
         assert_same_end(run)
+        if not left:
+            return
+
+
+def end_or_kill(
+    verb: Verb, place: Path, trained: Path, num: int, come: Iterator[bool], draw: random.Random
+) -> bool:
+    """A life of a verb until the instant has come; whether it was killed then, rather than come to
+    its end.
+    """
+    processes = lives(place.with_suffix(".txt"), num, *verb.typed(place, trained, num))
+    while any(process.poll() is None for process in processes) and not next(come):
+        time.sleep(0.01)
+    draw.choice(processes).send(signal.SIGKILL)
+    for process in processes:  # as torchrun does
+        process.send(signal.SIGTERM)
+    ends = [process.end() for process in processes]
+    if not any(code for code, _ in ends):
+        return False
+    # Killed between its last file and its exit: the output is there, and is not written over.
+    if all("is not empty; name another folder: out=DIR" in text for _, text in ends):
+        assert [(code, text.count("\n")) for code, text in ends] == [(2, 1)]
+        return False
+    assert all(code in (0, 130, -signal.SIGKILL, -signal.SIGTERM) for code, _ in ends), ends
+    return True
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)  # it takes as long as it is asked to
+@pytest.mark.parametrize("name", VERBS)
+def test_a_verb_killed_again_and_again_ends_as_if_nobody_had(
+    name: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if request.config.getoption("verb") not in (None, name):
+        pytest.skip("another verb was asked for")
+    trained: Path = request.getfixturevalue("trained")
+    verb, kills = VERBS[name], request.config.getoption("kills")
+    draw, left = random.Random(kills), kills
+    undisturbed, seconds = dict[int, dict[str, bytes]](), 0.0
+    for num in (1, 2) if verb.is_shared else (1,):
+        whole, begin = place_for(name, tmp_path / f"whole{num}", trained), time.monotonic()
+        assert not end_or_kill(verb, whole, trained, num, repeat(False), draw)
+        undisturbed[num], seconds = verb.made(whole), time.monotonic() - begin
+    for number in count():
+        place, num = place_for(name, tmp_path / str(number), trained), draw.choice([*undisturbed])
+        while left:
+            come = instant(place, ("**/*", "**/*"), seconds, draw)
+            if not end_or_kill(verb, place, trained, num, come, draw):
+                break
+            left -= 1
+            verb.check_whole(place, undisturbed[num])
+            print(f"{number}: {num} killed, {left} to go")
+        if not left:
+            end_or_kill(verb, place, trained, num, repeat(False), draw)
+        assert verb.made(place) == undisturbed[num]
         if not left:
             return

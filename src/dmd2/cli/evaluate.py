@@ -17,15 +17,15 @@ Scoring that was interrupted resumes where it stopped, by the same command.
 """
 
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from dmd2.distributed.process_group import broadcast_from_rank_zero
-from dmd2.distributed.rank_zero import on_rank_zero
+from dmd2.distributed.rank_zero import claimed, on_rank_zero
 from dmd2.evaluation.scores import Scores, best
 from dmd2.evaluation.scoring import Evaluator
-from dmd2.io.files import discard, try_lock, write_hashed_json
+from dmd2.io.files import discard, write_hashed_json
+from dmd2.io.replace import sweep_halves_of
 from dmd2.runs.load import Student, as_one_of_torchrun, load_student
 from dmd2.runs.score_table import print_table
 from dmd2.runs.summary import read_summary
@@ -43,23 +43,11 @@ NOT_RUN = {
 def main(options: DictConfig) -> None:
     """Score in this process, which may be one of several that torchrun started."""
     run = Path(options.run)
-    with as_one_of_torchrun(run, options.trust):
-        # Rank 0's lock is everybody's; the file closes, and with it the lock goes, at the end.
-        lock = on_rank_zero(lambda: claim(run))
-        if not broadcast_from_rank_zero(lambda: lock is not None):
-            raise ValueError(f"dmd2 evaluate is at work in {run} already; wait for it")
+    refusal = f"dmd2 evaluate is at work in {run} already; wait for it"
+    # Two at once would share their partial sums, and the first to end would remove the other's.
+    with as_one_of_torchrun(run, options.trust), claimed(run / "scoring", refusal):
+        on_rank_zero(lambda: sweep_halves_of(run / "evaluation.json"))
         evaluate(options)
-
-
-def claim(run: Path) -> IO[str] | None:
-    """A lock on a run's scoring; None where another process has it.
-
-    Two at once would share their partial sums, and the first to end would remove the other's.
-    """
-    try:
-        return try_lock(run / "scoring")
-    except BlockingIOError:
-        return None
 
 
 def evaluate(options: DictConfig) -> None:

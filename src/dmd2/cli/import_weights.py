@@ -19,7 +19,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from dmd2.io.files import sha256
+from dmd2.io.files import locked, sha256
 from dmd2.io.tensors import read_tensors, save_tensors
 from dmd2.weights.authors import read_checkpoint, student
 from dmd2.weights.edm import network
@@ -62,7 +62,8 @@ def import_weights(source: Path, out: Path) -> None:
         name: tensor.clone(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
-    save_tensors(apart, out, metadata)
+    with locked(out):  # so that what a kill left of it is nobody's, and is removed
+        save_tensors(apart, out, metadata)
     num_parameters = sum(tensor.numel() for tensor in tensors.values())
     print(f"{out}: a {kind} of {len(tensors)} tensors, {num_parameters:,} numbers")
     # E.g. the frozen teacher, which the authors' critic checkpoint holds as well.

@@ -11,7 +11,7 @@ from dmd2.cli.arguments import check_arguments
 from dmd2.cli.pipes import outliving_readers
 from dmd2.config.folder import choices
 from dmd2.config.keys import VERBS_OF_EXPERIMENTS
-from dmd2.distributed import slurm
+from dmd2.distributed import hangup, slurm
 
 VERBS = {
     "train": "distil a teacher into a few-step generator, score it, show it",
@@ -96,7 +96,8 @@ def run_command() -> None:
             print(choices_page(verb, next((word for word in rest if word[:1] != "-"), None)))
             return
         check_arguments(verb, rest)
-        run_verb(verb, f"dmd2.cli.{MODULES.get(verb, verb)}")
+        with hangup.as_interrupt():
+            run_verb(verb, f"dmd2.cli.{MODULES.get(verb, verb)}")
     except KeyboardInterrupt:  # before there is anything to save
         sys.exit(130)
     except Exception as error:  # e.g. a config that Hydra cannot compose: no verb has begun yet

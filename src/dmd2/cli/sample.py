@@ -22,9 +22,10 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from dmd2.distributed.process_group import rank_blocks, world_size
-from dmd2.distributed.rank_zero import on_rank_zero
+from dmd2.distributed.process_group import rank_blocks, rank_zero_first, world_size
+from dmd2.distributed.rank_zero import claimed, on_rank_zero
 from dmd2.evaluation.pictures import image, picture
+from dmd2.io.replace import replacing, sweep
 from dmd2.runs.load import as_one_of_torchrun, load_student
 
 NUM_ON_SHEET = 100  # ten rows of ten
@@ -32,8 +33,14 @@ NUM_ON_SHEET = 100  # ten rows of ten
 
 def main(options: DictConfig) -> None:
     """Draw in this process, which may be one of several that torchrun started."""
+    out = Path(options.out)
+    refusal = f"dmd2 sample is at work in {out} already; wait for it, or name another: out=DIR"
     with as_one_of_torchrun(Path(options.run), options.trust):
-        draw(options)
+        out.mkdir(parents=True, exist_ok=True)
+        with claimed(out / "sample", refusal):
+            with rank_zero_first():  # before the others write: theirs would be swept as well
+                on_rank_zero(lambda: sweep(out, 0))
+            draw(options)
 
 
 def draw(options: DictConfig) -> None:
@@ -46,14 +53,14 @@ def draw(options: DictConfig) -> None:
     if not is_image and world_size() > 1:
         raise ValueError("points are drawn by one process; leave torchrun out")
     samples = student.sample_set(options.seed)
-    out.mkdir(parents=True, exist_ok=True)
     shown: list[Tensor] = []
     # This rank's blocks alone; names of files are numbers of samples, so ranks share the folder.
     for block in rank_blocks(rows, options.batch_size):
         x = data.to_pixels(samples.make(sampling, block)[0])
         if is_image:
             for i, pixels in zip(block, x, strict=True):
-                image(pixels).save(out / f"{i:06d}.png")
+                with replacing(out / f"{i:06d}.png") as partial:
+                    image(pixels).save(partial, "png")
         # Of many images only those on the sheet stay in memory; points stay all, for points.npy.
         if not is_image or sum(map(len, shown)) < NUM_ON_SHEET:
             shown.append(x)
@@ -65,5 +72,6 @@ def write_sheet(x: Tensor, title: str, out: Path) -> None:
     """One picture of images uint8 [N, C, H, W], or of points [N, 2], which get a file as well."""
     is_image = x.ndim > 2
     if not is_image:
-        np.save(out / "points.npy", x.numpy())
+        with replacing(out / "points.npy") as partial, partial.open("wb") as file:
+            np.save(file, x.numpy())
     picture({title: x[:NUM_ON_SHEET] if is_image else x}, out / "sheet.png")

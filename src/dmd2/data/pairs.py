@@ -23,7 +23,15 @@ from torch import Tensor
 from dmd2.data.pixels import to_pixels
 from dmd2.data.preparation.blocks import BlockQueue
 from dmd2.io.arrays import open_array, write_rows
-from dmd2.io.files import discard, key_of, locked, read_hashed_json, write_hashed_json
+from dmd2.io.files import (
+    discard,
+    key_of,
+    locked,
+    name_in_errors,
+    read_hashed_json,
+    write_hashed_json,
+)
+from dmd2.io.replace import sweep_halves_of
 
 ARRAYS = ("noise", "images", "labels")
 
@@ -71,6 +79,7 @@ class PairWriter:
         self._queue: BlockQueue | None = None  # stays None where all is finished already
         # Under the lock one process creates the arrays, and the others find them.
         with locked(self.path):
+            sweep_halves_of(self.path / "manifest.json")  # which is written under this lock alone
             if not self._is_finished():
                 plan = key_of(self._manifest)
                 self._queue = BlockQueue(
@@ -144,9 +153,10 @@ class PairWriter:
         num_pairs, dtype = self._manifest["num_pairs"], np.dtype(self._manifest["dtype"])
         self.path.mkdir(parents=True, exist_ok=True)
         # Sparse files of zeros: blocks go to their rows in any order.
-        open_memmap(self.path / "noise.npy", "w+", np.float16, (num_pairs, *self.shape))
-        open_memmap(self.path / "images.npy", "w+", dtype, (num_pairs, *self.shape))
-        open_memmap(self.path / "labels.npy", "w+", np.int64, (num_pairs,))
+        with name_in_errors(self.path):
+            open_memmap(self.path / "noise.npy", "w+", np.float16, (num_pairs, *self.shape))
+            open_memmap(self.path / "images.npy", "w+", dtype, (num_pairs, *self.shape))
+            open_memmap(self.path / "labels.npy", "w+", np.int64, (num_pairs,))
         # Readers then say that pairs are unfinished, rather than missing.
         self._write_manifest(finished=False)
 

@@ -1,4 +1,7 @@
-"""A hangup (SIGHUP: a closed terminal, a dropped ssh) ends a run as Ctrl-C; nohup prevents it."""
+"""A hangup (SIGHUP: a closed terminal, a dropped ssh) and SIGTERM end a command as Ctrl-C does.
+
+Under nohup hangups do not.
+"""
 
 import os
 import signal
@@ -27,19 +30,21 @@ def leave_terminal() -> None:
 
 @contextmanager
 def as_interrupt() -> Iterator[None]:
-    """A block in which a hangup raises KeyboardInterrupt, where it would end the process."""
+    """A block in which what would end the process, hangup or SIGTERM, raises KeyboardInterrupt."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        leave_terminal()
+        if number == signal.SIGHUP:
+            leave_terminal()
         raise KeyboardInterrupt
 
     # Python handles signals in the main thread alone.
     is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGHUP) is not signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGHUP, interrupt)
+    both = (signal.SIGHUP, signal.SIGTERM) if is_main else ()
+    numbers = [number for number in both if signal.getsignal(number) is signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)

@@ -17,6 +17,7 @@ from dmd2.distributed.device import device_of
 from dmd2.evaluation.references import teacher_samplings
 from dmd2.evaluation.samples import Sampling
 from dmd2.evaluation.scoring import Evaluator
+from dmd2.io.replace import replacing
 
 # No display on a server; and before pyplot is imported, which chooses its backend.
 matplotlib.use("Agg")
@@ -208,7 +209,7 @@ def bars(scores: Mapping[str, Sequence[float]], metric: str, path: Path) -> None
 
 def _save(figure: Any, path: Path) -> None:
     # Closed, since pyplot keeps every open figure, and a run writes hundreds.
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.tight_layout()
-    figure.savefig(path, dpi=130)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=130, format="png")
     plt.close(figure)

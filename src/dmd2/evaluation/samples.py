@@ -5,6 +5,7 @@ So a set depends on no batch size and on no number of processes, and pictures of
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ class GeneratorSampling:
     generator: Denoiser
     conditioner: Conditioner
     sampler: FewStepSampler
+    name: ClassVar[str] = "student"
 
     @property
     def num_evaluations(self) -> int:
@@ -45,6 +47,7 @@ class TeacherSampling:
     conditioner: Conditioner
     solver: Solver
     guidance: float | Guidance = 1.0
+    name: ClassVar[str] = "teacher"
 
     @property
     def num_evaluations(self) -> int:
@@ -94,18 +97,22 @@ class SampleSet:
 
     @torch.no_grad()
     def make(self, sampling: Sampling, rows: range) -> tuple[Tensor, Tensor]:
-        """Samples x0 [len(rows), ...] in model space and their labels."""
+        """Samples x0 [len(rows), ...] in model space and their labels.
+
+        Raises FloatingPointError where they are not finite.
+        """
         labels = self.labels(rows)
-        return sampling(lambda i: self.noise(rows, i), labels), labels
+        return _finite(sampling, sampling(lambda i: self.noise(rows, i), labels), rows), labels
 
     @torch.no_grad()
     def pairs(self, sampling: TeacherSampling, rows: range) -> tuple[Tensor, Tensor, Tensor]:
         """Noise, what the teacher's ODE makes of it, and labels: DMD's regression pairs.
 
         The noise is as float16 holds it, since that is how it is kept: image and noise must match.
+        Raises FloatingPointError where the images are not finite.
         """
         noise, labels = self.noise(rows, 0).half().float(), self.labels(rows)
-        return noise, sampling(lambda _: noise, labels), labels
+        return noise, _finite(sampling, sampling(lambda _: noise, labels), rows), labels
 
     def batches(
         self, sampling: Sampling, rows: range, batch_size: int
@@ -113,6 +120,16 @@ class SampleSet:
         """What `make` gives, `batch_size` samples at a time."""
         for start in range(0, len(rows), batch_size):
             yield self.make(sampling, rows[start : start + batch_size])
+
+
+def _finite(sampling: Sampling, x0: Tensor, rows: range) -> Tensor:
+    # As uint8 they would be black, and have a score.
+    if not x0.isfinite().all():
+        raise FloatingPointError(
+            f"the {sampling.name}'s samples {rows.start} to {rows.stop - 1} are not finite; "
+            "see its weights"
+        )
+    return x0
 
 
 @dataclass(frozen=True)

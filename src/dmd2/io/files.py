@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from dmd2.io.replace import replacing
+from dmd2.io.replace import replacing, sweep_halves_of
 
 MAX_JSON_BYTES = 256 * 2**20
 """The most that a JSON file read here may have; ours and those of pipelines have some kilobytes."""
@@ -168,6 +168,7 @@ def locked(path: Path) -> Iterator[None]:
     """An exclusive lock on `path`: the block waits until no other process is inside it.
 
     The lock is on a file beside `path`; the system frees it when its holder ends, however it ends.
+    What killed holders left of `path` is removed.
     """
     # A file lock and no barrier: it needs no process group, holds between separate runs, and a
     # long wait is no collective that times out.
@@ -176,6 +177,7 @@ def locked(path: Path) -> Iterator[None]:
     # nobody else sees.
     with path.with_name(f".{path.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        sweep_halves_of(path)
         yield
 
 

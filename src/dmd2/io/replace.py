@@ -1,5 +1,7 @@
 """Files that take another's place whole: names to write them at, and what a kill leaves of them."""
 
+import glob
+import shutil
 import time
 import uuid
 from collections.abc import Iterator
@@ -8,14 +10,16 @@ from pathlib import Path
 
 ABANDONED_SECONDS = 24 * 3600.0
 """A half of a file that is older than this is nobody's any more: its writer was killed."""
+HALF = f".{'[0-9a-f]' * 32}.partial*"
+"""What follows a file's name in that of a half of it, as a pattern; see `unused_name`."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A name beside `path` to write at; where the block ends well, that takes the place of `path`.
 
-    Where it raises, what was written is removed. Parent folders are made. Raises OSError that
-    names `path`.
+    What is written is a file, or a folder where there is none or an empty one. Where the block
+    raises, what was written is removed. Parent folders are made. Raises OSError that names `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = unused_name(path)
@@ -27,8 +31,7 @@ def replacing(path: Path) -> Iterator[Path]:
             error.filename = str(path)
         raise
     finally:
-        with suppress(OSError):  # it has its name, or the disk is read-only by now
-            partial.unlink()
+        _remove(partial)
 
 
 def unused_name(path: Path) -> Path:
@@ -43,8 +46,25 @@ def sweep(folder: Path, seconds: float = ABANDONED_SECONDS) -> None:
 
     seconds  How old they are at least; 0 where nobody else writes in the folder.
     """
-    for depth in ("*.partial*", "*/*.partial*"):
-        for path in folder.glob(depth):
-            with suppress(OSError):  # another process sweeps as well, or it is no file of ours
-                if not path.is_dir() and path.lstat().st_mtime <= time.time() - seconds:
-                    path.unlink()
+    for depth in ("*", "*/*"):
+        # Another process sweeps as well, or removes a folder that is looked into.
+        with suppress(FileNotFoundError):
+            for half in folder.glob(depth + HALF):
+                with suppress(FileNotFoundError):
+                    if half.lstat().st_mtime <= time.time() - seconds:
+                        _remove(half)
+
+
+def sweep_halves_of(path: Path) -> None:
+    """Remove what killed processes left of a file or folder, which nobody else writes now."""
+    for half in path.parent.glob(glob.escape(path.name) + HALF):
+        _remove(half)
+
+
+def _remove(half: Path) -> None:
+    # It has its name by now, another process removes it as well, or the disk is read-only.
+    with suppress(OSError):
+        if half.is_dir():
+            shutil.rmtree(half)
+        else:
+            half.unlink()

@@ -7,6 +7,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from dmd2.evaluation.pictures import bars
+from dmd2.io.files import write_bytes
 from dmd2.runs.differences import labels, leaves_of
 from dmd2.runs.job import read_jobs
 from dmd2.runs.markdown import text
@@ -120,7 +121,8 @@ def fill(page: Path, lines: list[str]) -> None:
     before, _, rest = content.partition(MARKS[0])
     # What stood between the marks is replaced; without an end mark, all behind the first one.
     after = rest.partition(MARKS[1])[2]
-    page.write_text("\n".join([before + MARKS[0], "", *lines, "", MARKS[1] + (after or "\n")]))
+    filled = "\n".join([before + MARKS[0], "", *lines, "", MARKS[1] + (after or "\n")])
+    write_bytes(page, filled.encode())
 
 
 def table(summaries: Summaries) -> list[str]:

@@ -6,13 +6,18 @@ diffusers loads the folder without this project, and samples as the run does, wi
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
+from dmd2.config.check import Config
+from dmd2.io.files import locked, write_bytes
+from dmd2.io.replace import replacing
 from dmd2.io.tensors import let_others_read, save_tensors
 from dmd2.nets.autoencoder import VAE
 from dmd2.nets.diffusers_net import DiffusersNet
 from dmd2.nets.lora import layers, merged, products
 from dmd2.nets.unet import UNet
 from dmd2.runs.build import build
-from dmd2.runs.export_sampling import arguments_of, rows_of, scheduler_for
+from dmd2.runs.export_sampling import Sampling, arguments_of, rows_of, scheduler_for
 from dmd2.runs.load import Student
 from dmd2.runs.model_card import card
 from dmd2.runs.summary import read_summary
@@ -30,74 +35,94 @@ def export(student: Student, weights: str | None, source: str | None, out: Path)
     Raises ValueError where no pipeline of diffusers samples as the student does, or `out` is not
     empty.
     """
-    generator, sampler = student.generator, student.sampler
+    check_empty(out)
+    generator, section = student.generator, student.config["teacher"]
     here = f"draw its samples here: dmd2 sample run={student.run}"
     if not isinstance(generator, DiffusersNet):
         raise ValueError(
             f"{student.run} is of a {type(generator.model).__name__}, and only networks of "
             f"diffusers are exported; {here}"
         )
-    if out.exists() and any(out.iterdir()):
-        raise ValueError(f"{out} is not empty; name another folder: out=DIR")
     summary = read_summary(student.run / "summary.json")
     student.read(weights)
-    section = student.config["teacher"]
     # A text encoder of a pipeline names it (`source`); the tiny one of the digits names none.
     encoder = section["conditioner"].get("encoder") or section
     # The variant is one of that pipeline's files; another pipeline may not have it.
     variant = encoder.get("variant") if source is None else None
     source = source or encoder.get("source")
-    kind = "unet" if isinstance(generator, UNet) else "transformer"
     try:
-        parts = {kind: merged_network(generator), "scheduler": scheduler_for(generator, sampler)}
+        parts = {
+            folder_of(generator): merged_network(generator),
+            "scheduler": scheduler_for(generator, student.sampler),
+        }
+        pipeline = (
+            on_pixels(build(encoder), parts)
+            if source is None
+            else of_teacher(source, variant, parts)
+        )
     except ValueError as error:
         raise ValueError(f"{student.run}: {error}; {here}") from error
-    if source is not None:
-        pipeline = of_teacher(source, variant, parts)
-    elif kind == "unet":
-        pipeline = on_pixels(build(encoder), parts)
-    else:
-        raise ValueError(
-            f"{student.run} names no pipeline for encoders and autoencoder of its student; type "
-            f"source=DIR, or {here}"
-        )
-    if "is_distilled" in pipeline.config:  # FLUX.2's: it then never guides
-        pipeline.register_to_config(is_distilled=True)
-    pipeline.save_pretrained(out)
-    for path in out.rglob("*.safetensors"):
-        let_others_read(path)
     # Pipelines of PixArt and DiT read no LoRA.
     has_lora = any(layers(generator.model)) and hasattr(pipeline, "load_lora_weights")
-    if has_lora:
-        named = {
-            f"{kind}.{name}": x.detach().cpu().contiguous()
-            for name, x in products(generator.model).items()
-        }
-        save_tensors(named, out / "lora" / "pytorch_lora_weights.safetensors", {"format": "pt"})
+    sampling = sampling_of(student, generator, encoder, parts)
     chosen = weights or student.names[0]
-    codec = getattr(student.data, "codec", None)
-    resolution = codec.resolution if isinstance(codec, VAE) else None
-    call = arguments_of(generator, sampler, resolution, encoder.get("length"))
-    rows = rows_of(generator, sampler)
-    scheduler = type(parts["scheduler"]).__name__
-    (out / "README.md").write_text(
-        card(
-            student.config,
-            summary,
-            chosen,
-            rows,
-            source,
-            variant,
-            has_lora,
-            kind,
-            scheduler,
-            call,
-        )
-    )
+    readme = card(student.config, summary, chosen, sampling, source, variant, has_lora)
+    # Resolved: the folder takes its name by a rename, and a link or "." cannot be renamed over.
+    place = out.resolve()
+    # The lock's file lies there as well.
+    with locked(place):
+        check_empty(out)  # again: another process may have written it
+        with replacing(place) as partial:
+            write(partial, pipeline, generator if has_lora else None, readme)
     return (
         f"{out}: a {type(pipeline).__name__} at the timesteps "
-        f"{rows}{', and its LoRA' * has_lora}; see README.md"
+        f"{sampling.rows}{', and its LoRA' * has_lora}; see README.md"
     )
+
+
+def folder_of(generator: DiffusersNet) -> str:
+    """The folder of a pipeline in which its network is."""
+    return "unet" if isinstance(generator, UNet) else "transformer"
+
+
+def sampling_of(
+    student: Student, generator: DiffusersNet, encoder: Config, parts: dict[str, Any]
+) -> Sampling:
+    """How an exported student is sampled, for its card."""
+    codec = getattr(student.data, "codec", None)
+    resolution = codec.resolution if isinstance(codec, VAE) else None
+    return Sampling(
+        rows_of(generator, student.sampler),
+        folder_of(generator),
+        type(parts["scheduler"]).__name__,
+        arguments_of(generator, student.sampler, resolution, encoder.get("length")),
+    )
+
+
+def check_empty(out: Path) -> None:
+    """Raise ValueError where a folder, or a file, is there that is not empty."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} is not empty; name another folder: out=DIR")
+
+
+def write(folder: Path, pipeline: Any, lora: DiffusersNet | None, readme: str) -> None:
+    """Write a new folder: a pipeline, the LoRA of a generator where it has one, and README.md.
+
+    Raises OSError where it cannot be written.
+    """
+    try:
+        pipeline.save_pretrained(folder)
+    except SafetensorError as error:  # a full disk, in the library's own words
+        raise OSError(f"{folder} could not be written: {error}") from error
+    for path in folder.rglob("*.safetensors"):
+        let_others_read(path)
+    if lora is not None:
+        named = {
+            f"{folder_of(lora)}.{name}": x.detach().cpu().contiguous()
+            for name, x in products(lora.model).items()
+        }
+        save_tensors(named, folder / "lora" / "pytorch_lora_weights.safetensors", {"format": "pt"})
+    write_bytes(folder / "README.md", readme.encode())
 
 
 def merged_network(generator: DiffusersNet) -> Any:
@@ -115,13 +140,23 @@ def of_teacher(source: str, variant: str | None, parts: dict[str, Any]) -> Any:
     """
     from diffusers import DiffusionPipeline  # noqa: PLC0415
 
-    return DiffusionPipeline.from_pretrained(source, variant=variant, use_safetensors=True, **parts)
+    pipeline = DiffusionPipeline.from_pretrained(
+        source, variant=variant, use_safetensors=True, **parts
+    )
+    if "is_distilled" in pipeline.config:  # FLUX.2's, which then never guides
+        pipeline.register_to_config(is_distilled=True)
+    return pipeline
 
 
 def on_pixels(encoder: Any, parts: dict[str, Any]) -> Any:
-    """A Stable Diffusion pipeline without an autoencoder: its latents are the images."""
+    """A Stable Diffusion pipeline without an autoencoder: its latents are the images.
+
+    Raises ValueError for a transformer, whose pipelines want more than one encoder.
+    """
     from diffusers import StableDiffusionPipeline  # noqa: PLC0415
 
+    if "unet" not in parts:
+        raise ValueError("no pipeline is named for its encoders and autoencoder: type source=DIR")
     # One of each, or the unpacking fails: Stable Diffusion's pipeline has room for one encoder.
     (tokenizer,), (text_encoder,) = encoder.tokenizers, encoder.models
     absent = {

@@ -2,6 +2,7 @@
 call is given.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,6 +15,22 @@ from dmd2.nets.diffusers_net import DiffusersNet
 from dmd2.nets.families import Flux
 from dmd2.nets.pipeline_transformer import FAMILIES
 from dmd2.nets.transformer import Transformer
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How an exported student is sampled.
+
+    rows       Of the schedule's table, one a step.
+    network    The folder of its network in the pipeline.
+    scheduler  The class of its scheduler.
+    call       What the pipeline's call is given beside prompts.
+    """
+
+    rows: list[int]
+    network: str
+    scheduler: str
+    call: dict[str, Any]
 
 
 def scheduler_for(generator: DiffusersNet, sampler: FewStepSampler) -> Any:

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from dmd2.config.check import Config
 from dmd2.runs.build import build_guidance
+from dmd2.runs.export_sampling import Sampling
 from dmd2.runs.markdown import literal, text
 from dmd2.runs.score_table import cell, columns, rows
 
@@ -20,25 +21,19 @@ def card(
     config: Config,
     summary: Mapping[str, Any],
     weights: str,
-    timesteps: list[int],
+    sampling: Sampling,
     source: str | None,
     variant: str | None,
     has_lora: bool,
-    network: str,
-    scheduler: str,
-    call: Mapping[str, Any],
 ) -> str:
     """The card's Markdown, with YAML metadata on top as the Hugging Face hub reads it.
 
     summary    The content of the run's summary.json.
     weights    Which of the run's weights were exported.
-    timesteps  Rows of the schedule's table at which the student is sampled.
+    sampling   How the student is sampled.
     source     The teacher's pipeline; None where the teacher has none.
     variant    Of the pipeline's files, those that the run read.
     has_lora   Whether LoRA's weights were exported by themselves, too.
-    network    The folder of the student's network.
-    scheduler  The class of its scheduler.
-    call       What the pipeline's call is given.
     """
     # A generator's file that is not the run's own has no scores in the summary.
     section, scores = config["teacher"], summary["students"].get(weights, {})
@@ -46,7 +41,7 @@ def card(
     provenance = {
         "experiment": config["name"],
         "weights": weights,
-        "timesteps": timesteps,
+        "timesteps": sampling.rows,
         "commit": summary["commit"],
         "iterations": summary["iterations"],
         "seed": summary["seed"],
@@ -74,9 +69,9 @@ def card(
         license=section.get("license"),
         guidance=guidance_of(section),
         origin=source or "a U-Net that was trained for this run",
-        network=network,
-        scheduler=scheduler,
-        call=", ".join(f"{name}={value!r}" for name, value in call.items()),
+        network=sampling.network,
+        scheduler=sampling.scheduler,
+        call=", ".join(f"{name}={value!r}" for name, value in sampling.call.items()),
         by_class=is_by_class,
         source=source,  # None in the template: a pipeline without an autoencoder, on pixels
         variant=variant or "",

@@ -11,7 +11,7 @@ from dmd2.config.check import Config
 from dmd2.distributed.device import peak_memory_bytes
 from dmd2.distributed.fsdp import is_sharded
 from dmd2.evaluation.pictures import comparison, score_plot
-from dmd2.io.files import write_hashed_json
+from dmd2.io.files import write_bytes, write_hashed_json
 from dmd2.io.tensors import save_weights
 from dmd2.runs.assemble import Parts
 from dmd2.runs.build import device_for
@@ -128,7 +128,7 @@ def write_page(run: Finished) -> None:
         pictures=pictures + [f"samples/{path.name}" for path in latest],
         config=(folder / "config.yaml").read_text(),
     )
-    (folder / "report.html").write_text(text)
+    write_bytes(folder / "report.html", text.encode())
     print(f"{summary['status']}: {folder}/report.html")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
 
+from dmd2.io.files import write_bytes
 from dmd2.training.callbacks.run_logger import RunLogger
 
 TIMEOUTS = {"WANDB_INIT_TIMEOUT": "30", "WANDB_FINISH_TIMEOUT": "600"}
@@ -53,7 +54,7 @@ def wandb_logger(project: str, group: str, save_dir: str, tags: Sequence[str] = 
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         # Kept in the run's directory: a resumed run finds its page again.
-        path.write_text(uuid.uuid4().hex[:12])
+        write_bytes(path, uuid.uuid4().hex[:12].encode())
     for name, seconds in TIMEOUTS.items():
         os.environ.setdefault(name, seconds)
     build = partial(
