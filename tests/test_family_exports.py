@@ -81,7 +81,7 @@ def stock(pipe: Any, student: Student, first: Tensor) -> Tensor:
     pipe.set_progress_bar_config(disable=True)
     torch.manual_seed(0)
     torch.randn(tokens.shape)  # the first noise, which it is given
-    return pipe(CAPTIONS, latents=tokens, output_type="pt", **call).images
+    return pipe(prompt=CAPTIONS, latents=tokens, output_type="pt", **call).images
 
 
 @pytest.mark.parametrize("steps", STEPS)
