@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from dmd2.diffusion.conditioning import Cond, Conditioner
+from dmd2.diffusion.conditioning import Cond, Conditioner, check_labels
 from dmd2.io.tensors import read_tensors, save_tensors
 from dmd2.nets.text.clip import CLIP, Twin
 
@@ -76,6 +76,7 @@ class Prompts(Conditioner):
     @torch.no_grad()
     def forward(self, labels: Tensor) -> Cond:
         """Labels int64 [B] to the encoder's condition, float32, without a graph."""
+        check_labels(labels, self.num_classes, "captions")
         # Not under the caller's autocast, so that a cached table holds the very same numbers.
         with torch.autocast(labels.device.type, enabled=False):
             return self.encoder(self.get_buffer("tokens")[labels])
@@ -147,6 +148,7 @@ class CachedPrompts(Prompts):
 
     def forward(self, labels: Tensor) -> Cond:
         """Labels int64 [B] to the condition that `Prompts` gives, from the table."""
+        check_labels(labels, self.num_classes, "captions")
         same = {key: self.get_buffer(f"null_{key}").expand(len(labels), -1) for key in self.same}
         return same | {key: self.get_buffer(f"table_{key}")[labels] for key in self.looked_up}
 
