@@ -65,7 +65,7 @@ def test_an_environment_that_makes_no_sense_is_said_in_a_line(
 ) -> None:
     set_ranks(monkeypatch, environment)
     line = answer(capsys, "train", *TWO)
-    assert line.count("\n") == 1 and "unset WORLD_SIZE RANK" in line or "no port" in line, line
+    assert (line.count("\n") == 1 and "unset WORLD_SIZE RANK" in line) or "no port" in line, line
     assert all(word in line for word in words), line
     assert not [path for path in Path().rglob("*") if path.is_file()]
 

@@ -8,8 +8,8 @@ from dmd2.cli.pipes import outliving_readers
 from dmd2.config.check import Config
 from dmd2.config.devices import check_started, processes
 from dmd2.distributed import process_group, slurm
-from dmd2.distributed.launch import launch
 from dmd2.distributed.environment import started
+from dmd2.distributed.launch import launch
 
 
 def in_all_processes(config: Config, task: Callable[[Config], None]) -> None:

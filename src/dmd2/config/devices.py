@@ -3,8 +3,8 @@
 import torch
 
 from dmd2.config.check import Config
-from dmd2.distributed.process_group import world_size
 from dmd2.distributed.environment import ALONE, ranks, started
+from dmd2.distributed.process_group import world_size
 
 
 def processes(config: Config) -> int:

@@ -55,17 +55,22 @@ class WandbLogger(LightningWandbLogger, RunLogger):
         self.experiment.finish()
 
 
+def require_wandb() -> None:
+    """Raise ValueError where the package is missing."""
+    if importlib.util.find_spec("wandb") is None:
+        raise ValueError(
+            "logger=wandb needs the package wandb; type: make install EXTRAS=dev,wandb "
+            "(or pip install '.[wandb]' in the checkout)"
+        )
+
+
 def wandb_logger(project: str, group: str, save_dir: str, tags: Sequence[str] = ()) -> WandbLogger:
     """A logger whose run id is kept in `save_dir`/wandb_id.txt, so that a resumed run goes on.
 
     Where the server cannot be reached, or is not to be (WANDB_MODE=offline), the page is kept in
     `save_dir`/wandb, and a line on stderr says how to send it. Raises ValueError where the package is missing or the server refuses us.
     """
-    if importlib.util.find_spec("wandb") is None:
-        raise ValueError(
-            "logger=wandb needs the package wandb; type: make install EXTRAS=dev,wandb "
-            "(or pip install '.[wandb]' in the checkout)"
-        )
+    require_wandb()
     import wandb  # noqa: PLC0415
 
     path = Path(save_dir) / "wandb_id.txt"
