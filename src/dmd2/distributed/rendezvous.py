@@ -88,8 +88,8 @@ def _absent(missing: list[int], own: int, num: int, seconds: int, where: str = "
     """The message of one rank about those that it has waited for."""
     shown = ", ".join(map(str, missing[:8])) + (", ..." if len(missing) > 8 else "")
     return (
-        f"rank {own} of {num} has waited {seconds} s for rank {shown} ({len(missing)} missing){where}"
-        f"; start every rank (DMD2_JOIN_SECONDS=600 waits longer), or, {ALONE}"
+        f"rank {own} of {num} has waited {seconds} s for rank {shown} ({len(missing)} missing)"
+        f"{where}; start every rank (DMD2_JOIN_SECONDS=600 waits longer), or, {ALONE}"
     )
 
 

@@ -148,8 +148,8 @@ def newest(folder: Path) -> Verified | None:
         except ValueError as error:
             damaged.append(error)
             continue
-        for error in damaged:
-            print(f"dmd2: {error}; going back to the one before", file=sys.stderr)
+        for one in damaged:
+            print(f"dmd2: {one}; going back to the one before", file=sys.stderr)
         return found
     if damaged:
         raise ValueError(f"no checkpoint of {len(damaged)} in {folder} is whole: {damaged[0]}")

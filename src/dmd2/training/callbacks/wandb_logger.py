@@ -68,7 +68,8 @@ def wandb_logger(project: str, group: str, save_dir: str, tags: Sequence[str] = 
     """A logger whose run id is kept in `save_dir`/wandb_id.txt, so that a resumed run goes on.
 
     Where the server cannot be reached, or is not to be (WANDB_MODE=offline), the page is kept in
-    `save_dir`/wandb, and a line on stderr says how to send it. Raises ValueError where the package is missing or the server refuses us.
+    `save_dir`/wandb, and a line on stderr says how to send it. Raises ValueError where the package
+    is missing or the server refuses us.
     """
     require_wandb()
     import wandb  # noqa: PLC0415
