@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dmd2.cli.main import main
-from dmd2.distributed import process_group
+from dmd2.distributed import environment, process_group
 from dmd2.distributed.gradients import buckets
 from dmd2.losses.turns import Logs, Turn
 from dmd2.training.callbacks.csv_logger import read_rows
@@ -80,7 +80,7 @@ def as_rank() -> dict[str, Any]:
         process_group.is_rank_zero(),
     )
     process_group.destroy_process_group()
-    found["started"] = process_group.started()
+    found["started"] = environment.started()
     process_group.init_process_group(on_gpu=False)
     found["again"] = state(
         train_in_all_ranks(module(accumulate=1, critic_updates=5), 10, ReplicatedStrategy())

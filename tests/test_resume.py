@@ -161,8 +161,13 @@ def test_damage_is_seen_and_the_one_before_is_taken(capsys: pytest.CaptureFixtur
     assert "00000009.ckpt is damaged" in capsys.readouterr().err
     assert "damaged" in refused(capsys, "paths.run=other", f"resume={nine}")
     six.write_bytes(six.read_bytes()[:-1])
-    assert newest(Path("damaged/checkpoints")) is None
-    assert "bytes of" in capsys.readouterr().err
+    before = {path: path.read_bytes() for path in Path("damaged").rglob("*") if path.is_file()}
+    line = refused(capsys, "paths.run=damaged", "resume=auto")
+    assert "no checkpoint of 2 in damaged/checkpoints is whole" in line and "00000009.ckpt" in line
+    assert "resume=null paths.run=DIR" in line
+    assert before == {path: path.read_bytes() for path in before}
+    with pytest.raises(ValueError, match="is whole"):
+        newest(Path("damaged/checkpoints"))
 
 
 def test_another_run_is_refused_by_the_key_that_differs(capsys: pytest.CaptureFixture[str]) -> None:

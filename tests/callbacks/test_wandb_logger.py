@@ -1,9 +1,14 @@
 """Weights & Biases, from a server that is not there."""
 
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from dmd2.training.callbacks import CSVLogger
 from dmd2.training.callbacks.wandb_logger import wandb_logger
 
 
@@ -27,3 +32,68 @@ def test_a_server_that_cannot_be_reached_costs_the_page_s_place_and_nothing_else
     page = (tmp_path / "wandb_id.txt").read_text()
     (life,) = (tmp_path / "wandb").glob("offline-run-*")
     assert life.name.endswith(f"-{page}") and list(life.glob("*.wandb"))
+
+
+def pieces(folder: Path) -> list[tuple[str, list[dict[str, str]]]]:
+    """Each offline piece in the order of time: its run's id, and the rows of its history."""
+    from wandb.proto import wandb_internal_pb2  # noqa: PLC0415
+
+    found = []
+    for path in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
+        data, records, record, place = path.read_bytes(), [], b"", 7
+        # The log of LevelDB: blocks of 32 KiB, a header of 4 + 2 + 1 bytes before each part.
+        while place + 7 <= len(data):
+            if 32768 - place % 32768 < 7:
+                place += 32768 - place % 32768
+            size, kind = int.from_bytes(data[place + 4 : place + 6], "little"), data[place + 6]
+            record += data[place + 7 : place + 7 + size]
+            place += 7 + size
+            if kind in (1, 4):  # whole, or the last part
+                records.append(wandb_internal_pb2.Record.FromString(record))
+                record = b""
+        rows = [
+            {(x.key or x.nested_key[0]): x.value_json for x in record.history.item}
+            for record in records
+            if record.WhichOneof("record_type") == "history"
+        ]
+        (page,) = {r.run.run_id for r in records if r.WhichOneof("record_type") == "run"}
+        found.append((page, rows))
+    return found
+
+
+def test_offline_a_run_that_went_on_is_one_page_and_its_newest_piece_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wandb = pytest.importorskip("wandb", reason="wandb is an optional extra")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    (tmp_path / "samples").mkdir()
+    for resumed, first, last in ((None, 1, 4), (tmp_path, 3, 6)):
+        log = CSVLogger(str(tmp_path / "metrics.csv"))
+        page = wandb_logger("dmd2", "test", str(tmp_path))
+        hint = capsys.readouterr().err.split("type: ")[1].split()
+        for logger in (log, page):
+            logger.begin({"seed": 0}, resumed, first - 1)
+        for step in range(first, last):
+            picture = tmp_path / "samples" / f"{step:08d}.png"
+            Image.new("L", (2, 2), step).save(picture)
+            for logger in (log, page):
+                logger.log_metrics({"loss": step / 8}, step=step)
+                logger.log_picture("samples/grid", picture, step)
+        page.end()
+        time.sleep(1.1)  # names of pieces are times in seconds
+    wandb.teardown()
+    first, second = pieces(tmp_path)
+    assert first[0] == second[0]
+    steps = [[int(row["_step"]) for row in rows] for _, rows in (first, second)]
+    assert steps == [[1, 2, 3], [1, 2, 3, 4, 5]]
+    assert [float(row["loss"]) for row in second[1]] == [i / 8 for i in range(1, 6)]
+    assert all("samples/grid" in row and row["trainer/global_step"] for row in second[1])
+    newest = sorted((tmp_path / "wandb").glob("offline-run-*"))[-1]
+    assert hint[:2] == ["wandb", "sync"] and Path(hint[2]).resolve() == newest
+    shown = subprocess.run(
+        [sys.executable, "-m", "wandb", "sync", "--dry-run", hint[2]],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "1 run(s)" in shown.stdout + shown.stderr and first[0] in shown.stdout + shown.stderr

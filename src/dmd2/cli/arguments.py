@@ -41,6 +41,15 @@ def check_arguments(verb: str, arguments: Sequence[str]) -> None:
             )
 
 
+def without_check(verb: str, arguments: Sequence[str]) -> list[str]:
+    """Arguments without `--check`; raises ValueError for what cannot be checked."""
+    if verb != "train":
+        raise ValueError(f"--check looks at what dmd2 train would do; type dmd2 {verb} without it")
+    if {"--multirun", "-m"} & set(arguments):
+        raise ValueError("--check looks at one run; leave the sweep out")
+    return [argument for argument in arguments if argument != "--check"]
+
+
 def _words(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Arguments, each with the one behind it; without the values of flags."""
     skip = False

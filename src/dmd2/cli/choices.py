@@ -7,7 +7,7 @@ from dmd2.config.folder import choices, config_folder
 from dmd2.config.keys import VERBS_OF_EXPERIMENTS, closest, node_at
 from dmd2.config.words import skeleton
 
-FLAGS = ("--help", "--choices", "--cfg", "--multirun")
+FLAGS = ("--help", "--choices", "--cfg", "--check", "--multirun")
 BASH = """_dmd2() {
     local IFS=$'\\n'
     COMPREPLY=($(dmd2 --complete "${COMP_LINE:0:COMP_POINT}" 2>/dev/null))

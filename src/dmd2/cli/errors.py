@@ -14,6 +14,7 @@ from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 from dmd2.config.check import unknown_override
 from dmd2.config.folder import config_folder
 from dmd2.config.keys import VERBS_OF_EXPERIMENTS
+from dmd2.config.missing import Missing
 from dmd2.config.words import CHOICES
 from dmd2.distributed.slurm import Requeue, requeue
 
@@ -31,12 +32,14 @@ USER_ERRORS = (
 def one_line(error: BaseException) -> str | None:
     """A user's mistake in one line; None for an error of ours, which keeps its traceback.
 
-    Only a long list of choices takes several lines.
+    Only a long list of choices takes several lines, and several things that are missing.
     """
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
         # The constructor's own message, without Hydra's account of where it was called. Of a
         # wrong argument (TypeError, so no user's error) Hydra's account says more.
         return one_line(error.__cause__) or " ".join(str(error).split())
+    if isinstance(error, Missing):
+        return str(error)
     text = " ".join(str(error).split())
     # torch reports a worker that was killed as a plain RuntimeError; nearly always by lack of
     # memory, which a user can mend.

@@ -7,7 +7,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from dmd2.cli.arguments import check_arguments
+from dmd2.cli.arguments import check_arguments, without_check
 from dmd2.cli.pipes import outliving_readers
 from dmd2.config.folder import choices
 from dmd2.config.keys import VERBS_OF_EXPERIMENTS
@@ -36,6 +36,7 @@ usage: dmd2 VERB [KEY=VALUE ...]      dmd2 VERB --help says more
 
   dmd2 VERB --choices [GROUP]       what a group has to choose from, e.g. dmd2 train --choices loss
   dmd2 VERB --cfg job [KEY=VALUE]   the whole configuration, and nothing is run
+  dmd2 train --check [KEY=VALUE]    what would be trained, or all that is missing; writes nothing
   dmd2 --version                    the version of this program
   dmd2 --completion bash            what bash completes at Tab; eval "$(dmd2 --completion bash)"
 
@@ -95,9 +96,14 @@ def run_command() -> None:
         if "--choices" in rest:
             print(choices_page(verb, next((word for word in rest if word[:1] != "-"), None)))
             return
+        module = MODULES.get(verb, verb)
+        if "--check" in rest:
+            rest, module = without_check(verb, rest), "check"
+            # Hydra makes the folder of a run before it begins; a check makes none.
+            sys.argv = [f"dmd2 {verb}", *rest, "hydra.run.dir=."]
         check_arguments(verb, rest)
         with hangup.as_interrupt():
-            run_verb(verb, f"dmd2.cli.{MODULES.get(verb, verb)}")
+            run_verb(verb, f"dmd2.cli.{module}")
     except KeyboardInterrupt:  # before there is anything to save
         sys.exit(130)
     except Exception as error:  # e.g. a config that Hydra cannot compose: no verb has begun yet

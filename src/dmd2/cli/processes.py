@@ -6,19 +6,21 @@ from functools import partial
 from dmd2.cli.errors import one_line
 from dmd2.cli.pipes import outliving_readers
 from dmd2.config.check import Config
-from dmd2.config.devices import processes
+from dmd2.config.devices import check_started, processes
 from dmd2.distributed import process_group, slurm
+from dmd2.distributed.environment import started
 from dmd2.distributed.launch import launch
 
 
 def in_all_processes(config: Config, task: Callable[[Config], None]) -> None:
     """Run `task` in every process; it must be a function of a module, which can be pickled.
 
-    Several processes are the ranks of a process group. Raises ValueError in a Slurm job that has
-    fewer tasks than the trainer has devices.
+    Several processes are the ranks of a process group. Raises ValueError where others were started
+    than the trainer has devices.
     """
     # torchrun, or Slurm with its variables renamed, has started the processes; this is one.
-    if process_group.started():
+    if started():
+        check_started(config)  # before this one waits for the others
         as_rank(task, config)
     elif (num := processes(config)) == 1:
         task(config)

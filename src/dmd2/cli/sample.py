@@ -8,6 +8,7 @@ usage: dmd2 sample run=DIR [num_images=100] [out=samples] [KEY=VALUE ...]
   out          Folder for the files. Points get points.npy and one picture.
   weights      One of the run's averages, or "raw", or a generator's .safetensors, e.g. of
                `dmd2 import`; by default the first average.
+  label        One class, or caption, by its number; null draws all of them in turn.
   seed         Another seed gives other samples; sample i is the same for any num_images and
                batch_size.
   batch_size   Samples at once.
@@ -52,7 +53,7 @@ def draw(options: DictConfig) -> None:
     # All points go into one file, and no rank has them all.
     if not is_image and world_size() > 1:
         raise ValueError("points are drawn by one process; leave torchrun out")
-    samples = student.sample_set(options.seed)
+    samples = student.sample_set(options.seed, options.label)
     shown: list[Tensor] = []
     # This rank's blocks alone; names of files are numbers of samples, so ranks share the folder.
     for block in rank_blocks(rows, options.batch_size):

@@ -3,6 +3,9 @@
 usage: dmd2 train [experiment=NAME] [KEY=VALUE ...]
        dmd2 train --cfg job [experiment=NAME]
            prints the whole configuration and stops
+       dmd2 train --check [experiment=NAME] [KEY=VALUE ...]
+           says what would be trained, or all that is missing (files, packages, devices, room on
+           the disk and in memory), and writes nothing
        dmd2 train --multirun seed=0,1,2 critic_updates=1,5
            one run for each combination, one after the other
        dmd2 train --multirun launcher=slurm seed=0,1,2
@@ -16,11 +19,13 @@ resume=auto (or resume=DIR/checkpoints/N.ckpt).
 
 from dmd2.cli.processes import in_all_processes
 from dmd2.config.check import Config
+from dmd2.runs.presence import check_there
 from dmd2.runs.run import Run
 
 
 def work(config: Config) -> None:
     """Run it in as many processes as its trainer takes."""
+    check_there(config)
     # Launched processes import `train` by its name, so it is a function of this module.
     in_all_processes(config, train)
 

@@ -13,7 +13,11 @@ from dmd2.cli.errors import user_errors
 from dmd2.config.check import check_options, resolved
 from dmd2.config.folder import config_folder
 from dmd2.config.keys import VERBS_OF_EXPERIMENTS
+from dmd2.distributed import environment
 from dmd2.runs.job import run_job
+
+IN_ONE_PROCESS = ("export", "compare", "benchmark", "import")
+"""Verbs that never share their work: of ranks they neither ask nor wait."""
 
 
 def run_verb(verb: str, module: str) -> None:
@@ -26,6 +30,8 @@ def run_verb(verb: str, module: str) -> None:
 
     # Modules of verbs load torch and Lightning, which takes many seconds: not for a misspelt key.
     def task(composed: DictConfig) -> None:
+        if verb in IN_ONE_PROCESS or environment.ranks() == (0, 1):
+            environment.forget_ranks()
         if of_experiments:
             run_or_sweep_job(composed, module)
         else:

@@ -1,18 +1,16 @@
 """The `trainer` section on this machine: number of processes, one a device; mixed precision."""
 
-import os
-
 import torch
 
 from dmd2.config.check import Config
-from dmd2.distributed import process_group
+from dmd2.distributed.environment import ALONE, ranks, started
+from dmd2.distributed.process_group import world_size
 
 
 def processes(config: Config) -> int:
     """The number of processes that a config asks for on this machine, one a device.
 
-    Raises ValueError where there are fewer GPUs, or where the processes that somebody else has
-    started, e.g. torchrun, are not as many as the config asks for.
+    Raises ValueError where there are fewer GPUs.
     """
     section, devices = config["trainer"], config["trainer"]["devices"]
     on_gpu, num_nodes = section["accelerator"] == "gpu", section.get("num_nodes", 1)
@@ -41,18 +39,27 @@ def processes(config: Config) -> int:
             f"this trainer takes one device, got trainer.devices={devices}; several: trainer=ddp "
             f"trainer.accelerator={section['accelerator']} trainer.devices={devices}"
         )
-    if process_group.started() and int(os.environ["WORLD_SIZE"]) != num * num_nodes:
-        raise ValueError(
-            f"{os.environ['WORLD_SIZE']} processes were started for trainer.devices={devices} on "
-            f"trainer.num_nodes={num_nodes}; make them agree"
-        )
     # We start processes on one machine; nobody tells us where the others are.
-    if num_nodes > 1 and not process_group.started():
+    if num_nodes > 1 and not started():
         raise ValueError(
             "several machines want a process started for each device, e.g. by torchrun on each of "
             "them"
         )
     return num
+
+
+def check_started(config: Config) -> None:
+    """Raise ValueError where somebody, e.g. torchrun, has started more or fewer processes.
+
+    A verb that does its work in one process does not ask.
+    """
+    num = processes(config) * config["trainer"].get("num_nodes", 1)
+    if started() and (found := ranks()[1]) != num:
+        raise ValueError(
+            f"WORLD_SIZE={found} processes were started for trainer.devices="
+            f"{config['trainer']['devices']} on trainer.num_nodes="
+            f"{config['trainer'].get('num_nodes', 1)}; make them agree, or, {ALONE}"
+        )
 
 
 def one_process(section: Config) -> Config:
@@ -65,13 +72,11 @@ def one_process(section: Config) -> Config:
 def trainer_of(config: Config) -> Config:
     """The arguments of Lightning's Trainer in the `trainer` section.
 
-    They are those of a single process where this one was started alone. A precision of null
+    They are those of a single process where this one is in no process group. A precision of null
     becomes bf16 mixed precision on a GPU, and float32 on a CPU.
     """
     # E.g. `dmd2 pretrain` in one process, with a config of many devices.
-    section: Config = (
-        config["trainer"] if process_group.started() else one_process(config["trainer"])
-    )
+    section: Config = config["trainer"] if world_size() > 1 else one_process(config["trainer"])
     if "precision" in section and section["precision"] is None:
         section = section | {
             "precision": "bf16-mixed" if section["accelerator"] == "gpu" else "32-true"

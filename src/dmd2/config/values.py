@@ -132,6 +132,7 @@ OPTIONS: dict[str, Kind] = {
     **{name: TEXT for name in ("run", "runs")},
     **{name: TEXT.or_null() for name in ("source", "out", "weights")},
     "num_images": whole(1, 100),
+    "label": Kind("a whole number, or null", "0", lambda x: x is None or is_whole(x)),
     "seed": whole(0, 0),
     "batch_size": whole(1, 100).or_null(),
     "num_samples": Kind(

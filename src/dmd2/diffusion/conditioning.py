@@ -20,6 +20,21 @@ def join(*conds: Cond) -> Cond:
     return {key: torch.cat([cond[key] for cond in conds]) for key in conds[0]}
 
 
+def check_labels(labels: Tensor, num: int, what: str = "classes") -> None:
+    """Raise ValueError for a label that is none of 0 to `num` - 1, where labels are on the host."""
+    # Elsewhere the comparison would wait for the device; there they come from `SampleSet`, from
+    # draws or from data, which were checked.
+    if labels.device.type == "cpu" and labels.numel():
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= num:
+            raise ValueError(missing_label(low if low < 0 else high, num, what))
+
+
+def missing_label(label: int, num: int, what: str = "classes") -> str:
+    """The message for a label that does not exist: what does."""
+    return f"there is no label {label}: the {what} are 0 to {num - 1}; type label=0, say"
+
+
 class Conditioner(nn.Module):
     """Base: labels int64 [B] to a condition, and a condition to its unconditional twin."""
 
@@ -75,7 +90,11 @@ class ClassLabels(Conditioner):
         self.num_classes = num_classes
 
     def forward(self, labels: Tensor) -> Cond:
-        """{"label": one-hot rows float32 [B, num_classes]} of labels int64 [B]."""
+        """{"label": one-hot rows float32 [B, num_classes]} of labels int64 [B].
+
+        Raises ValueError for a label that is no class.
+        """
+        check_labels(labels, self.num_classes)
         # Compared, not one_hot(): that function reads the labels back to the host.
         classes = torch.arange(self.num_classes, device=labels.device)
         return {"label": (labels[:, None] == classes).float()}

@@ -41,6 +41,8 @@ def launch(task: Callable[[Any], None], argument: Any, num: int, explain: Explai
         # This process serves the store: a port that was only looked up could be taken by another
         # program before rank 0 binds it.
         "TORCHELASTIC_USE_AGENT_STORE": "True",
+        # They are all started here, and one that ends is noticed: a busy machine may take its time.
+        "DMD2_JOIN_SECONDS": "1800",
     }
     # Spawn, since CUDA does not survive a fork.
     spawn, ranks, endings = get_context("spawn"), [], []

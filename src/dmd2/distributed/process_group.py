@@ -1,7 +1,6 @@
 """Initialise the process group (NCCL or gloo); rank, world size, broadcast and barrier.
 
-A process that was started alone is rank 0 of 1. The environment says which rank a process is, in
-torchrun's variables: RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT.
+A process that was started alone is rank 0 of 1; `dmd2.distributed.environment` says which it is.
 """
 
 import os
@@ -16,6 +15,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed
 
+from dmd2.distributed.environment import local_rank, ranks, started
+from dmd2.distributed.rendezvous import meet
 from dmd2.io.hashed_tensors import digest
 
 T = TypeVar("T")
@@ -24,20 +25,16 @@ T = TypeVar("T")
 TIMEOUT = timedelta(days=7)
 
 
-def started() -> bool:
-    """Whether this process was started as one of several ranks."""
-    return int(os.environ.get("WORLD_SIZE", 1)) > 1 and "RANK" in os.environ
-
-
 def init_process_group(on_gpu: bool) -> None:
     """Initialise the process group: gradients go over NCCL or gloo, Python objects over gloo.
 
     It can be called again after `destroy_process_group`, by every rank the same number of times.
+    Raises ValueError that names the ranks that do not come.
     """
     if on_gpu:
         # NCCL works on the current device, so each rank chooses its own before the group is made.
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    store, own_rank, num_ranks = _store()
+        torch.cuda.set_device(local_rank())
+    store, (own_rank, num_ranks) = _store(), ranks()
     # The store still holds the addresses of a group that was destroyed: each group has keys of
     # its own, and the ranks agree on the number since all have made as many groups.
     prefixed = distributed.PrefixStore(f"process group {next(_group_numbers)}", store)
@@ -143,8 +140,8 @@ _group_numbers = count()
 
 
 @cache  # a second rendezvous would start a second server on rank 0's port
-def _store() -> Any:
-    return next(distributed.rendezvous("env://"))
+def _store() -> distributed.TCPStore:
+    return meet()
 
 
 # A gloo group of its own beside NCCL's: objects need no way over the GPU, and a wait in it does

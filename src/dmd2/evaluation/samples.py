@@ -133,6 +133,17 @@ def _finite(sampling: Sampling, x0: Tensor, rows: range) -> Tensor:
 
 
 @dataclass(frozen=True)
+class OneClassSampleSet(SampleSet):
+    """The same of one class, or caption, alone."""
+
+    label: int = 0
+
+    def labels(self, rows: range) -> Tensor:
+        """The one label, int64 [len(rows)]."""
+        return torch.full((len(rows),), self.label, device=self.device)
+
+
+@dataclass(frozen=True)
 class RandomClassSampleSet(SampleSet):
     """The same with classes drawn independently, each as likely: EDM's protocol."""
 

@@ -5,6 +5,7 @@ and critic share one set. It saves and loads LoRA's weights alone.
 """
 
 import copy
+import importlib.util
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from dmd2.diffusion.denoiser import Denoiser
+
+
+def require_peft() -> None:
+    """Raise ImportError where the package is missing."""
+    if importlib.util.find_spec("peft") is None:
+        raise ImportError(
+            "LoRA needs peft; type in the checkout: make install EXTRAS=dev,text, or "
+            "pip install '.[text]'"
+        )
 
 
 def adapted(
@@ -25,13 +35,9 @@ def adapted(
     Raises ValueError where there is no layer of a name, or the rank is below 1, and ImportError
     without peft.
     """
-    try:
-        from peft import LoraConfig, inject_adapter_in_model  # noqa: PLC0415
-    except ImportError as error:
-        raise ImportError(
-            "LoRA needs peft; type in the checkout: make install EXTRAS=dev,text, or "
-            "pip install '.[text]'"
-        ) from error
+    require_peft()
+    from peft import LoraConfig, inject_adapter_in_model  # noqa: PLC0415
+
     # A target must be whole parts of a name: "q" does not match "to_q". The dot in front lets the
     # layers at the top match as well.
     names = [f".{name}" for name, _ in base.model.named_modules()]

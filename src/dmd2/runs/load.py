@@ -16,13 +16,13 @@ from torch import Tensor
 from dmd2.config.check import Config
 from dmd2.config.values import is_whole
 from dmd2.data.base import DataModule
-from dmd2.diffusion.conditioning import Conditioner
+from dmd2.diffusion.conditioning import ClassLabels, Conditioner, missing_label
 from dmd2.diffusion.denoiser import Denoiser
 from dmd2.diffusion.sampling import FewStepSampler
 from dmd2.distributed.device import device_of
 from dmd2.distributed.process_group import process_group
 from dmd2.evaluation.partial_sums import PartialSums
-from dmd2.evaluation.samples import GeneratorSampling, SampleSet
+from dmd2.evaluation.samples import GeneratorSampling, OneClassSampleSet, SampleSet
 from dmd2.evaluation.scoring import Evaluator
 from dmd2.io.files import key_of
 from dmd2.io.hashed_tensors import digest
@@ -80,28 +80,46 @@ class Student:
             own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
             self.generator.load_state_dict(own)
 
-    def sample(self, num: int, seed: int = 0, batch_size: int = 100) -> Tensor:
+    def sample(
+        self, num: int, seed: int = 0, batch_size: int = 100, label: int | None = None
+    ) -> Tensor:
         """Images uint8 [num, C, H, W] on the generator's device; points are float32 [num, 2].
 
         Sample i depends on the seed and on i alone: the classes (or captions) come in turn.
 
-        Raises ValueError where `num` or `batch_size` is no whole number of at least 1, or `seed`
-        none of at least 0.
+        label  One class, or caption, of which all samples are to be.
+
+        Raises ValueError where `num` or `batch_size` is no whole number of at least 1, `seed` none
+        of at least 0, or `label` none of the classes.
         """
         check_whole("num", num, 1)
         check_whole("batch_size", batch_size, 1)
         check_whole("seed", seed, 0)
-        batches = self.sample_set(seed).batches(self.sampling(), range(num), batch_size)
+        batches = self.sample_set(seed, label).batches(self.sampling(), range(num), batch_size)
         return torch.cat([self.data.to_pixels(x0) for x0, _ in batches])
 
     def sampling(self) -> GeneratorSampling:
         """How samples are made: as the run's sampler does."""
         return GeneratorSampling(self.generator, self.conditioner, self.sampler)
 
-    def sample_set(self, seed: int) -> SampleSet:
-        """Samples by number, on the generator's device; sample i depends on the seed and i."""
-        device = device_of(self.generator)
-        return SampleSet(self.data.shape, self.conditioner.num_classes, seed, device)
+    def sample_set(self, seed: int, label: int | None = None) -> SampleSet:
+        """Samples by number, on the generator's device; sample i depends on the seed and i.
+
+        label  As of `sample`.
+        """
+        device, num = device_of(self.generator), self.conditioner.num_classes
+        if label is None:
+            return SampleSet(self.data.shape, num, seed, device)
+        if not num:
+            raise ValueError(f"label={label}, and this student has no classes; leave label out")
+        if not is_whole(label) or not 0 <= label < num:
+            raise ValueError(missing_label(label, num, self.classes))
+        return OneClassSampleSet(self.data.shape, num, seed, device, label)
+
+    @property
+    def classes(self) -> str:
+        """What its labels number: classes, or captions."""
+        return "classes" if isinstance(self.conditioner, ClassLabels) else "captions"
 
     def evaluator(self) -> Evaluator:
         """What scores samples by the config's metric."""

@@ -35,12 +35,18 @@ def checkpoint_of(config: Config) -> Verified | None:
     """The checkpoint that `resume` asks for; None begins anew.
 
     Raises ValueError where the run's directory holds a run and nothing was asked, or the checkpoint
-    is damaged.
+    is damaged, of `auto` every one that there is.
     """
     folder, choice = Path(config["paths"]["run"]), config["resume"]
     if choice == "auto":
-        # None where there is none yet: the run then begins.
-        return newest(folder / "checkpoints")
+        # None where there is none yet: the run then begins. Not so where all are damaged: what a
+        # person may still want to mend would be written over.
+        try:
+            return newest(folder / "checkpoints")
+        except ValueError as error:
+            raise ValueError(
+                f"{error}; to begin anew type resume=null paths.run=DIR, with another folder"
+            ) from error
     if choice is not None:
         return verify(Path(choice))
     if (folder / "config.yaml").exists():

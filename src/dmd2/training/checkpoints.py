@@ -136,13 +136,23 @@ def verify(path: Path) -> Verified:
 
 
 def newest(folder: Path) -> Verified | None:
-    """The newest checkpoint in a folder that is whole; damaged ones are named on stderr."""
+    """The newest checkpoint in a folder that is whole, None where there are no files at all.
+
+    Damaged ones after it are named on stderr. Raises ValueError where none is whole.
+    """
+    damaged: list[ValueError] = []
     # From the newest back: a run that was killed while writing has an older one that is whole.
     for path in reversed(list(saved(folder))):
         try:
-            return verify(path)
+            found = verify(path)
         except ValueError as error:
-            print(f"dmd2: {error}; going back to the one before", file=sys.stderr)
+            damaged.append(error)
+            continue
+        for one in damaged:
+            print(f"dmd2: {one}; going back to the one before", file=sys.stderr)
+        return found
+    if damaged:
+        raise ValueError(f"no checkpoint of {len(damaged)} in {folder} is whole: {damaged[0]}")
     return None
 
 

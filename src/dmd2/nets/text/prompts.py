@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from dmd2.diffusion.conditioning import Cond, Conditioner
+from dmd2.diffusion.conditioning import Cond, Conditioner, check_labels
 from dmd2.io.blocks import save_blocks
 from dmd2.io.tensors import read_tensors
 from dmd2.nets.text.encoder import TextEncoder, Twin
@@ -79,6 +79,7 @@ class Prompts(Conditioner):
     @torch.no_grad()
     def forward(self, labels: Tensor) -> Cond:
         """Labels int64 [B] to the encoder's condition, float32, without a graph."""
+        check_labels(labels, self.num_classes, "captions")
         # Not under the caller's autocast, so that a cached table holds the very same numbers.
         with torch.autocast(labels.device.type, enabled=False):
             return self.encoder(self.get_buffer("tokens")[labels])
@@ -160,6 +161,7 @@ class CachedPrompts(Prompts):
     def forward(self, labels: Tensor) -> Cond:
         """Labels int64 [B] to the condition that `Prompts` gives, from the table."""
         rows = labels.cpu()
+        check_labels(rows, self.num_classes, "captions")
         is_packed = "mask" in self.parts
         found = self.unpacked(rows) if is_packed else {"text": self.table["text"][rows]}
         if "pooled" in self.parts:

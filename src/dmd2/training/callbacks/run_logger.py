@@ -7,6 +7,9 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
+PICTURE = "samples/grid"
+"""The key of the grids of samples, which lie in the run's samples/ by iteration."""
+
 
 class RunLogger(ABC):
     """A logger that knows of runs. Loggers of Lightning's that do not are given numbers alone."""

@@ -14,7 +14,7 @@ from dmd2.distributed.fsdp import unsharded
 from dmd2.distributed.rank_zero import on_rank_zero
 from dmd2.evaluation.pictures import picture
 from dmd2.evaluation.scoring import Evaluator
-from dmd2.training.callbacks.run_logger import run_loggers
+from dmd2.training.callbacks.run_logger import PICTURE, run_loggers
 from dmd2.training.module import DMD
 
 
@@ -94,4 +94,4 @@ class SampleGrid(L.Callback):
         path = self.folder / f"{trainer.global_step:08d}.png"
         picture({f"{name}, iteration {trainer.global_step}": self.pixels_of(x0)}, path)
         for logger in run_loggers(trainer.loggers):
-            logger.log_picture("samples/grid", path, trainer.global_step)
+            logger.log_picture(PICTURE, path, trainer.global_step)

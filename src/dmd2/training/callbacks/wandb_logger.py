@@ -12,7 +12,8 @@ from typing import Any
 from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
 
 from dmd2.io.files import write_bytes
-from dmd2.training.callbacks.run_logger import RunLogger
+from dmd2.training.callbacks.csv_logger import read_rows
+from dmd2.training.callbacks.run_logger import PICTURE, RunLogger
 
 TIMEOUTS = {"WANDB_INIT_TIMEOUT": "30", "WANDB_FINISH_TIMEOUT": "600"}
 """Seconds to wait for a server that does not answer, at the start and at the end of a run.
@@ -25,8 +26,26 @@ class WandbLogger(LightningWandbLogger, RunLogger):
     """Lightning's logger, which also takes a run's configuration and its pictures."""
 
     def begin(self, config: Mapping[str, Any], resumed: Path | None, iteration: int) -> None:
-        """Send the configuration; the page itself goes on where it was."""
+        """Send the configuration; the page itself goes on where it was.
+
+        A page that is not on the server yet, e.g. offline, gets all that the resumed run's
+        metrics.csv and pictures have up to `iteration`: it is whole, and needs no earlier piece.
+        """
         self.log_hyperparams(dict(config))
+        if resumed is None or (self.experiment.resumed and not self.experiment.offline):
+            return
+        rows = {int(row.pop("step")): row for row in read_rows(resumed / "metrics.csv")}
+        pictures = {int(path.stem): path for path in (resumed / "samples").glob("[0-9]*.png")}
+        for step in sorted(i for i in rows.keys() | pictures.keys() if i <= iteration):
+            numbers = {name: float(value) for name, value in rows.get(step, {}).items() if value}
+            self.log_metrics(numbers, step)
+            if step in pictures:
+                self.log_picture(PICTURE, pictures[step], step)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Send numbers of iteration `step`, which is the page's own step, too."""
+        # Lightning's method lets wandb count the calls, from 0 again when a run is resumed.
+        self.experiment.log({**metrics, "trainer/global_step": step}, step=step)
 
     def log_picture(self, key: str, path: Path, iteration: int) -> None:
         """Send a picture."""
@@ -37,17 +56,23 @@ class WandbLogger(LightningWandbLogger, RunLogger):
         self.experiment.finish()
 
 
-def wandb_logger(project: str, group: str, save_dir: str, tags: Sequence[str] = ()) -> WandbLogger:
-    """A logger whose run id is kept in `save_dir`/wandb_id.txt, so that a resumed run goes on.
-
-    Where the server cannot be reached the page is kept in `save_dir`/wandb, and a line on stderr
-    says so. Raises ValueError where the package is missing or the server refuses us.
-    """
+def require_wandb() -> None:
+    """Raise ValueError where the package is missing."""
     if importlib.util.find_spec("wandb") is None:
         raise ValueError(
             "logger=wandb needs the package wandb; type: make install EXTRAS=dev,wandb "
             "(or pip install '.[wandb]' in the checkout)"
         )
+
+
+def wandb_logger(project: str, group: str, save_dir: str, tags: Sequence[str] = ()) -> WandbLogger:
+    """A logger whose run id is kept in `save_dir`/wandb_id.txt, so that a resumed run goes on.
+
+    Where the server cannot be reached, or is not to be (WANDB_MODE=offline), the page is kept in
+    `save_dir`/wandb, and a line on stderr says how to send it. Raises ValueError where the package
+    is missing or the server refuses us.
+    """
+    require_wandb()
     import wandb  # noqa: PLC0415
 
     path = Path(save_dir) / "wandb_id.txt"
@@ -65,16 +90,19 @@ def wandb_logger(project: str, group: str, save_dir: str, tags: Sequence[str] = 
         tags=list(tags),
         save_dir=save_dir,
         id=path.read_text(),
-        resume="allow",
     )
-    logger = build()
+    # The newest piece is the whole page, and sending it replaces what an earlier one has left.
+    hint = f"to send the page later type: wandb sync {save_dir}/wandb/latest-run"
+    if os.environ.get("WANDB_MODE") == "offline":
+        print(f"dmd2: wandb is offline; {hint}", file=sys.stderr)
+        return build(mode="offline")
+    logger = build(resume="allow")
     try:
         _ = logger.experiment  # which connects: better now than after the first iterations
     except wandb.errors.CommError as error:
         wandb.teardown()
         print(
-            f"dmd2: wandb cannot be reached ({str(error).splitlines()[0]}); to send the page "
-            f"later type: wandb sync {save_dir}/wandb/offline-*",
+            f"dmd2: wandb cannot be reached ({str(error).splitlines()[0]}); {hint}",
             file=sys.stderr,
         )
         # Training matters more than the page, which can be sent later.

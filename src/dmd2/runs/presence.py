@@ -1,0 +1,165 @@
+"""Whether devices, files, packages and room are there that a config asks for; nothing is written.
+
+Only what is cheap to see: no data is decoded and no weights are read.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.errors import InstantiationException
+
+from dmd2.config.check import Config
+from dmd2.config.devices import check_started
+from dmd2.config.missing import Lack
+from dmd2.nets.lora import require_peft
+from dmd2.runs.build import build
+from dmd2.runs.copies import wants_shards
+from dmd2.runs.requirements import check_starting_files
+from dmd2.runs.resume import checkpoint_of
+from dmd2.runs.teacher import teacher_file
+from dmd2.training.callbacks.wandb_logger import require_wandb
+
+FLOAT_BYTES = 4
+ADAM = 2
+"""Numbers that the optimizer keeps of a parameter."""
+
+
+def check_there(config: Config) -> None:
+    """Raise ValueError, or `Missing`, with everything that is not there."""
+    lack = note_lack(config)
+    lack.raise_all()
+
+
+def note_lack(config: Config) -> Lack:
+    """What is not there: devices, packages, files of data and teacher."""
+    lack = Lack()
+    with lack.noted():
+        check_started(config)
+    with lack.noted():
+        if any(config.get("lora", {}).values()):
+            require_peft()
+    with lack.noted():
+        if "wandb" in config["logger"]:
+            require_wandb()
+    with lack.noted():
+        check_starting_files(config)
+    with lack.noted():
+        teacher_file(config)
+    with lack.noted():
+        check_data(config["data"])
+    with lack.noted():
+        check_captions(config["data"].get("captions"))
+    with lack.noted():
+        if (autoencoder := config["teacher"].get("autoencoder")) is not None:
+            _try(autoencoder).require()
+    with lack.noted():
+        _try(config["loss"])  # LPIPS says what it lacks
+    return lack
+
+
+def check_data(node: Config) -> None:
+    """Raise FileNotFoundError where there is nothing at `data.source`."""
+    source = node.get("source")
+    if isinstance(source, str) and not Path(source).exists():
+        hint = node.get("hint") or "type data.source=PATH of what there is"
+        raise FileNotFoundError(f"no data at {source}; {hint}")
+
+
+def check_captions(node: Any) -> None:
+    """Raise FileNotFoundError, in the reader's words, where a file of captions is not there."""
+    source = node.get("source") if isinstance(node, Mapping) else None
+    sources = source if isinstance(source, list) else [source]
+    # Those that are there are not read here: they may be millions.
+    if any(isinstance(path, str) and not Path(path).exists() for path in sources):
+        _try(node)
+
+
+def check_run(config: Config) -> str:
+    """One line that says what `dmd2 train` would do; raises as `check_there`.
+
+    Also where there is no room for the checkpoints or the weights, or the run cannot be resumed.
+    """
+    lack = note_lack(config)
+    with lack.noted():
+        checkpoint = checkpoint_of(config)
+    with lack.noted():
+        path = teacher_file(config)
+        num = num_parameters(config)
+        check_disk(config, num)
+        check_memory(config, num)
+    lack.raise_all()
+    begin = f"from {checkpoint.path} " if checkpoint is not None else ""
+    pretrain = config["teacher"]["pretrain"]
+    teacher = (
+        f"the teacher {path}"
+        if path is not None
+        else f"a teacher trained first, {pretrain['max_iterations']:,} iterations, unless "
+        f"{config['paths']['cache']}/teachers has it"
+    )
+    return (
+        f"would train {config['name']} {begin}into {config['paths']['run']}: "
+        f"{config['max_iterations']:,} iterations, a generator of {num:,} parameters, {teacher}"
+    )
+
+
+def num_parameters(config: Config) -> int:
+    """The parameters of the generator, which are the teacher's; no memory is taken for them."""
+    with torch.device("meta"):
+        denoiser = _try(config["teacher"]["denoiser"])
+    return sum(parameter.numel() for parameter in denoiser.parameters())
+
+
+def check_disk(config: Config, num: int) -> None:
+    """Raise OSError where the disk has no room for the checkpoints that are kept."""
+    trained, averages = num_trained(config, num), len(config["ema"]) * num
+    # The best one, and the one that is being written, lie beside the newest.
+    num_kept = config["checkpoint"]["keep"] + 2
+    needed = num_kept * FLOAT_BYTES * (trained * (1 + ADAM) + averages)
+    folder = Path(config["paths"]["run"]).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    if (free := shutil.disk_usage(folder).free) < needed:
+        raise OSError(
+            f"the disk of {folder} has {free / 1e9:.1f} GB free, and {num_kept} checkpoints take "
+            f"about {needed / 1e9:.1f}; type paths.run=DIR on another disk, or checkpoint.keep=1"
+        )
+
+
+def check_memory(config: Config, num: int) -> None:
+    """Raise OSError where weights, gradients and optimizers alone do not fit into memory."""
+    if wants_shards(config):  # each device then has a part
+        return
+    on_gpu = config["trainer"]["accelerator"] == "gpu"
+    free = (
+        torch.cuda.mem_get_info()[0]
+        if on_gpu
+        else os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    )
+    trained, averages = num_trained(config, num), len(config["ema"]) * num
+    needed = FLOAT_BYTES * (num + trained * (2 + ADAM) + averages)
+    if free < needed:
+        raise OSError(
+            f"the {'GPU' if on_gpu else 'machine'} has {free / 1e9:.1f} GB of memory free, and "
+            f"weights, gradients and optimizers alone take {needed / 1e9:.1f}; type trainer=fsdp, "
+            "or lora=both"
+        )
+
+
+def num_trained(config: Config, num: int) -> int:
+    """The parameters that are trained, of generator and critic; LoRA's few are not counted."""
+    lora = config.get("lora", {})
+    return sum(num for name in ("generator", "critic") if lora.get(name) is None)
+
+
+def _try(node: Any) -> Any:
+    """Build a node; an error is the constructor's own, without Hydra's words around it."""
+    try:
+        return build(node)
+    except InstantiationException as error:
+        if error.__cause__ is not None:
+            raise error.__cause__ from None
+        raise

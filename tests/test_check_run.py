@@ -1,0 +1,84 @@
+"""`dmd2 train --check` says what would be trained, or all that is missing at once, and writes
+nothing.
+"""
+
+import shutil
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+import torch
+
+from answers import answer, inside  # noqa: F401 - a fixture
+from dmd2.cli.main import main
+
+pytestmark = pytest.mark.usefixtures("inside")
+LACKING = [
+    *("experiment=imagenet64_dmd2", "trainer=gpu", "data.source=gone", "weights=gone.safetensors"),
+    *("teacher.weights=no.safetensors", "global_batch=8"),
+]
+
+
+@pytest.mark.parametrize("choice", ["toy2d_dmd2", "digits_dmd2", "digits_4step"])
+def test_a_check_says_what_would_be_trained_and_writes_nothing(
+    choice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sys.argv = ["dmd2", "train", "--check", f"experiment={choice}", "max_iterations=1234"]
+    main()
+    line = capsys.readouterr().out
+    assert line.startswith(f"would train {choice} into runs/{choice}/now: 1,234 iterations, ")
+    assert "parameters, a teacher trained first" in line and line.count("\n") == 1
+    assert not list(Path().iterdir())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+@pytest.mark.parametrize("flag", [["--check"], []], ids=["check", "run"])
+def test_all_that_is_missing_is_said_at_once(
+    flag: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = answer(capsys, "train", *flag, *LACKING).splitlines()
+    assert said[0] == "dmd2: 4 things are missing:" and len(said) == 5
+    for words in ("wants a GPU", "gone.safetensors, where weights", "at no.safetensors", "at gone"):
+        assert any(words in line and line.startswith("  ") for line in said), (words, said)
+
+
+def test_packages_that_are_missing_are_said_with_the_rest(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    find = __import__("importlib.util").util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec",
+        lambda name, *rest: None if name in ("wandb", "peft") else find(name, *rest),
+    )
+    said = answer(capsys, "train", "logger=wandb", "lora=both", "weights=gone.safetensors")
+    assert "3 things are missing" in said
+    assert "EXTRAS=dev,wandb" in said and "needs peft" in said and "gone.safetensors" in said
+
+
+def test_no_room_for_checkpoints_or_in_memory_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usage = namedtuple("usage", "total used free")
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: usage(10**6, 10**6, 10))
+        line = answer(capsys, "train", "--check")
+    assert "0.0 GB free" in line and "checkpoint.keep=1" in line
+    monkeypatch.setattr("os.sysconf", lambda name: 10)
+    assert "memory free" in answer(capsys, "train", "--check")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "--check", "sed=1"], "did you mean seed?"),
+        (["train", "--check", "resume=gone.ckpt"], "gone.ckpt"),
+        (["pretrain", "--check"], "without it"),
+        (["train", "--check", "--multirun", "seed=0,1"], "leave the sweep out"),
+    ],
+)
+def test_a_check_refuses_as_the_run_would(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert words in answer(capsys, *arguments)
+    assert not list(Path().iterdir())
