@@ -88,7 +88,7 @@ class DiT(Transformer):
 
 
 class Packed(Transformer):
-    """Base of families whose tokens are made outside of the network: 2 x 2 latent pixels each."""
+    """Base of families whose tokens are made outside of the network."""
 
     @staticmethod
     def patch_of(config: Mapping[str, Any]) -> int:
@@ -96,14 +96,18 @@ class Packed(Transformer):
         return 2
 
     def pack(self, x: Tensor) -> Tensor:
-        """Tokens [B, (H/2)(W/2), 4C] of x [B, C, H, W]: row by row; in each, channel by channel."""
-        squares = x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))  # [B, C, H/2, 2, W/2, 2]
+        """Tokens [B, (H/p)(W/p), p p C] of x [B, C, H, W], of p x p pixels: row by row; in each,
+        channel by channel.
+        """
+        p = self.patch_of(self.model.config)
+        squares = x.unflatten(3, (-1, p)).unflatten(2, (-1, p))  # [B, C, H/p, p, W/p, p]
         return squares.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
 
     def unpack(self, tokens: Tensor, x: Tensor) -> Tensor:
         """The inverse of `pack`: [B, C, H, W], of the shape of x."""
+        p = self.patch_of(self.model.config)
         _, channels, height, width = x.shape
-        squares = tokens.unflatten(2, (channels, 2, 2)).unflatten(1, (height // 2, width // 2))
+        squares = tokens.unflatten(2, (channels, p, p)).unflatten(1, (height // p, width // p))
         return squares.permute(0, 3, 1, 4, 2, 5).reshape(x.shape)
 
 
@@ -165,7 +169,7 @@ class Flux2(Flux):
         scale, text = self.embedded_guidance, cond["text"].to(x.dtype)
         order = torch.arange(text.shape[1], device=x.device)
         tokens = self.model(
-            x.flatten(2).mT,
+            self.pack(x),
             text,
             told / self.schedule.num_rows,
             places(x, 1, columns=4),
@@ -173,7 +177,7 @@ class Flux2(Flux):
             None if scale is None else torch.full_like(told, scale),
             return_dict=False,
         )[0]
-        return tokens.mT.unflatten(2, x.shape[2:])
+        return self.unpack(tokens, x)
 
 
 class Chroma(Packed):

@@ -100,7 +100,7 @@ def transformer_config(source: str | Path) -> dict[str, Any]:
         if config.get(key):
             raise ValueError(f"the network of {source} reads {what} ({key}={config[key]})")
     read, made = config.get("in_channels"), config.get("out_channels")
-    if None not in (read, made) and made != read * family.outputs:
+    if read is not None and made is not None and made != read * family.outputs:
         raise ValueError(
             f"the network of {source} reads {read} channels and makes {made}: it is one for "
             "inpainting or editing, and reads an image beside the noise"
