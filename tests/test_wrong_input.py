@@ -207,7 +207,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ),
         (
             ["train", *TEXT, "teacher.source=."],
-            [". has no unet/diffusion_pytorch_model.safetensors"],
+            [". has no unet/config.json"],
         ),
         (["train", "teacher=sd15", "data=latents"], ["type data.source=VALUE"]),
     ],

@@ -24,6 +24,10 @@ class Lack:
             if str(error) not in map(str, self._errors):
                 self._errors.append(error)
 
+    def __bool__(self) -> bool:
+        """Whether anything is missing."""
+        return bool(self._errors)
+
     def raise_all(self) -> None:
         """Raise the one error there is, `Missing` of several, and nothing for none."""
         if len(self._errors) == 1:

@@ -31,6 +31,10 @@ ADAM = 2
 def check_there(config: Config) -> None:
     """Raise ValueError, or `Missing`, with everything that is not there."""
     lack = note_lack(config)
+    if lack:
+        # Its networks are read: where nothing else is missing, once, with the run's other parts.
+        with lack.noted():
+            _try(config["metric"])
     lack.raise_all()
 
 
@@ -84,6 +88,8 @@ def check_run(config: Config) -> str:
     Also where there is no room for the checkpoints or the weights, or the run cannot be resumed.
     """
     lack = note_lack(config)
+    with lack.noted():
+        _try(config["metric"])
     with lack.noted():
         checkpoint = checkpoint_of(config)
     with lack.noted():
