@@ -38,8 +38,9 @@ def test_all_that_is_missing_is_said_at_once(
     flag: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = answer(capsys, "train", *flag, *LACKING).splitlines()
-    assert said[0] == "dmd2: 4 things are missing:" and len(said) == 5
-    for words in ("wants a GPU", "gone.safetensors, where weights", "at no.safetensors", "at gone"):
+    assert said[0] == "dmd2: 5 things are missing:" and len(said) == 6
+    devices_and_weights = ("wants a GPU", "gone.safetensors, where weights", "at no.safetensors")
+    for words in (*devices_and_weights, "at gone", "inception-2015-12-05.pt"):
         assert any(words in line and line.startswith("  ") for line in said), (words, said)
 
 
