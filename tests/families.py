@@ -403,7 +403,10 @@ def _gemma_tokenizer() -> Any:
 
     pieces = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", *LETTERS, "\n"]
     return GemmaTokenizer(
-        vocab={piece: i for i, piece in enumerate(pieces)}, merges=[], model_max_length=8192
+        vocab={piece: i for i, piece in enumerate(pieces)},
+        merges=[],
+        model_max_length=8192,
+        add_bos_token=True,
     )
 
 

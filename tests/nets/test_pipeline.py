@@ -128,10 +128,10 @@ def test_a_file_that_is_lacking_is_named(file: str, tmp_path: Path):
         from_configs(str(tmp_path), ["mid_block"], gradient_checkpointing=False)
 
 
-def test_a_transformer_is_said_to_be_one(tmp_path: Path):
+def test_a_transformer_that_nothing_knows_is_named(tmp_path: Path):
     (tmp_path / "transformer").mkdir()
-    (tmp_path / "transformer/config.json").write_text('{"_class_name": "SD3Transformer2DModel"}')
-    with pytest.raises(ValueError, match=r"is a transformer \(SD3Transformer2DModel\)"):
+    (tmp_path / "transformer/config.json").write_text('{"_class_name": "Kandinsky"}')
+    with pytest.raises(ValueError, match=r"is a Kandinsky, and known are SD3Transformer2DModel"):
         from_configs(str(tmp_path), ["mid_block"], gradient_checkpointing=False)
 
 

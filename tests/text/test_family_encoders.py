@@ -50,9 +50,9 @@ def conds(encoder: TextEncoder, negative: str | None = None) -> tuple[Cond, Cond
         return encoder(encoder.tokens(CAPTIONS)), encoder(encoder.null_tokens(negative))
 
 
-def stock(name: str, folder: Path, negative: str | None) -> tuple[Cond, Cond]:
+def stock(name: str, folder: Path, negative: str | None, **parts: None) -> tuple[Cond, Cond]:
     """The same by the pipeline of diffusers, called as it calls itself."""
-    pipeline = diffusers.DiffusionPipeline.from_pretrained(folder)
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(folder, **parts)
     pipeline.set_progress_bar_config(disable=True)
     given = {} if negative is None else {"negative_prompt": negative}
     with torch.no_grad():
@@ -74,8 +74,9 @@ def stock(name: str, folder: Path, negative: str | None) -> tuple[Cond, Cond]:
             null, _ = pipeline.encode_prompt(" " if negative is None else negative)
             null_mask = torch.ones(null.shape[:2])
         elif name == "zimage":
+            # The pipeline writes its templates into the lists.
             texts, nulls = pipeline.encode_prompt(
-                CAPTIONS, negative_prompt=None if negative is None else [negative] * 2
+                [*CAPTIONS], negative_prompt=None if negative is None else [negative] * 2
             )
             text, mask = padded(texts)
             null, null_mask = padded(nulls[:1])
@@ -128,7 +129,7 @@ def difference(ours: Cond, theirs: Cond) -> float:
 def test_conditions_are_the_stock_pipeline_s(name: str, negative: str | None, folders):
     theirs = stock(name, folders(name), negative)
     for ours, expected in zip(conds(load(folders(name)), negative), theirs, strict=True):
-        assert ours["text"].std() > 0.1
+        assert ours["text"].abs().max() > 0.1
         found = difference(ours, expected)
         print(f"{name} {negative!r}: {found:.1e}")
         assert found <= 1e-5
@@ -238,7 +239,7 @@ def test_stable_diffusion_3_goes_without_its_third_encoder(tmp_path: Path):
     index.write_text(json.dumps(without))
     for part in ("text_encoder_3", "tokenizer_3"):
         shutil.rmtree(folder / part)
-    theirs = stock("sd3", folder, None)
+    theirs = stock("sd3", folder, None, text_encoder_3=None, tokenizer_3=None)
     ours = conds(sd3_text(str(folder)))
     for found, expected in zip(ours, theirs, strict=True):
         assert difference(found, expected) <= 1e-5

@@ -37,17 +37,15 @@ def adapted(
     names = [f".{name}" for name, _ in base.model.named_modules()]
     if targets is None:
         targets = [t for t in base.lora_targets if any(name.endswith(f".{t}") for name in names)]
+    ends = sorted({name.rpartition(".")[2] for name in names if not name[-1].isdigit()} - {""})
     if rank < 1 or not targets:
         raise ValueError(
             f"LoRA wants a rank of at least 1 and layers, got {rank} and {list(targets)}; type "
-            "lora=generator lora.generator.targets=[LAYER,...]"
+            f"lora.generator.targets=[LAYER,...]; this network has {', '.join(ends)}"
         )
     # peft only complains where no target at all is found; one misspelt among several is silent.
     for target in targets:
         if not any(name.endswith(f".{target}") for name in names):
-            ends = sorted(
-                {name.rpartition(".")[2] for name in names if not name[-1].isdigit()} - {""}
-            )
             raise ValueError(
                 f"LoRA finds no layer called {target!r}; this network has {', '.join(ends)}"
             )

@@ -1,4 +1,4 @@
-"""What a published pipeline says of a transformer: its family, sizes, whether it can be a teacher."""
+"""What a published pipeline says of a transformer: family, sizes, whether it can be a teacher."""
 
 import re
 from dataclasses import dataclass, field
