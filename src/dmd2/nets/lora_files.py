@@ -1,5 +1,5 @@
-"""LoRA files of other trainers, in the names of diffusers, peft and kohya, and their products merged
-into a network's weights: W += scale * alpha / rank * B A (Hu et al. 2021).
+"""LoRA files of other trainers, in the names of diffusers, peft and kohya, merged into a network's
+weights: W += scale * alpha / rank * B A (Hu et al. 2021).
 """
 
 import re

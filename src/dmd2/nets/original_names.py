@@ -4,6 +4,7 @@ trainers name them.
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from torch import nn
 
@@ -73,8 +74,9 @@ def original_names(network: nn.Module) -> Iterator[tuple[str, list[str]]]:
     kind = type(network).__name__
     names = {name for name, _ in network.named_modules()}
     if kind == "UNet2DConditionModel":
+        num: Any = network.config["layers_per_block"]  # type: ignore[index]
         for name in names:
-            if (original := unet_name(name, names, network.config.layers_per_block)) is not None:  # type: ignore[union-attr]
+            if (original := unet_name(name, names, num)) is not None:
                 yield original, [name]
     numbers = {found[1] for name in names if (found := re.search(r"blocks\.(\d+)", name))}
     for pattern, parts in TRANSFORMERS.get(kind, {}).items():

@@ -97,7 +97,7 @@ def _check_layout(
     if kind != asked:
         raise ValueError(f"{path} looks like a {kind}, and {configs} is of a {asked}; {remedy}")
     reads = [x.shape[1] for name, x in network.items() if name.endswith(".attn2.to_k.weight")]
-    width = config.get("cross_attention_dim")
+    width = config.get("cross_attention_dim", 0)
     if kind == "UNet2DConditionModel" and reads and reads[0] != width:
         theirs, ours = (TEXT_WIDTHS.get(w, "another") for w in (reads[0], width))
         raise ValueError(
@@ -117,12 +117,11 @@ def _converted(
 ) -> Any:
     """A part of a pipeline with the file's weights, in diffusers' names; all of them, no other."""
     import diffusers  # noqa: PLC0415
-    from diffusers.loaders.single_file_model import (  # noqa: PLC0415
-        SINGLE_FILE_LOADABLE_CLASSES,
-    )
+    from diffusers.loaders import single_file_model  # noqa: PLC0415
 
+    tables: Any = single_file_model.SINGLE_FILE_LOADABLE_CLASSES
     kind = getattr(diffusers, config["_class_name"])
-    rename = SINGLE_FILE_LOADABLE_CLASSES[config["_class_name"]]["checkpoint_mapping_fn"]
+    rename = tables[config["_class_name"]]["checkpoint_mapping_fn"]
     # A U-Net's table wants the prefix, and those of transformers do without.
     prefix = NETWORK if part == "unet" else ""
     given = {f"{prefix}{name}": x for name, x in tensors.items()}
@@ -164,7 +163,7 @@ def _text_encoders(path: Path, tensors: dict[str, Tensor], configs: str) -> dict
     from diffusers.loaders import single_file_utils as tables  # noqa: PLC0415
 
     found = {}
-    for name, (library, kind) in _clips(configs):
+    for name, kind in _clips(configs):
         folder = str(file_of(configs, f"{name}/config.json").parent.parent)
         if not any(x in tensors for x in CLIPS[name]):
             continue
@@ -194,11 +193,12 @@ CLIPS = {
 """Names of which a file with a pipeline's encoder has one."""
 
 
-def _clips(configs: str) -> list[tuple[str, list[str]]]:
-    """The CLIP encoders of a pipeline, with library and class, as its index says."""
+def _clips(configs: str) -> list[tuple[str, str]]:
+    """The CLIP encoders of a pipeline, with their classes, as its index says."""
     index = config_in(configs, "model_index.json")
     kinds = ("CLIPTextModel", "CLIPTextModelWithProjection")
-    return [(name, index[name]) for name in CLIPS if index.get(name, [None, None])[1] in kinds]
+    said = [(name, index.get(name, [None, None])[1]) for name in CLIPS]
+    return [(name, kind) for name, kind in said if kind in kinds]
 
 
 def _first_line(error: Exception) -> str:

@@ -18,7 +18,6 @@ from dmd2.nets.unet import UNet
 from dmd2.runs.build import build
 from dmd2.runs.load import Student
 from dmd2.runs.model_card import card
-from dmd2.runs.pipeline_source import with_pipeline
 from dmd2.runs.summary import read_summary
 
 
@@ -50,7 +49,7 @@ def export(student: Student, weights: str | None, source: str | None, out: Path)
     student.read(weights)
     rows = generator.schedule.row_of_time(torch.tensor(student.sampler.times)).tolist()
     # A text encoder of a pipeline names it (`source`); the tiny one of the digits names none.
-    encoder = with_pipeline(student.config)["teacher"]["conditioner"]["encoder"]
+    encoder = student.config["teacher"]["conditioner"]["encoder"]
     # The variant is one of that pipeline's files; another pipeline may not have it.
     variant = encoder.get("variant") if source is None else None
     source = source or encoder.get("source")
@@ -59,8 +58,8 @@ def export(student: Student, weights: str | None, source: str | None, out: Path)
         "scheduler": scheduler(generator.schedule, generator.prediction, rows),
     }
     if student.config["teacher"].get("loras"):  # which may have changed the text encoders
-        models = enumerate(student.conditioner.encoder.models, start=1)
-        parts |= {f"text_encoder{f'_{i}' * (i > 1)}": model for i, model in models}
+        models: Any = student.conditioner.get_submodule("encoder.models")
+        parts |= {f"text_encoder{f'_{i}' * (i > 1)}": x for i, x in enumerate(models, start=1)}
     pipeline = (
         on_pixels(build(encoder), parts) if source is None else of_teacher(source, variant, parts)
     )

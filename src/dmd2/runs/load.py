@@ -153,7 +153,7 @@ def load_student(run: Path, metric: Config | None = None, trust: bool = False) -
         # Its interpolations refer to the run's config, so both are resolved together.
         composed = OmegaConf.create(config | {"metric": metric})
         config = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
-    asked, config = config, with_pipeline(config)
+    config = with_pipeline(config)
     data, sampler = build_data(config["data"]), build(config["sampler"])
     # With LoRA the weights lie on the teacher's file; else the student's own file has all.
     copy = copy_for(config, "generator")
@@ -163,7 +163,7 @@ def load_student(run: Path, metric: Config | None = None, trust: bool = False) -
         generator = build(config["teacher"]["denoiser"])
     generator.requires_grad_(False).eval().to(device_for(config))
     conditioner = build(conditioner_of(config["teacher"])).to(device_for(config))
-    return Student(run, asked, generator, data, conditioner, sampler)
+    return Student(run, config, generator, data, conditioner, sampler)
 
 
 def generator_on_teacher(run: Path, config: Config, data: DataModule, lora: LoRA) -> Denoiser:

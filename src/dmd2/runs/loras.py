@@ -1,4 +1,4 @@
-"""The LoRAs that are part of a teacher: `teacher.loras`, merged into its weights as it is loaded."""
+"""The LoRAs that are part of a teacher: `teacher.loras`, merged into its weights."""
 
 import hashlib
 from collections.abc import Sequence
@@ -39,7 +39,9 @@ def read_loras(section: Config, denoiser: Denoiser) -> tuple[TeacherLoRA, ...]:
         placed(denoiser.model, file.network, path)
         if file.texts and "encoder" not in section["conditioner"]:
             first = next(iter(next(iter(file.texts.values())).values())).name
-            raise ValueError(f"{path} is a LoRA of a text encoder, too ({first}), and there is none")
+            raise ValueError(
+                f"{path} is also of a text encoder ({first}), and this teacher has none"
+            )
         loras.append(TeacherLoRA(file, sha256(path), float(node.get("scale", 1.0))))
     return tuple(loras)
 

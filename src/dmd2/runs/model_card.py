@@ -58,9 +58,8 @@ def card(
         "dmd2": provenance,  # ours: the hub keeps keys that it does not know
     }
     loras = section.get("loras") or []
-    # The folder of a model in one file is the cache's, and says nothing.
-    is_file = section.get("configs") is not None
-    origin = Path(section["source"]).name if is_file else source or NO_PIPELINE
+    # The folder of a model in one file is the cache's, and its name says nothing.
+    origin = section.get("file") or source or NO_PIPELINE
     # trim_blocks: a line of the template that holds only a tag leaves no line in the card.
     environment = jinja2.Environment(trim_blocks=True, keep_trailing_newline=True)
     # Names are other people's, and stay text: in Markdown, and in the code that a reader copies.

@@ -19,7 +19,8 @@ def with_pipeline(config: Config) -> Config:
     """The same config with a folder in the place of a `teacher.source` that is one file.
 
     The file is converted once, into `cache/pipelines/`; with `teacher.configs`, the pipeline that
-    lends it what it lacks. Any other config is returned as it is.
+    lends it what it lacks; then `teacher.file` is the file's name. Any other config is returned as
+    it is.
 
     Raises FileNotFoundError where the file is not there, ValueError where it is a pickle, or is of
     another layout than the configs, or has none, or configs are for no file.
@@ -49,6 +50,7 @@ def with_pipeline(config: Config) -> Config:
         )
     folder = _converted(path, configs, Path(config["paths"]["cache"]) / "pipelines")
     found: Config = _replaced(config, source, str(folder))
+    found["teacher"] |= {"configs": None, "file": path.name}
     return found
 
 
