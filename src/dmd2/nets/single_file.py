@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dmd2.io.hub import DTYPES, config_in, file_of, network_of
+from dmd2.io.hub import DTYPES, config_in, network_of
 from dmd2.io.tensors import read_tensors
+from dmd2.nets.text.single_file import text_encoders
 
 NETWORK = "model.diffusion_model."
 """What a network's names begin with where a file has other parts, too."""
@@ -53,7 +54,7 @@ def convert(path: Path, configs: str, out: Path) -> str:
     parts = {folder: _converted(path, network, configs, config, folder)}
     if config_of_vae := _vae_config(configs, tensors):
         parts["vae"] = _converted(path, tensors, configs, config_of_vae, "vae")
-    parts |= _text_encoders(path, tensors, configs)
+    parts |= text_encoders(path, tensors, configs)
     try:
         pipeline = diffusers.DiffusionPipeline.from_pretrained(
             configs, use_safetensors=True, **parts
@@ -155,50 +156,6 @@ def _vae_config(configs: str, tensors: Mapping[str, Tensor]) -> dict[str, Any] |
         return None
     config = config_in(configs, "vae/config.json")
     return config if config["_class_name"] == "AutoencoderKL" else None
-
-
-def _text_encoders(path: Path, tensors: dict[str, Tensor], configs: str) -> dict[str, Any]:
-    """The CLIP encoders in the file of a Stable Diffusion; none where it has none."""
-    import transformers  # noqa: PLC0415
-    from diffusers.loaders import single_file_utils as tables  # noqa: PLC0415
-
-    found = {}
-    for name, kind in _clips(configs):
-        folder = str(file_of(configs, f"{name}/config.json").parent.parent)
-        if not any(x in tensors for x in CLIPS[name]):
-            continue
-        try:
-            found[name] = tables.create_diffusers_clip_model_from_ldm(
-                getattr(transformers, kind), tensors, name, folder, local_files_only=True
-            )
-        except (KeyError, ValueError, RuntimeError) as error:
-            raise ValueError(
-                f"the {name} in {path} is another than that of {configs}: {_first_line(error)}"
-            ) from error
-    return found
-
-
-CLIPS = {
-    "text_encoder": [
-        "cond_stage_model.transformer.text_model.embeddings.position_embedding.weight",
-        "cond_stage_model.model.token_embedding.weight",
-        "conditioner.embedders.0.transformer.text_model.embeddings.position_embedding.weight",
-        "text_encoders.clip_l.transformer.text_model.embeddings.position_embedding.weight",
-    ],
-    "text_encoder_2": [
-        "conditioner.embedders.1.model.positional_embedding",
-        "text_encoders.clip_g.transformer.text_model.embeddings.position_embedding.weight",
-    ],
-}
-"""Names of which a file with a pipeline's encoder has one."""
-
-
-def _clips(configs: str) -> list[tuple[str, str]]:
-    """The CLIP encoders of a pipeline, with their classes, as its index says."""
-    index = config_in(configs, "model_index.json")
-    kinds = ("CLIPTextModel", "CLIPTextModelWithProjection")
-    said = [(name, index.get(name, [None, None])[1]) for name in CLIPS]
-    return [(name, kind) for name, kind in said if kind in kinds]
 
 
 def _first_line(error: Exception) -> str:
