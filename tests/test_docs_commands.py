@@ -32,7 +32,7 @@ DEFAULTS = dict(re.findall(r"^([A-Z]+) \?= (.*)$", MAKEFILE, re.MULTILINE))
 TRAINING = ("train", "pretrain", "pairs")
 ELSEWHERE = {"bash", "cd", "git", "pip", "pre-commit", "sbatch", "source"}
 """Programs of others whose arguments are not checked."""
-PATHS = {"source", "out", "run", "runs", "weights", "critic_weights", "path", "folder"}
+PATHS = {"source", "configs", "out", "run", "runs", "weights", "critic_weights", "path", "folder"}
 """Last parts of keys that take a path: a name in capitals may stand there."""
 
 

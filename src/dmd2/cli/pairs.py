@@ -12,6 +12,7 @@ from dmd2.config.devices import processes
 from dmd2.distributed.process_group import rank_zero_first
 from dmd2.runs.build import build_data
 from dmd2.runs.cached import make_pairs
+from dmd2.runs.pipeline_source import with_pipeline
 from dmd2.runs.teacher import build_teacher, teacher_file
 
 
@@ -30,6 +31,7 @@ def make(config: Config) -> None:
         )
     # Rank 0 may have to train the teacher; the others then find it in the cache.
     with rank_zero_first():
+        config = with_pipeline(config)
         path = teacher_file(config)
         data = build_data(config["data"])
         teacher = build_teacher(config, data, path)

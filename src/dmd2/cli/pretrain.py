@@ -7,6 +7,7 @@ from dmd2.config.check import Config
 from dmd2.config.devices import processes
 from dmd2.distributed.environment import ranks
 from dmd2.runs.build import build_data
+from dmd2.runs.pipeline_source import with_pipeline
 from dmd2.runs.teacher import build_teacher, teacher_file
 
 
@@ -18,6 +19,7 @@ def work(config: Config) -> None:
     if (own := ranks()[0]) > 0:
         print(f"rank {own} leaves the teacher to rank 0")
         return
+    config = with_pipeline(config)
     path = teacher_file(config)
     teacher = build_teacher(config, build_data(config["data"]), path)
     teacher.load_or_train()

@@ -56,6 +56,8 @@ SECTIONS: dict[str, set[str]] = {
         "license",
         "negative",
         "source",
+        "configs",
+        "loras",
         "variant",
         "dtype",
         "weights",

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 PLACES = frozenset(
-    {"source", "weights", "critic_weights", "cache", "folder", "path", "published", "runs", "run"}
+    {"source", "configs", "weights", "critic_weights", "cache", "folder", "path"}
+    | {"published", "runs", "run"}
 )
 """Keys, at any depth, whose values are files or folders, or lists of such."""
 

@@ -34,6 +34,16 @@ def is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def is_lora_node(value: Any) -> bool:
+    """Whether a value names a LoRA's file, and at most a scale beside it."""
+    return (
+        isinstance(value, Mapping)
+        and {"source"} <= value.keys() <= {"source", "scale"}
+        and isinstance(value["source"], str)
+        and is_number(value.get("scale", 1.0))
+    )
+
+
 def whole(low: int, example: int) -> Kind:
     """A whole number of at least `low`."""
     what = f"a whole number of at least {low}"
@@ -110,6 +120,10 @@ VALUES: dict[str, Kind] = {
         lambda x: is_number(x) or (isinstance(x, Mapping) and "_target_" in x),
     ),
     "teacher.sigma_data": POSITIVE,
+    "teacher.configs": TEXT.or_null(),
+    "teacher.loras": list_of(
+        "a list of LoRA files with scales", "[{source:FILE,scale:1.0}]", is_lora_node
+    ),
     "teacher.pretrain": SECTION.or_null(),
     "teacher.pretrain.max_iterations": whole(1, 1300),
     "optimizer.lr_factor.max_iterations": whole(1, 2000),

@@ -149,13 +149,16 @@ def load_weights(module: nn.Module, path: Path) -> None:
 def kind_of(names: Sequence[str]) -> str | None:
     """What a file of tensors with these names is, and what to do with it; None if nothing known."""
     if any(".lora_down." in name for name in names):
-        return "it is a LoRA as kohya's trainer writes them, and a LoRA is no network by itself"
+        return (
+            "it is a LoRA as kohya's trainer writes them, and a LoRA is no network by itself; to "
+            "merge it into the teacher type teacher.loras=[{source:FILE}]"
+        )
     if any(".lora_A." in name for name in names):
         return "it is the LoRA of a student; choose the lora=... of its run"
     if any(name.startswith(("model.diffusion_model.", "first_stage_model.")) for name in names):
         return (
-            "it is a whole model in one file, as they are shared; load it with diffusers "
-            "(from_single_file), save_pretrained(DIR), and type teacher.source=DIR"
+            "it is a whole model in one file, as they are shared; type teacher.source=FILE "
+            "teacher.configs=DIR, a pipeline of its kind"
         )
     return None
 

@@ -15,12 +15,15 @@ from dmd2.io.tensors import let_others_read, save_tensors
 from dmd2.nets.autoencoder import VAE
 from dmd2.nets.diffusers_net import DiffusersNet
 from dmd2.nets.lora import layers, merged, products
+from dmd2.nets.text.clip import CLIP
+from dmd2.nets.text.t5 import CLIPsAndT5
 from dmd2.nets.unet import UNet
 from dmd2.runs.build import build
 from dmd2.runs.export_sampling import Sampling, arguments_of, rows_of, scheduler_for
 from dmd2.runs.load import Student
 from dmd2.runs.model_card import card
 from dmd2.runs.summary import read_summary
+from dmd2.runs.teacher import conditioner_of
 
 
 def export(student: Student, weights: str | None, source: str | None, out: Path) -> str:
@@ -54,6 +57,7 @@ def export(student: Student, weights: str | None, source: str | None, out: Path)
         parts = {
             folder_of(generator): merged_network(generator),
             "scheduler": scheduler_for(generator, student.sampler),
+            **tuned_encoders(section),
         }
         pipeline = (
             on_pixels(build(encoder), parts)
@@ -83,6 +87,16 @@ def export(student: Student, weights: str | None, source: str | None, out: Path)
 def folder_of(generator: DiffusersNet) -> str:
     """The folder of a pipeline in which its network is."""
     return "unet" if isinstance(generator, UNet) else "transformer"
+
+
+def tuned_encoders(section: Config) -> dict[str, Any]:
+    """The text encoders of a teacher with LoRAs, which may have changed them."""
+    if not section.get("loras"):
+        return {}
+    encoder = build(conditioner_of(section)["encoder"])
+    # Of other kinds no LoRA has parts.
+    models = encoder.models if isinstance(encoder, CLIP | CLIPsAndT5) else []
+    return {f"text_encoder{f'_{i}' * (i > 1)}": x for i, x in enumerate(models, start=1)}
 
 
 def sampling_of(

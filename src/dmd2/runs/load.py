@@ -29,6 +29,7 @@ from dmd2.io.hashed_tensors import digest
 from dmd2.io.tensors import load_weights, read_metadata
 from dmd2.runs.build import build, build_data, device_for
 from dmd2.runs.copies import LoRA, copy_for
+from dmd2.runs.pipeline_source import with_pipeline
 from dmd2.runs.run_config import config_of
 from dmd2.runs.teacher import (
     build_teacher,
@@ -36,7 +37,7 @@ from dmd2.runs.teacher import (
     identity_key,
     teacher_file,
 )
-from dmd2.runs.weights import load_denoiser, load_fitting
+from dmd2.runs.weights import load_fitting
 from dmd2.training.checkpoints import newest, read
 
 
@@ -170,6 +171,7 @@ def load_student(run: Path, metric: Config | None = None, trust: bool = False) -
         # Its interpolations refer to the run's config, so both are resolved together.
         composed = OmegaConf.create(config | {"metric": metric})
         config = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
+    config = with_pipeline(config)
     data, sampler = build_data(config["data"]), build(config["sampler"])
     # With LoRA the weights lie on the teacher's file; else the student's own file has all.
     copy = copy_for(config, "generator")
@@ -189,7 +191,7 @@ def generator_on_teacher(run: Path, config: Config, data: DataModule, lora: LoRA
     than in training.
     """
     teacher = build_teacher(config, data, teacher_file(config))
-    load_denoiser(teacher.denoiser, teacher.path)
+    teacher.load()
     trained_on = read_metadata(run / "checkpoints" / "student.safetensors").get("teacher")
     if trained_on not in (None, teacher.sha256):
         raise ValueError(

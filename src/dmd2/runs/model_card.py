@@ -15,6 +15,8 @@ from dmd2.runs.markdown import literal, text
 from dmd2.runs.score_table import cell, columns, rows
 
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
+NO_PIPELINE = "a U-Net that was trained for this run"
+"""What a student of no pipeline comes from."""
 
 
 def card(
@@ -57,6 +59,9 @@ def card(
         **({"base_model": source} if source and not Path(source).exists() else {}),
         "dmd2": provenance,  # ours: the hub keeps keys that it does not know
     }
+    loras = section.get("loras") or []
+    # The folder of a model in one file is the cache's, and its name says nothing.
+    origin = section.get("file") or source or NO_PIPELINE
     # trim_blocks: a line of the template that holds only a tag leaves no line in the card.
     environment = jinja2.Environment(trim_blocks=True, keep_trailing_newline=True)
     # Names are other people's, and stay text: in Markdown, and in the code that a reader copies.
@@ -68,11 +73,12 @@ def card(
         **provenance,
         license=section.get("license"),
         guidance=guidance_of(section),
-        origin=source or "a U-Net that was trained for this run",
+        origin=origin,
         network=sampling.network,
         scheduler=sampling.scheduler,
         call=", ".join(f"{name}={value!r}" for name, value in sampling.call.items()),
         by_class=is_by_class,
+        loras=[(Path(lora["source"]).name, lora.get("scale", 1.0)) for lora in loras],
         source=source,  # None in the template: a pipeline without an autoencoder, on pixels
         variant=variant or "",
         has_lora=has_lora,

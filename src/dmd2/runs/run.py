@@ -24,6 +24,7 @@ from dmd2.io.replace import sweep
 from dmd2.runs.assemble import Parts, assemble
 from dmd2.runs.build import build, build_data, build_trainer, build_with
 from dmd2.runs.cached import cached_data_references, cached_teacher_references, make_pairs
+from dmd2.runs.pipeline_source import with_pipeline
 from dmd2.runs.provenance import commit
 from dmd2.runs.report import Finished, summarise, write_results
 from dmd2.runs.resume import check_resumable, checkpoint_of, resume_identity
@@ -108,15 +109,16 @@ class Run:
 
         checkpoint  Where the run is resumed; None begins anew.
         """
-        config, allowed = self.config, self.config["resume_allow"]
+        asked, allowed = self.config, self.config["resume_allow"]
         if checkpoint is not None:  # it holds what the networks would start from
-            config = config | {"weights": None, "critic_weights": None}
+            asked = asked | {"weights": None, "critic_weights": None}
         with rank_zero_first():  # the others then find the data prepared
+            config = with_pipeline(asked)
             self.parts = parts = assemble(config, self.protocol)
-        identity = resume_identity(config, parts.data.resume_identity(), world_size())
+        identity = resume_identity(asked, parts.data.resume_identity(), world_size())
         if checkpoint is not None:
             check_resumable(checkpoint.manifest, identity, allowed)
-        callbacks = self.callbacks(parts, identity, checkpoint)
+        callbacks = self.callbacks(config, parts, identity, checkpoint)
         if any(isinstance(callback, Evaluation) for callback in callbacks.values()):
             self.record.references |= cached_data_references(config, parts.evaluator)
         # Rank 0 trains the teacher where there is none; the others then read it.
@@ -151,10 +153,10 @@ class Run:
         self.record.raise_if_interrupted()
 
     def callbacks(
-        self, parts: Parts, identity: Manifest, checkpoint: Verified | None
+        self, config: Config, parts: Parts, identity: Manifest, checkpoint: Verified | None
     ) -> dict[str, L.Callback]:
         """What watches the run, each complete; without metrics nothing is scored."""
-        nodes = self.config["callbacks"]
+        nodes = config["callbacks"]
         if not self.protocol.suite.metrics:
             nodes = nodes | {"evaluation": None}
         # Rank 0 has compared the checkpoint's hash; every other rank does, as it reads it.
@@ -163,7 +165,7 @@ class Run:
             "record": self.record,
             "evaluator": parts.evaluator,
             "score_teacher": partial(
-                cached_teacher_references, self.config, parts.evaluator, parts.teacher
+                cached_teacher_references, config, parts.evaluator, parts.teacher
             ),
             "identity": partial(with_teacher, identity, parts),
             "io": BackgroundIO(verified),

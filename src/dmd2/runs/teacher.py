@@ -22,6 +22,7 @@ from dmd2.nets.diffusers_net import DiffusersNet
 from dmd2.nets.pipeline import check_agrees
 from dmd2.randomness import seeded
 from dmd2.runs.build import build, build_data, build_guidance, build_trainer, kept_dtype
+from dmd2.runs.loras import TeacherLoRA, encoder_with, read_loras, sha256_with
 from dmd2.runs.requirements import check_fit
 from dmd2.runs.weights import load_denoiser, load_fitting
 from dmd2.training.callbacks.interrupt import Interrupt
@@ -45,6 +46,7 @@ class Teacher:
     train        What trains it from data; None where its weights are published.
     published_sha256  Hash of a published file, which its key needed already: such a file may have
                       many gigabytes, and is hashed once.
+    loras        What is added to the file's weights as they are loaded.
     """
 
     denoiser: Denoiser
@@ -55,11 +57,12 @@ class Teacher:
     dtype: torch.dtype | None = None
     train: Callable[[], Denoiser] | None = None
     published_sha256: str | None = None
+    loras: tuple[TeacherLoRA, ...] = ()
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the file of its weights, which must be there."""
-        return self.published_sha256 or weights_sha256(self.path)
+        """Hash of the file of its weights, which must be there, and of its LoRAs."""
+        return sha256_with(self.published_sha256 or weights_sha256(self.path), self.loras)
 
     def load_or_train(self) -> None:
         """Fill the network from its file; one that is to be trained is trained first, once."""
@@ -68,7 +71,13 @@ class Teacher:
             with locked(self.path):
                 if not self.path.exists():
                     save_weights(self.train(), self.path)
+        self.load()
+
+    def load(self) -> None:
+        """Fill the network from its file, which must be there, and merge the LoRAs."""
         load_denoiser(self.denoiser, self.path)
+        for lora in self.loras:
+            lora.merge(self.denoiser)
 
     def cast_weights(self) -> None:
         """Cast the weights to `dtype`; called after generator and critic have copied them."""
@@ -94,6 +103,7 @@ def build_teacher(config: Config, data: DataModule, path: Path | None) -> Teache
     is_described = section.get("source") is not None and "source" not in section["denoiser"]
     if isinstance(denoiser, DiffusersNet) and is_described:
         check_agrees(section["source"], denoiser)
+    loras = read_loras(section, denoiser)
     conditioner = build(conditioner_of(section))
     check_fit(denoiser, conditioner, data)
     train = published = None
@@ -108,11 +118,11 @@ def build_teacher(config: Config, data: DataModule, path: Path | None) -> Teache
         path = Path(config["paths"]["cache"]) / "teachers" / f"{weights}.safetensors"
         train = partial(train_teacher, config, denoiser, conditioner, own_data)
     key, guidance, dtype = (
-        identity_key(section, weights),
+        identity_key(section, sha256_with(weights, loras)),
         build_guidance(section),
         kept_dtype(section),
     )
-    return Teacher(denoiser, conditioner, path, key, guidance, dtype, train, published)
+    return Teacher(denoiser, conditioner, path, key, guidance, dtype, train, published, loras)
 
 
 def teacher_file(config: Config) -> Path | None:
@@ -140,9 +150,14 @@ def teacher_file(config: Config) -> Path | None:
 
 
 def conditioner_of(section: Config) -> Config:
-    """The node of a teacher's conditioner, with guidance's negative text where there is one."""
+    """The node of a teacher's conditioner, with guidance's negative text where there is one, and
+    with what the teacher's LoRAs have for its text encoder.
+    """
+    node: Config = section["conditioner"]
+    if section.get("loras") and "encoder" in node:
+        node = node | {"encoder": encoder_with(node["encoder"], section["loras"])}
     is_named = section.get("negative") is not None
-    return section["conditioner"] | ({"negative": section["negative"]} if is_named else {})
+    return node | ({"negative": section["negative"]} if is_named else {})
 
 
 def identity_key(section: Config, weights: str) -> str:

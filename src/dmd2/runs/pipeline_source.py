@@ -1,0 +1,106 @@
+"""A teacher's `source` that is one file: made a pipeline in the cache once, and read from there."""
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+from dmd2.config.check import Config
+from dmd2.io.files import key_of, locked, refused, sha256
+from dmd2.io.replace import unused_name
+from dmd2.nets.single_file import convert
+
+PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
+MAX_READ_BYTES = 2**24
+"""A file of a pipeline that is longer counts by name and size, not by its bytes."""
+
+
+def with_pipeline(config: Config) -> Config:
+    """The same config with a folder in the place of a `teacher.source` that is one file.
+
+    The file is converted once, into `cache/pipelines/`; with `teacher.configs`, the pipeline that
+    lends it what it lacks; then `teacher.file` is the file's name. Any other config is returned as
+    it is.
+
+    Raises FileNotFoundError where the file is not there, ValueError where it is a pickle, or is of
+    another layout than the configs, or has none, or configs are for no file.
+    """
+    section = config["teacher"]
+    source, configs = section.get("source"), section.get("configs")
+    if source is None or not _is_file(Path(source)):
+        if configs is not None:
+            raise ValueError(
+                f"teacher.configs={configs} is for a model in one file, and teacher.source="
+                f"{source} is none; type teacher.configs=null"
+            )
+        return config
+    path = Path(source)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}; name it: teacher.source=FILE")
+    if path.suffix in PICKLES:
+        raise refused(
+            path,
+            "it is a pickle, a program; take the same model's .safetensors. Published EDM "
+            "and DMD2 pickles are read by: dmd2 import source=FILE out=FILE.safetensors",
+        )
+    if configs is None:
+        raise ValueError(
+            f"{path} is one file, without configs and tokenizers; name a pipeline of its kind that "
+            "lends them, a folder or a hub name: teacher.configs=DIR"
+        )
+    folder = _converted(path, configs, Path(config["paths"]["cache"]) / "pipelines")
+    found: Config = _replaced(config, source, str(folder))
+    found["teacher"] |= {"configs": None, "file": path.name}
+    return found
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_file() or path.suffix in (".safetensors", *PICKLES)
+
+
+def _converted(path: Path, configs: str, cache: Path) -> Path:
+    """The folder in the cache with the file as a pipeline, made where there is none."""
+    folder = cache / key_of(sha256(path), _identity(configs))
+    # Other runs that want the same file wait here, and find it.
+    with locked(folder):
+        if not folder.is_dir():
+            for left in cache.glob(f"{folder.name}.*.partial"):  # of a process that was killed here
+                shutil.rmtree(left, ignore_errors=True)
+            partial = unused_name(folder)
+            try:
+                line = convert(path, configs, partial)
+                partial.replace(folder)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+            print(f"{folder}: {line}")
+    return folder
+
+
+def _identity(configs: str) -> Any:
+    """What a pipeline that lends its configs is known by: a folder by its files, or its name."""
+    folder = Path(configs)
+    if not folder.is_dir():
+        return configs
+    return [
+        [str(path.relative_to(folder)), path.stat().st_size, _digest(path)]
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    ]
+
+
+def _digest(path: Path) -> str:
+    is_long = path.stat().st_size > MAX_READ_BYTES
+    return "" if is_long else hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _replaced(node: Any, source: str, folder: str) -> Any:
+    """Plain containers with another value wherever a key `source` has the value `source`.
+
+    All parts of a teacher, and data on its latents, name its pipeline so.
+    """
+    if isinstance(node, dict):
+        return {
+            key: folder if key == "source" and value == source else _replaced(value, source, folder)
+            for key, value in node.items()
+        }
+    return [_replaced(x, source, folder) for x in node] if isinstance(node, list) else node
