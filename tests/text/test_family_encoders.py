@@ -52,40 +52,41 @@ def conds(encoder: TextEncoder, negative: str | None = None) -> tuple[Cond, Cond
 
 def stock(name: str, folder: Path, negative: str | None) -> tuple[Cond, Cond]:
     """The same by the pipeline of diffusers, called as it calls itself."""
+    # Lists of their own: Z-Image's pipeline writes its template into the list that it is given.
     pipeline = diffusers.DiffusionPipeline.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
     given = {} if negative is None else {"negative_prompt": negative}
     with torch.no_grad():
         if name == "sd3":
-            text, null, pooled, null_pooled = pipeline.encode_prompt(CAPTIONS, None, None, **given)
+            text, null, pooled, null_pooled = pipeline.encode_prompt([*CAPTIONS], None, None, **given)
             return {"text": text, "pooled": pooled}, {"text": null[:1], "pooled": null_pooled[:1]}
         if name == "flux":
-            text, pooled, _ = pipeline.encode_prompt(CAPTIONS, None)
+            text, pooled, _ = pipeline.encode_prompt([*CAPTIONS], None)
             null, null_pooled, _ = pipeline.encode_prompt([negative or ""], None)
             return {"text": text, "pooled": pooled}, {"text": null, "pooled": null_pooled}
         if name == "flux2":
             null, _ = pipeline.encode_prompt(negative or "")
-            return {"text": pipeline.encode_prompt(CAPTIONS)[0]}, {"text": null}
+            return {"text": pipeline.encode_prompt([*CAPTIONS])[0]}, {"text": null}
         if name == "chroma":
-            text, _, mask, null, _, null_mask = pipeline.encode_prompt(CAPTIONS, **given)
+            text, _, mask, null, _, null_mask = pipeline.encode_prompt([*CAPTIONS], **given)
         elif name == "qwen":
-            text, mask = pipeline.encode_prompt(CAPTIONS)
+            text, mask = pipeline.encode_prompt([*CAPTIONS])
             # The pipeline gives no mask where a batch has no pads.
             null, _ = pipeline.encode_prompt(" " if negative is None else negative)
             null_mask = torch.ones(null.shape[:2])
         elif name == "zimage":
             texts, nulls = pipeline.encode_prompt(
-                CAPTIONS, negative_prompt=None if negative is None else [negative] * 2
+                [*CAPTIONS], negative_prompt=None if negative is None else [negative] * 2
             )
             text, mask = padded(texts)
             null, null_mask = padded(nulls[:1])
         elif name == "sana":
             lines = instruction(pipeline)
             text, mask, null, null_mask = pipeline.encode_prompt(
-                CAPTIONS, complex_human_instruction=lines, **given
+                [*CAPTIONS], complex_human_instruction=lines, **given
             )
         else:
-            text, mask, null, null_mask = pipeline.encode_prompt(CAPTIONS, **given)
+            text, mask, null, null_mask = pipeline.encode_prompt([*CAPTIONS], **given)
     if name == "auraflow":
         return {"text": text}, {"text": null[:1]}
     return (

@@ -7,7 +7,17 @@ from pkgutil import resolve_name
 from typing import Any
 
 KNOWN = (
+    "diffusers.AuraFlowTransformer2DModel",
+    "diffusers.ChromaTransformer2DModel",
+    "diffusers.DiTTransformer2DModel",
+    "diffusers.Flux2Transformer2DModel",
+    "diffusers.FluxTransformer2DModel",
+    "diffusers.PixArtTransformer2DModel",
+    "diffusers.QwenImageTransformer2DModel",
+    "diffusers.SD3Transformer2DModel",
+    "diffusers.SanaTransformer2DModel",
     "diffusers.UNet2DConditionModel",
+    "diffusers.ZImageTransformer2DModel",
     "dmd2.",
     "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
     "hydra_plugins.dmd2_launcher.",

@@ -91,7 +91,8 @@ def build_teacher(config: Config, data: DataModule, path: Path | None) -> Teache
     # Frozen once and for all; distillation runs without dropout, so in eval mode.
     denoiser.requires_grad_(False).eval()
     if isinstance(denoiser, DiffusersNet) and section.get("source") is not None:
-        check_agrees(section["source"], denoiser)
+        size = (section.get("autoencoder") or {}).get("resolution")
+        check_agrees(section["source"], denoiser, size)
     conditioner = build(conditioner_of(section))
     check_fit(denoiser, conditioner, data)
     train = published = None
