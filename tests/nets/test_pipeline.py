@@ -128,13 +128,6 @@ def test_a_file_that_is_lacking_is_named(file: str, tmp_path: Path):
         from_configs(str(tmp_path), ["mid_block"], gradient_checkpointing=False)
 
 
-def test_a_transformer_is_said_to_be_one(tmp_path: Path):
-    (tmp_path / "transformer").mkdir()
-    (tmp_path / "transformer/config.json").write_text('{"_class_name": "SD3Transformer2DModel"}')
-    with pytest.raises(ValueError, match=r"is a transformer \(SD3Transformer2DModel\)"):
-        from_configs(str(tmp_path), ["mid_block"], gradient_checkpointing=False)
-
-
 @pytest.mark.parametrize("name, kind", [("sd15", UNet), ("sdxl", UNetXL)])
 def test_what_is_built_from_the_files_agrees_with_them_and_reads_their_text(
     name: str, kind, tmp_path: Path

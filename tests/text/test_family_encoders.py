@@ -58,7 +58,9 @@ def stock(name: str, folder: Path, negative: str | None) -> tuple[Cond, Cond]:
     given = {} if negative is None else {"negative_prompt": negative}
     with torch.no_grad():
         if name == "sd3":
-            text, null, pooled, null_pooled = pipeline.encode_prompt([*CAPTIONS], None, None, **given)
+            text, null, pooled, null_pooled = pipeline.encode_prompt(
+                [*CAPTIONS], None, None, **given
+            )
             return {"text": text, "pooled": pooled}, {"text": null[:1], "pooled": null_pooled[:1]}
         if name == "flux":
             text, pooled, _ = pipeline.encode_prompt([*CAPTIONS], None)

@@ -129,9 +129,7 @@ class VP(NoiseSchedule):
         return cls((1 - beta).cumprod(0))
 
     @classmethod
-    def linear(
-        cls, beta_start: float = 1e-4, beta_end: float = 0.02, num_rows: int = 1000
-    ) -> "VP":
+    def linear(cls, beta_start: float = 1e-4, beta_end: float = 0.02, num_rows: int = 1000) -> "VP":
         """DDPM's table, also DiT's and PixArt's: beta linear from beta_start to beta_end."""
         beta = torch.linspace(beta_start, beta_end, num_rows, dtype=torch.float64)
         return cls((1 - beta).cumprod(0))

@@ -100,9 +100,7 @@ def network_config(source: str | Path) -> dict[str, Any]:
     return unet_config(source) if network_of(source) == "unet" else transformer_config(source)
 
 
-def check_agrees(
-    source: str | Path, denoiser: DiffusersNet, resolution: int | None = None
-) -> None:
+def check_agrees(source: str | Path, denoiser: DiffusersNet, resolution: int | None = None) -> None:
     """Raise ValueError, with both values, where a pipeline's files say something else than a
     denoiser that was described elsewhere, e.g. in YAML.
 

@@ -126,7 +126,7 @@ def qwen_image_text(
     from transformers import Qwen2_5_VLForConditionalGeneration  # noqa: PLC0415
 
     # Without its parts a pipeline is but its constants.
-    empty = QwenImagePipeline(None, None, None, None, None)
+    empty: Any = QwenImagePipeline(None, None, None, None, None)
     template, num_dropped = empty.prompt_template_encode, empty.prompt_template_encode_start_idx
     whole: Any = model_of(
         Qwen2_5_VLForConditionalGeneration, source, "text_encoder", variant, dtype
