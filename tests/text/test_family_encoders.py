@@ -50,10 +50,10 @@ def conds(encoder: TextEncoder, negative: str | None = None) -> tuple[Cond, Cond
         return encoder(encoder.tokens(CAPTIONS)), encoder(encoder.null_tokens(negative))
 
 
-def stock(name: str, folder: Path, negative: str | None) -> tuple[Cond, Cond]:
+def stock(name: str, folder: Path, negative: str | None, **parts: None) -> tuple[Cond, Cond]:
     """The same by the pipeline of diffusers, called as it calls itself."""
     # Lists of their own: Z-Image's pipeline writes its template into the list that it is given.
-    pipeline = diffusers.DiffusionPipeline.from_pretrained(folder)
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(folder, **parts)
     pipeline.set_progress_bar_config(disable=True)
     given = {} if negative is None else {"negative_prompt": negative}
     with torch.no_grad():
@@ -130,8 +130,9 @@ def difference(ours: Cond, theirs: Cond) -> float:
 @pytest.mark.parametrize("name", NAMES)
 def test_conditions_are_the_stock_pipeline_s(name: str, negative: str | None, folders):
     theirs = stock(name, folders(name), negative)
-    for ours, expected in zip(conds(load(folders(name)), negative), theirs, strict=True):
-        assert ours["text"].std() > 0.1
+    found_here = conds(load(folders(name)), negative)
+    assert found_here[0]["text"].abs().max() > 0.1
+    for ours, expected in zip(found_here, theirs, strict=True):
         found = difference(ours, expected)
         print(f"{name} {negative!r}: {found:.1e}")
         assert found <= 1e-5
@@ -241,7 +242,7 @@ def test_stable_diffusion_3_goes_without_its_third_encoder(tmp_path: Path):
     index.write_text(json.dumps(without))
     for part in ("text_encoder_3", "tokenizer_3"):
         shutil.rmtree(folder / part)
-    theirs = stock("sd3", folder, None)
+    theirs = stock("sd3", folder, None, text_encoder_3=None, tokenizer_3=None)
     ours = conds(sd3_text(str(folder)))
     for found, expected in zip(ours, theirs, strict=True):
         assert difference(found, expected) <= 1e-5
