@@ -141,9 +141,7 @@ def test_it_is_named_before_anything_is_trained(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["dmd2", "train", "lora=generator"])
     with pytest.raises(SystemExit):
         main()
-    assert (
-        "LoRA wants a rank of at least 1 and layers, got 64" in capsys.readouterr().err
-    )
+    assert "LoRA wants a rank of at least 1 and layers, got 64" in capsys.readouterr().err
     assert not list((tmp_path / "cache").glob("teachers/*.safetensors"))
 
 
