@@ -73,7 +73,10 @@ def test_activations_are_computed_again_where_the_authors_do_so(name: str) -> No
     assert composed(f"experiment={name}")["teacher"]["denoiser"]["gradient_checkpointing"] is True
 
 
-@pytest.mark.parametrize("name", ["sd15", "sd21", "sdxl", "pipeline"])
+TEXT_TEACHERS = ["sd15", "sd21", "sdxl", "pipeline", "sd3", "flux", "pixart_alpha", "zimage"]
+
+
+@pytest.mark.parametrize("name", TEXT_TEACHERS)
 def test_a_text_teacher_can_be_told_to_compute_activations_again(name: str) -> None:
     chosen = [f"teacher={name}", "teacher.source=x", "data=prompts", "data.captions.source=x"]
     for value in ("false", "true"):

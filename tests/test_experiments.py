@@ -3,6 +3,7 @@ there.
 """
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -39,10 +40,16 @@ OTHER_CHOICES = [
     for verb, group in GROUPS_OF.items()
     for path in (config_folder() / group).glob("*.yaml")
 ]
+OF_FILES = sorted(
+    path.stem
+    for path in (config_folder() / "teacher").glob("*.yaml")
+    if re.search(r"^source:", path.read_text(), re.MULTILINE)
+)
+"""Teachers that are pipelines of diffusers."""
 COMPANIONS = {
     "metric=toy": ["data=ring"],
     **{f"teacher=text_digits{name}": ["data=text_digits"] for name in ("", "_v", "_flow")},
-    **{f"teacher={name}": ["data=prompts"] for name in ("sd15", "sd21", "sdxl", "pipeline")},
+    **{f"teacher={name}": ["data=prompts"] for name in OF_FILES},
     **{f"data={name}": ["teacher=sd15"] for name in ("prompts", "latents")},
 }
 """What a choice makes no sense without."""

@@ -128,6 +128,12 @@ class VP(NoiseSchedule):
         # alpha_bar_i = prod_{j <= i} (1 - beta_j), as in DDPM (Ho et al. 2020).
         return cls((1 - beta).cumprod(0))
 
+    @classmethod
+    def linear(cls, beta_start: float = 1e-4, beta_end: float = 0.02, num_rows: int = 1000) -> "VP":
+        """DDPM's table, also DiT's and PixArt's: beta linear from beta_start to beta_end."""
+        beta = torch.linspace(beta_start, beta_end, num_rows, dtype=torch.float64)
+        return cls((1 - beta).cumprod(0))
+
     def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """sqrt(alpha_bar), sqrt(1 - alpha_bar) of the row nearest to t [B] (Ho et al. 2020)."""
         alpha2 = self.alphas_cumprod[self.row_of_time(t)]

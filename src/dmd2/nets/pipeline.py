@@ -102,17 +102,20 @@ def network_config(source: str | Path) -> dict[str, Any]:
     return unet_config(source) if network_of(source) == "unet" else transformer_config(source)
 
 
-def check_agrees(source: str | Path, denoiser: DiffusersNet) -> None:
+def check_agrees(source: str | Path, denoiser: DiffusersNet, resolution: int | None = None) -> None:
     """Raise ValueError, with both values, where a pipeline's files say something else than a
     denoiser that was described elsewhere, e.g. in YAML.
 
     The weights do not show it: a v network loads as an eps network, and makes noise.
+
+    resolution  Height and width of the images, on which a flow's shift may depend; None is what
+                the files say.
     """
     theirs = network_config(source)
     remedy = "choose the teacher that it is of, or teacher=pipeline, which reads the files"
     if (kind := theirs["_class_name"]) != (here := type(denoiser.model).__name__):
         raise ValueError(f"the network of {source} is a {kind}, and here it is a {here}; {remedy}")
-    tokens = None if isinstance(denoiser, UNet) else num_tokens(source, None)
+    tokens = None if isinstance(denoiser, UNet) else num_tokens(source, resolution)
     schedule, prediction = noise_of(source, tokens)
     if prediction != denoiser.prediction:
         published = next(name for name, ours in PREDICTIONS.items() if ours == prediction)

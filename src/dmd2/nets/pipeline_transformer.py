@@ -100,7 +100,7 @@ def transformer_config(source: str | Path) -> dict[str, Any]:
         if config.get(key):
             raise ValueError(f"the network of {source} reads {what} ({key}={config[key]})")
     read, made = config.get("in_channels"), config.get("out_channels")
-    if read is not None and made is not None and made != read * family.outputs:
+    if read is not None and made not in (None, read * family.outputs):
         raise ValueError(
             f"the network of {source} reads {read} channels and makes {made}: it is one for "
             "inpainting or editing, and reads an image beside the noise"
@@ -147,11 +147,11 @@ def shift_of(source: str | Path) -> Any:
 def transformer_resolution(source: str | Path) -> int:
     """Height and width of a transformer's images: as its file says, else those of its family."""
     size = transformer_config(source).get("sample_size")
-    return size * kind_of(source)[1]["factor"] if size else family_of(source).resolution
+    return size * kind_of(str(source))[1]["factor"] if size else family_of(source).resolution
 
 
 def num_tokens(source: str | Path, resolution: int | None) -> int:
     """The tokens of an image of so many pixels in height and width; None is what the files say."""
     patch = family_of(source).denoiser.patch_of(transformer_config(source))
     pixels = resolution or transformer_resolution(source)
-    return (pixels // kind_of(source)[1]["factor"] // patch) ** 2
+    return (pixels // kind_of(str(source))[1]["factor"] // patch) ** 2

@@ -91,7 +91,8 @@ class Transformer(DiffusersNet):
     @contextmanager
     def narrowed(self, batch: int, num: int | None) -> Iterator[None]:
         """A block in which the blocks behind the last tap see the last `num` of `batch` rows alone;
-        None is all. The small layers behind them see zeros in the place of the other rows.
+        None is all, and 0 still one. The small layers behind them see zeros in the place of the
+        other rows.
         """
 
         def widen(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -99,7 +100,8 @@ class Transformer(DiffusersNet):
             dropped = tokens.new_zeros(batch - len(tokens), *tokens.shape[1:])
             return torch.cat([dropped, tokens]), *others
 
-        self.num_kept = num if self.behind_taps else None
+        # One row at least: attention cannot tell the number of tokens of no rows.
+        self.num_kept = max(num, 1) if num is not None and self.behind_taps else None
         hooks: list[RemovableHandle] = []
         if self.num_kept is not None:
             for name in self.behind_taps:

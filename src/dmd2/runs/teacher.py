@@ -102,7 +102,8 @@ def build_teacher(config: Config, data: DataModule, path: Path | None) -> Teache
     # One that was read from the files needs no comparison with them.
     is_described = section.get("source") is not None and "source" not in section["denoiser"]
     if isinstance(denoiser, DiffusersNet) and is_described:
-        check_agrees(section["source"], denoiser)
+        size = (section.get("autoencoder") or {}).get("resolution")
+        check_agrees(section["source"], denoiser, size)
     loras = read_loras(section, denoiser)
     conditioner = build(conditioner_of(section))
     check_fit(denoiser, conditioner, data)

@@ -2,7 +2,18 @@
 
 from dmd2.nets.text.clip import CLIP, CLIPPair, clip_pair
 from dmd2.nets.text.encoder import TextEncoder
-from dmd2.nets.text.families import ENCODERS
+from dmd2.nets.text.families import (
+    ENCODERS,
+    auraflow_text,
+    chroma_text,
+    flux_text,
+    klein_text,
+    pixart_text,
+    qwen_image_text,
+    sana_text,
+    sd3_text,
+    zimage_text,
+)
 from dmd2.nets.text.prompts import CachedPrompts, Prompts
 from dmd2.nets.text.tiny import tiny_clip
 
@@ -14,6 +25,15 @@ __all__ = [
     "CachedPrompts",
     "Prompts",
     "TextEncoder",
+    "auraflow_text",
+    "chroma_text",
     "clip_pair",
+    "flux_text",
+    "klein_text",
+    "pixart_text",
+    "qwen_image_text",
+    "sana_text",
+    "sd3_text",
     "tiny_clip",
+    "zimage_text",
 ]

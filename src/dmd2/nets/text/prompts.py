@@ -141,7 +141,7 @@ class CachedPrompts(Prompts):
         dtype = self.encoder.stored
         for rows in tqdm(torch.arange(self.num_classes).split(AT_ONCE), desc="captions", delay=2):
             cond = Prompts.forward(self, rows)
-            block: Cond = {k: cond[k].to(dtype) for k in ("text", "pooled") if k in cond}
+            block: Cond = {key: cond[key].to(dtype) for key in ("text", "pooled") if key in cond}
             if "mask" in cond:
                 block["text"] = block["text"][cond["mask"]]
                 block["lengths"] = cond["mask"].sum(1).int()
