@@ -205,7 +205,7 @@ def test_two_ranks_draw_and_score_as_one_does() -> None:
     names = [f"{i:06d}.png" for i in range(12)]
     for name in names:
         assert (Path("of_two") / name).read_bytes() == (Path("of_one") / name).read_bytes()
-    assert sorted(path.name for path in Path("of_two").iterdir()) == [*names, "sheet.png"]
+    assert sorted(path.name for path in Path("of_two").glob("[!.]*")) == [*names, "sheet.png"]
 
 
 def test_evaluate_repeats_the_score_of_the_run_at_any_batch_size(

@@ -95,7 +95,7 @@ def tuned_encoders(section: Config) -> dict[str, Any]:
         return {}
     encoder = build(conditioner_of(section)["encoder"])
     # Of other kinds no LoRA has parts.
-    models = encoder.models if isinstance(encoder, CLIP | CLIPsAndT5) else []
+    models: Any = encoder.models if isinstance(encoder, CLIP | CLIPsAndT5) else []
     return {f"text_encoder{f'_{i}' * (i > 1)}": x for i, x in enumerate(models, start=1)}
 
 

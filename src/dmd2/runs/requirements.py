@@ -11,6 +11,8 @@ from dmd2.diffusion.denoiser import Denoiser
 from dmd2.diffusion.sampling import FewStepSampler
 from dmd2.distributed.rank_zero import warn
 from dmd2.losses.objective import Objective
+from dmd2.nets.diffusers_net import DiffusersNet
+from dmd2.nets.pipeline import check_agrees
 from dmd2.runs.copies import wants_shards
 
 
@@ -112,3 +114,13 @@ def check_fit(denoiser: Denoiser, conditioner: Conditioner, data: DataModule) ->
         raise ValueError(
             f"the teacher makes samples of shape {tuple(shape[1:])}, the data has {data.shape}"
         )
+
+
+def check_described(section: Config, denoiser: Denoiser) -> None:
+    """Raise ValueError where a pipeline's files say something else than its denoiser's node."""
+    # One that was read from the files needs no comparison with them.
+    if section.get("source") is None or "source" in section["denoiser"]:
+        return
+    if isinstance(denoiser, DiffusersNet):
+        size = (section.get("autoencoder") or {}).get("resolution")
+        check_agrees(section["source"], denoiser, size)

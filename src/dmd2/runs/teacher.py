@@ -18,12 +18,10 @@ from dmd2.diffusion.guidance import Guidance
 from dmd2.io.files import key_of, locked
 from dmd2.io.hub import weights_of
 from dmd2.io.tensors import save_weights, weights_sha256
-from dmd2.nets.diffusers_net import DiffusersNet
-from dmd2.nets.pipeline import check_agrees
 from dmd2.randomness import seeded
 from dmd2.runs.build import build, build_data, build_guidance, build_trainer, kept_dtype
 from dmd2.runs.loras import TeacherLoRA, encoder_with, read_loras, sha256_with
-from dmd2.runs.requirements import check_fit
+from dmd2.runs.requirements import check_described, check_fit
 from dmd2.runs.weights import load_denoiser, load_fitting
 from dmd2.training.callbacks.interrupt import Interrupt
 from dmd2.training.callbacks.progress import Progress
@@ -99,11 +97,7 @@ def build_teacher(config: Config, data: DataModule, path: Path | None) -> Teache
         denoiser: Denoiser = build(section["denoiser"])
     # Frozen once and for all; distillation runs without dropout, so in eval mode.
     denoiser.requires_grad_(False).eval()
-    # One that was read from the files needs no comparison with them.
-    is_described = section.get("source") is not None and "source" not in section["denoiser"]
-    if isinstance(denoiser, DiffusersNet) and is_described:
-        size = (section.get("autoencoder") or {}).get("resolution")
-        check_agrees(section["source"], denoiser, size)
+    check_described(section, denoiser)
     loras = read_loras(section, denoiser)
     conditioner = build(conditioner_of(section))
     check_fit(denoiser, conditioner, data)
