@@ -7,6 +7,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 KNOWN = (
+    "diffusers.SD3Transformer2DModel",
     "diffusers.UNet2DConditionModel",
     "dmd2.",
     "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
