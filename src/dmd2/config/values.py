@@ -45,6 +45,11 @@ def list_of(what: str, example: str, fits: Callable[[Any], bool]) -> Kind:
     return Kind(what, example, lambda x: isinstance(x, list) and all(map(fits, x)))
 
 
+def is_node(value: Any) -> bool:
+    """Whether a value is a call that gives the value."""
+    return isinstance(value, Mapping) and "_target_" in value
+
+
 def one_of(*names: str) -> Kind:
     """One of some words."""
     return Kind(" or ".join(names), names[0], lambda x: x in names)
@@ -63,7 +68,11 @@ BETAS = Kind(
     lambda x: isinstance(x, list) and len(x) == 2 and all(is_number(b) and 0 <= b < 1 for b in x),
 )
 OPTIMIZER = {
-    "lr": Kind("a learning rate, a number of at least 0", "0.001", AT_LEAST_0.fits),
+    "lr": Kind(
+        "a learning rate, a number of at least 0",
+        "0.001",
+        lambda x: AT_LEAST_0.fits(x) or is_node(x),
+    ),
     "weight_decay": AT_LEAST_0,
     "eps": Kind("a number of at least 0", "1e-8", AT_LEAST_0.fits),
     "betas": BETAS,
@@ -107,7 +116,7 @@ VALUES: dict[str, Kind] = {
     "teacher.guidance": Kind(
         "a number, or a node with a _target_",
         "1.0",
-        lambda x: is_number(x) or (isinstance(x, Mapping) and "_target_" in x),
+        lambda x: is_number(x) or is_node(x),
     ),
     "teacher.sigma_data": POSITIVE,
     "teacher.pretrain": SECTION.or_null(),
