@@ -26,7 +26,9 @@ from pipelines import save_clip, save_inception, save_pipeline, shrunken
 
 ALL = sorted(path.stem for path in (config_folder() / "experiment").glob("*.yaml"))
 OF_PIPELINES = [name for name in ALL if name.startswith("sd")]
-EXPERIMENTS = [name for name in ALL if name not in OF_PIPELINES]
+ONE_COMMAND = ["distil", "images"]
+"""Named after what they are given; `test_one_command.py` runs them."""
+EXPERIMENTS = [name for name in ALL if name not in OF_PIPELINES + ONE_COMMAND]
 GROUPS_OF = {"prepare": "recipe", "benchmark": "part"}
 """Verbs that choose from a group of their own."""
 CHOICES = sorted(
@@ -41,7 +43,7 @@ OTHER_CHOICES = [
 ]
 COMPANIONS = {
     "metric=toy": ["data=ring"],
-    **{f"teacher=text_digits{name}": ["data=text_digits"] for name in ("", "_v", "_flow")},
+    **{f"teacher=text_digits{name}": ["data=text_digits"] for name in ("", "_v", "_flow", "_dit")},
     **{f"teacher={name}": ["data=prompts"] for name in ("sd15", "sd21", "sdxl", "pipeline")},
     **{f"data={name}": ["teacher=sd15"] for name in ("prompts", "latents")},
 }

@@ -140,7 +140,15 @@ _COUNTS = "a whole number of at least 1, or a list of them"
 OPTIONS: dict[str, Kind] = {
     **{name: TEXT for name in ("run", "runs")},
     **{name: TEXT.or_null() for name in ("source", "out", "weights")},
-    "num_images": whole(1, 100),
+    "num_images": whole(1, 100).or_null(),
+    "prompt": Kind(
+        "a text, a list of texts, a file of captions, or null",
+        '\'["a red dot","two dots"]\'',
+        lambda x: (
+            x is None
+            or all(isinstance(t, str) for t in (x if isinstance(x, list) and x else [x]))
+        ),
+    ),
     "seed": whole(0, 0),
     "batch_size": whole(1, 100).or_null(),
     "num_samples": Kind(
