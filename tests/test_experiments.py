@@ -43,6 +43,12 @@ OTHER_CHOICES = [
 ]
 COMPANIONS = {
     "metric=toy": ["data=ring"],
+    "teacher=images": [
+        "data=images",
+        "data.source=images",
+        "data.resolution=32",
+        "data.channels=3",
+    ],
     **{f"teacher=text_digits{name}": ["data=text_digits"] for name in ("", "_v", "_flow", "_dit")},
     **{f"teacher={name}": ["data=prompts"] for name in ("sd15", "sd21", "sdxl", "pipeline")},
     **{f"data={name}": ["teacher=sd15"] for name in ("prompts", "latents")},
@@ -201,6 +207,8 @@ def pipeline(full: DictConfig, folder: Path) -> list[str]:
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_composes_and_every_key_is_read(choice: str) -> None:
     group, name = choice.split("=")
+    if choice == "teacher=images":  # read for its size and classes
+        images(Path("images"))
     with_it = [choice, *COMPANIONS.get(choice, [])]
     config = resolved(composed(*with_it, *only_its_user_has(composed(*with_it), Path("images"))))
     assert config[group], f"conf/{group}/{name}.yaml is empty"

@@ -145,8 +145,7 @@ OPTIONS: dict[str, Kind] = {
         "a text, a list of texts, a file of captions, or null",
         '\'["a red dot","two dots"]\'',
         lambda x: (
-            x is None
-            or all(isinstance(t, str) for t in (x if isinstance(x, list) and x else [x]))
+            x is None or all(isinstance(t, str) for t in (x if isinstance(x, list) and x else [x]))
         ),
     ),
     "seed": whole(0, 0),

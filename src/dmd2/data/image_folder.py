@@ -17,7 +17,6 @@ STEP = 8
 """What divides them: the network halves an image twice, and its head once more."""
 
 
-@cache  # asked for once a key of a config
 def facts_of(source: str, resolution: int | None = None) -> dict[str, Any]:
     """Of a source of `dmd2.data.Images`:
 
@@ -31,9 +30,17 @@ def facts_of(source: str, resolution: int | None = None) -> dict[str, Any]:
 
     Raises FileNotFoundError where there is nothing, ValueError for images of another size.
     """
-    path, channels = Path(source), 3
+    path = Path(source)
     if not path.exists():
-        raise FileNotFoundError(f"no images at {path}; name a folder or an archive: data.source=DIR")
+        raise FileNotFoundError(
+            f"no images at {path}; name a folder or an archive: data.source=DIR"
+        )
+    return _facts(path.resolve(), resolution)
+
+
+@cache  # asked for once a key of a config
+def _facts(path: Path, resolution: int | None) -> dict[str, Any]:
+    channels = 3
     if is_prepared(path):
         manifest = read_manifest(path)
         if "decoder" not in manifest:

@@ -114,9 +114,7 @@ class Student:
         if isinstance(prompts, str) or not prompts:
             raise ValueError(f"prompts are a list of texts, got {prompts!r}")
         if not isinstance(self.conditioner, Prompts):
-            raise ValueError(
-                f"the student of {self.run} reads no text; leave the prompt out"
-            )
+            raise ValueError(f"the student of {self.run} reads no text; leave the prompt out")
         conditioner = self.conditioner.of(prompts).to(device_of(self.generator))
         return replace(self, conditioner=conditioner)
 
