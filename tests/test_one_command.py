@@ -1,5 +1,5 @@
-"""The experiments of one command, small, from end to end: a pipeline with captions (`distil`), and a
-folder of images (`images`); and samples of what somebody asks for.
+"""The experiments of one command, small, from end to end: a pipeline with captions (`distil`), and
+a folder of images (`images`); and samples of what somebody asks for.
 """
 
 import json
@@ -28,8 +28,8 @@ pytest.importorskip("diffusers", reason="diffusers is not installed: pip install
 pytest.importorskip("transformers", reason="transformers is not installed: pip install '.[text]'")
 pytest.importorskip("peft", reason="peft is not installed: pip install '.[text]'")
 
-from families import SIZES, save_family  # noqa: E402
-from pipelines import save_pipeline  # noqa: E402
+from families import SIZES, save_family
+from pipelines import save_pipeline
 
 SMALL = ["trainer=cpu", "max_iterations=2", "log_every=1"]
 TRAINED = [
@@ -149,7 +149,7 @@ def test_a_teacher_of_a_folders_own_size_and_classes_is_trained_and_distilled(
 
 def test_images_that_are_too_large_say_what_to_type(folder: Path):
     images(folder / "large", 128, ("",))
-    with pytest.raises(Exception, match="type data.resolution=64"):
+    with pytest.raises(Exception, match=r"type data\.resolution=64"):
         composed("experiment=images", "data.source=large")
     config = composed("experiment=images", "data.source=large", "data.resolution=64")
     assert config["teacher"]["denoiser"]["taps"] == ["enc.16x16_block1"]

@@ -28,13 +28,13 @@ def facts_of(source: str, resolution: int | None = None) -> dict[str, Any]:
     gan_weight   Weight of the generator's GAN loss: 1e-2 at 32x32, 3e-3 at 64x64 (DMD2), and 0.1 at
                  8x8 (this program's digits), by a power of the size.
 
-    Raises FileNotFoundError where there is nothing, ValueError for images of another size.
+    Where there is no such source it is 32 pixels in colour, without classes. Raises ValueError for
+    images of another size.
     """
     path = Path(source)
     if not path.exists():
-        raise FileNotFoundError(
-            f"no images at {path}; name a folder or an archive: data.source=DIR"
-        )
+        # A config can then be shown; who opens the data says that it is not there.
+        return _made_of(resolution or 32, 3, 0)
     return _facts(path.resolve(), resolution)
 
 
@@ -56,10 +56,14 @@ def _facts(path: Path, resolution: int | None) -> dict[str, Any]:
             f"the images of {path} are for {size} pixels, and a small teacher is for "
             f"{SIZES[0]} to {SIZES[-1]}, in steps of {STEP}; type data.resolution=64"
         )
+    return _made_of(size, channels, len(class_names))
+
+
+def _made_of(size: int, channels: int, num_classes: int) -> dict[str, Any]:
     return {
         "resolution": size,
         "channels": channels,
-        "num_classes": len(class_names),
+        "num_classes": num_classes,
         "coarsest": size // 4,
         "gan_weight": float(f"{1e-2 * (32 / size) ** 1.7:.2g}"),
     }
