@@ -183,4 +183,4 @@ def test_a_row_of_the_grid_is_a_prompt():
     sheet = np.asarray(prompt_grid(pixels, ["a dark one", "a light one"]))
     assert sheet[100, TEXT_WIDTH + 100, 0] == sheet[100, TEXT_WIDTH + 301, 0] == 0
     assert sheet[301, TEXT_WIDTH + 100, 0] == sheet[301, TEXT_WIDTH + 301, 0] == 200
-    assert (sheet[:200, :TEXT_WIDTH] == 0).any()
+    assert sheet[:200, :TEXT_WIDTH].min() < 128
