@@ -116,7 +116,7 @@ def check_command(verb: str, words: list[str]) -> None:
     for experiment in ["digits_dmd2", *EXPERIMENTS] if is_open else ["digits_dmd2"]:
         try:
             compose_and_check(verb, filled(verb, words, experiment))
-        except HydraException as error:
+        except (HydraException, ValueError) as error:  # e.g. one whose teacher is given, too
             unfit = error
         else:
             return

@@ -27,7 +27,9 @@ from pipelines import save_clip, save_inception, save_pipeline, shrunken
 
 ALL = sorted(path.stem for path in (config_folder() / "experiment").glob("*.yaml"))
 OF_PIPELINES = [name for name in ALL if name.startswith("sd")]
-EXPERIMENTS = [name for name in ALL if name not in OF_PIPELINES]
+ONE_COMMAND = ["distil", "images"]
+"""Named after what they are given; `test_one_command.py` runs them."""
+EXPERIMENTS = [name for name in ALL if name not in OF_PIPELINES + ONE_COMMAND]
 GROUPS_OF = {"prepare": "recipe", "benchmark": "part"}
 """Verbs that choose from a group of their own."""
 CHOICES = sorted(
@@ -48,7 +50,13 @@ OF_FILES = sorted(
 """Teachers that are pipelines of diffusers."""
 COMPANIONS = {
     "metric=toy": ["data=ring"],
-    **{f"teacher=text_digits{name}": ["data=text_digits"] for name in ("", "_v", "_flow")},
+    "teacher=images": [
+        "data=images",
+        "data.source=images",
+        "data.resolution=32",
+        "data.channels=3",
+    ],
+    **{f"teacher=text_digits{name}": ["data=text_digits"] for name in ("", "_v", "_flow", "_dit")},
     **{f"teacher={name}": ["data=prompts"] for name in OF_FILES},
     **{f"data={name}": ["teacher=sd15"] for name in ("prompts", "latents")},
 }
@@ -206,6 +214,8 @@ def pipeline(full: DictConfig, folder: Path) -> list[str]:
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_composes_and_every_key_is_read(choice: str) -> None:
     group, name = choice.split("=")
+    if choice == "teacher=images":  # read for its size and classes
+        images(Path("images"))
     with_it = [choice, *COMPANIONS.get(choice, [])]
     config = resolved(composed(*with_it, *only_its_user_has(composed(*with_it), Path("images"))))
     assert config[group], f"conf/{group}/{name}.yaml is empty"

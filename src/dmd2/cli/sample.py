@@ -1,35 +1,43 @@
 """Draw samples from a run's student: numbered PNG files and a sheet of the first ones.
 
 usage: dmd2 sample run=DIR [num_images=100] [out=samples] [KEY=VALUE ...]
+       dmd2 sample run=DIR prompt="a red dot"        what you ask for, of a student that reads text
+       dmd2 sample run=DIR 'prompt=["a red dot","two dots"]'     or prompt=FILE.txt, one a line
        torchrun --no-python --nproc-per-node=8 dmd2 sample run=DIR ...   the same on eight GPUs
 
   run          A run's directory, e.g. runs/digits_dmd2/latest.
-  num_images   How many; the classes come in turn.
+  prompt       What to draw: a text, a list of texts, or a file of captions. There are four images
+               of each, or as many as num_images has, and grid.png with a prompt a row.
+  num_images   How many; the classes, captions or prompts come in turn.
   out          Folder for the files. Points get points.npy and one picture.
   weights      One of the run's averages, or "raw", or a generator's .safetensors, e.g. of
                `dmd2 import`; by default the first average.
   label        One class, or caption, by its number; null draws all of them in turn.
   seed         Another seed gives other samples; sample i is the same for any num_images and
                batch_size.
-  batch_size   Samples at once.
+  batch_size   Samples at once; by default as many as where the run is scored.
   trust        true: also where the run's config is another user's, or calls what is no part of
                this program (SECURITY.md).
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from dmd2.data.captions import texts_of
 from dmd2.distributed.process_group import rank_blocks, rank_zero_first, world_size
 from dmd2.distributed.rank_zero import claimed, on_rank_zero
 from dmd2.evaluation.pictures import image, picture
+from dmd2.evaluation.prompt_grid import prompt_grid
 from dmd2.io.replace import replacing, sweep
 from dmd2.runs.load import as_one_of_torchrun, load_student
 
 NUM_ON_SHEET = 100  # ten rows of ten
+NUM_OF_PROMPT = 4  # a row of grid.png
 
 
 def main(options: DictConfig) -> None:
@@ -48,7 +56,12 @@ def draw(options: DictConfig) -> None:
     """Write this rank's samples as they come, and on rank 0 the sheet of its first ones."""
     student, out = load_student(Path(options.run), trust=options.trust), Path(options.out)
     student.read(options.weights)
-    data, sampling, rows = student.data, student.sampling(), range(options.num_images)
+    asked = OmegaConf.to_container(options)["prompt"]
+    prompts = [] if asked is None else texts_of(asked)
+    if prompts:
+        student = student.asked_for(prompts)
+    num = options.num_images or len(prompts) * NUM_OF_PROMPT or NUM_ON_SHEET
+    data, sampling, rows = student.data, student.sampling(), range(num)
     is_image = len(data.shape) > 1
     # All points go into one file, and no rank has them all.
     if not is_image and world_size() > 1:
@@ -56,23 +69,31 @@ def draw(options: DictConfig) -> None:
     samples = student.sample_set(options.seed, options.label)
     shown: list[Tensor] = []
     # This rank's blocks alone; names of files are numbers of samples, so ranks share the folder.
-    for block in rank_blocks(rows, options.batch_size):
+    for block in rank_blocks(rows, options.batch_size or student.config["metric"]["batch_size"]):
         x = data.to_pixels(samples.make(sampling, block)[0])
         if is_image:
             for i, pixels in zip(block, x, strict=True):
                 with replacing(out / f"{i:06d}.png") as partial:
                     image(pixels).save(partial, "png")
         # Of many images only those on the sheet stay in memory; points stay all, for points.npy.
-        if not is_image or sum(map(len, shown)) < NUM_ON_SHEET:
+        if not is_image or sum(map(len, shown)) < max(NUM_ON_SHEET, len(prompts)):
             shown.append(x)
-    on_rank_zero(lambda: write_sheet(torch.cat(shown), student.config["name"], out))
+    on_rank_zero(lambda: write_sheet(torch.cat(shown), student.config["name"], prompts, out))
     print(f"{len(rows)} samples are in {out}")
 
 
-def write_sheet(x: Tensor, title: str, out: Path) -> None:
-    """One picture of images uint8 [N, C, H, W], or of points [N, 2], which get a file as well."""
+def write_sheet(x: Tensor, title: str, prompts: Sequence[str], out: Path) -> None:
+    """One picture of images uint8 [N, C, H, W], by prompts where there are some, or of points
+    [N, 2], which get a file as well.
+    """
     is_image = x.ndim > 2
     if not is_image:
         with replacing(out / "points.npy") as partial, partial.open("wb") as file:
             np.save(file, x.numpy())
-    picture({title: x[:NUM_ON_SHEET] if is_image else x}, out / "sheet.png")
+    # Fewer images than prompts, or a rank's share of them, may leave a row without.
+    if prompts and len(x) >= len(prompts):
+        whole = min(len(x), NUM_ON_SHEET) // len(prompts) or 1
+        with replacing(out / "grid.png") as partial:
+            prompt_grid(x[: whole * len(prompts)], prompts).save(partial, "png")
+    else:
+        picture({title: x[:NUM_ON_SHEET] if is_image else x}, out / "sheet.png")

@@ -20,10 +20,12 @@ from dmd2.config.keys import (
     renamed_hint,
     unknown_key,
 )
+from dmd2.config.resolvers import register
 from dmd2.config.values import OPTIONS, VALUES, check_present, check_values
 from dmd2.config.words import did_you_mean, skeleton, translated
 
 Config = dict[str, Any]
+register()  # here, since nothing is composed without this module
 
 
 def complete(composed: DictConfig) -> None:

@@ -55,6 +55,11 @@ def list_of(what: str, example: str, fits: Callable[[Any], bool]) -> Kind:
     return Kind(what, example, lambda x: isinstance(x, list) and all(map(fits, x)))
 
 
+def is_node(value: Any) -> bool:
+    """Whether a value is a call that gives the value."""
+    return isinstance(value, Mapping) and "_target_" in value
+
+
 def one_of(*names: str) -> Kind:
     """One of some words."""
     return Kind(" or ".join(names), names[0], lambda x: x in names)
@@ -73,7 +78,11 @@ BETAS = Kind(
     lambda x: isinstance(x, list) and len(x) == 2 and all(is_number(b) and 0 <= b < 1 for b in x),
 )
 OPTIMIZER = {
-    "lr": Kind("a learning rate, a number of at least 0", "0.001", AT_LEAST_0.fits),
+    "lr": Kind(
+        "a learning rate, a number of at least 0",
+        "0.001",
+        lambda x: AT_LEAST_0.fits(x) or is_node(x),
+    ),
     "weight_decay": AT_LEAST_0,
     "eps": Kind("a number of at least 0", "1e-8", AT_LEAST_0.fits),
     "betas": BETAS,
@@ -117,7 +126,7 @@ VALUES: dict[str, Kind] = {
     "teacher.guidance": Kind(
         "a number, or a node with a _target_",
         "1.0",
-        lambda x: is_number(x) or (isinstance(x, Mapping) and "_target_" in x),
+        lambda x: is_number(x) or is_node(x),
     ),
     "teacher.sigma_data": POSITIVE,
     "teacher.configs": TEXT.or_null(),
@@ -145,8 +154,15 @@ _COUNTS = "a whole number of at least 1, or a list of them"
 OPTIONS: dict[str, Kind] = {
     **{name: TEXT for name in ("run", "runs")},
     **{name: TEXT.or_null() for name in ("source", "out", "weights")},
-    "num_images": whole(1, 100),
+    "num_images": whole(1, 100).or_null(),
     "label": Kind("a whole number, or null", "0", lambda x: x is None or is_whole(x)),
+    "prompt": Kind(
+        "a text, a list of texts, a file of captions, or null",
+        '\'["a red dot","two dots"]\'',
+        lambda x: (
+            x is None or all(isinstance(t, str) for t in (x if isinstance(x, list) and x else [x]))
+        ),
+    ),
     "seed": whole(0, 0),
     "batch_size": whole(1, 100).or_null(),
     "num_samples": Kind(

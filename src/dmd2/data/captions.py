@@ -65,6 +65,17 @@ def read_captions(
     return captions
 
 
+def texts_of(given: str | Sequence[str]) -> list[str]:
+    """The texts that somebody asks for: a list, a file of captions by its ending, or one text.
+
+    Raises as `read_captions`.
+    """
+    if not isinstance(given, str):
+        return list(given)
+    is_file = Path(given).suffix.lower() in (".txt", *TABLES)
+    return read_captions(given) if is_file else [given]
+
+
 @cache  # The same file is read for the data and for its teacher, and said once.
 def _say(line: str) -> None:
     warn(line)

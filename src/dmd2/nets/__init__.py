@@ -29,6 +29,12 @@ from dmd2.nets.pipeline import (
     pipeline_guidance,
     pipeline_vae,
 )
+from dmd2.nets.pipeline_recipe import (
+    pipeline_alpha,
+    pipeline_lr,
+    pipeline_rank,
+    pipeline_sampler,
+)
 from dmd2.nets.song import SongUNet
 from dmd2.nets.toy import MLP, GaussianMixture
 from dmd2.nets.unet import UNet, UNetXL
@@ -67,8 +73,12 @@ __all__ = [
     "discriminator_on",
     "from_configs",
     "merged",
+    "pipeline_alpha",
     "pipeline_encoder",
     "pipeline_guidance",
+    "pipeline_lr",
+    "pipeline_rank",
+    "pipeline_sampler",
     "pipeline_vae",
     "step_embedding_on",
     "vae_of",

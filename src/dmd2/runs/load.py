@@ -4,8 +4,9 @@ student = dmd2.load("runs/digits_dmd2/latest")
 images = student.sample(16, seed=0)
 """
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from dmd2.evaluation.scoring import Evaluator
 from dmd2.io.files import key_of
 from dmd2.io.hashed_tensors import digest
 from dmd2.io.tensors import load_weights, read_metadata
+from dmd2.nets.text.prompts import Prompts
 from dmd2.runs.build import build, build_data, device_for
 from dmd2.runs.copies import LoRA, copy_for
 from dmd2.runs.pipeline_source import with_pipeline
@@ -82,22 +84,43 @@ class Student:
             self.generator.load_state_dict(own)
 
     def sample(
-        self, num: int, seed: int = 0, batch_size: int = 100, label: int | None = None
+        self,
+        num: int | None = None,
+        seed: int = 0,
+        batch_size: int = 100,
+        label: int | None = None,
+        prompts: Sequence[str] | None = None,
     ) -> Tensor:
         """Images uint8 [num, C, H, W] on the generator's device; points are float32 [num, 2].
 
         Sample i depends on the seed and on i alone: the classes (or captions) come in turn.
 
-        label  One class, or caption, of which all samples are to be.
+        num      None is one of each prompt.
+        label    One class, or caption, of which all samples are to be.
+        prompts  Texts to draw in place of the run's captions.
 
         Raises ValueError where `num` or `batch_size` is no whole number of at least 1, `seed` none
-        of at least 0, or `label` none of the classes.
+        of at least 0, or `label` none of the classes, and for prompts where the student reads no
+        text.
         """
+        if prompts is not None:
+            student = self.asked_for(prompts)
+            return student.sample(len(prompts) if num is None else num, seed, batch_size, label)
         check_whole("num", num, 1)
         check_whole("batch_size", batch_size, 1)
         check_whole("seed", seed, 0)
-        batches = self.sample_set(seed, label).batches(self.sampling(), range(num), batch_size)
+        rows = range(num or 0)
+        batches = self.sample_set(seed, label).batches(self.sampling(), rows, batch_size)
         return torch.cat([self.data.to_pixels(x0) for x0, _ in batches])
+
+    def asked_for(self, prompts: Sequence[str]) -> "Student":
+        """The same on these texts; raises ValueError where it reads none, or there are none."""
+        if isinstance(prompts, str) or not prompts:
+            raise ValueError(f"prompts are a list of texts, got {prompts!r}")
+        if not isinstance(self.conditioner, Prompts):
+            raise ValueError(f"the student of {self.run} reads no text; leave the prompt out")
+        conditioner = self.conditioner.of(prompts).to(device_of(self.generator))
+        return replace(self, conditioner=conditioner)
 
     def sampling(self) -> GeneratorSampling:
         """How samples are made: as the run's sampler does."""

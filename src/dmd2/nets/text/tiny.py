@@ -5,19 +5,41 @@ no download.
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from torch import Tensor
+
+from dmd2.diffusion.conditioning import Cond
 from dmd2.nets.text.clip import CLIP
 from dmd2.randomness import seeded
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
+class PooledCLIP(CLIP):
+    """A CLIP that also gives "pooled" [B, D], the mean of its tokens: what SD3's network reads."""
+
+    @property
+    def recipe(self) -> str:
+        """Another than CLIP's, whose embeddings are of the same weights without a mean."""
+        return type(self).__name__
+
+    def forward(self, tokens: Tensor) -> Cond:
+        """Tokens [B, 1, L] to {"text": [B, L, D], "pooled": [B, D]}."""
+        cond = super().forward(tokens)
+        return {**cond, "pooled": cond["text"].mean(1)}
+
+
 def tiny_clip(
-    words: Sequence[str], hidden_size: int, num_layers: int, max_length: int, seed: int = 0
+    words: Sequence[str],
+    hidden_size: int,
+    num_layers: int,
+    max_length: int,
+    seed: int = 0,
+    pooled: bool = False,
 ) -> CLIP:
-    """An encoder of captions to {"text": [B, max_length, hidden_size]}.
+    """An encoder of captions to {"text": [B, max_length, hidden_size]}; `pooled` adds their mean.
 
     Each of `words` (lower case letters) is one token; any other word is its letters, a token each.
-    Nobody trains it: random features tell words apart, and the U-Net learns what they mean.
+    Nobody trains it: random features tell words apart, and the network learns what they mean.
     """
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer  # noqa: PLC0415
 
@@ -45,7 +67,7 @@ def tiny_clip(
         initializer_factor=1.0,
     )
     with seeded(seed, "text encoder"):
-        return CLIP(tokenizer, CLIPTextModel(config))
+        return (PooledCLIP if pooled else CLIP)(tokenizer, CLIPTextModel(config))
 
 
 def pairs(word: str) -> Iterator[tuple[str, str]]:
