@@ -26,7 +26,8 @@ from dmd2.evaluation.scores import Scores, best
 from dmd2.evaluation.scoring import Evaluator
 from dmd2.io.files import discard, write_hashed_json
 from dmd2.io.replace import sweep_halves_of
-from dmd2.runs.load import Student, as_one_of_torchrun, load_student
+from dmd2.runs.load import Student, load_student
+from dmd2.runs.run_config import as_one_of_torchrun
 from dmd2.runs.score_table import print_table
 from dmd2.runs.summary import read_summary
 

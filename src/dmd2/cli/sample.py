@@ -22,6 +22,7 @@ usage: dmd2 sample run=DIR [num_images=100] [out=samples] [KEY=VALUE ...]
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +35,8 @@ from dmd2.distributed.rank_zero import claimed, on_rank_zero
 from dmd2.evaluation.pictures import image, picture
 from dmd2.evaluation.prompt_grid import prompt_grid
 from dmd2.io.replace import replacing, sweep
-from dmd2.runs.load import as_one_of_torchrun, load_student
+from dmd2.runs.load import load_student
+from dmd2.runs.run_config import as_one_of_torchrun
 
 NUM_ON_SHEET = 100  # ten rows of ten
 NUM_OF_PROMPT = 4  # a row of grid.png
@@ -56,7 +58,8 @@ def draw(options: DictConfig) -> None:
     """Write this rank's samples as they come, and on rank 0 the sheet of its first ones."""
     student, out = load_student(Path(options.run), trust=options.trust), Path(options.out)
     student.read(options.weights)
-    asked = OmegaConf.to_container(options)["prompt"]
+    given: Any = OmegaConf.to_container(options)
+    asked = given["prompt"]
     prompts = [] if asked is None else texts_of(asked)
     if prompts:
         student = student.asked_for(prompts)

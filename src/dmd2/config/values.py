@@ -124,9 +124,7 @@ VALUES: dict[str, Kind] = {
     "pairs.at_once": whole(1, 500),
     "pairs.global_batch": whole(1, 64).or_null(),
     "teacher.guidance": Kind(
-        "a number, or a node with a _target_",
-        "1.0",
-        lambda x: is_number(x) or is_node(x),
+        "a number, or a node with a _target_", "1.0", lambda x: is_number(x) or is_node(x)
     ),
     "teacher.sigma_data": POSITIVE,
     "teacher.configs": TEXT.or_null(),
@@ -159,10 +157,8 @@ OPTIONS: dict[str, Kind] = {
     "prompt": Kind(
         "a text, a list of texts, a file of captions, or null",
         '\'["a red dot","two dots"]\'',
-        lambda x: (
-            x is None or all(isinstance(t, str) for t in (x if isinstance(x, list) and x else [x]))
-        ),
-    ),
+        lambda x: all(isinstance(text, str) for text in (x if isinstance(x, list) else [x])),
+    ).or_null(),
     "seed": whole(0, 0),
     "batch_size": whole(1, 100).or_null(),
     "num_samples": Kind(
@@ -214,3 +210,9 @@ def shown(value: Any) -> str:
     """A value as YAML has it: null and true, and text in quotes."""
     words = {None: "null", True: "true", False: "false"}
     return words[value] if value is None or isinstance(value, bool) else repr(value)
+
+
+def check_whole(name: str, given: Any, least: int) -> None:
+    """Raise ValueError where an argument is no whole number of at least `least`."""
+    if not is_whole(given) or given < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {given!r}")

@@ -5,23 +5,20 @@ images = student.sample(16, seed=0)
 """
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
 from dmd2.config.check import Config
-from dmd2.config.values import is_whole
+from dmd2.config.values import check_whole, is_whole
 from dmd2.data.base import DataModule
 from dmd2.diffusion.conditioning import ClassLabels, Conditioner, missing_label
 from dmd2.diffusion.denoiser import Denoiser
 from dmd2.diffusion.sampling import FewStepSampler
 from dmd2.distributed.device import device_of
-from dmd2.distributed.process_group import process_group
 from dmd2.evaluation.partial_sums import PartialSums
 from dmd2.evaluation.samples import GeneratorSampling, OneClassSampleSet, SampleSet
 from dmd2.evaluation.scoring import Evaluator
@@ -173,14 +170,6 @@ def load(run: str | Path, weights: str | None = None, trust: bool = False) -> St
     return student
 
 
-def as_one_of_torchrun(run: Path, trust: bool) -> AbstractContextManager[None]:
-    """A block in which this process works on a run's student, alone or as torchrun started it.
-
-    Of several ranks only rank 0 prints.
-    """
-    return process_group(device_for(config_of(run, trust)).type == "cuda")
-
-
 def load_student(run: Path, metric: Config | None = None, trust: bool = False) -> Student:
     """The student of a run directory; its generator has no weights until `Student.read`.
 
@@ -225,9 +214,3 @@ def generator_on_teacher(run: Path, config: Config, data: DataModule, lora: LoRA
     # After LoRA was put on it: the frozen weights are narrowed, LoRA's own stay float32.
     teacher.cast_weights()
     return generator
-
-
-def check_whole(name: str, given: Any, least: int) -> None:
-    """Raise ValueError where an argument is no whole number of at least `least`."""
-    if not is_whole(given) or given < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {given!r}")

@@ -1,5 +1,6 @@
 """The configuration in a run's directory, read from anywhere, and only where it is trusted."""
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -11,6 +12,8 @@ from dmd2.config.check import Config
 from dmd2.config.keys import check_renamed
 from dmd2.config.places import found_from_anywhere
 from dmd2.config.trust import check_trusted
+from dmd2.distributed.process_group import process_group
+from dmd2.runs.build import device_for
 
 SECTIONS = {"data", "pairs", "teacher", "trainer"}
 """Some of what the config of any run has."""
@@ -49,3 +52,11 @@ def _runs_near(run: Path) -> str:
     if near:
         return f"there is one at {near[0].parent}"
     return "name the directory that dmd2 train printed: run=runs/EXPERIMENT/latest"
+
+
+def as_one_of_torchrun(run: Path, trust: bool) -> AbstractContextManager[None]:
+    """A block in which this process works on a run's student, alone or as torchrun started it.
+
+    Of several ranks only rank 0 prints.
+    """
+    return process_group(device_for(config_of(run, trust)).type == "cuda")
