@@ -162,7 +162,7 @@ def test_the_published_one_for_sdxl_has_the_published_size():
     assert sum(weight.numel() for weight in student.state_dict().values()) == 196_751_360
 
 
-@pytest.mark.parametrize("prefix", ["", "unet.", "base_model.model."])
+@pytest.mark.parametrize("prefix", ["", "unet.", "transformer.", "base_model.model."])
 def test_an_exported_one_is_read_again_and_another_is_named(prefix: str, tmp_path: Path):
     trained, path = moved(on(base())), tmp_path / "lora.safetensors"
     factors = {f"{prefix}{name}": x.detach() for name, x in products(trained.model).items()}

@@ -6,6 +6,7 @@ and critic share one set. It saves and loads LoRA's weights alone.
 
 import copy
 import importlib.util
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from dmd2.diffusion.denoiser import Denoiser
+
+PREFIX = re.compile(r"^(unet\.|transformer\.|base_model\.model\.)+")
+"""What names of an exported LoRA's tensors may begin with: diffusers' folder, peft's wrapper."""
 
 
 def require_peft() -> None:
@@ -149,14 +153,12 @@ def is_lora(names: Iterable[str]) -> bool:
 def load_products(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Fill a network's LoRA with factors as `products` gives them, e.g. of an exported student.
 
-    tensors  Of the file `path`; the names may have diffusers' or peft's prefix.
+    tensors  Of the file `path`; the names may have diffusers' prefix (unet., transformer.) or
+             peft's.
 
     Raises ValueError where the network has no LoRA, or one of other layers or another rank.
     """
-    given = {
-        name.removeprefix("unet.").removeprefix("base_model.model."): x
-        for name, x in tensors.items()
-    }
+    given = {PREFIX.sub("", name): x for name, x in tensors.items()}
     own = products(network)
     if not own:
         raise ValueError(
