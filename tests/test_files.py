@@ -176,3 +176,10 @@ def test_a_bit_of_a_hashed_file_that_flips_is_an_error_or_changes_nothing(tmp_pa
             assert read_hashed_json(path) == content
         except ValueError as error:
             assert "a.json" in str(error)
+
+
+def test_an_error_in_words_of_its_own_keeps_them(tmp_path: Path):
+    with pytest.raises(OSError, match=r"^no part of it is there$"), replacing(tmp_path / "out"):
+        raise FileNotFoundError("no part of it is there")
+    with pytest.raises(OSError, match=r"out'$"), replacing(tmp_path / "out") as partial:
+        partial.read_bytes()

@@ -97,6 +97,9 @@ def test_it_is_converted_once_and_trains_samples_and_exports(folder: Path, capsy
     whole = save_pipeline(folder / "sd15")
     save_single_file(whole, folder / "model.safetensors")
     asked = ["teacher.source=model.safetensors", "teacher.configs=sd15"]
+    dmd2("train", "--check", *GIVEN, *asked)
+    assert "the teacher model.safetensors" in capsys.readouterr().out
+    assert not Path("cache").exists()
     dmd2("train", *GIVEN, *asked)
     (made,) = Path("cache/pipelines").glob("*/model_index.json")
     before = made.stat().st_mtime_ns

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from dmd2.diffusion.denoiser import Prediction
 from dmd2.diffusion.schedules import VP, Flow, NoiseSchedule
 from dmd2.io.hub import PREDICTIONS, config_in, named_in_errors
@@ -123,8 +125,9 @@ def noise_of(source: str | Path, num_tokens: int | None = None) -> tuple[NoiseSc
             f"the scheduler of {source} has rescale_betas_zero_snr and predicts epsilon: in its "
             "last row there is no signal, from which nothing can be predicted"
         )
-    # A schedule of betas of another name, numbers that are none, a table that rises.
-    with named_in_errors(source, "scheduler"):
+    # A schedule of betas of another name, numbers that are none, a table that rises. On the CPU also
+    # where a network without memory (meta) is made: the table's numbers are read.
+    with named_in_errors(source, "scheduler"), torch.device("cpu"):
         if predicted == "flow_prediction":
             shift = said["shift"] if name in FLOWS else said["flow_shift"]
             if is_dynamic and num_tokens is not None:

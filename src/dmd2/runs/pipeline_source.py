@@ -1,13 +1,11 @@
 """A teacher's `source` that is one file: made a pipeline in the cache once, and read from there."""
 
-import hashlib
-import shutil
 from pathlib import Path
 from typing import Any
 
 from dmd2.config.check import Config
 from dmd2.io.files import key_of, locked, refused, sha256
-from dmd2.io.replace import unused_name
+from dmd2.io.replace import replacing
 from dmd2.nets.single_file import convert
 
 PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
@@ -22,8 +20,35 @@ def with_pipeline(config: Config) -> Config:
     lends it what it lacks; then `teacher.file` is the file's name. Any other config is returned as
     it is.
 
-    Raises FileNotFoundError where the file is not there, ValueError where it is a pickle, or is of
-    another layout than the configs, or has none, or configs are for no file.
+    Raises as `single_file`, and ValueError where the file is of another layout than the configs.
+    """
+    path, section = single_file(config), config["teacher"]
+    if path is None:
+        return config
+    folder = _converted(path, section["configs"], Path(config["paths"]["cache"]) / "pipelines")
+    found: Config = _replaced(config, section["source"], str(folder))
+    found["teacher"] |= {"configs": None, "file": path.name}
+    return found
+
+
+def with_lender(config: Config) -> Config:
+    """The same config with `teacher.configs` in the place of a `teacher.source` that is one file:
+    what it describes is read from there, and nothing is converted.
+
+    Raises as `single_file`.
+    """
+    section = config["teacher"]
+    if single_file(config) is None:
+        return config
+    found: Config = _replaced(config, section["source"], section["configs"])
+    return found
+
+
+def single_file(config: Config) -> Path | None:
+    """The file that a `teacher.source` is; None where it is a pipeline, or there is none.
+
+    Raises FileNotFoundError where the file is not there, ValueError where it is a pickle, or has no
+    configs, or configs are for no file.
     """
     section = config["teacher"]
     source, configs = section.get("source"), section.get("configs")
@@ -33,7 +58,7 @@ def with_pipeline(config: Config) -> Config:
                 f"teacher.configs={configs} is for a model in one file, and teacher.source="
                 f"{source} is none; type teacher.configs=null"
             )
-        return config
+        return None
     path = Path(source)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}; name it: teacher.source=FILE")
@@ -48,10 +73,7 @@ def with_pipeline(config: Config) -> Config:
             f"{path} is one file, without configs and tokenizers; name a pipeline of its kind that "
             "lends them, a folder or a hub name: teacher.configs=DIR"
         )
-    folder = _converted(path, configs, Path(config["paths"]["cache"]) / "pipelines")
-    found: Config = _replaced(config, source, str(folder))
-    found["teacher"] |= {"configs": None, "file": path.name}
-    return found
+    return path
 
 
 def _is_file(path: Path) -> bool:
@@ -64,14 +86,8 @@ def _converted(path: Path, configs: str, cache: Path) -> Path:
     # Other runs that want the same file wait here, and find it.
     with locked(folder):
         if not folder.is_dir():
-            for left in cache.glob(f"{folder.name}.*.partial"):  # of a process that was killed here
-                shutil.rmtree(left, ignore_errors=True)
-            partial = unused_name(folder)
-            try:
+            with replacing(folder) as partial:
                 line = convert(path, configs, partial)
-                partial.replace(folder)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
             print(f"{folder}: {line}")
     return folder
 
@@ -90,7 +106,7 @@ def _identity(configs: str) -> Any:
 
 def _digest(path: Path) -> str:
     is_long = path.stat().st_size > MAX_READ_BYTES
-    return "" if is_long else hashlib.sha256(path.read_bytes()).hexdigest()
+    return "" if is_long else sha256(path)
 
 
 def _replaced(node: Any, source: str, folder: str) -> Any:

@@ -18,6 +18,7 @@ from dmd2.config.missing import Lack
 from dmd2.nets.lora import require_peft
 from dmd2.runs.build import build
 from dmd2.runs.copies import wants_shards
+from dmd2.runs.pipeline_source import single_file, with_lender
 from dmd2.runs.requirements import check_starting_files
 from dmd2.runs.resume import checkpoint_of
 from dmd2.runs.teacher import teacher_file
@@ -52,17 +53,30 @@ def note_lack(config: Config) -> Lack:
     with lack.noted():
         check_starting_files(config)
     with lack.noted():
-        teacher_file(config)
-    with lack.noted():
         check_data(config["data"])
     with lack.noted():
         check_captions(config["data"].get("captions"))
     with lack.noted():
-        if (autoencoder := config["teacher"].get("autoencoder")) is not None:
-            _try(autoencoder).require()
+        teacher_weights(config)
+    # Of a model in one file the configs' pipeline is looked at; without it there is nothing to see.
     with lack.noted():
-        _try(config["loss"])  # LPIPS says what it lacks
+        described = with_lender(config)
+        with lack.noted():
+            if (autoencoder := described["teacher"].get("autoencoder")) is not None:
+                _try(autoencoder).require()
+        with lack.noted():
+            _try(described["loss"])  # LPIPS says what it lacks
     return lack
+
+
+def teacher_weights(config: Config) -> Path | None:
+    """`teacher_file`, or the file that a `teacher.source` is.
+
+    Raises as `teacher_file` and `single_file`.
+    """
+    path = single_file(config)
+    is_overruled = config["teacher"]["weights"] is not None
+    return teacher_file(config) if path is None or is_overruled else path
 
 
 def check_data(node: Config) -> None:
@@ -93,8 +107,8 @@ def check_run(config: Config) -> str:
     with lack.noted():
         checkpoint = checkpoint_of(config)
     with lack.noted():
-        path = teacher_file(config)
-        num = num_parameters(config)
+        path = teacher_weights(config)
+        num = num_parameters(with_lender(config))
         check_disk(config, num)
         check_memory(config, num)
     lack.raise_all()
