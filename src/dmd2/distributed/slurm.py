@@ -51,7 +51,7 @@ def listen() -> None:
 
 
 def name_ranks() -> None:
-    """Translate srun's variables into torchrun's, which `distributed.process_group` reads.
+    """Translate srun's variables into torchrun's, which `distributed.environment` reads.
 
     Does nothing in a job of a single process.
     """

@@ -1,4 +1,4 @@
-"""CLIP text encoders of transformers: captions to tokens, and tokens to a U-Net's condition."""
+"""CLIP text encoders of Stable Diffusion and SDXL: captions to tokens, tokens to a condition."""
 
 from collections.abc import Sequence
 from typing import Any
