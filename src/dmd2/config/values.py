@@ -127,6 +127,8 @@ VALUES: dict[str, Kind] = {
         "a number, or a node with a _target_", "1.0", lambda x: is_number(x) or is_node(x)
     ),
     "teacher.sigma_data": POSITIVE,
+    "teacher.embedded_guidance": POSITIVE.or_null(),
+    "teacher.distilled": one_of("refuse", "allow"),
     "teacher.configs": TEXT.or_null(),
     "teacher.loras": list_of(
         "a list of LoRA files with scales", "[{source:FILE,scale:1.0}]", is_lora_node

@@ -18,6 +18,7 @@ PREDICTIONS: dict[str, Any] = {
     "sample": "x0",
     "flow_prediction": "flow",
 }
+PREDICTION_TYPES = {ours: theirs for theirs, ours in PREDICTIONS.items()}
 # Only floats that layers compute in: in float8 or an integer type frozen weights would not run.
 DTYPES = {
     str(dtype).removeprefix("torch."): dtype

@@ -25,6 +25,8 @@ class DiffusersNet(Denoiser):
     computes the rest again. Raises ValueError for a prediction of another name.
     """
 
+    folder: str
+    """Of a pipeline, in which such a network is."""
     checkpointing: Callable[..., Any] | None = None
     """How a block is run with gradient checkpointing; None is diffusers' own way."""
 

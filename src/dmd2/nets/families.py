@@ -257,7 +257,7 @@ class ZImage(Transformer):
 def places(x: Tensor, patch: int, columns: int) -> Tensor:
     """The place of each token of x [B, C, H, W], [N, columns]: 0, row, column, and 0 behind."""
     height, width = (size // patch for size in x.shape[-2:])
-    places = torch.zeros(height, width, columns, device=x.device)
-    places[..., 1] = torch.arange(height, device=x.device)[:, None]
-    places[..., 2] = torch.arange(width, device=x.device)
-    return places.flatten(0, 1)
+    found = torch.zeros(height, width, columns, device=x.device)
+    found[..., 1] = torch.arange(height, device=x.device)[:, None]
+    found[..., 2] = torch.arange(width, device=x.device)
+    return found.flatten(0, 1)

@@ -23,6 +23,7 @@ NETWORK = re.compile(
     r"(base_model\.model\.|unet\.|transformer\.|(model\.)?diffusion_model\."
     r"|lora_unet_|lora_transformer_)+"
 )
+"""What a network's names begin with, and below a text encoder's, with its number."""
 TEXT = re.compile(r"(?:base_model\.model\.)?(?:text_encoder(?:_(\d))?\.|lora_te(\d?)_)")
 OTHERS = {
     r"dora_scale|lora_magnitude_vector": "DoRA (weights that are normalised)",

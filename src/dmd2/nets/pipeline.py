@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 
 from dmd2.diffusion.guidance import Guidance
-from dmd2.io.hub import PREDICTIONS, named_in_errors, network_of
+from dmd2.io.hub import PREDICTION_TYPES, named_in_errors, network_of
 from dmd2.nets.autoencoder import VAE
 from dmd2.nets.autoencoder_kinds import kind_of, vae_of
 from dmd2.nets.diffusers_net import DiffusersNet
@@ -35,8 +35,6 @@ UNREAD = ("sample_size", "upcast_attention", "dropout")
 """Arguments of a network that change no number of a frozen one, or its precision alone."""
 MIDDLE = "mid_block"
 """A U-Net's layer at the depth 0.5, half-way."""
-DIT = "type teacher=dit, whose condition is a class"
-"""What to do with a network that reads no text."""
 
 
 def from_configs(
@@ -118,9 +116,8 @@ def check_agrees(source: str | Path, denoiser: DiffusersNet, resolution: int | N
     tokens = None if isinstance(denoiser, UNet) else num_tokens(source, resolution)
     schedule, prediction = noise_of(source, tokens)
     if prediction != denoiser.prediction:
-        published = next(name for name, ours in PREDICTIONS.items() if ours == prediction)
         raise ValueError(
-            f"{source} predicts {published}, and this configuration has "
+            f"{source} predicts {PREDICTION_TYPES[prediction]}, and this configuration has "
             f"teacher.denoiser.prediction={denoiser.prediction}; {remedy}"
         )
     t = torch.linspace(0, 1, 101)
@@ -201,7 +198,10 @@ def pipeline_encoder(
     if network_of(source) == "transformer":
         kind = transformer_config(source)["_class_name"]
         if kind not in ENCODERS:
-            raise ValueError(f"the network of {source} is a {kind}, and reads no text; {DIT}")
+            raise ValueError(
+                f"the network of {source} is a {kind}, and reads no text; type teacher=dit, whose "
+                "condition is a class"
+            )
         return ENCODERS[kind](source, variant, dtype, length)
     config = unet_config(source)
     check_text(source, config)

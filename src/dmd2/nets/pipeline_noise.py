@@ -125,8 +125,8 @@ def noise_of(source: str | Path, num_tokens: int | None = None) -> tuple[NoiseSc
             f"the scheduler of {source} has rescale_betas_zero_snr and predicts epsilon: in its "
             "last row there is no signal, from which nothing can be predicted"
         )
-    # A schedule of betas of another name, numbers that are none, a table that rises. On the CPU also
-    # where a network without memory (meta) is made: the table's numbers are read.
+    # A schedule of betas of another name, numbers that are none, a table that rises.
+    # On the CPU also where a network takes no memory (meta): the table's numbers are read.
     with named_in_errors(source, "scheduler"), torch.device("cpu"):
         if predicted == "flow_prediction":
             shift = said["shift"] if name in FLOWS else said["flow_shift"]

@@ -18,6 +18,7 @@ from dmd2.nets.text.single_file import text_encoders
 NETWORK = "model.diffusion_model."
 """What a network's names begin with where a file has other parts, too."""
 VAES = ("first_stage_model.", "vae.")
+"""What a VAE's names begin with there."""
 LAYOUTS = {
     "UNet2DConditionModel": "input_blocks.0.0.weight",
     "SD3Transformer2DModel": "joint_blocks.0.context_block.attn.qkv.weight",
@@ -62,7 +63,7 @@ def convert(path: Path, configs: str, out: Path) -> str:
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{path} has {', '.join(parts)}, and {configs} lacks another part of a pipeline: "
-            f"{_first_line(error)}"
+            f"{_words(error)}"
         ) from error
     pipeline.save_pretrained(out)
     return f"{', '.join(parts)} of {path}, the rest of {configs}"
@@ -135,7 +136,7 @@ def _converted(
     except (KeyError, ValueError, RuntimeError, IndexError, TypeError, AttributeError) as error:
         raise ValueError(
             f"the {part} in {path} has other sizes than that of {configs}, or parts of it are "
-            f"lacking: {_first_line(error)}; name a pipeline of the file's own kind: "
+            f"lacking: {_words(error)}; name a pipeline of the file's own kind: "
             "teacher.configs=DIR"
         ) from error
     model.load_state_dict(renamed, assign=True)
@@ -158,5 +159,6 @@ def _vae_config(configs: str, tensors: Mapping[str, Tensor]) -> dict[str, Any] |
     return config if config["_class_name"] == "AutoencoderKL" else None
 
 
-def _first_line(error: Exception) -> str:
+def _words(error: Exception) -> str:
+    """What an error says, in one line that is not too long."""
     return " ".join(str(error).split())[:200]

@@ -32,6 +32,7 @@ class Transformer(DiffusersNet):
     Other arguments are those of `DiffusersNet`. Raises ValueError for a depth outside [0, 1].
     """
 
+    folder = "transformer"
     # Of attention and of the layers behind it, by the names that the families have for them. None
     # may be the end of a name at the network's own ends, as proj_out or linear is.
     lora_targets = (

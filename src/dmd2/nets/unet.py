@@ -26,6 +26,7 @@ class UNet(DiffusersNet):
     Arguments are those of `DiffusersNet`. Raises ValueError for a tap behind the encoder.
     """
 
+    folder = "unet"
     lora_targets = (
         *("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"),
         *("conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv"),

@@ -17,7 +17,6 @@ from dmd2.nets.diffusers_net import DiffusersNet
 from dmd2.nets.lora import layers, merged, products
 from dmd2.nets.text.clip import CLIP
 from dmd2.nets.text.t5 import CLIPsAndT5
-from dmd2.nets.unet import UNet
 from dmd2.runs.build import build
 from dmd2.runs.export_sampling import Sampling, arguments_of, rows_of, scheduler_for
 from dmd2.runs.load import Student
@@ -55,7 +54,7 @@ def export(student: Student, weights: str | None, source: str | None, out: Path)
     source = source or encoder.get("source")
     try:
         parts = {
-            folder_of(generator): merged_network(generator),
+            generator.folder: merged_network(generator),
             "scheduler": scheduler_for(generator, student.sampler),
             **tuned_encoders(section),
         }
@@ -84,11 +83,6 @@ def export(student: Student, weights: str | None, source: str | None, out: Path)
     )
 
 
-def folder_of(generator: DiffusersNet) -> str:
-    """The folder of a pipeline in which its network is."""
-    return "unet" if isinstance(generator, UNet) else "transformer"
-
-
 def tuned_encoders(section: Config) -> dict[str, Any]:
     """The text encoders of a teacher with LoRAs, which may have changed them."""
     if not section.get("loras"):
@@ -107,7 +101,7 @@ def sampling_of(
     resolution = codec.resolution if isinstance(codec, VAE) else None
     return Sampling(
         rows_of(generator, student.sampler),
-        folder_of(generator),
+        generator.folder,
         type(parts["scheduler"]).__name__,
         arguments_of(generator, student.sampler, resolution, encoder.get("length")),
     )
@@ -132,7 +126,7 @@ def write(folder: Path, pipeline: Any, lora: DiffusersNet | None, readme: str) -
         let_others_read(path)
     if lora is not None:
         named = {
-            f"{folder_of(lora)}.{name}": x.detach().cpu().contiguous()
+            f"{lora.folder}.{name}": x.detach().cpu().contiguous()
             for name, x in products(lora.model).items()
         }
         save_tensors(named, folder / "lora" / "pytorch_lora_weights.safetensors", {"format": "pt"})

@@ -10,7 +10,7 @@ import torch
 from dmd2.diffusion.denoiser import Prediction
 from dmd2.diffusion.sampling import FewStepSampler, ODEWalk
 from dmd2.diffusion.schedules import VP, Flow
-from dmd2.io.hub import PREDICTIONS
+from dmd2.io.hub import PREDICTION_TYPES
 from dmd2.nets.diffusers_net import DiffusersNet
 from dmd2.nets.families import Flux
 from dmd2.nets.pipeline_transformer import FAMILIES
@@ -138,7 +138,7 @@ def _of_table(name: str, schedule: VP, prediction: Prediction, **own: Any) -> An
     betas = 1 - table / torch.cat([table.new_ones(1), table[:-1]])
     shared = own | {
         "num_train_timesteps": len(table),
-        "prediction_type": {ours: theirs for theirs, ours in PREDICTIONS.items()}[prediction],
+        "prediction_type": PREDICTION_TYPES[prediction],
         "clip_sample": False,  # latents go beyond [-1, 1]
         "steps_offset": 1,  # nothing reads it, but pipelines warn of any other
     }

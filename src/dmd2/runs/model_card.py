@@ -77,7 +77,7 @@ def card(
         network=sampling.network,
         scheduler=sampling.scheduler,
         call=", ".join(f"{name}={value!r}" for name, value in sampling.call.items()),
-        by_class=is_by_class,
+        is_by_class=is_by_class,
         loras=[(Path(lora["source"]).name, lora.get("scale", 1.0)) for lora in loras],
         source=source,  # None in the template: a pipeline without an autoencoder, on pixels
         variant=variant or "",
