@@ -21,6 +21,7 @@ usage: dmd2 sample run=DIR [num_images=100] [out=samples] [KEY=VALUE ...]
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,8 +49,8 @@ def draw(options: DictConfig) -> None:
     """Write this rank's samples as they come, and on rank 0 the sheet of its first ones."""
     student, out = load_student(Path(options.run), trust=options.trust), Path(options.out)
     student.read(options.weights)
-    asked = OmegaConf.to_container(options)["prompt"]
-    prompts = [] if asked is None else texts_of(asked)
+    given: Any = OmegaConf.to_container(options)  # a list of prompts as a plain one
+    prompts = [] if options.prompt is None else texts_of(given["prompt"])
     if prompts:
         student = student.asked_for(prompts)
     num = options.num_images or len(prompts) * NUM_OF_PROMPT or NUM_ON_SHEET
