@@ -127,7 +127,6 @@ VALUES: dict[str, Kind] = {
         "a number, or a node with a _target_", "1.0", lambda x: is_number(x) or is_node(x)
     ),
     "teacher.sigma_data": POSITIVE,
-    "teacher.embedded_guidance": POSITIVE.or_null(),
     "teacher.distilled": one_of("refuse", "allow"),
     "teacher.configs": TEXT.or_null(),
     "teacher.loras": list_of(
