@@ -74,14 +74,15 @@ def from_configs(
     schedule, prediction = noise_of(source, num_tokens(source, resolution))
     with named_in_errors(source, "transformer"):
         model = getattr(diffusers, config["_class_name"]).from_config(config)
-    told: dict[str, float | None] = {}
+    scale: dict[str, float | None] = {}
     if config.get("guidance_embeds"):
-        told = {"embedded_guidance": embedded_guidance or family.embedded}
+        own = family.embedded if embedded_guidance is None else embedded_guidance
+        scale = {"embedded_guidance": own}
     elif embedded_guidance is not None:
         raise ValueError(
             f"the network of {source} reads no guidance scale; type teacher.embedded_guidance=null"
         )
-    return family.denoiser(model, schedule, prediction, taps, gradient_checkpointing, **told)
+    return family.denoiser(model, schedule, prediction, taps, gradient_checkpointing, **scale)
 
 
 def pipeline_guidance(source: str) -> float | Guidance:
