@@ -57,7 +57,7 @@ def sha256_with(weights: str, loras: Sequence[TeacherLoRA]) -> str:
 def encoder_with(encoder: Config, loras: list[Config]) -> Config:
     """The node of a text encoder with LoRAs."""
     return {
-        "_target_": "dmd2.nets.text.adapted.with_loras",
+        "_target_": "dmd2.nets.text.loras.with_loras",
         "encoder": encoder,
         "loras": loras,
     }
