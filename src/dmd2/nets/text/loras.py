@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from dmd2.nets.lora_files import merge_texts, read_lora
+from dmd2.nets.text.clip import CLIP
 from dmd2.nets.text.encoder import TextEncoder
+from dmd2.nets.text.t5 import CLIPsAndT5
 
 
 def with_loras(encoder: TextEncoder, loras: Sequence[Mapping[str, Any]]) -> TextEncoder:
@@ -16,5 +18,12 @@ def with_loras(encoder: TextEncoder, loras: Sequence[Mapping[str, Any]]) -> Text
     Raises FileNotFoundError where a file is not there, ValueError where it is of other encoders.
     """
     for lora in loras:
-        merge_texts(list(encoder.models), read_lora(Path(lora["source"])), lora.get("scale", 1.0))
+        file = read_lora(Path(lora["source"]))
+        # An export writes these encoders anew, and takes others from the teacher's pipeline.
+        if file.texts and not isinstance(encoder, CLIP | CLIPsAndT5):
+            raise ValueError(
+                f"{file.path} is also of a text encoder, and those of {type(encoder).__name__} take "
+                "none; type teacher.loras=[]"
+            )
+        merge_texts(list(encoder.models), file, lora.get("scale", 1.0))
     return encoder
