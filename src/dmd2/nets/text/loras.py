@@ -22,8 +22,8 @@ def with_loras(encoder: TextEncoder, loras: Sequence[Mapping[str, Any]]) -> Text
         # An export writes these encoders anew, and takes others from the teacher's pipeline.
         if file.texts and not isinstance(encoder, CLIP | CLIPsAndT5):
             raise ValueError(
-                f"{file.path} is also of a text encoder, and those of {type(encoder).__name__} take "
-                "none; type teacher.loras=[]"
+                f"{file.path} is also of a text encoder, and those of {type(encoder).__name__} "
+                "take none; type teacher.loras=[]"
             )
         merge_texts(list(encoder.models), file, lora.get("scale", 1.0))
     return encoder
