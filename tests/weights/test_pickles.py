@@ -331,7 +331,7 @@ def test_two_names_of_one_tensor_become_two_tensors(tmp_path: Path):
 
 def test_a_good_file_is_read_and_runs_nothing(tmp_path: Path):
     import_weights(small(tmp_path / "good.pkl"), tmp_path / "out" / "good.safetensors")
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.safetensors"]
+    assert [path.name for path in (tmp_path / "out").glob("[!.]*")] == ["good.safetensors"]
 
 
 def test_a_missing_file_and_another_suffix_are_named(tmp_path: Path):

@@ -34,8 +34,9 @@ from dmd2.distributed.process_group import rank_blocks, rank_zero_first, world_s
 from dmd2.distributed.rank_zero import claimed, on_rank_zero
 from dmd2.evaluation.pictures import image, picture
 from dmd2.evaluation.prompt_grid import prompt_grid
+from dmd2.evaluation.samples import SampleSet
 from dmd2.io.replace import replacing, sweep
-from dmd2.runs.load import load_student
+from dmd2.runs.load import Student, load_student
 from dmd2.runs.run_config import as_one_of_torchrun
 
 NUM_ON_SHEET = 100  # ten rows of ten
@@ -47,29 +48,38 @@ def main(options: DictConfig) -> None:
     out = Path(options.out)
     refusal = f"dmd2 sample is at work in {out} already; wait for it, or name another: out=DIR"
     with as_one_of_torchrun(Path(options.run), options.trust):
+        student, prompts = student_for(options)
+        samples = student.sample_set(options.seed, options.label)
+        # After all that may be refused: a mistake leaves no folder.
         out.mkdir(parents=True, exist_ok=True)
         with claimed(out / "sample", refusal):
             with rank_zero_first():  # before the others write: theirs would be swept as well
                 on_rank_zero(lambda: sweep(out, 0))
-            draw(options)
+            draw(options, student, samples, prompts)
 
 
-def draw(options: DictConfig) -> None:
-    """Write this rank's samples as they come, and on rank 0 the sheet of its first ones."""
-    student, out = load_student(Path(options.run), trust=options.trust), Path(options.out)
+def student_for(options: DictConfig) -> tuple[Student, Sequence[str]]:
+    """The student with its weights, and the prompts that it is to draw, if any.
+
+    Raises ValueError for prompts of a student without text, and for points on several ranks.
+    """
+    student = load_student(Path(options.run), trust=options.trust)
+    # All points go into one file, and no rank has them all.
+    if len(student.data.shape) == 1 and world_size() > 1:
+        raise ValueError("points are drawn by one process; leave torchrun out")
     student.read(options.weights)
     given: Any = OmegaConf.to_container(options)
     asked = given["prompt"]
     prompts = [] if asked is None else texts_of(asked)
-    if prompts:
-        student = student.asked_for(prompts)
+    return (student.asked_for(prompts) if prompts else student), prompts
+
+
+def draw(options: DictConfig, student: Student, samples: SampleSet, prompts: Sequence[str]) -> None:
+    """Write this rank's samples as they come, and on rank 0 the sheet of its first ones."""
+    out = Path(options.out)
     num = options.num_images or len(prompts) * NUM_OF_PROMPT or NUM_ON_SHEET
     data, sampling, rows = student.data, student.sampling(), range(num)
     is_image = len(data.shape) > 1
-    # All points go into one file, and no rank has them all.
-    if not is_image and world_size() > 1:
-        raise ValueError("points are drawn by one process; leave torchrun out")
-    samples = student.sample_set(options.seed, options.label)
     shown: list[Tensor] = []
     # This rank's blocks alone; names of files are numbers of samples, so ranks share the folder.
     for block in rank_blocks(rows, options.batch_size or student.config["metric"]["batch_size"]):

@@ -24,7 +24,8 @@ def check_labels(labels: Tensor, num: int, what: str = "classes") -> None:
     """Raise ValueError for a label that is none of 0 to `num` - 1, where labels are on the host."""
     # Elsewhere the comparison would wait for the device; there they come from `SampleSet`, from
     # draws or from data, which were checked.
-    if labels.device.type == "cpu" and labels.numel():
+    # Without classes any label is the empty condition.
+    if num and labels.device.type == "cpu" and labels.numel():
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= num:
             raise ValueError(missing_label(low if low < 0 else high, num, what))

@@ -179,7 +179,7 @@ def kind_of(source: str | Path) -> tuple[type[VAE], dict[str, Any]]:
     """
     config = config_in(source, "vae/config.json")
     name = config.get("_class_name")
-    if name not in KINDS:
+    if not isinstance(name, str) or name not in KINDS:
         raise ValueError(
             f"the VAE of {source} is a {name}, and supported are {', '.join(sorted(KINDS))}"
         )

@@ -91,7 +91,7 @@ def transformer_config(source: str | Path) -> dict[str, Any]:
     """
     config = config_in(source, "transformer/config.json")
     kind = config.get("_class_name")
-    if kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         raise ValueError(
             f"the network of {source} is a {kind}, and known are {', '.join(FAMILIES)}, and U-Nets"
         )

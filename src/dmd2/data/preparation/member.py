@@ -2,6 +2,7 @@
 lead outside are refused, and damaged bytes name their archive.
 """
 
+import errno
 import gzip
 import lzma
 import struct
@@ -61,4 +62,9 @@ def damage_named(source: Path) -> Iterator[None]:
     try:
         yield
     except DAMAGE as error:
+        raise ValueError(f"{source} is damaged ({error}); fetch it again") from error
+    except OSError as error:
+        # A place before the file's begin, which a zip's list may claim.
+        if error.errno != errno.EINVAL:
+            raise
         raise ValueError(f"{source} is damaged ({error}); fetch it again") from error
