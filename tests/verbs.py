@@ -67,7 +67,8 @@ def content(path: Path) -> bytes:
     if path.suffix != ".safetensors":
         return data
     end = 8 + int.from_bytes(data[:8], "little")
-    return json.dumps(json.loads(data[8:end]), sort_keys=True).encode() + data[end:]
+    header = json.dumps(json.loads(data[8:end]), sort_keys=True).encode()
+    return len(header).to_bytes(8, "little") + header + data[end:]
 
 
 VERBS = {
