@@ -33,6 +33,7 @@ class Life:
         prepare: Callable[[], object] = lambda: None,
     ) -> None:
         self.said = said
+        said.write_text("")  # it may be killed before it says anything
         self.code: int | None = None
         for stream in (sys.stdout, sys.stderr):
             stream.flush()  # or the fork prints it again
