@@ -67,7 +67,10 @@ class Transformer(DiffusersNet):
         super().__init__(model, schedule, prediction, named, gradient_checkpointing)
         tapped = [i for i, name in enumerate(names) for tap in named if is_within(tap, name)]
         self.behind_taps = names[max(tapped, default=-1) + 1 :]
-        self.num_kept: int | None = None
+        # Of the present pass: blocks that see fewer rows, and how many. A tuple, so that they are
+        # no submodules twice.
+        self.narrow_blocks: tuple[nn.Module, ...] = ()
+        self.num_kept = 0
 
     @staticmethod
     def patch_of(config: Mapping[str, Any]) -> int:
@@ -101,19 +104,19 @@ class Transformer(DiffusersNet):
             dropped = tokens.new_zeros(batch - len(tokens), *tokens.shape[1:])
             return torch.cat([dropped, tokens]), *others
 
-        # One row at least: attention cannot tell the number of tokens of no rows.
-        self.num_kept = max(num, 1) if num is not None and self.behind_taps else None
         hooks: list[RemovableHandle] = []
-        if self.num_kept is not None:
-            for name in self.behind_taps:
-                block = self.model.get_submodule(name)
+        if num is not None and self.behind_taps:
+            # One row at least: attention cannot tell the number of tokens of no rows.
+            self.num_kept = max(num, 1)
+            self.narrow_blocks = tuple(map(self.model.get_submodule, self.behind_taps))
+            for block in self.narrow_blocks:
                 hooks.append(block.register_forward_pre_hook(self.entering, with_kwargs=True))
             final = self.model.get_submodule(self.final)
             hooks.append(final.register_forward_pre_hook(widen))
         try:
             yield
         finally:
-            self.num_kept = None
+            self.narrow_blocks = ()
             for hook in hooks:
                 hook.remove()
 
@@ -123,9 +126,7 @@ class Transformer(DiffusersNet):
         """What a block of this pass reads, by name, in place of what it was given."""
         given = inspect.signature(block.forward).bind(*args, **kwargs).arguments
         num = self.num_kept
-        if num is None or all(
-            block is not self.model.get_submodule(name) for name in self.behind_taps
-        ):
+        if block not in self.narrow_blocks:
             return (), given
         # Inputs that have `num` rows already stay as they are.
         return (), {
