@@ -1,5 +1,7 @@
 """Every test runs on one thread, so that it gives the same numbers on any machine of a kind."""
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -47,3 +49,26 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from verbs import train  # noqa: PLC0415  # it loads what only some tests need
 
     return train(tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture
+def captioned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with ten captions, in which commands are run."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setenv("DMD2_RUN_ID", "now")
+    (tmp_path / "captions.txt").write_text("\n".join(f"a red dot {i}" for i in range(10)))
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """From a family to the folder of its pipeline, saved when first asked for."""
+    from families import save_family  # noqa: PLC0415  # it loads what only some tests need
+
+    root = tmp_path_factory.mktemp("families")
+
+    def folder(name: str) -> Path:
+        return root / name if (root / name).is_dir() else save_family(root / name, name)
+
+    return folder

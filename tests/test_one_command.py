@@ -46,13 +46,9 @@ TRAINED = [
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(captioned: Path) -> Path:
     """A directory with ten captions."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", sys.argv)
-    monkeypatch.setenv("DMD2_RUN_ID", "now")
-    (tmp_path / "captions.txt").write_text("\n".join(f"a red dot {i}" for i in range(10)))
-    return tmp_path
+    return captioned
 
 
 def dmd2_(*arguments: str) -> None:

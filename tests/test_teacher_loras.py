@@ -43,13 +43,10 @@ TEXT = "text_model.encoder.layers.1.self_attn.q_proj"
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", sys.argv)
-    monkeypatch.setenv("DMD2_RUN_ID", "now")
-    (tmp_path / "captions.txt").write_text("\n".join(f"a red dot {i}" for i in range(10)))
-    save_pipeline(tmp_path / "own")
-    return tmp_path
+def folder(captioned: Path) -> Path:
+    """A directory with ten captions, and a pipeline."""
+    save_pipeline(captioned / "own")
+    return captioned
 
 
 def dmd2(*arguments: str) -> None:

@@ -39,13 +39,9 @@ SIZED = ["++teacher.head.num_groups=4"]
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(captioned: Path) -> Path:
     """A directory with ten captions."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", sys.argv)
-    monkeypatch.setenv("DMD2_RUN_ID", "now")
-    (tmp_path / "captions.txt").write_text("\n".join(f"a red dot {i}" for i in range(10)))
-    return tmp_path
+    return captioned
 
 
 def dmd2(*arguments: str) -> None:

@@ -5,7 +5,6 @@ rows that nobody decodes, noise levels, and what is refused.
 import copy
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from dmd2.nets.diffusers_net import DiffusersNet
 from dmd2.nets.pipeline import check_agrees
 from dmd2.nets.pipeline_noise import noise_of
 from dmd2.runs.weights import load_denoiser
-from families import FAMILIES, SIZES, save_family
+from families import FAMILIES, SIZES
 from pipelines import save_pipeline
 
 diffusers = pytest.importorskip(
@@ -43,17 +42,6 @@ TIMES = [1.0, 0.75, 0.4]
 ROWS = [999, 749, 499, 249]
 """The steps of the families of a table of betas."""
 BETAS = {"beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """From a family to the folder of its pipeline, saved when first asked for."""
-    root = tmp_path_factory.mktemp("families")
-
-    def folder(name: str) -> Path:
-        return root / name if (root / name).is_dir() else save_family(root / name, name)
-
-    return folder
 
 
 def build(folder: Path, **arguments: Any) -> DiffusersNet:

@@ -5,7 +5,6 @@ not.
 import inspect
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +25,6 @@ diffusers = pytest.importorskip(
 NAMES = [name for name in FAMILIES if name != "dit"]
 MASKED = {"chroma", "sana", "qwen", "zimage", "pixart"}
 CAPTIONS = ["A red dot", "two small dots, one of them Green and the other one blue"]
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """From a family to the folder of its pipeline, saved when first asked for."""
-    root = tmp_path_factory.mktemp("families")
-
-    def folder(name: str) -> Path:
-        return root / name if (root / name).is_dir() else save_family(root / name, name)
-
-    return folder
 
 
 def load(folder: Path, **arguments: Any) -> TextEncoder:
