@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from dmd2.cli.errors import chain
 from dmd2.cli.main import main
 
 TINY = [
@@ -301,3 +302,9 @@ def test_a_recipe_says_what_it_lacks_before_data_is_decoded(
     line = refused(capsys, "train", *everything_else, *arguments)
     for word in words:
         assert word in line, line
+
+
+def test_a_circle_of_causes_ends() -> None:
+    first, second = ValueError("one"), ValueError("two")
+    first.__cause__, second.__context__ = second, first
+    assert chain(first) == [first, second]

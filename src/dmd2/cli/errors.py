@@ -114,14 +114,21 @@ def no_choice(group: str, name: str, options: str) -> str:
     )
 
 
+def chain(error: BaseException) -> list[BaseException]:
+    """The error, what caused it, what caused that; a circle of them ends."""
+    causes: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in causes:
+        causes.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    return causes
+
+
 def fail_for_users(error: BaseException) -> None:
     """End the process if the mistake is its user's; return if the error is ours."""
     # A library that is interrupted may fail at what it left half done.
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, KeyboardInterrupt):
-            sys.exit(130)
-        cause = cause.__cause__ or cause.__context__
+    if any(isinstance(cause, KeyboardInterrupt) for cause in chain(error)):
+        sys.exit(130)
     if (line := one_line(error)) is not None:
         print(f"dmd2: {line}", file=sys.stderr)
         sys.exit(2)

@@ -180,6 +180,6 @@ def _try(node: Any) -> Any:
     try:
         return build(node)
     except InstantiationException as error:
-        if error.__cause__ is not None:
-            raise error.__cause__ from None
-        raise
+        cause = error.__cause__ or error
+    # Not in the handler: a cause whose context is what it caused is a circle.
+    raise cause
