@@ -1,12 +1,16 @@
 import io
+import itertools
 import json
+import os
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from dmd2.cli.errors import one_line
 from dmd2.data.images import Images
 from dmd2.data.preparation import decode_blocks
 from dmd2.data.preparation.decode import Decoder
@@ -226,3 +230,18 @@ def test_wrong_options_are_refused(tmp_path, options):
 def test_not_prepared_says_so(packed, tmp_path):
     with pytest.raises(FileNotFoundError, match="prepare_data"):
         Images(packed("zip"), 6, tmp_path / "cache", batch_size=1, seed=0).setup()
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_data_that_shrink_under_a_run_are_named(packed, tmp_path, num_workers):
+    data = images(packed("zip"), tmp_path, num_workers=num_workers)
+    batches, path = iter(data.train_dataloader()), Path(data.train.x.filename)
+    next(batches)
+    whole = path.read_bytes()
+    os.truncate(path, 200)
+    with pytest.raises(OSError, match="shrank") as error:
+        list(itertools.islice(batches, 10))  # some batches may have been read ahead
+    assert one_line(error.value) == (
+        f"{path} shrank from {len(whole)} to 200 bytes while it was read; put it back, and type "
+        "the same command again"
+    )

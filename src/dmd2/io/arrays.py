@@ -4,20 +4,41 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from dmd2.io.files import name_in_errors, refused
 
 
-def open_array(path: Path) -> np.memmap:
+class MappedArray(np.memmap):
+    """A memory-mapped array that looks at its file's size before it is read.
+
+    Indexing raises OSError where the file has become shorter: what is cut off would end the process
+    by SIGBUS when it is read.
+    """
+
+    def __getitem__(self, index: Any) -> Any:
+        """The rows; those that are copied out of the file as a plain array."""
+        mapped = self._mmap  # type: ignore[attr-defined]
+        if mapped is not None and mapped.size() < len(mapped):
+            raise OSError(
+                f"{self.filename} shrank from {len(mapped)} to {mapped.size()} bytes while it was "
+                "read; put it back, and type the same command again"
+            )
+        rows = super().__getitem__(index)
+        is_copy = isinstance(rows, MappedArray) and rows._mmap is None  # type: ignore[attr-defined]
+        return rows.view(np.ndarray) if is_copy else rows
+
+
+def open_array(path: Path) -> MappedArray:
     """Memory-map the array of a .npy file, read-only.
 
     Raises ValueError that names a file which is damaged or holds Python objects.
     """
     with _damage_named(path):
         # An array of objects is a pickle, and reading it could run any code.
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return np.load(path, mmap_mode="r", allow_pickle=False).view(MappedArray)
 
 
 def write_rows(path: Path, rows: Sequence[int], x: np.ndarray) -> None:
