@@ -44,6 +44,18 @@ def test_all_that_is_missing_is_said_at_once(
         assert any(words in line and line.startswith("  ") for line in said), (words, said)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+@pytest.mark.parametrize("verb", ["pretrain", "pairs"])
+def test_what_a_teacher_lacks_is_said_at_once(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = ["trainer=gpu", "data=images", "data.source=gone", "teacher.weights=no.safetensors"]
+    said = answer(capsys, verb, "experiment=digits_dmd", *missing).splitlines()
+    assert said[0] == "dmd2: 3 things are missing:" and len(said) == 4
+    for words in ("wants a GPU", "at no.safetensors", "at gone"):
+        assert any(words in line for line in said), (words, said)
+
+
 def test_packages_that_are_missing_are_said_with_the_rest(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

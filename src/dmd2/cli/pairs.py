@@ -13,11 +13,13 @@ from dmd2.distributed.process_group import rank_zero_first
 from dmd2.runs.build import build_data
 from dmd2.runs.cached import make_pairs
 from dmd2.runs.pipeline_source import with_pipeline
+from dmd2.runs.presence import note_teacher_lack
 from dmd2.runs.teacher import build_teacher, teacher_file
 
 
 def work(config: Config) -> None:
     """Make the pairs in as many processes as the trainer takes."""
+    note_teacher_lack(config).raise_all()
     in_all_processes(config, make)
 
 

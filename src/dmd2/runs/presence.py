@@ -40,10 +40,8 @@ def check_there(config: Config) -> None:
 
 
 def note_lack(config: Config) -> Lack:
-    """What is not there: devices, packages, files of data and teacher."""
-    lack = Lack()
-    with lack.noted():
-        check_started(config)
+    """What a run lacks: devices, packages, files of data, teacher and losses."""
+    lack = note_teacher_lack(config)
     with lack.noted():
         if any(config.get("lora", {}).values()):
             require_peft()
@@ -53,6 +51,16 @@ def note_lack(config: Config) -> Lack:
     with lack.noted():
         check_starting_files(config)
     with lack.noted():
+        _try(with_lender(config)["loss"])  # LPIPS says what it lacks
+    return lack
+
+
+def note_teacher_lack(config: Config) -> Lack:
+    """What a teacher lacks: devices, files of data and of its own."""
+    lack = Lack()
+    with lack.noted():
+        check_started(config)
+    with lack.noted():
         check_data(config["data"])
     with lack.noted():
         check_captions(config["data"].get("captions"))
@@ -60,12 +68,8 @@ def note_lack(config: Config) -> Lack:
         teacher_weights(config)
     # Of a model in one file the configs' pipeline is looked at; without it there is nothing to see.
     with lack.noted():
-        described = with_lender(config)
-        with lack.noted():
-            if (autoencoder := described["teacher"].get("autoencoder")) is not None:
-                _try(autoencoder).require()
-        with lack.noted():
-            _try(described["loss"])  # LPIPS says what it lacks
+        if (autoencoder := with_lender(config)["teacher"].get("autoencoder")) is not None:
+            _try(autoencoder).require()
     return lack
 
 

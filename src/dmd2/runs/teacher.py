@@ -123,8 +123,8 @@ def build_teacher(config: Config, data: DataModule, path: Path | None) -> Teache
 def teacher_file(config: Config) -> Path | None:
     """The file of published weights: `teacher.weights`, or that of the pipeline `teacher.source`.
 
-    None where the teacher is trained here. Raises FileNotFoundError that says where a published
-    teacher comes from, ValueError where there is none to have.
+    None where the teacher is trained here. Raises FileNotFoundError where it is not there, which
+    says where a published one comes from, ValueError where none is named.
     """
     section = config["teacher"]
     if section.get("source") is not None and section["weights"] is None:
@@ -136,11 +136,12 @@ def teacher_file(config: Config) -> Path | None:
             )
         return None
     path, url = Path(section["weights"]), section.get("url")
-    if url is not None and not path.is_file():
-        raise FileNotFoundError(
-            f"there are no weights at {path}; download {url} and type: "
-            f"dmd2 import source={url.rpartition('/')[2]} out={path}"
-        )
+    if not path.is_file():
+        hint = "name the teacher's file: teacher.weights=FILE"
+        if url is not None:
+            file = url.rpartition("/")[2]
+            hint = f"download {url} and type: dmd2 import source={file} out={path}"
+        raise FileNotFoundError(f"there are no weights at {path}; {hint}")
     return path
 
 
