@@ -15,7 +15,7 @@ from dmd2.nets.families import Flux2, Packed
 from dmd2.nets.lora import layers
 from dmd2.runs.export_sampling import arguments_of
 from dmd2.runs.load import Student, load_student
-from families import FAMILIES, SIZES, save_family
+from families import FAMILIES, SIZES, TRANSFORMERS, save_family
 
 diffusers = pytest.importorskip(
     "diffusers", reason="diffusers is not installed: pip install '.[text]'"
@@ -124,3 +124,28 @@ def masked_by_bools(transformer: Any) -> None:
         return inner(*args, attention_mask=attention_mask.bool(), **kwargs)
 
     transformer.forward = forward
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_stock_diffusers_draws_what_our_sampler_draws_of_classes(steps: str, inside: Path):
+    save_family(inside / "dit", "dit")
+    Path("classes.txt").write_text("\n".join(map(str, range(1000))))
+    model = [f"++teacher.denoiser.model.{k}={v}" for k, v in TRANSFORMERS["dit"][1].items()]
+    asked = [
+        *("teacher=dit", "teacher.source=dit", f"teacher.autoencoder.resolution={SIZES['dit']}"),
+        *("+teacher.autoencoder.factor=2", "data.captions.source=classes.txt"),
+    ]
+    dmd2("train", *RUN, *asked, *model, f"sampler={STEPS[steps]}", "paths.run=run")
+    dmd2("export", "run=run", "out=out")
+    student = load_student(Path("run"))
+    student.read(None)
+    expected = ours(student, noises(student))
+    pipe = diffusers.DiffusionPipeline.from_pretrained("out")
+    pipe.set_progress_bar_config(disable=True)
+    torch.manual_seed(0)
+    call = arguments_of(student.generator, student.sampler, None, None)
+    found = pipe(class_labels=[0, 1], output_type="np", **call).images
+    torch.testing.assert_close(
+        torch.from_numpy(found).permute(0, 3, 1, 2), expected, rtol=0, atol=1e-4
+    )
+    assert expected.std() > 0.01 and not Path("out/lora").exists()
