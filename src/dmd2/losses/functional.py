@@ -7,7 +7,7 @@ loss is `surrogate(x, scrub(score_difference(real, fake) / normaliser(x, real, f
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import relu, softplus
 
 
 def per_sample_mean(x: Tensor) -> Tensor:
@@ -52,6 +52,17 @@ def surrogate(x: Tensor, gradient: Tensor) -> Tensor:
     return 0.5 * ((x - (x - gradient).detach()) ** 2).mean()
 
 
+def score_identity(x: Tensor, real: Tensor, fake: Tensor, alpha: float, floor: float) -> Tensor:
+    """SiD's loss [] (arXiv:2404.04057) of predictions [B, ...] with graphs to x [B, ...].
+
+    With the critic at its best and alpha = 0 its expectation is that of (real - fake)^2.
+    """
+    # (f_real - f_fake) ((f_real - x) - alpha (f_real - f_fake)), over DMD's mean |x - f_real|.
+    difference = real - fake
+    loss = difference * (real - x - alpha * difference)
+    return (loss / normaliser(x, real, floor).detach()).mean()
+
+
 def denoising(x0_hat: Tensor, x0: Tensor, weight: Tensor) -> Tensor:
     """Weighted denoising error [] (DMD Eq. 6) of x0_hat [B, ...], weights [B] from `weighting`."""
     # DMD Eq. 6: lambda_t ||mu_fake(x_t, t) - x0||^2, here a mean over all entries.
@@ -69,6 +80,16 @@ def gan_critic(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """Logistic loss [] of the discriminator on logits [B, levels] of each kind (DMD2 Eq. 4)."""
     # -log sigmoid(D(real)) - log(1 - sigmoid(D(fake))).
     return softplus(fake_logits).mean() + softplus(-real_logits).mean()
+
+
+def hinge_generator(fake_logits: Tensor) -> Tensor:
+    """The generator's half [] of the hinge GAN (Lim & Ye 2017): -D(fake)."""
+    return -fake_logits.mean()
+
+
+def hinge_critic(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """Hinge loss [] of the discriminator: it is content with logits beyond 1 and -1."""
+    return relu(1 - real_logits).mean() + relu(1 + fake_logits).mean()
 
 
 def accuracy(real_logits: Tensor, fake_logits: Tensor) -> tuple[Tensor, Tensor]:
