@@ -19,6 +19,7 @@ from dmd2.losses.term import Term
 from dmd2.losses.terms import (
     ApproximateR1,
     DistributionMatching,
+    EmbeddingDistance,
     FDivergence,
     GuidanceAugmentation,
     PseudoHuberMatching,
@@ -233,6 +234,51 @@ def test_times_of_segments_and_below_the_step():
         for times, first in ((within[i::4], low), (below[i::4], 0.02)):
             assert first <= times.min() < first + 0.01 and high - 0.01 < times.max() <= high
             assert float(times.mean()) == pytest.approx((first + high) / 2, abs=0.02)
+
+
+# Embedding
+
+
+def test_mmd_of_two_gaussians_is_its_closed_form():
+    """E k of N(0, s^2) and N(d, s^2) is h / sqrt(h^2 + 2 s^2) exp(-d^2 / (2 (h^2 + 2 s^2)))."""
+    s, d, h = 0.8, 0.5, 0.7
+
+    def mean_kernel(distance: float) -> float:
+        spread = h**2 + 2 * s**2
+        return h / math.sqrt(spread) * math.exp(-(distance**2) / (2 * spread))
+
+    found = torch.stack(
+        [F.gaussian_mmd2(s * torch.randn(64, 1), d + s * torch.randn(64, 1), [h])
+         for _ in range(400)]
+    )  # fmt: skip
+    expected = 2 * mean_kernel(0.0) - 2 * mean_kernel(d)
+    assert float(found.mean()) == pytest.approx(expected, abs=4 * float(found.std()) / 20)
+    assert found.std() < expected
+
+
+def test_mmd_is_the_mean_over_its_kernels_and_has_a_gradient_at_equal_points():
+    x, y = torch.randn(4, 3, requires_grad=True), torch.randn(5, 3)
+    one, two = (F.gaussian_mmd2(x, y, [h]) for h in (0.5, 2.0))
+    torch.testing.assert_close(F.gaussian_mmd2(x, y, [0.5, 2.0]), (one + two) / 2)
+    (found,) = torch.autograd.grad(F.gaussian_mmd2(x, x.detach(), [1.0]), x)
+    assert found.isfinite().all()
+
+
+def test_embedding_distance_moves_samples_towards_the_data_alike_on_all_ranks():
+    models = Models(gaussian([0.0], 1.0), Critic(gaussian([0.0], 1.0), None), Unconditional())
+    term = EmbeddingDistance(weight=1.0, width=8)
+
+    def turn(x: Tensor, rank: int = 0) -> GeneratorTurn:
+        found = generator_turn(models, x)
+        found.real, found.draws = real, Draws(0, 3, rank, 2)
+        return found
+
+    real, x = torch.rand(16, 1, 8, 8), torch.rand(16, 1, 8, 8) - 1.0
+    before = term(turn(x.requires_grad_()))[0]
+    assert torch.equal(before, term(turn(x, rank=1))[0])
+    for _ in range(20):
+        x = (x - 20 * gradient(turn(1 * x), embedding=term)).detach().requires_grad_()
+    assert term(turn(x))[0] < 0.5 * before
 
 
 # GAN

@@ -5,6 +5,8 @@ predictions of the teacher (real score) and of the critic (fake score). The dist
 loss is `surrogate(x, scrub(score_difference(real, fake) / normaliser(x, real, floor))[0])`.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn.functional import relu, softplus
@@ -90,6 +92,25 @@ def hinge_generator(fake_logits: Tensor) -> Tensor:
 def hinge_critic(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """Hinge loss [] of the discriminator: it is content with logits beyond 1 and -1."""
     return relu(1 - real_logits).mean() + relu(1 + fake_logits).mean()
+
+
+def gaussian_mmd2(x: Tensor, y: Tensor, scales: Sequence[float]) -> Tensor:
+    """Unbiased squared MMD [] of x [N, D] and y [M, D] (Gretton et al. 2012, Eq. 3).
+
+    The kernel is the mean over `scales` s of exp(-|a - b|^2 / (2 s^2)).
+    """
+
+    def kernel(a: Tensor, b: Tensor) -> Tensor:
+        # Not cdist, whose gradient is not finite where a = b.
+        squares = (a[:, None] - b).square().sum(2)
+        return torch.stack([torch.exp(-squares / (2 * s**2)) for s in scales]).mean(0)
+
+    # Over i != j only, where k(a_i, a_i) = 1 would bias the estimate.
+    def mean_of_pairs(a: Tensor) -> Tensor:
+        return (kernel(a, a).sum() - len(a)) / (len(a) * (len(a) - 1))
+
+    # MMD^2 = E k(x, x') + E k(y, y') - 2 E k(x, y).
+    return mean_of_pairs(x) + mean_of_pairs(y) - 2 * kernel(x, y).mean()
 
 
 def accuracy(real_logits: Tensor, fake_logits: Tensor) -> tuple[Tensor, Tensor]:

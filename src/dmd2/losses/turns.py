@@ -95,11 +95,13 @@ class GeneratorTurn(Turn):
     """Gradients flow to the generator alone; only what the discriminator reads keeps a graph.
 
     `generated` [B + P, ...] carries the generator's graph: B samples, then what it makes of the
-    noise of P stored pairs, whose images are `pair_image` [P, ...].
+    noise of P stored pairs, whose images are `pair_image` [P, ...]. `real` samples [R, ...] are
+    there where something needs them.
     """
 
     generated: Tensor
     pair_image: Tensor | None
+    real: Tensor | None = None
 
     def __post_init__(self) -> None:
         # Terms see a leaf in place of the samples: a term's graph is freed before the generator's

@@ -56,6 +56,7 @@ class Share:
             cond=self._sample_cond(),
             generated=generated,
             pair_image=self.pair_image,
+            real=self.real,
         )
 
     def critic_turn(self, x: Tensor) -> CriticTurn:

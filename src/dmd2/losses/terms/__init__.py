@@ -4,6 +4,7 @@ A term has a weight, the name of the noised view that it reads, and `(turn) -> (
 are no flags: a term is on where the loss file lists it.
 """
 
+from dmd2.losses.terms.embedding import EmbeddingDistance
 from dmd2.losses.terms.gan import ApproximateR1, GANCritic, GANGenerator
 from dmd2.losses.terms.matching import (
     DistributionMatching,
@@ -19,6 +20,7 @@ __all__ = [
     "ApproximateR1",
     "Denoising",
     "DistributionMatching",
+    "EmbeddingDistance",
     "FDivergence",
     "GANCritic",
     "GANGenerator",
