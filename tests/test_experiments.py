@@ -59,6 +59,7 @@ COMPANIONS = {
     **{f"teacher=text_digits{name}": ["data=text_digits"] for name in ("", "_v", "_flow", "_dit")},
     **{f"teacher={name}": ["data=prompts"] for name in OF_FILES},
     **{f"data={name}": ["teacher=sd15"] for name in ("prompts", "latents")},
+    "loss=decoupled": ["teacher.guidance=3"],
 }
 """What a choice makes no sense without."""
 SMALL = [

@@ -22,16 +22,19 @@ from dmd2.diffusion.denoiser import Denoiser
 from dmd2.diffusion.preconditioning import EDM
 from dmd2.diffusion.sampling import FewStepSampler, NoisedReal
 from dmd2.diffusion.schedules import Karras
+from dmd2.diffusion.steps import DrawnStep, EveryStep
 from dmd2.diffusion.training_times import UniformRows
 from dmd2.losses import weighting
 from dmd2.losses.objective import Objective
+from dmd2.losses.term import Logs
 from dmd2.losses.terms import Denoising, DistributionMatching, GANCritic, GANGenerator
-from dmd2.losses.turns import Logs, Turn
+from dmd2.losses.turns import Turn
 from dmd2.losses.views import Models
 from dmd2.nets.critic import Critic
 from dmd2.nets.discriminator import VectorHead, discriminator_on
 from dmd2.nets.toy import MLP
 from dmd2.randomness import seeded
+from dmd2.training.callbacks.implicit_alignment import ImplicitAlignment
 from dmd2.training.lr_schedule import WarmupCosine
 from dmd2.training.module import DMD
 from passes import Passes
@@ -76,7 +79,7 @@ def module(
     kind: type[DMD] = DMD,
     lr_factor: Callable[[int], float] = lambda _: 1.0,
     conditioner: nn.Module | None = None,
-    sampler: type[FewStepSampler] = FewStepSampler,
+    sampler: Callable[..., FewStepSampler] = FewStepSampler,
     **options: Any,
 ) -> DMD:
     models, generator = networks(conditioner or Unconditional())
@@ -176,6 +179,13 @@ def test_generator_updates_at_every_fifth_iteration_and_the_critic_at_all():
     assert networks[1].changed_at() == list(range(12))
 
 
+def test_the_critic_s_head_start_is_its_own_and_the_generator_s_turns_count_from_its_end():
+    networks = [Record(lambda m, p=p: weights(getattr(m, p))) for p in ("generator", "critic")]
+    fit(module(critic_updates=4, critic_head_start=3), 12, *networks)
+    assert networks[0].changed_at() == [3, 7, 11]
+    assert networks[1].changed_at() == list(range(12))
+
+
 def test_learning_rate_factor_is_of_the_iteration_for_both_players():
     factor = WarmupCosine(10, warmup=4, decay_from=0.5)
     rates = Record(
@@ -200,6 +210,23 @@ def test_averages_are_their_closed_form_one_update_a_generator_update():
         torch.testing.assert_close(weights(mean).double(), expected, rtol=1e-5, atol=1e-7)
         assert name == f"ema_{decay:g}" and weights(mean).dtype == torch.float32
     assert list(dmd.students()) == ["ema_0.9", "ema_0.5", "raw"]
+
+
+# Implicit alignment
+
+
+def test_implicit_alignment_moves_the_critic_after_each_generator_update():
+    """Nothing else moves: psi is lambda^k psi + (1 - lambda^k) theta after k updates."""
+    still = partial(SGD, lr=0.0, fused=True)
+    dmd = module(critic_updates=2, optimizer=still)
+    theta, psi = weights(dmd.generator), Record(lambda m: weights(m.critic.denoiser))
+    fit(dmd, 6, psi, ImplicitAlignment(0.9))
+    assert psi.changed_at() == [1, 3, 5]  # at the start of the iteration after the update
+    expected = 0.9**3 * psi.values[0] + (1 - 0.9**3) * theta
+    torch.testing.assert_close(psi.values[-1], expected)
+    assert torch.equal(weights(dmd.generator), theta)
+    with pytest.raises(ValueError, match=r"between 0 and 1, got 1\.5; type e\.g\. 0\.99"):
+        ImplicitAlignment(1.5)
 
 
 # The teacher
@@ -368,6 +395,27 @@ def test_shares_of_one_iteration_draw_as_one_batch_does():
     fit(module(), 1, together)
     fit(module(accumulate=2), 1, apart)
     assert torch.equal(together.values[0], apart.values[0])
+
+
+def test_shares_of_every_step_walk_as_one_batch_does():
+    batch = {"real": torch.zeros(16, 2), "label": torch.zeros(16)}
+    every = partial(FewStepSampler, steps=EveryStep())
+    together = Record(lambda m: m.start(batch, 0))
+    apart = Record(lambda m: [m.start({k: v[:8] for k, v in batch.items()}, i) for i in range(2)])
+    fit(module(times=FOUR, sampler=every), 1, together)
+    fit(module(times=FOUR, sampler=every, accumulate=2), 1, apart)
+    share, shares = together.values[0], apart.values[0]
+    assert torch.equal(share.t, torch.tensor(FOUR).repeat(4))
+    assert torch.equal(share.t, torch.cat([part.t for part in shares]))
+    torch.testing.assert_close(share.x_t, torch.cat([part.x_t for part in shares]))
+
+
+def test_every_step_of_one_is_the_step_that_is_drawn():
+    trained = [
+        weights(fit(module(sampler=partial(FewStepSampler, steps=steps)), 6))
+        for steps in (DrawnStep(), EveryStep())
+    ]
+    assert torch.equal(*trained)
 
 
 def test_accumulation_that_does_not_divide_the_batch_is_refused():
@@ -616,9 +664,10 @@ def test_noised_real_samples_come_with_their_own_labels_and_a_critic_that_judges
     views = {"g": UniformRows(0.02, 0.98), "c": UniformRows()}
     loss = Objective(views, {"dm": DistributionMatching(view="g")}, {"denoising": edm})
     fit(module(loss, FOUR, sampler=NoisedReal, conditioner=ClassLabels(3)), 12, starts)
-    assert {start.step for start in starts.values} == {0, 1, 2, 3}
+    assert {int(start.steps.index[0]) for start in starts.values} == {0, 1, 2, 3}
     for start in starts.values:
         sigma = Karras().alpha_sigma(start.t)[1][:, None]
-        expected = 5 * (start.step > 0) + sigma * start.draws.normal(f"noise{start.step}", (16, 2))
+        step = int(start.steps.index[0])
+        expected = 5 * (step > 0) + sigma * start.draws.normal(f"noise{step}", (16, 2))
         torch.testing.assert_close(start.x_t, expected)
         assert start.cond["label"].argmax(1).tolist() == [1] * 16

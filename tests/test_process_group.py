@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from dmd2.cli.main import main
 from dmd2.distributed import environment, process_group
 from dmd2.distributed.gradients import buckets
-from dmd2.losses.turns import Logs, Turn
+from dmd2.losses.term import Logs
+from dmd2.losses.turns import Turn
 from dmd2.training.callbacks.csv_logger import read_rows
 from dmd2.training.checkpoints import load, newest
 from dmd2.training.module import DMD

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from dmd2.diffusion.schedules import VP, Flow, Karras, NoiseSchedule
+from dmd2.diffusion.steps import Steps
 from dmd2.diffusion.training_times import LogitNormal, LogNormalSigma, UniformRows
 from dmd2.randomness import Draws
 
@@ -165,7 +166,7 @@ def test_flow_holds_no_data_at_time_one(shift):
 
 
 def rows_drawn(sampler: UniformRows, schedule: NoiseSchedule, num: int = 60_000) -> torch.Tensor:
-    t = sampler(schedule, Draws(0, 0), "t", num)
+    t = sampler(schedule, Draws(0, 0), "t", Steps.single(num))
     assert t.dtype == torch.float32
     return torch.bincount(schedule.row_of_time(t), minlength=schedule.num_rows)
 
@@ -194,7 +195,7 @@ def test_uniform_rows_refuses_what_is_no_interval(low, high):
 @pytest.mark.parametrize("name", ["karras", "vp", "flow_shifted"])
 def test_log_normal_sigma_has_its_moments(name):
     schedule = FAMILIES[name]
-    t = LogNormalSigma(-0.5, 0.7)(schedule, Draws(0, 0), "t", 50_000)
+    t = LogNormalSigma(-0.5, 0.7)(schedule, Draws(0, 0), "t", Steps.single(50_000))
     alpha, sigma = schedule.alpha_sigma(t)
     log_ratio = (sigma / alpha).log()
     assert float(log_ratio.mean()) == pytest.approx(-0.5, abs=0.015)
@@ -202,12 +203,12 @@ def test_log_normal_sigma_has_its_moments(name):
 
 
 def test_log_normal_sigma_stays_in_range(schedule):
-    t = LogNormalSigma(0.0, 20.0)(schedule, Draws(0, 0), "t", 1000)
+    t = LogNormalSigma(0.0, 20.0)(schedule, Draws(0, 0), "t", Steps.single(1000))
     assert t.isfinite().all() and t.min() >= 0 and t.max() <= 1
 
 
 def test_logit_normal_has_its_moments():
-    logits = LogitNormal(0.3, 0.8)(Flow(), Draws(0, 0), "t", 50_000).logit()
+    logits = LogitNormal(0.3, 0.8)(Flow(), Draws(0, 0), "t", Steps.single(50_000)).logit()
     assert float(logits.mean()) == pytest.approx(0.3, abs=0.015)
     assert float(logits.std()) == pytest.approx(0.8, abs=0.015)
 
@@ -217,7 +218,7 @@ def test_logit_normal_has_its_moments():
 )
 def test_times_are_functions_of_the_draws_and_the_stream(sampler):
     def times(iteration: int, stream: str) -> list[float]:
-        return sampler(FAMILIES["karras"], Draws(0, iteration), stream, 8).tolist()
+        return sampler(FAMILIES["karras"], Draws(0, iteration), stream, Steps.single(8)).tolist()
 
     assert times(1, "a") == times(1, "a")
     assert times(1, "a") != times(2, "a") and times(1, "a") != times(1, "b")

@@ -19,10 +19,12 @@ from torch import Tensor
 from dmd2.diffusion.conditioning import ClassLabels, join
 from dmd2.diffusion.preconditioning import EDM
 from dmd2.diffusion.schedules import Karras
+from dmd2.diffusion.steps import Steps
 from dmd2.losses import weighting
 from dmd2.losses.functional import gan_generator
+from dmd2.losses.term import Term
 from dmd2.losses.terms import Denoising, DistributionMatching, GANCritic, GANGenerator
-from dmd2.losses.turns import CriticTurn, GeneratorTurn, Term, Turn
+from dmd2.losses.turns import CriticTurn, GeneratorTurn, Turn
 from dmd2.losses.views import Models, View
 from dmd2.nets.adm import DhariwalUNet
 from dmd2.nets.critic import Critic
@@ -80,6 +82,7 @@ def generator_turn(
         gan_views=gan_views,
         x=image.detach(),
         cond=cond,
+        steps=Steps.single(len(image)),
         generated=image,
         pair_image=None,
     )
@@ -95,6 +98,7 @@ def critic_turn(models: Models, record: dict[str, Tensor], loss: str, num_draws:
         gan_views=GAN_VIEWS if num_draws == 2 else frozenset(),
         x=record["fake_image"].detach(),
         cond=models.conditioner(record["fake_label"]),
+        steps=Steps.single(len(record["fake_label"])),
         real=record["real_image"],
         real_cond=models.conditioner(record["real_label"]),
     )
@@ -108,9 +112,10 @@ def critic_turn(models: Models, record: dict[str, Tensor], loss: str, num_draws:
 def noised(turn: Turn, rows: list[Tensor], noises: list[Tensor]) -> View:
     schedule = turn.models.teacher.schedule
     parts = turn.samples("view").values()
-    x0, cond = torch.cat([x for x, _ in parts]), join(*(cond for _, cond in parts))
+    x0, cond = torch.cat([x for x, *_ in parts]), join(*(cond for _, cond, _ in parts))
     t = schedule.time_of_row(torch.cat(rows)).float()
-    return View(schedule.add_noise(x0, torch.cat(noises), t), t, x0, cond)
+    steps = Steps.single(len(t))
+    return View(schedule.add_noise(x0, torch.cat(noises), t), t, x0, cond, steps)
 
 
 def gradient_at_the_image(turn: GeneratorTurn, term: Term) -> tuple[Tensor, Tensor]:

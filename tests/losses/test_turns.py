@@ -15,9 +15,11 @@ from dmd2.diffusion.denoiser import Denoiser, guided
 from dmd2.diffusion.guidance import Guidance
 from dmd2.diffusion.preconditioning import EDM
 from dmd2.diffusion.schedules import Karras
+from dmd2.diffusion.steps import Steps
 from dmd2.diffusion.training_times import UniformRows
 from dmd2.losses import functional as F, weighting
 from dmd2.losses.distances import SquaredError
+from dmd2.losses.term import Term
 from dmd2.losses.terms import (
     Denoising,
     DistributionMatching,
@@ -26,7 +28,7 @@ from dmd2.losses.terms import (
     Regression,
     by_level,
 )
-from dmd2.losses.turns import CriticTurn, GeneratorTurn, Term
+from dmd2.losses.turns import CriticTurn, GeneratorTurn
 from dmd2.losses.views import Models
 from dmd2.nets.critic import Critic
 from dmd2.nets.discriminator import VectorHead, discriminator_on
@@ -92,6 +94,7 @@ def generator_turn(
         gan_views=gan_views(terms),
         x=x.detach(),
         cond=cond,
+        steps=Steps.single(num),
         generated=x,
         pair_image=None,
     )
@@ -114,6 +117,7 @@ def critic_turn(
         gan_views=gan_views(terms),
         x=x.detach(),
         cond=cond,
+        steps=Steps.single(num),
         real=real,
         real_cond=models.conditioner((torch.arange(num_real) + 1) % 3),
     )
@@ -372,6 +376,7 @@ def test_pairs_ride_along_and_only_regression_sees_them(generator):
             gan_views=frozenset(),
             x=x[:6].detach(),
             cond={"label": cond["label"][:6]},
+            steps=Steps.single(6),
             generated=x,
             pair_image=target,
         )

@@ -407,7 +407,7 @@ def test_a_critic_with_a_step_embedding_starts_as_it_was_and_learns_each_step_by
     )
 
     def x0(step):
-        return denoiser.decode(critic.encode(x, t, {}, step))
+        return denoiser.decode(critic.encode(x, t, {}, torch.full((64,), step)))
 
     assert torch.equal(x0(0), before) and torch.equal(x0(2), before)
     x0(1).square().mean().backward()

@@ -15,6 +15,7 @@ SECTIONS: dict[str, set[str]] = {
         "seed",
         "max_iterations",
         "critic_updates",
+        "critic_head_start",
         "global_batch",
         "accumulate",
         "max_grad_norm",

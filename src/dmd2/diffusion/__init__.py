@@ -20,18 +20,29 @@ from dmd2.diffusion.schedules import (
     expand,
 )
 from dmd2.diffusion.solvers import DDIM, Denoise, Heun, Solver, coefficients, estimate
-from dmd2.diffusion.training_times import LogitNormal, LogNormalSigma, TimeSampler, UniformRows
+from dmd2.diffusion.steps import DrawnStep, EveryStep, StepChoice, Steps
+from dmd2.diffusion.training_times import (
+    BelowStep,
+    LogitNormal,
+    LogNormalSigma,
+    TimeSampler,
+    UniformRows,
+    WithinSegment,
+)
 
 __all__ = [
     "DDIM",
     "EDM",
     "VP",
+    "BelowStep",
     "ClassLabels",
     "Cond",
     "Conditioner",
     "Denoise",
     "Denoiser",
+    "DrawnStep",
     "Encoding",
+    "EveryStep",
     "FewStepSampler",
     "Flow",
     "Guidance",
@@ -44,10 +55,13 @@ __all__ = [
     "ODEWalk",
     "Prediction",
     "Solver",
+    "StepChoice",
+    "Steps",
     "TimeSampler",
     "Unconditional",
     "UniformRows",
     "UnscaledDenoiser",
+    "WithinSegment",
     "coefficients",
     "drop",
     "estimate",

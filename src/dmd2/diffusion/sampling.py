@@ -1,7 +1,7 @@
 """Few-step sampling, and backward simulation: training inputs made by sampling (DMD2 section 4.5).
 
 The generator alternates between denoising and adding noise. Backward simulation stops this loop at
-a random step and trains on its state, so that training and inference see the same inputs.
+some step and trains on its state, so that training and inference see the same inputs.
 """
 
 from collections.abc import Sequence
@@ -13,12 +13,14 @@ from torch import Tensor
 from dmd2.diffusion.conditioning import Cond
 from dmd2.diffusion.denoiser import Denoiser
 from dmd2.diffusion.schedules import NoiseSchedule, expand
+from dmd2.diffusion.steps import DrawnStep, StepChoice, Steps
 
 
 class FewStepSampler:
     """Denoise, add noise of the next time, denoise again, ... (DMD2 section 4.5).
 
     times  Strictly falling, in (0, 1]: one network evaluation each. [1.0] is a one-step generator.
+    steps  How a training batch is divided among the steps: one drawn for all of it, or every one.
 
     Raises ValueError for other times.
 
@@ -34,7 +36,11 @@ class FewStepSampler:
     needs: frozenset[str] = frozenset()
     """What training inputs are made of besides noise: nothing, or {"real"}."""
 
-    def __init__(self, times: Sequence[float] = (1.0,)) -> None:
+    def __init__(
+        self,
+        times: Sequence[float] = (1.0,),
+        steps: StepChoice = DrawnStep(),  # noqa: B008
+    ) -> None:
         falling = all(a > b for a, b in pairwise(times))
         # t = 0 is excluded: there x_t has no noise left to remove.
         if not times or not falling or not all(0 < t <= 1 for t in times):
@@ -42,12 +48,19 @@ class FewStepSampler:
                 f"sampler.times must fall strictly from at most 1 towards 0, got {list(times)}; "
                 "type e.g. sampler.times=[1.0,0.75,0.5,0.25]"
             )
-        self.times = tuple(times)
+        self.times, self.choose_steps = tuple(times), steps
+
+    def steps_at(self, step: Sequence[int], device: torch.device | str = "cpu") -> Steps:
+        """The steps of these numbers, with their times and those that follow: tensors [B]."""
+        t = torch.tensor([self.times[i] for i in step], device=device)
+        next_t = torch.tensor([(*self.times, 0.0)[i + 1] for i in step], device=device)
+        return Steps(torch.tensor(step, device=device), t, next_t)
 
     def sample(self, generator: Denoiser, noise: Sequence[Tensor], cond: Cond) -> Tensor:
         """x0 [B, ...] from N(0, I) noise, a tensor [B, ...] a step; the last step has gradients."""
         # `walk` stops before the last evaluation, which is the one that training trains.
-        x_t, t = self.walk(generator, noise, cond, len(self.times) - 1)
+        last = len(self.times) - 1
+        x_t, t = self.walk(generator, noise, cond, [last] * len(noise[0]))
         return generator(x_t, t, cond)
 
     def training_input(
@@ -55,10 +68,10 @@ class FewStepSampler:
         generator: Denoiser,
         noise: Sequence[Tensor],
         cond: Cond,
-        step: int,
+        step: Sequence[int],
         real: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """The generator's training input at times[step]: x_t [B, ...] and t [B].
+        """The generator's training input: x_t [B, ...] and t [B], row i at times[step[i]].
 
         This is backward simulation: x_t comes from the generator's own samples. `real` [B, ...] is
         not read here.
@@ -66,22 +79,27 @@ class FewStepSampler:
         return self.walk(generator, noise, cond, step)
 
     def walk(
-        self, generator: Denoiser, noise: Sequence[Tensor], cond: Cond, step: int
+        self, generator: Denoiser, noise: Sequence[Tensor], cond: Cond, step: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
-        """The sampler's state x_t [B, ...] and t [B] at times[step], from pure noise.
+        """The sampler's states x_t [B, ...] and t [B] from pure noise, row i at times[step[i]].
 
-        `noise` holds a tensor for each step up to this one. The steps before keep no graph.
+        noise  A tensor [B, ...] for each step up to the highest. The steps before keep no graph.
+        step   How far each of the B rows goes.
         """
         schedule = generator.schedule
         # Scaled noise alone, without data, also where alpha(1) > 0 (Stable Diffusion's table).
-        x_t, t = schedule.prior_std * noise[0], self._time(0, noise[0])
-        for i in range(step):
+        x_t = schedule.prior_std * noise[0]
+        for i in range(max(step)):
+            # The other rows have arrived.
+            on = [row for row, end in enumerate(step) if end > i]
+            rows = torch.tensor(on, device=x_t.device)
+            before = x_t[rows]
             # Without a graph: DMD2 trains the last step only, else memory would grow with steps.
             with torch.no_grad():
-                x0 = generator(x_t, t, cond)
-            x_t = self._following(schedule, x_t, x0, i, noise)
-            t = self._time(i + 1, x0)
-        return x_t, t
+                x0 = generator(before, self._time(i, before), {k: v[rows] for k, v in cond.items()})
+            after = self._following(schedule, before, x0, i, [n[rows] for n in noise])
+            x_t = x_t.index_copy(0, rows, after)
+        return x_t, self.steps_at(step, x_t.device).t
 
     def _following(
         self, schedule: NoiseSchedule, x_t: Tensor, x0: Tensor, i: int, noise: Sequence[Tensor]
@@ -90,7 +108,6 @@ class FewStepSampler:
         # x_{t_{i+1}} = alpha(t_{i+1}) x0_hat + sigma(t_{i+1}) eps_{i+1} (DMD2 section 4.5).
         return schedule.add_noise(x0, noise[i + 1], self._time(i + 1, x0))
 
-    # One time for the whole batch; the sampler's step is drawn once for all ranks.
     def _time(self, step: int, like: Tensor) -> Tensor:
         return torch.full((len(like),), self.times[step], device=like.device)
 
@@ -109,16 +126,17 @@ class NoisedReal(FewStepSampler):
         generator: Denoiser,
         noise: Sequence[Tensor],
         cond: Cond,
-        step: int,
+        step: Sequence[int],
         real: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """x_t [B, ...] and t [B] at times[step], made of real samples [B, ...]."""
-        if step == 0:
-            # Sampling starts from pure noise; noised real data shows through where alpha(1) > 0.
-            return self.walk(generator, noise, cond, 0)
+        """x_t [B, ...] and t [B], row i at times[step[i]], made of real samples [B, ...]."""
         assert real is not None  # `needs` asked for it
-        t = self._time(step, real)
-        return generator.schedule.add_noise(real, noise[step], t), t
+        start, _ = self.walk(generator, noise, cond, [0] * len(step))
+        steps = self.steps_at(step, real.device)
+        eps = torch.stack([noise[k][row] for row, k in enumerate(step)])
+        x_t = generator.schedule.add_noise(real, eps, steps.t)
+        # Sampling starts from pure noise; noised real data shows through where alpha(1) > 0.
+        return torch.where(expand(steps.index == 0, real), start, x_t), steps.t
 
 
 class ODEWalk(FewStepSampler):

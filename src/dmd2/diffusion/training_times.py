@@ -6,14 +6,15 @@ import torch
 from torch import Tensor
 
 from dmd2.diffusion.schedules import NoiseSchedule
+from dmd2.diffusion.steps import Steps
 from dmd2.randomness import Draws
 
 
 class TimeSampler(Protocol):
     """A distribution of training times over a schedule."""
 
-    def __call__(self, schedule: NoiseSchedule, draws: Draws, stream: str, num: int) -> Tensor:
-        """Times [num] in [0, 1], a function of the draws' key and `stream`."""
+    def __call__(self, schedule: NoiseSchedule, draws: Draws, stream: str, steps: Steps) -> Tensor:
+        """Times [B] in [0, 1], a function of the draws' key, `stream`, and the rows' steps."""
 
 
 class UniformRows:
@@ -27,12 +28,48 @@ class UniformRows:
         # DMD's gradient draws rows 20 to 980 of 1000: low 0.02, high 0.98.
         self.low, self.high = low, high
 
-    def __call__(self, schedule: NoiseSchedule, draws: Draws, stream: str, num: int) -> Tensor:
-        """Times [num]."""
+    def __call__(self, schedule: NoiseSchedule, draws: Draws, stream: str, steps: Steps) -> Tensor:
+        """Times [B], whatever the steps."""
         rows = schedule.num_rows
         # high = 1 would be row `rows`, one past the table's end.
         first, last = round(self.low * rows), min(round(self.high * rows), rows - 1)
-        return schedule.time_of_row(draws.integers(stream, first, last + 1, num)).float()
+        return schedule.time_of_row(draws.integers(stream, first, last + 1, len(steps))).float()
+
+
+class WithinSegment:
+    """Uniform between the row's step and the next: TDM's segments (arXiv:2503.06674).
+
+    The segments of a walk's steps do not overlap, so that one critic tells them apart by t. Of
+    samples that are noised afresh, which are TDM's states where the sampler adds fresh noise.
+
+    low, high  Bounds that the segments are cut to.
+    """
+
+    def __init__(self, low: float = 0.0, high: float = 1.0) -> None:
+        self.low, self.high = low, high
+
+    def __call__(self, schedule: NoiseSchedule, draws: Draws, stream: str, steps: Steps) -> Tensor:
+        """Times [B] between the next step's time and the step's own."""
+        low, high = steps.next_t.clamp(self.low, self.high), steps.t.clamp(self.low, self.high)
+        return low + (high - low) * draws.uniform(stream, len(steps))
+
+
+class BelowStep:
+    """Uniform below the time of the row's step: levels with less noise than the generator's input.
+
+    Decoupled DMD (arXiv:2511.22677) draws the times of its guidance so: the noisier levels are
+    resolved in the input already. For a one-step generator these are all times.
+
+    low, high  Bounds that the times are cut to.
+    """
+
+    def __init__(self, low: float = 0.0, high: float = 1.0) -> None:
+        self.low, self.high = low, high
+
+    def __call__(self, schedule: NoiseSchedule, draws: Draws, stream: str, steps: Steps) -> Tensor:
+        """Times [B] from `low` up to the step's own time."""
+        high = steps.t.clamp(self.low, self.high)
+        return self.low + (high - self.low) * draws.uniform(stream, len(steps))
 
 
 class LogNormalSigma:
@@ -41,10 +78,10 @@ class LogNormalSigma:
     def __init__(self, mean: float = -1.2, std: float = 1.2) -> None:
         self.mean, self.std = mean, std
 
-    def __call__(self, schedule: NoiseSchedule, draws: Draws, stream: str, num: int) -> Tensor:
-        """Times [num]; a draw beyond the schedule's ends gives 0 or 1."""
+    def __call__(self, schedule: NoiseSchedule, draws: Draws, stream: str, steps: Steps) -> Tensor:
+        """Times [B]; a draw beyond the schedule's ends gives 0 or 1."""
         # EDM Table 1: ln(sigma) ~ N(P_mean, P_std^2). Clamped: its tails leave the schedule.
-        ratio = (self.mean + self.std * draws.normal(stream, (num,))).exp()
+        ratio = (self.mean + self.std * draws.normal(stream, (len(steps),))).exp()
         return schedule.time_of_ratio(ratio).clamp(0, 1)
 
 
@@ -54,7 +91,7 @@ class LogitNormal:
     def __init__(self, mean: float = 0.0, std: float = 1.0) -> None:
         self.mean, self.std = mean, std
 
-    def __call__(self, schedule: NoiseSchedule, draws: Draws, stream: str, num: int) -> Tensor:
-        """Times [num], strictly between 0 and 1."""
+    def __call__(self, schedule: NoiseSchedule, draws: Draws, stream: str, steps: Steps) -> Tensor:
+        """Times [B], strictly between 0 and 1."""
         # SD3 Eq. 19: middle times most often, where the velocity is hardest to predict.
-        return torch.sigmoid(self.mean + self.std * draws.normal(stream, (num,)))
+        return torch.sigmoid(self.mean + self.std * draws.normal(stream, (len(steps),)))

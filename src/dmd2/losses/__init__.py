@@ -1,43 +1,58 @@
 """The losses of DMD and DMD2: equations, loss terms, and the turns that evaluate them.
 
-`functional` has the equations, `weighting` the weights of noise levels. Their functions stay in
-these modules: `weighting.eps` says what it is, and a bare `eps` does not.
+`functional` has the equations, `weighting` the weights of noise levels, `divergences` those of
+density ratios. Their functions stay in these modules: `weighting.eps` says what it is, and a bare
+`eps` does not.
 """
 
-from dmd2.losses import functional, weighting
+from dmd2.losses import divergences, functional, weighting
 from dmd2.losses.distances import LPIPS, Decoded, LatentDecoder, SquaredError, average_pools
 from dmd2.losses.objective import Objective
+from dmd2.losses.term import Logs, Term
 from dmd2.losses.terms import (
+    ApproximateR1,
     Denoising,
     DistributionMatching,
+    EmbeddingDistance,
+    FDivergence,
     GANCritic,
     GANGenerator,
+    GuidanceAugmentation,
+    PseudoHuberMatching,
     Regression,
+    ScoreIdentity,
     by_level,
 )
-from dmd2.losses.turns import CriticTurn, GeneratorTurn, Logs, Term, Turn
+from dmd2.losses.turns import CriticTurn, GeneratorTurn, Turn
 from dmd2.losses.views import Models, View
 
 __all__ = [
     "LPIPS",
+    "ApproximateR1",
     "CriticTurn",
     "Decoded",
     "Denoising",
     "DistributionMatching",
+    "EmbeddingDistance",
+    "FDivergence",
     "GANCritic",
     "GANGenerator",
     "GeneratorTurn",
+    "GuidanceAugmentation",
     "LatentDecoder",
     "Logs",
     "Models",
     "Objective",
+    "PseudoHuberMatching",
     "Regression",
+    "ScoreIdentity",
     "SquaredError",
     "Term",
     "Turn",
     "View",
     "average_pools",
     "by_level",
+    "divergences",
     "functional",
     "weighting",
 ]

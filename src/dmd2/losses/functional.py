@@ -5,9 +5,11 @@ predictions of the teacher (real score) and of the critic (fake score). The dist
 loss is `surrogate(x, scrub(score_difference(real, fake) / normaliser(x, real, floor))[0])`.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import relu, softplus
 
 
 def per_sample_mean(x: Tensor) -> Tensor:
@@ -52,6 +54,17 @@ def surrogate(x: Tensor, gradient: Tensor) -> Tensor:
     return 0.5 * ((x - (x - gradient).detach()) ** 2).mean()
 
 
+def score_identity(x: Tensor, real: Tensor, fake: Tensor, alpha: float, floor: float) -> Tensor:
+    """SiD's loss [] (arXiv:2404.04057) of predictions [B, ...] with graphs to x [B, ...].
+
+    With the critic at its best and alpha = 0 its expectation is that of (real - fake)^2.
+    """
+    # (f_real - f_fake) ((f_real - x) - alpha (f_real - f_fake)), over DMD's mean |x - f_real|.
+    difference = real - fake
+    loss = difference * (real - x - alpha * difference)
+    return (loss / normaliser(x, real, floor).detach()).mean()
+
+
 def denoising(x0_hat: Tensor, x0: Tensor, weight: Tensor) -> Tensor:
     """Weighted denoising error [] (DMD Eq. 6) of x0_hat [B, ...], weights [B] from `weighting`."""
     # DMD Eq. 6: lambda_t ||mu_fake(x_t, t) - x0||^2, here a mean over all entries.
@@ -69,6 +82,35 @@ def gan_critic(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """Logistic loss [] of the discriminator on logits [B, levels] of each kind (DMD2 Eq. 4)."""
     # -log sigmoid(D(real)) - log(1 - sigmoid(D(fake))).
     return softplus(fake_logits).mean() + softplus(-real_logits).mean()
+
+
+def hinge_generator(fake_logits: Tensor) -> Tensor:
+    """The generator's half [] of the hinge GAN (Lim & Ye 2017): -D(fake)."""
+    return -fake_logits.mean()
+
+
+def hinge_critic(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """Hinge loss [] of the discriminator: it is content with logits beyond 1 and -1."""
+    return relu(1 - real_logits).mean() + relu(1 + fake_logits).mean()
+
+
+def gaussian_mmd2(x: Tensor, y: Tensor, scales: Sequence[float]) -> Tensor:
+    """Unbiased squared MMD [] of x [N, D] and y [M, D] (Gretton et al. 2012, Eq. 3).
+
+    The kernel is the mean over `scales` s of exp(-|a - b|^2 / (2 s^2)).
+    """
+
+    def kernel(a: Tensor, b: Tensor) -> Tensor:
+        # Not cdist, whose gradient is not finite where a = b.
+        squares = (a[:, None] - b).square().sum(2)
+        return torch.stack([torch.exp(-squares / (2 * s**2)) for s in scales]).mean(0)
+
+    # Over i != j only, where k(a_i, a_i) = 1 would bias the estimate.
+    def mean_of_pairs(a: Tensor) -> Tensor:
+        return (kernel(a, a).sum() - len(a)) / (len(a) * (len(a) - 1))
+
+    # MMD^2 = E k(x, x') + E k(y, y') - 2 E k(x, y).
+    return mean_of_pairs(x) + mean_of_pairs(y) - 2 * kernel(x, y).mean()
 
 
 def accuracy(real_logits: Tensor, fake_logits: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from dmd2.diffusion.training_times import TimeSampler
-from dmd2.losses.turns import Term
+from dmd2.losses.term import Term
 
 
 class Objective:

@@ -6,7 +6,6 @@ and remembered: terms that name the same view share it. The loss file chooses th
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -14,24 +13,11 @@ from torch import Tensor
 from dmd2.diffusion.conditioning import Cond
 from dmd2.diffusion.denoiser import Encoding, guided
 from dmd2.diffusion.guidance import Guidance
+from dmd2.diffusion.steps import Steps
 from dmd2.diffusion.training_times import TimeSampler
+from dmd2.losses.term import Logs, Term
 from dmd2.losses.views import Models, View
 from dmd2.randomness import Draws
-
-# Tensors on the device: the step reads none of them back, and logs are fetched every log_every.
-Logs = dict[str, Tensor]
-
-
-class Term(Protocol):
-    """One row of the loss file: a weight, and (turn) -> (loss, what else to log)."""
-
-    weight: float
-    view: str | None
-    needs: frozenset[str]
-    """Of "discriminator", "real", "pairs": what it reads beyond the samples."""
-
-    def __call__(self, turn: Any) -> tuple[Tensor, Logs]:
-        """The unweighted loss [], and what else to log by name."""
 
 
 @dataclass(kw_only=True)
@@ -45,15 +31,15 @@ class Turn:
     x: Tensor
     """The generated samples [B, ...]."""
     cond: Cond
-    step: int = 0
-    """The sampler's step that made the samples."""
+    steps: Steps
+    """The sampler's step that made each sample [B]."""
     # What was made already, by view, and by network and view.
     _views: dict[str, View] = field(default_factory=dict, init=False)
     _encodings: dict[tuple[str, str], Encoding] = field(default_factory=dict, init=False)
 
-    def samples(self, name: str) -> dict[str, tuple[Tensor, Cond]]:
-        """The clean rows of a view, real before fake, with their conditions."""
-        return {"fake": (self.x, self.cond)}
+    def samples(self, name: str) -> dict[str, tuple[Tensor, Cond, Steps]]:
+        """The clean rows of a view, real before fake, with their conditions and steps."""
+        return {"fake": (self.x, self.cond, self.steps)}
 
     def view(self, name: str) -> View:
         """The noised view called `name`: its times and noise are drawn once."""
@@ -62,14 +48,14 @@ class Turn:
             self._views[name] = parts[0] if len(parts) == 1 else View.join(parts)
         return self._views[name]
 
-    def _noised(self, name: str, part: str, x0: Tensor, cond: Cond) -> View:
-        # The class's name is in the stream: the turns of one iteration draw independently.
-        # Each part draws for itself: so any number of ranks draws the same for a row of the batch.
+    def _noised(self, name: str, part: str, x0: Tensor, cond: Cond, steps: Steps) -> View:
+        # The class's name is in the stream: the turns of one iteration draw independently. Each
+        # part draws for itself: so any number of ranks draws the same for a row of the batch.
         stream = f"{type(self).__name__}/{name}/{part}"
         schedule = self.models.teacher.schedule
-        t = self.times[name](schedule, self.draws, f"{stream}/t", len(x0))
+        t = self.times[name](schedule, self.draws, f"{stream}/t", steps)
         noise = self.draws.normal(f"{stream}/noise", tuple(x0.shape))
-        return View(schedule.add_noise(x0, noise, t), t, x0, cond)
+        return View(schedule.add_noise(x0, noise, t), t, x0, cond, steps)
 
     def rows_for(self, who: str, name: str) -> View:
         """The rows of a view that "teacher" or "critic" passes over."""
@@ -86,7 +72,7 @@ class Turn:
             self._encodings[who, name] = (
                 models.teacher.encode(*rows, num)
                 if who == "teacher"
-                else models.critic.encode(*rows, self.step, num)
+                else models.critic.encode(*rows, view.steps.index, num)
             )
         return self._encodings[who, name]
 
@@ -109,11 +95,13 @@ class GeneratorTurn(Turn):
     """Gradients flow to the generator alone; only what the discriminator reads keeps a graph.
 
     `generated` [B + P, ...] carries the generator's graph: B samples, then what it makes of the
-    noise of P stored pairs, whose images are `pair_image` [P, ...].
+    noise of P stored pairs, whose images are `pair_image` [P, ...]. `real` samples [R, ...] are
+    there where something needs them.
     """
 
     generated: Tensor
     pair_image: Tensor | None
+    real: Tensor | None = None
 
     def __post_init__(self) -> None:
         # Terms see a leaf in place of the samples: a term's graph is freed before the generator's
@@ -158,24 +146,24 @@ class GeneratorTurn(Turn):
     @torch.no_grad()
     def critic_x0(self, name: str) -> Tensor:
         """The fake score as x0_hat [B, ...], without a graph."""
-        # Detached: the decoder must not hold on to a graph that was kept for the discriminator.
+        # Detached: the decoder must not hold on to the graph that the discriminator's pass kept.
         return self.models.critic.denoiser.decode(self.encoding("critic", name).detach())
 
     @torch.no_grad()
     def teacher_x0(self, name: str, guidance: float | Guidance) -> Tensor:
         """The real score as x0_hat [B, ...] under classifier-free guidance, without a graph."""
-        view, models = self.view(name), self.models
+        teacher, view = self.models.teacher, self.view(name)
         if guidance == 1.0:
-            return models.teacher.decode(self.encoding("teacher", name).detach())
-        null = models.conditioner.null(view.cond)
-        return guided(models.teacher, view.x_t.detach(), view.t, view.cond, null, guidance)
+            return teacher.decode(self.encoding("teacher", name).detach())
+        null = self.models.conditioner.null(view.cond)
+        return guided(teacher, view.x_t.detach(), view.t, view.cond, null, guidance)
 
 
 @dataclass(kw_only=True)
 class CriticTurn(Turn):
     """Trains critic and discriminator on the generator's samples, detached.
 
-    In GAN views the `real` rows come first, with their own conditions.
+    In GAN views the `real` rows, at most B, come first, with their own conditions.
     """
 
     real: Tensor | None
@@ -192,12 +180,14 @@ class CriticTurn(Turn):
         total.backward()  # the terms share a pass's graph
         return logs
 
-    def samples(self, name: str) -> dict[str, tuple[Tensor, Cond]]:
+    def samples(self, name: str) -> dict[str, tuple[Tensor, Cond, Steps]]:
         """Real and generated rows where the discriminator reads the view, else generated ones."""
         if name not in self.gan_views:
             return super().samples(name)
         assert self.real is not None  # the objective's `needs` asked for it
-        return {"real": (self.real, self.real_cond)} | super().samples(name)
+        # The critic takes real row i for one of generated row i's step.
+        real = self.real, self.real_cond, self.steps.rows(slice(len(self.real)))
+        return {"real": real} | super().samples(name)
 
     def rows_for(self, who: str, name: str) -> View:
         """All rows of the view, or the generated ones where nobody reads the rest."""

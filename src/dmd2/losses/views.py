@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from dmd2.diffusion.conditioning import Cond, Conditioner, join
-from dmd2.diffusion.denoiser import Denoiser, last
+from dmd2.diffusion.denoiser import Denoiser
+from dmd2.diffusion.steps import Steps
 from dmd2.nets.critic import Critic
 
 
@@ -23,12 +24,13 @@ class Models:
 
 @dataclass(frozen=True)
 class View:
-    """Samples noised to drawn times: x_t [B, ...], t [B], the clean x0 and their condition."""
+    """Samples noised to drawn times: x_t [B, ...], t [B], the clean x0, condition and steps."""
 
     x_t: Tensor
     t: Tensor
     x0: Tensor
     cond: Cond
+    steps: Steps
 
     @classmethod
     def join(cls, views: Sequence["View"]) -> "View":
@@ -37,10 +39,15 @@ class View:
         x_t, t, x0 = (
             torch.cat([getattr(view, name) for view in views]) for name in ("x_t", "t", "x0")
         )
-        return cls(x_t, t, x0, join(*(view.cond for view in views)))
+        steps = Steps.join(*(view.steps for view in views))
+        return cls(x_t, t, x0, join(*(view.cond for view in views)), steps)
+
+    def rows(self, rows: slice) -> "View":
+        """Some of the rows."""
+        cond = {key: value[rows] for key, value in self.cond.items()}
+        return View(self.x_t[rows], self.t[rows], self.x0[rows], cond, self.steps.rows(rows))
 
     def last(self, num: int) -> "View":
         """The last `num` rows: in a critic turn, the generated ones."""
         # Real rows come first everywhere, so the generated ones are at the end.
-        x_t, t, x0 = (last(x, num) for x in (self.x_t, self.t, self.x0))
-        return View(x_t, t, x0, {key: last(value, num) for key, value in self.cond.items()})
+        return self.rows(slice(len(self.t) - num, None))

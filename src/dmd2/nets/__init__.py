@@ -8,7 +8,13 @@ from dmd2.nets.adm import DhariwalUNet
 from dmd2.nets.autoencoder import VAE, TinyVAE
 from dmd2.nets.autoencoder_kinds import DCAutoencoder, Flux2VAE, QwenVAE, vae_of
 from dmd2.nets.critic import Critic, StepEmbedding, step_embedding_on
-from dmd2.nets.discriminator import ConvHead, Discriminator, VectorHead, discriminator_on
+from dmd2.nets.discriminator import (
+    ConvHead,
+    Discriminator,
+    MeanHead,
+    VectorHead,
+    discriminator_on,
+)
 from dmd2.nets.encoder_decoder import EncoderDecoderUNet
 from dmd2.nets.families import (
     SD3,
@@ -57,6 +63,7 @@ __all__ = [
     "Flux2",
     "Flux2VAE",
     "GaussianMixture",
+    "MeanHead",
     "PixArt",
     "QwenImage",
     "QwenVAE",

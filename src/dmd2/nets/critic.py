@@ -16,12 +16,12 @@ class StepEmbedding(nn.Module):
     """A learned vector for each of the sampler's steps, added to the output [B, E] of `layer`.
 
     It tells a critic which sampling step made the samples; without it, the samples of all steps are
-    one mixture, as in the paper. All rows of a batch come from one step: set `step` before a pass.
+    one mixture, as in the paper. Set `step`, int64 [B], before a pass over B rows.
     """
 
     def __init__(self, layer: nn.Module, num_steps: int, width: int) -> None:
         super().__init__()
-        self.step = 0
+        self.step = torch.zeros(1, dtype=torch.long)
         # Zero at first, so that the critic begins as its teacher.
         self.vectors = nn.Parameter(torch.zeros(num_steps, width))
         # A hook that returns a value replaces the layer's output. No family's code needs a change.
@@ -75,11 +75,11 @@ class Critic(nn.Module):
         self.discriminator_features, self.step_embedding = discriminator_features, step_embedding
 
     def encode(
-        self, x_t: Tensor, t: Tensor, cond: Cond, step: int, num_decoded: int | None = None
+        self, x_t: Tensor, t: Tensor, cond: Cond, step: Tensor, num_decoded: int | None = None
     ) -> Encoding:
         """The fake score's pass up to the features, of x_t [B, ...] and t [B].
 
-        All samples are of the sampler's step `step`. The last `num_decoded` rows, or all, may be
+        Row i is of the sampler's step[i], int64 [B]. The last `num_decoded` rows, or all, may be
         decoded afterwards.
         """
         if self.step_embedding is not None:

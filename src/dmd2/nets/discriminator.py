@@ -68,6 +68,20 @@ class VectorHead(nn.Module):
         return self.layers(features)
 
 
+class MeanHead(nn.Module):
+    """The mean of a sample's features [B, ...] as its logit [B, 1]: SiDA's (arXiv:2410.14919).
+
+    It has no weights: the network whose features it reads is the discriminator.
+    """
+
+    def __init__(self, shape: torch.Size) -> None:
+        super().__init__()
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, ...] to logits [B, 1]."""
+        return features.flatten(1).mean(1, keepdim=True)
+
+
 class Discriminator(nn.Module):
     """A head for each tapped layer: features, a list of [B, ...], to logits [B, num_heads]."""
 

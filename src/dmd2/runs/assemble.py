@@ -31,6 +31,7 @@ from dmd2.training.module import DMD
 
 OPTIONS = (
     "critic_updates",
+    "critic_head_start",
     "max_grad_norm",
     "accumulate",
     "ema",
@@ -76,7 +77,7 @@ def assemble(config: Config, protocol: ScoringProtocol) -> Parts:
     objective = build(config["loss"])  # LPIPS says what it lacks before data is decoded
     data, sampler = build_data(config["data"]), build(config["sampler"])
     check_objective(objective, sampler, config, data)
-    check_batch(data, num_devices)
+    check_batch(data, sampler, config["accumulate"], num_devices)
     # Without weights: a teacher that is to be trained is trained when all else fits.
     teacher = build_teacher(config, data, teacher_path)
     evaluator = Evaluator(protocol, data, teacher.conditioner, sampler)

@@ -13,6 +13,7 @@ from dmd2.distributed.rank_zero import warn
 from dmd2.losses.objective import Objective
 from dmd2.nets.diffusers_net import DiffusersNet
 from dmd2.nets.pipeline import check_agrees
+from dmd2.randomness import Draws
 from dmd2.runs.copies import wants_shards
 
 
@@ -63,8 +64,14 @@ def check_objective(
         )
 
 
-def check_batch(data: DataModule, num_devices: int) -> None:
-    """Say where a batch of all devices has more samples than there are: it repeats some."""
+def check_batch(
+    data: DataModule, sampler: FewStepSampler, accumulate: int, num_devices: int
+) -> None:
+    """Say where a batch of all devices has more samples than there are: it repeats some.
+
+    Raises ValueError where a pass has no equal share of samples for each of the sampler's steps.
+    """
+    sampler.choose_steps(Draws(0, 0), len(sampler.times), data.batch_size // accumulate)
     num, total = len(data.train), data.batch_size * num_devices
     if total > num:
         warn(

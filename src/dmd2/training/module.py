@@ -17,7 +17,8 @@ from dmd2.diffusion.conditioning import Cond, join
 from dmd2.diffusion.denoiser import Denoiser
 from dmd2.diffusion.sampling import FewStepSampler
 from dmd2.losses.objective import Objective
-from dmd2.losses.turns import Logs, Turn
+from dmd2.losses.term import Logs
+from dmd2.losses.turns import Turn
 from dmd2.losses.views import Models
 from dmd2.randomness import Draws
 from dmd2.training.ema import EMA
@@ -41,6 +42,7 @@ class DMD(ManualOptimization):
     optimizers           What makes the optimizer of "generator" and of "critic" from weights.
     lr_factor            The learning rate's factor at an iteration.
     critic_updates       Critic updates per generator update (DMD2 section 4.2: 5).
+    critic_head_start    Iterations at the start that update the critic alone.
     max_grad_norm        Global L2 norm to which each network's gradient is clipped.
     accumulate           Shares that a batch is cut into (gradient accumulation).
     ema                  Decays of the averages of the generator's weights, per generator update.
@@ -60,6 +62,7 @@ class DMD(ManualOptimization):
         lr_factor: Callable[[int], float] = constant,
         *,
         critic_updates: int = 5,
+        critic_head_start: int = 0,
         max_grad_norm: float = 10.0,
         accumulate: int = 1,
         ema: Sequence[float] = (),
@@ -75,7 +78,8 @@ class DMD(ManualOptimization):
         self._models = (models,)
         self.objective, self.sampler, self.shape = objective, sampler, shape
         self.make_optimizer, self.lr_factor = optimizers, lr_factor
-        self.critic_updates, self.accumulate, self.seed = critic_updates, accumulate, seed
+        self.critic_updates, self.critic_head_start = critic_updates, critic_head_start
+        self.accumulate, self.seed = accumulate, seed
         self.logs: Logs = {}
         """The latest of everything to log, on the device."""
 
@@ -86,8 +90,13 @@ class DMD(ManualOptimization):
 
     @property
     def is_generator_turn(self) -> bool:
-        """Whether this iteration updates the generator first: every `critic_updates`-th does."""
-        return self.iteration % self.critic_updates == 0
+        """Whether this iteration updates the generator first."""
+        return self.updates_generator(self.iteration)
+
+    def updates_generator(self, iteration: int) -> bool:
+        """Whether an iteration does: every `critic_updates`-th after the critic's head start."""
+        since_start = iteration - self.critic_head_start
+        return since_start >= 0 and since_start % self.critic_updates == 0
 
     def students(self) -> dict[str, Denoiser]:
         """The generator's weights to score, by name: averages first, then the raw ones."""
@@ -127,14 +136,15 @@ class DMD(ManualOptimization):
         # Labels are drawn uniformly, not taken from the batch: the generator needs no real data.
         labels = draws.integers("label", 0, max(conditioner.num_classes, 1), num)
         cond = real_cond if "real" in self.sampler.needs else conditioner(labels)
-        step = draws.step(len(self.sampler.times))
-        # One noise a step up to this one: the first is the start, each later one re-noises x0.
-        noise = [draws.normal(f"noise{i}", (num, *self.shape)) for i in range(step + 1)]
+        step = self.sampler.choose_steps(draws, len(self.sampler.times), num)
+        # One noise a step: the first is the start, each later one re-noises x0.
+        noise = [draws.normal(f"noise{i}", (num, *self.shape)) for i in range(max(step) + 1)]
         x_t, t = self.sampler.training_input(self.generator, noise, cond, step, real)
         pair_image = None
         if "pairs" in self.objective.needs and self.is_generator_turn:
             # Stored noises begin at the first step, whatever step the samples are made by.
-            stored, first = self.sampler.walk(self.generator, [batch["pair_noise"]], {}, 0)
+            z = batch["pair_noise"]
+            stored, first = self.sampler.walk(self.generator, [z], {}, [0] * len(z))
             x_t, t = torch.cat([x_t, stored]), torch.cat([t, first])
             cond, pair_image = join(cond, conditioner(batch["pair_label"])), batch["pair_image"]
         return Share(
@@ -142,7 +152,7 @@ class DMD(ManualOptimization):
             objective=self.objective,
             draws=draws,
             num=num,
-            step=step,
+            steps=self.sampler.steps_at(step, self.device),
             x_t=x_t,
             t=t,
             cond=cond,

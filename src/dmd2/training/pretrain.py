@@ -9,6 +9,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from dmd2.diffusion.conditioning import Conditioner, drop
 from dmd2.diffusion.denoiser import Denoiser
+from dmd2.diffusion.steps import Steps
 from dmd2.diffusion.training_times import TimeSampler
 from dmd2.losses.functional import denoising
 from dmd2.losses.weighting import Weighting
@@ -74,7 +75,7 @@ class Pretrain(ManualOptimization):
             cond = drop(cond, self.conditioner.null(cond), dropped)
         schedule = self.denoiser.schedule
         # EDM Eq. 2: E |D(x0 + noise) - x0|^2, weighted by the noise level.
-        t = self.times(schedule, draws, "pretrain/t", len(x0))
+        t = self.times(schedule, draws, "pretrain/t", Steps.single(len(x0), self.device))
         x_t = schedule.add_noise(x0, draws.normal("pretrain/noise", tuple(x0.shape)), t)
         loss = denoising(self.denoiser(x_t, t, cond), x0, self.weighting(*schedule.alpha_sigma(t)))
 

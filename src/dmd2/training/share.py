@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from dmd2.diffusion.conditioning import Cond
+from dmd2.diffusion.steps import Steps
 from dmd2.losses.objective import Objective
 from dmd2.losses.turns import CriticTurn, GeneratorTurn
 from dmd2.losses.views import Models
@@ -19,7 +20,7 @@ class Share:
     models, objective  Who evaluates the samples, and by which loss terms.
     draws              The random numbers of this share.
     num                Samples of it, B.
-    step               The sampling step that makes them.
+    steps              The sampling step that makes each of them, [B].
     x_t, t, cond       The generator's input [B + P, ...], its times [B + P], and its condition.
                        The last P rows are noises of stored pairs, which share the generator's pass.
     real, real_cond    Real samples [B, ...] and their condition, where something reads them.
@@ -30,7 +31,7 @@ class Share:
     objective: Objective
     draws: Draws
     num: int
-    step: int
+    steps: Steps
     x_t: Tensor
     t: Tensor
     cond: Cond
@@ -48,13 +49,14 @@ class Share:
         return GeneratorTurn(
             models=self.models,
             draws=self.draws,
-            step=self.step,
+            steps=self.steps,
             times=self.objective.views,
             gan_views=self.objective.gan_views,
             x=self.samples_of(generated),
             cond=self._sample_cond(),
             generated=generated,
             pair_image=self.pair_image,
+            real=self.real,
         )
 
     def critic_turn(self, x: Tensor) -> CriticTurn:
@@ -62,7 +64,7 @@ class Share:
         return CriticTurn(
             models=self.models,
             draws=self.draws,
-            step=self.step,
+            steps=self.steps,
             times=self.objective.views,
             gan_views=self.objective.gan_views,
             x=x,

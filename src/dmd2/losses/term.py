@@ -1,0 +1,20 @@
+"""What a loss term is: one row of a loss file."""
+
+from typing import Any, Protocol
+
+from torch import Tensor
+
+# Tensors on the device: the step reads none of them back, and logs are fetched every log_every.
+Logs = dict[str, Tensor]
+
+
+class Term(Protocol):
+    """One row of the loss file: a weight, and (turn) -> (loss, what else to log)."""
+
+    weight: float
+    view: str | None
+    needs: frozenset[str]
+    """Of "discriminator", "real", "pairs": what it reads beyond the samples."""
+
+    def __call__(self, turn: Any) -> tuple[Tensor, Logs]:
+        """The unweighted loss [], and what else to log by name."""

@@ -1,0 +1,95 @@
+"""Terms of the GAN: the generator's half, the discriminator's, and a penalty on its gradient."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from dmd2.diffusion.schedules import expand
+from dmd2.losses import functional as F
+from dmd2.losses.term import Logs
+from dmd2.losses.turns import CriticTurn, GeneratorTurn
+
+
+class GANGenerator:
+    """The generator's half of the GAN loss (DMD2 Eq. 4), on a noised view of the samples.
+
+    loss  Of the logits [B, levels]: `functional.gan_generator`, or `hinge_generator`.
+    """
+
+    needs = frozenset({"discriminator"})
+
+    def __init__(
+        self,
+        weight: float,
+        view: str = "gan",
+        loss: Callable[[Tensor], Tensor] = F.gan_generator,
+    ) -> None:
+        self.weight, self.view, self.loss = weight, view, loss
+
+    def __call__(self, turn: GeneratorTurn) -> tuple[Tensor, Logs]:
+        """The loss [] on the view's generated samples."""
+        # -log sigmoid(D(fake_t)) (DMD2 Eq. 4).
+        return self.loss(turn.logits(self.view)), {}
+
+
+class GANCritic:
+    """The discriminator's half of the GAN loss (DMD2 Eq. 4), on noised real and generated samples.
+
+    Both go through the encoder in one pass. Logs the shares that are classified correctly.
+
+    loss  Of real and fake logits [B, levels]: `functional.gan_critic`, or `hinge_critic`.
+    """
+
+    needs = frozenset({"discriminator", "real"})
+
+    def __init__(
+        self,
+        weight: float,
+        view: str = "critic",
+        loss: Callable[[Tensor, Tensor], Tensor] = F.gan_critic,
+    ) -> None:
+        self.weight, self.view, self.loss = weight, view, loss
+
+    def __call__(self, turn: CriticTurn) -> tuple[Tensor, Logs]:
+        """The loss [], and the discriminator's accuracies."""
+        # From the end: there need not be as many real rows as generated ones.
+        real, fake = turn.logits(self.view).tensor_split([-len(turn.x)])
+        accuracy_real, accuracy_fake = F.accuracy(real, fake)
+        logs = {"accuracy_real": accuracy_real, "accuracy_fake": accuracy_fake}
+        return self.loss(real, fake), logs
+
+
+class ApproximateR1:
+    """Approximate R1 penalty (APT, arXiv:2501.08316): (D(x_t) - D(x_t + alpha std n))^2.
+
+    Of real rows alone, with n from N(0, I). The noise in both inputs is the same, so that they
+    differ as those of real samples x0 and x0 + std n do: at alpha = 0, where x_t holds no data, the
+    penalty is 0. For small std it is alpha^2 std^2 |dD / dx_t|^2. It costs one more pass of the
+    encoder over the real rows.
+
+    std  Standard deviation of the change of real samples.
+    """
+
+    needs = frozenset({"discriminator", "real"})
+
+    def __init__(self, weight: float, view: str = "critic", std: float = 0.1) -> None:
+        self.weight, self.view, self.std = weight, view, std
+
+    def __call__(self, turn: CriticTurn) -> tuple[Tensor, Logs]:
+        """The penalty [], a mean over samples and levels."""
+        view, critic = turn.view(self.view), turn.models.critic
+        assert critic.discriminator is not None  # `needs` asked for it
+        num_real = len(view.t) - len(turn.x)
+        real = view.rows(slice(num_real))
+        alpha, _ = turn.models.teacher.schedule.alpha_sigma(real.t)
+        n = turn.draws.normal(f"{type(self).__name__}/{self.view}", tuple(real.x_t.shape))
+        near = real.x_t + self.std * expand(alpha, real.x_t) * n
+        # Nothing is decoded: the discriminator reads the encoder's features.
+        encoding = (
+            turn.models.teacher.encode(near, real.t, real.cond, 0)
+            if critic.discriminator_features == "teacher"
+            else critic.encode(near, real.t, real.cond, real.steps.index, 0)
+        )
+        logits: Tensor = critic.discriminator(encoding.features)
+        return torch.mean((logits - turn.logits(self.view)[:num_real]) ** 2), {}

@@ -1,0 +1,160 @@
+"""Terms that move samples along the difference of both scores: distribution matching (DMD), its
+weights by a density ratio (f-distill) or by pseudo-Huber (TDM), and guidance augmentation
+(decoupled DMD).
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from dmd2.diffusion.guidance import Guidance
+from dmd2.diffusion.schedules import expand
+from dmd2.losses import functional as F
+from dmd2.losses.term import Logs
+from dmd2.losses.turns import GeneratorTurn
+
+NUM_LEVELS = 4
+"""Noise levels are logged in this many equal parts of t."""
+
+
+def by_level(values: Tensor, t: Tensor) -> Logs:
+    """Means of per-sample values [B] over equal parts of t [B]; NaN where a part has no sample."""
+    # t = 1 belongs to the last part.
+    level = (t * NUM_LEVELS).long().clamp(0, NUM_LEVELS - 1)
+    inside = level == torch.arange(NUM_LEVELS, device=t.device)[:, None]  # [levels, B]
+    # Masked sums: values[mask] would read the number of its rows back to the host.
+    means = (inside * values).sum(1) / inside.sum(1)
+    return {f"t{i / NUM_LEVELS:.2f}": means[i] for i in range(NUM_LEVELS)}
+
+
+class DistributionMatching:
+    """Distribution matching gradient at the samples (DMD Eq. 7) under DMD's weight (Eq. 8).
+
+    guidance  Classifier-free guidance of the real score; the fake score has none.
+    floor     The least value of the weight's denominator.
+
+    Logs the mean |fake - real| by noise level, and how many samples had a non-finite gradient.
+    """
+
+    needs: frozenset[str] = frozenset()
+
+    def __init__(
+        self,
+        weight: float = 1.0,
+        view: str = "dm",
+        guidance: float | Guidance = 1.0,
+        floor: float = 1e-6,
+    ) -> None:
+        self.weight, self.view, self.guidance, self.floor = weight, view, guidance, floor
+
+    def __call__(self, turn: GeneratorTurn) -> tuple[Tensor, Logs]:
+        """The surrogate loss [] (DMD Algorithm 2), and logs."""
+        real = turn.teacher_x0(self.view, self.guidance)
+        fake = turn.critic_x0(self.view)
+        # One bad sample must not spoil the batch, and must not go unseen.
+        gradient, num_scrubbed = F.scrub(self.gradient(turn, real, fake))
+        difference = F.score_difference(real, fake)
+        score_gap = by_level(difference.flatten(1).abs().mean(1), turn.view(self.view).t)
+        logs = {f"score_gap_{part}": value for part, value in score_gap.items()}
+        return F.surrogate(turn.x, gradient), logs | {"num_scrubbed": num_scrubbed.float()}
+
+    def gradient(self, turn: GeneratorTurn, real: Tensor, fake: Tensor) -> Tensor:
+        """The gradient [B, ...] at the samples: a constant of the surrogate (DMD Algorithm 2)."""
+        # g = (mu_fake - mu_real) / mean |x - mu_real|: DMD Eq. 7 and 8.
+        return F.score_difference(real, fake) / F.normaliser(turn.x.detach(), real, self.floor)
+
+
+class FDivergence(DistributionMatching):
+    """Distribution matching that descends another f-divergence (f-distill, arXiv:2502.15681).
+
+    Each sample's gradient is multiplied by h(r), r = p_real(x_t) / p_fake(x_t), which is exp of the
+    discriminator's logit: the critic's GAN term must be the logistic one. As published, r is
+    clipped and h divided by its mean, here over the samples of one pass.
+
+    h     One of `dmd2.losses.divergences`; under the reverse KL this is `DistributionMatching`.
+    clip  Least and greatest r.
+    """
+
+    needs = frozenset({"discriminator"})
+
+    def __init__(
+        self,
+        h: Callable[[Tensor], Tensor],
+        clip: tuple[float, float] = (0.1, 20.0),
+        weight: float = 1.0,
+        view: str = "dm",
+        guidance: float | Guidance = 1.0,
+        floor: float = 1e-6,
+    ) -> None:
+        super().__init__(weight, view, guidance, floor)
+        self.h, self.clip = h, clip
+
+    def gradient(self, turn: GeneratorTurn, real: Tensor, fake: Tensor) -> Tensor:
+        """DMD's gradient [B, ...] times h(r) over the mean of h(r)."""
+        low, high = self.clip
+        # Of several tapped layers the mean logit: the geometric mean of their ratios.
+        h = self.h(turn.logits(self.view).detach().mean(1).exp().clamp(low, high))
+        return expand(h / h.mean(), real) * super().gradient(turn, real, fake)
+
+
+class PseudoHuberMatching(DistributionMatching):
+    """Distribution matching by the pseudo-Huber distance of both scores (TDM, arXiv:2503.06674).
+
+    Its gradient (fake - real) / sqrt(mean (fake - real)^2 + c^2) has the same size for all samples
+    whose scores differ by much more than c. TDM's own is this over the root of the number of
+    entries: here, as in other terms, a loss is a mean over entries.
+
+    c  TDM's 0.00054 sqrt(D) of a sample of D entries, over sqrt(D).
+    """
+
+    def __init__(
+        self,
+        weight: float = 1.0,
+        view: str = "dm",
+        guidance: float | Guidance = 1.0,
+        c: float = 0.00054,
+    ) -> None:
+        super().__init__(weight, view, guidance)
+        self.c = c
+
+    def gradient(self, turn: GeneratorTurn, real: Tensor, fake: Tensor) -> Tensor:
+        """The pseudo-Huber distance's gradient [B, ...]."""
+        difference = F.score_difference(real, fake)
+        return difference / (F.per_sample_mean(difference**2) + self.c**2).sqrt()
+
+
+class GuidanceAugmentation:
+    """What guidance adds to distribution matching, alone (decoupled DMD, arXiv:2511.22677).
+
+    The gradient is (mu(c) - mu_w(c)) / mean |x - mu_w(c)|, with the teacher's prediction mu and the
+    guided one mu_w; mu - mu_w is (w - 1) (mu(null) - mu(c)). Beside a `DistributionMatching` of
+    guidance 1 it gives guided DMD in two terms, whose views may have times of their own.
+
+    guidance  The scale w, not 1. Raises ValueError for 1.
+    floor     The least value of the weight's denominator.
+    """
+
+    needs: frozenset[str] = frozenset()
+
+    def __init__(
+        self,
+        guidance: float | Guidance,
+        weight: float = 1.0,
+        view: str = "guidance",
+        floor: float = 1e-6,
+    ) -> None:
+        if guidance == 1.0:
+            raise ValueError(
+                "guidance augmentation of scale 1 is none; type e.g. teacher.guidance=3, or "
+                "loss=no_gan"
+            )
+        self.weight, self.view, self.guidance, self.floor = weight, view, guidance, floor
+
+    def __call__(self, turn: GeneratorTurn) -> tuple[Tensor, Logs]:
+        """The surrogate loss [], and how many samples had a non-finite gradient."""
+        plain, guided = (turn.teacher_x0(self.view, w) for w in (1.0, self.guidance))
+        denominator = F.normaliser(turn.x.detach(), guided, self.floor)
+        # The plain prediction in the fake score's place: CA = (w - 1) (s(c) - s(null)).
+        gradient, num_scrubbed = F.scrub(F.score_difference(guided, plain) / denominator)
+        return F.surrogate(turn.x, gradient), {"num_guidance_scrubbed": num_scrubbed.float()}

@@ -1,0 +1,45 @@
+"""Score identity distillation, SiD (Zhou et al. 2024, arXiv:2404.04057): the Fisher divergence."""
+
+import torch
+from torch import Tensor
+
+from dmd2.diffusion.denoiser import guided
+from dmd2.diffusion.guidance import Guidance
+from dmd2.losses import functional as F
+from dmd2.losses.term import Logs
+from dmd2.losses.turns import GeneratorTurn
+
+
+class ScoreIdentity:
+    """SiD's loss, whose gradient goes through teacher and critic to the samples.
+
+    It keeps the activations of both. A view whose times end at 0.8 is the published one.
+
+    alpha     What corrects for a critic that lags behind: 0.5 to 1.5; 1.0 and 1.2 are published.
+    guidance  Classifier-free guidance of the real score; the fake score has none.
+    floor     The least value of the weight's denominator.
+    """
+
+    needs: frozenset[str] = frozenset()
+
+    def __init__(
+        self,
+        weight: float = 1.0,
+        view: str = "generator",
+        guidance: float | Guidance = 1.0,
+        alpha: float = 1.0,
+        floor: float = 1e-5,
+    ) -> None:
+        self.weight, self.view, self.guidance = weight, view, guidance
+        self.alpha, self.floor = alpha, floor
+
+    def __call__(self, turn: GeneratorTurn) -> tuple[Tensor, Logs]:
+        """The loss [], and the mean square [] of the scores' difference."""
+        view, models = turn.view(self.view), turn.models
+        null = models.conditioner.null(view.cond) if self.guidance != 1.0 else {}
+        real = guided(models.teacher, view.x_t, view.t, view.cond, null, self.guidance)
+        # Not the turn's remembered pass, which ends its graph where the discriminator reads.
+        encoding = models.critic.encode(view.x_t, view.t, view.cond, view.steps.index)
+        fake = models.critic.denoiser.decode(encoding)
+        loss = F.score_identity(turn.x, real, fake, self.alpha, self.floor)
+        return loss, {"fisher": torch.mean((real - fake).detach() ** 2)}

@@ -1,0 +1,338 @@
+"""Methods after DMD2, each in closed form: exact scores of Gaussians, quadrature, algebra."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dmd2.diffusion.conditioning import ClassLabels, Cond, Unconditional
+from dmd2.diffusion.denoiser import Denoiser, Encoding
+from dmd2.diffusion.preconditioning import EDM
+from dmd2.diffusion.sampling import FewStepSampler
+from dmd2.diffusion.schedules import Flow, Karras
+from dmd2.diffusion.steps import Steps
+from dmd2.diffusion.training_times import BelowStep, UniformRows, WithinSegment
+from dmd2.losses import divergences, functional as F
+from dmd2.losses.term import Term
+from dmd2.losses.terms import (
+    ApproximateR1,
+    DistributionMatching,
+    EmbeddingDistance,
+    FDivergence,
+    GuidanceAugmentation,
+    PseudoHuberMatching,
+    ScoreIdentity,
+)
+from dmd2.losses.turns import CriticTurn, GeneratorTurn
+from dmd2.losses.views import Models
+from dmd2.nets.critic import Critic
+from dmd2.nets.discriminator import Discriminator, MeanHead
+from dmd2.nets.toy import MLP, GaussianMixture
+from dmd2.randomness import Draws
+
+MIDDLE = UniformRows(0.3, 0.7)
+
+
+@pytest.fixture(autouse=True)
+def repeatable() -> None:
+    torch.manual_seed(0)
+
+
+def gaussian(mean: list[float], std: float) -> GaussianMixture:
+    """The exact denoiser of N(mean, std^2 I): affine in x_t."""
+    return GaussianMixture(Karras(), torch.tensor([mean]), torch.tensor([std]), torch.ones(1))
+
+
+class Transparent(Denoiser):
+    """A denoiser whose feature is x_t itself, for heads whose logits are known functions of it."""
+
+    prediction = "x0"
+
+    def __init__(self, schedule: Flow | Karras) -> None:
+        super().__init__(nn.Identity(), schedule)
+
+    def encode(
+        self, x_t: Tensor, t: Tensor, cond: Cond, num_decoded: int | None = None
+    ) -> Encoding:
+        encoding = Encoding(x_t, t, [], []).last(num_decoded)
+        encoding.features.append(x_t)
+        return encoding
+
+    def finish(self, encoding: Encoding) -> Tensor:
+        return 0.5 * encoding.x_t
+
+
+def generator_turn(
+    models: Models, x: Tensor, cond: Cond | None = None, gan_views: tuple[str, ...] = ()
+) -> GeneratorTurn:
+    return GeneratorTurn(
+        models=models,
+        draws=Draws(0, 0),
+        times={"v": MIDDLE},
+        gan_views=frozenset(gan_views),
+        x=x.detach(),
+        cond=cond or {},
+        steps=Steps.single(len(x)),
+        generated=x,
+        pair_image=None,
+    )
+
+
+def gradient(turn: GeneratorTurn, **terms: Term) -> Tensor:
+    """The gradient at the samples."""
+    turn.generated.retain_grad()
+    turn.backward(terms, 1.0)
+    assert turn.generated.grad is not None
+    return turn.generated.grad
+
+
+# f-divergences
+
+GENERATORS = {
+    "reverse_kl": lambda r: -r.log(),
+    "forward_kl": lambda r: r * r.log(),
+    "jensen_shannon": lambda r: r * r.log() - (1 + r) * ((1 + r) / 2).log(),
+    "squared_hellinger": lambda r: 4 * (1 - r.sqrt()),
+    "softened_reverse_kl": lambda r: (1 + r) * ((1 + r) / r).log(),
+    "jeffreys": lambda r: (r - 1) * r.log(),
+}
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_weighted_score_difference_is_the_gradient_of_the_f_divergence(name: str):
+    """p = N(0, 1), q = N(theta, 1.2^2), by quadrature; a sample moves with theta, so dx = 1."""
+    x = torch.linspace(-14, 14, 20_001, dtype=torch.float64)
+    theta = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+
+    def density(mean: Tensor | float, std: float) -> Tensor:
+        return (-0.5 * ((x - mean) / std) ** 2).exp() / (std * math.sqrt(2 * math.pi))
+
+    p, q = density(0.0, 1.0), density(theta, 1.2)
+    divergence = torch.trapezoid(q * GENERATORS[name](p / q), x)
+    (expected,) = torch.autograd.grad(divergence, theta)
+    q = q.detach()
+    score_p, score_q = -x, -(x - theta.detach()) / 1.2**2
+    h = getattr(divergences, name)(p / q)
+    found = torch.trapezoid(q * h * (score_q - score_p), x)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+
+
+def test_f_divergence_multiplies_dmd_s_gradient_by_the_clipped_ratio_s_weight():
+    """The logit is x_t's first coordinate, and so r = exp(x_t[0])."""
+    head = nn.Linear(2, 1, bias=False)
+    head.weight.data = torch.tensor([[1.0, 0.0]])
+    models = Models(
+        gaussian([1.0, 0.0], 0.5), Critic(Transparent(Karras()), Discriminator([head])),
+        Unconditional(),
+    )  # fmt: skip
+    x = torch.randn(64, 2, requires_grad=True)
+    dm = gradient(generator_turn(models, 1 * x), dm=DistributionMatching(view="v"))
+    turn = generator_turn(models, 1 * x, gan_views=("v",))
+    weighted = FDivergence(divergences.jeffreys, (0.5, 4.0), view="v")
+    found = gradient(turn, dm=weighted)
+    r = turn.view("v").x_t[:, 0].detach().exp().clamp(0.5, 4.0)
+    assert (r == 4).any() and (r == 0.5).any() and ((r > 0.5) & (r < 4)).any()
+    torch.testing.assert_close(found, dm * ((1 + r) / (1 + r).mean())[:, None])
+    plain = gradient(
+        generator_turn(models, 1 * x, gan_views=("v",)),
+        dm=FDivergence(divergences.reverse_kl, view="v"),
+    )
+    torch.testing.assert_close(plain, dm)
+
+
+# Score identity
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0, 1.2])
+def test_score_identity_s_gradient_goes_through_both_scores(alpha: float):
+    """Both are affine, f = g x_t + b, so that the derivative at x is written out."""
+    models = Models(
+        gaussian([1.0, -1.0], 0.6), Critic(gaussian([0.3, 0.2], 0.9), None), Unconditional()
+    )
+    x = torch.randn(32, 2, requires_grad=True)
+    turn = generator_turn(models, 1 * x)
+    found = gradient(turn, sid=ScoreIdentity(view="v", alpha=alpha))
+    view = turn.view("v")
+    with torch.no_grad():
+        real, fake = (
+            network(view.x_t, view.t, {}) for network in (models.teacher, models.critic.denoiser)
+        )
+        sigma = models.teacher.schedule.alpha_sigma(view.t)[1][:, None]
+        g_real, g_fake = (std**2 / (std**2 + sigma**2) for std in (0.6, 0.9))
+        difference, slope = real - fake, g_real - g_fake
+        expected = slope * (real - x - alpha * difference)
+        expected += difference * (g_real - 1 - alpha * slope)
+        expected /= F.normaliser(x, real, 1e-5)
+    torch.testing.assert_close(found, expected / x.numel(), rtol=1e-4, atol=1e-7)
+
+
+def test_score_identity_descends_the_fisher_divergence():
+    """Equal widths: the divergence is c (mean - theta)^2, and alpha = 0 gives half its gradient."""
+    mean, theta = torch.tensor([1.0, -1.0]), torch.tensor([0.3, 0.2])
+    x = (theta + 0.6 * torch.randn(16, 2)).requires_grad_()
+    t = torch.full((16,), 0.5)
+    x_t = Karras().add_noise(x, torch.randn(16, 2), t)
+    real, fake = (gaussian(m.tolist(), 0.6)(x_t, t, {}) for m in (mean, theta))
+    loss = F.score_identity(x, real, fake, alpha=0.0, floor=1e6)
+    (found,) = torch.autograd.grad(1e6 * loss, x)
+    sigma2 = float(Karras().alpha_sigma(t)[1][0]) ** 2
+    c = (sigma2 / (0.6**2 + sigma2)) ** 2
+    torch.testing.assert_close(x.numel() * found, (c * (theta - mean)).expand(16, 2))
+
+
+# Guidance of its own
+
+
+def test_guidance_apart_is_guided_dmd_in_two_terms():
+    """With one denominator for all, on one view."""
+    networks = []
+    for _ in range(2):
+        networks.append(EDM(MLP(2, 16, 4, label_dim=3), Karras(), sigma_data=1.0))
+        for parameter in networks[-1].parameters():
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    conditioner = ClassLabels(3)
+    models = Models(networks[0], Critic(networks[1], None), conditioner)
+    x, cond = torch.randn(6, 2, requires_grad=True), conditioner(torch.arange(6) % 3)
+    whole = gradient(
+        generator_turn(models, 1 * x, cond),
+        dm=DistributionMatching(view="v", guidance=3.0, floor=100.0),
+    )
+    parts = gradient(
+        generator_turn(models, 1 * x, cond),
+        dm=DistributionMatching(view="v", floor=100.0),
+        guidance=GuidanceAugmentation(3.0, view="v", floor=100.0),
+    )
+    torch.testing.assert_close(parts, whole)
+    with pytest.raises(ValueError, match=r"scale 1 is none; type e\.g\. teacher\.guidance=3"):
+        GuidanceAugmentation(1.0)
+
+
+# Segments
+
+
+def test_pseudo_huber_gives_each_sample_a_gradient_of_one_size():
+    models = Models(
+        gaussian([1.0, -1.0], 0.6), Critic(gaussian([0.3, 0.2], 0.6), None), Unconditional()
+    )
+    x = torch.randn(32, 2, requires_grad=True)
+    found = gradient(generator_turn(models, 1 * x), dm=PseudoHuberMatching(view="v", c=0.0))
+    away = torch.tensor([-0.7, 1.2])  # fake - real, up to a factor
+    torch.testing.assert_close(found, (away / away.square().mean().sqrt()).expand(32, 2) / 64)
+    # Far below c the distance is quadratic.
+    small = gradient(generator_turn(models, 1 * x), dm=PseudoHuberMatching(view="v", c=1e4))
+    plain = gradient(generator_turn(models, 1 * x), dm=DistributionMatching(view="v", floor=1e4))
+    torch.testing.assert_close(small, plain)
+
+
+def test_times_of_segments_and_below_the_step():
+    steps = FewStepSampler([1.0, 0.75, 0.5, 0.25]).steps_at([0, 1, 2, 3] * 2000)
+    within = WithinSegment(0.02, 0.98)(Karras(), Draws(0, 0), "t", steps)
+    below = BelowStep(0.02, 0.98)(Karras(), Draws(0, 0), "t", steps)
+    for i, (low, high) in enumerate([(0.75, 0.98), (0.5, 0.75), (0.25, 0.5), (0.02, 0.25)]):
+        for times, first in ((within[i::4], low), (below[i::4], 0.02)):
+            assert first <= times.min() < first + 0.01 and high - 0.01 < times.max() <= high
+            assert float(times.mean()) == pytest.approx((first + high) / 2, abs=0.02)
+
+
+# Embedding
+
+
+def test_mmd_of_two_gaussians_is_its_closed_form():
+    """E k of N(0, s^2) and N(d, s^2) is h / sqrt(h^2 + 2 s^2) exp(-d^2 / (2 (h^2 + 2 s^2)))."""
+    s, d, h = 0.8, 0.5, 0.7
+
+    def mean_kernel(distance: float) -> float:
+        spread = h**2 + 2 * s**2
+        return h / math.sqrt(spread) * math.exp(-(distance**2) / (2 * spread))
+
+    found = torch.stack(
+        [F.gaussian_mmd2(s * torch.randn(64, 1), d + s * torch.randn(64, 1), [h])
+         for _ in range(400)]
+    )  # fmt: skip
+    expected = 2 * mean_kernel(0.0) - 2 * mean_kernel(d)
+    assert float(found.mean()) == pytest.approx(expected, abs=4 * float(found.std()) / 20)
+    assert found.std() < expected
+
+
+def test_mmd_is_the_mean_over_its_kernels_and_has_a_gradient_at_equal_points():
+    x, y = torch.randn(4, 3, requires_grad=True), torch.randn(5, 3)
+    one, two = (F.gaussian_mmd2(x, y, [h]) for h in (0.5, 2.0))
+    torch.testing.assert_close(F.gaussian_mmd2(x, y, [0.5, 2.0]), (one + two) / 2)
+    (found,) = torch.autograd.grad(F.gaussian_mmd2(x, x.detach(), [1.0]), x)
+    assert found.isfinite().all()
+
+
+def test_embedding_distance_moves_samples_towards_the_data_alike_on_all_ranks():
+    models = Models(gaussian([0.0], 1.0), Critic(gaussian([0.0], 1.0), None), Unconditional())
+    term = EmbeddingDistance(weight=1.0, width=8)
+
+    def turn(x: Tensor, rank: int = 0) -> GeneratorTurn:
+        found = generator_turn(models, x)
+        found.real, found.draws = real, Draws(0, 3, rank, 2)
+        return found
+
+    real, x = torch.rand(16, 1, 8, 8), torch.rand(16, 1, 8, 8) - 1.0
+    before = term(turn(x.requires_grad_()))[0]
+    assert torch.equal(before, term(turn(x, rank=1))[0])
+    for _ in range(20):
+        x = (x - 20 * gradient(turn(1 * x), embedding=term)).detach().requires_grad_()
+    assert term(turn(x))[0] < 0.5 * before
+
+
+# GAN
+
+
+def test_hinge_losses_and_their_margins():
+    real, fake = torch.tensor([[2.0], [0.5]]), torch.tensor([[-3.0], [0.0]])
+    assert F.hinge_critic(real, fake) == (0 + 0.5) / 2 + (0 + 1) / 2
+    assert F.hinge_generator(fake) == 1.5
+
+
+def critic_turn(models: Models, times: UniformRows) -> CriticTurn:
+    return CriticTurn(
+        models=models,
+        draws=Draws(0, 0),
+        times={"v": times},
+        gan_views=frozenset({"v"}),
+        x=torch.randn(6, 2),
+        cond={},
+        steps=Steps.single(6),
+        real=torch.randn(5, 2),
+        real_cond={},
+    )
+
+
+@pytest.mark.parametrize("features", ["critic", "teacher"])
+def test_approximate_r1_of_a_linear_discriminator(features: str):
+    """(alpha std w . n)^2 of each real row, and nothing where x_t holds no data."""
+    head, network = nn.Linear(2, 1), Transparent(Flow())
+    critic = Critic(network, Discriminator([head]), features)  # type: ignore[arg-type]
+    models = Models(network, critic, Unconditional())
+    turn, term = critic_turn(models, MIDDLE), ApproximateR1(1.0, view="v", std=0.3)
+    loss, _ = term(turn)
+    alpha, _ = Flow().alpha_sigma(turn.view("v").t[:5])
+    n = Draws(0, 0).normal("ApproximateR1/v", (5, 2))
+    expected = (0.3 * alpha * (n @ head.weight[0])) ** 2
+    torch.testing.assert_close(loss, expected.mean())
+    loss.backward()
+    assert head.weight.grad is not None and head.weight.grad.norm() > 0
+    assert term(critic_turn(models, UniformRows(0.999, 1.0)))[0] == 0
+
+
+def test_mean_head_has_no_weights_and_is_the_mean_of_the_features():
+    head, features = MeanHead(torch.Size([1, 3, 2, 2])), torch.randn(4, 3, 2, 2)
+    torch.testing.assert_close(head(features), features.mean((1, 2, 3))[:, None])
+    assert not list(head.parameters())
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [F.hinge_generator, partial(F.hinge_critic, torch.ones(4, 1))],
+    ids=["hinge_generator", "hinge_critic"],
+)
+def test_hinge_gradients_have_the_logistic_one_s_signs(loss):
+    fake = torch.zeros(4, 1, requires_grad=True)
+    (found,) = torch.autograd.grad(loss(fake), fake)
+    assert ((found < 0) if loss is F.hinge_generator else (found > 0)).all()
