@@ -13,6 +13,8 @@ usage: dmd2 sample run=DIR [num_images=100] [out=samples] [KEY=VALUE ...]
   weights      One of the run's averages, or "raw", or a generator's .safetensors, e.g. of
                `dmd2 import`; by default the first average.
   label        One class, or caption, by its number; null draws all of them in turn.
+  size         Height and width in pixels, of a text-to-image student, e.g. [768,1344]; by default
+               those of the run. Steps and noise levels stay those that it was trained at.
   seed         Another seed gives other samples; sample i is the same for any num_images and
                batch_size.
   batch_size   Samples at once; by default as many as where the run is scored.
@@ -61,14 +63,17 @@ def main(options: DictConfig) -> None:
 def student_for(options: DictConfig) -> tuple[Student, Sequence[str]]:
     """The student with its weights, and the prompts that it is to draw, if any.
 
-    Raises ValueError for prompts of a student without text, and for points on several ranks.
+    Raises ValueError for prompts of a student without text, for a size that it cannot make, and
+    for points on several ranks.
     """
     student = load_student(Path(options.run), trust=options.trust)
     # All points go into one file, and no rank has them all.
     if len(student.data.shape) == 1 and world_size() > 1:
         raise ValueError("points are drawn by one process; leave torchrun out")
-    student.read(options.weights)
     given: Any = OmegaConf.to_container(options)
+    if given["size"] is not None:
+        student = student.at_size(given["size"])
+    student.read(options.weights)
     asked = given["prompt"]
     prompts = [] if asked is None else texts_of(asked)
     return (student.asked_for(prompts) if prompts else student), prompts

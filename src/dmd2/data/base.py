@@ -11,6 +11,7 @@ A training batch, once it is on the device, is a dict:
     "real"        float32 [B, ...]  samples in model space; absent from data of captions alone
     "label"       int64 [B]         class, or number of the caption; 0 where there are no labels
     "index"       int               number of the batch
+    "size", "shape"  tuples of int  with buckets only: of an image in pixels, of a sample
     "pair_noise"  float32 [P, ...]  with pairs only: N(0, I) noise that the teacher started from
     "pair_image"  float32 [P, ...]  with pairs only: the sample it made of that, in model space
     "pair_label"  int64 [P]         with pairs only: the label that the teacher was given

@@ -3,6 +3,7 @@
 This package implements none, since data knows no networks; the configuration brings one.
 """
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -12,6 +13,12 @@ class Codec(Protocol):
     """Images float32 [B, 3, H, W] in [-1, 1] to latents [B, *shape] and back."""
 
     shape: tuple[int, ...]
+
+    def shape_at(self, size: Sequence[int]) -> tuple[int, ...]:
+        """Shape of the latents of an image of height and width `size` in pixels; ValueError where
+        there are none.
+        """
+        ...
 
     def require(self) -> None:
         """Raise FileNotFoundError where its weights are not there, without loading them."""

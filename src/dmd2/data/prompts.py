@@ -14,7 +14,9 @@ from torch import Tensor
 from dmd2.data import pixels
 from dmd2.data.base import DataModule
 from dmd2.data.codec import Codec
+from dmd2.data.sizes import size_of
 from dmd2.data.split import Split
+from dmd2.randomness import generator
 
 
 class Captioned(DataModule):
@@ -58,8 +60,24 @@ class Captioned(DataModule):
 class Prompts(Captioned):
     """Captions alone: a batch is {"label": int64 [B], "index": int}, and pairs if there are any.
 
-    Takes the arguments of `Captioned`.
+    buckets  Sizes of images, height and width in pixels, of which each batch has one, each as
+             likely; a batch then has it as "size", and the latents' as "shape" (C, h, w). None is
+             the autoencoder's size alone.
+
+    Takes the arguments of `Captioned` besides; raises ValueError for buckets that are no sizes or
+    have no latents.
     """
+
+    def __init__(
+        self,
+        captions: Sequence[str],
+        autoencoder: Codec,
+        buckets: Sequence[Sequence[int]] | None = None,
+        **common: Any,
+    ) -> None:
+        super().__init__(captions, autoencoder, **common)
+        self.buckets = [size_of(given) for given in buckets or ()]
+        self.shapes = [self.codec.shape_at(size) for size in self.buckets]
 
     def load(self) -> tuple[Split, Split, list[str]]:
         """A train split of all captions with placeholders for samples, an empty one, the table."""
@@ -77,6 +95,17 @@ class Prompts(Captioned):
     def stored(self) -> dict[str, np.ndarray]:
         """The labels alone."""
         return {"label": self.train.labels}
+
+    def on_after_batch_transfer(
+        self, batch: dict[str, Any], dataloader_idx: int = 0
+    ) -> dict[str, Any]:
+        """As of `DataModule`; a batch of buckets gets its size, the same on all ranks."""
+        batch = super().on_after_batch_transfer(batch, dataloader_idx)
+        if not self.buckets:
+            return batch
+        # A function of the batch's number, as all that is drawn: the seed is random, being a hash.
+        i = generator(self.seed, batch["index"], "bucket").initial_seed() % len(self.buckets)
+        return batch | {"size": self.buckets[i], "shape": self.shapes[i]}
 
     def provides(self) -> set[str]:
         """As of `DataModule`, without "real"."""

@@ -5,7 +5,7 @@ belongs to the conditioner knows its keys. All other code may join, repeat and s
 nothing else.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,13 @@ class Conditioner(nn.Module):
     def forward(self, labels: Tensor) -> Cond:
         """The condition of labels int64 [B]."""
         raise NotImplementedError
+
+    def at_size(self, size: Sequence[int] | None) -> Callable[[Tensor], Cond]:
+        """Labels int64 [B] to the condition of images of height and width `size` in pixels; None is
+        the size that the conditioner was made for.
+        """
+        # Most networks see the size of x_t and are told no other.
+        return self
 
     def null(self, cond: Cond) -> Cond:
         """The unconditional twin of a condition's rows, for classifier-free guidance.

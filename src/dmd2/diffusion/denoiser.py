@@ -101,6 +101,12 @@ class Denoiser(nn.Module):
         for tap in self.taps:
             self.layer(tap)
 
+    def check_size(self, height: int, width: int) -> None:
+        """Raise ValueError where the network takes no x_t [B, C, height, width]; here it takes no
+        other size than that it was made for.
+        """
+        raise ValueError(f"a {type(self.model).__name__} takes one size")
+
     def encode(
         self, x_t: Tensor, t: Tensor, cond: Cond, num_decoded: int | None = None
     ) -> Encoding:

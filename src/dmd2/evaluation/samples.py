@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dmd2.diffusion.conditioning import Conditioner
+from dmd2.diffusion.conditioning import Cond, Conditioner
 from dmd2.diffusion.denoiser import Denoiser, guided
 from dmd2.diffusion.guidance import Guidance
 from dmd2.diffusion.sampling import FewStepSampler
@@ -23,7 +23,7 @@ class GeneratorSampling:
     """Samples from a few-step generator, as `sampler` makes them."""
 
     generator: Denoiser
-    conditioner: Conditioner
+    conditioner: Callable[[Tensor], Cond]
     sampler: FewStepSampler
     name: ClassVar[str] = "student"
 

@@ -5,7 +5,7 @@ in [-1, 1], latents [B, channels, H / factor, W / factor].
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +51,24 @@ class VAE:
             raise ValueError(
                 f"resolution must be a multiple of the VAE's {factor}, got {resolution}"
             )
+        self.channels, self.factor = channels, factor
         self.source, self.subfolder, self.variant = source, subfolder, variant
         self.dtype, self.at_once = dtype_of(dtype), at_once
         # The shift stands in the VAE's config, which is read with its weights.
         self.resolution, self.scaling_factor, self.shift = resolution, scaling_factor, 0.0
         # The shape of one sample's latents. The data and the networks need it before any file is
         # read, so it comes from the arguments, and `_check` compares.
-        self.shape = (channels, resolution // factor, resolution // factor)
+        self.shape = self.shape_at((resolution, resolution))
         self._network: nn.Module | None = None
+
+    def shape_at(self, size: Sequence[int]) -> tuple[int, ...]:
+        """Shape [C, h, w] of the latents of an image of height and width `size` in pixels.
+
+        Raises ValueError where they are no multiples of `factor`.
+        """
+        if any(pixels % self.factor for pixels in size):
+            raise ValueError(f"height and width must be multiples of the VAE's {self.factor}")
+        return (self.channels, *(pixels // self.factor for pixels in size))
 
     @classmethod
     def said(cls, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ All read x_t [B, C, H, W] and cond["text"] [B, L, D]; what is more, their classe
 network is told its noise level in [0, 1], `told` is `num_rows` times that.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,11 @@ from dmd2.nets.transformer import Tap, Transformer
 class SD3(Transformer):
     """Stable Diffusion 3 and 3.5 (Esser et al. 2024): it also reads cond["pooled"] [B, P]."""
 
+    def most_tokens(self) -> float:
+        """The side of its table of places, of which an image takes the middle."""
+        side: int | None = self.model.config.pos_embed_max_size
+        return side or math.inf
+
     def output(self, x: Tensor, told: Tensor, cond: Cond) -> Tensor:
         """The velocity [B, C, H, W]."""
         text, pooled = (cond[name].to(x.dtype) for name in ("text", "pooled"))
@@ -29,6 +35,10 @@ class AuraFlow(Transformer):
     """AuraFlow: text whose padding the encoder has set to zero."""
 
     stacks = ("joint_transformer_blocks", "single_transformer_blocks")
+
+    def most_tokens(self) -> float:
+        """The side of its learned table of places; beyond, diffusers would take wrong ones."""
+        return math.isqrt(self.model.config.pos_embed_max_size)
 
     def output(self, x: Tensor, told: Tensor, cond: Cond) -> Tensor:
         """The velocity [B, C, H, W]."""
@@ -77,6 +87,13 @@ class DiT(Transformer):
     """DiT (Peebles & Xie 2023): no text but cond["label"] [B, num_classes], one-hot or zeros for no
     class; of its output's channels the half that is no variance.
     """
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raise ValueError as of `Transformer`, and where the image is no square."""
+        super().check_size(height, width)
+        # diffusers takes the root of the number of tokens for both sides.
+        if height != width:
+            raise ValueError("the network makes squares alone")
 
     def output(self, x: Tensor, told: Tensor, cond: Cond) -> Tensor:
         """The noise [B, C, H, W]."""
@@ -239,6 +256,10 @@ class ZImage(Transformer):
     def patch_of(config: Mapping[str, Any]) -> int:
         """2, the only one that is published; the network takes several."""
         return 2
+
+    def most_tokens(self) -> float:
+        """The shorter of its tables of rotations for rows and columns."""
+        return min(self.model.config.axes_lens[1:])
 
     def output(self, x: Tensor, told: Tensor, cond: Cond) -> Tensor:
         """The velocity [B, C, H, W]."""

@@ -3,6 +3,7 @@ own inputs.
 """
 
 import inspect
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -76,6 +77,24 @@ class Transformer(DiffusersNet):
     def patch_of(config: Mapping[str, Any]) -> int:
         """Height and width of a token in pixels of x_t, of a network with this config."""
         return config["patch_size"]
+
+    def most_tokens(self) -> float:
+        """Rows, and columns, of tokens that the network has places for; here any number."""
+        return math.inf
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raise ValueError where height or width are no whole tokens, or more than have places."""
+        patch, most = self.patch_of(self.model.config), self.most_tokens()
+        if height % patch or width % patch:
+            raise ValueError(
+                f"the network's tokens are {patch} x {patch} pixels of the latents, and these are "
+                f"{height} x {width}"
+            )
+        if max(height, width) > most * patch:
+            raise ValueError(
+                f"the network has places for {most} x {most} tokens, and these are "
+                f"{height // patch} x {width // patch}"
+            )
 
     def maps(self, features: list[Tensor], x: Tensor) -> list[Tensor]:
         """Features as maps [B, D, h, w] of the image's tokens alone."""

@@ -50,6 +50,9 @@ class UNet(DiffusersNet):
                 "mid_block"
             )
 
+    def check_size(self, height: int, width: int) -> None:
+        """Any size will do: an odd map is halved, rounded up, and doubled to what it was."""
+
     def arguments(self, cond: Cond) -> dict[str, Any]:
         """The network's own names for a condition."""
         return {"encoder_hidden_states": cond["text"].to(self.dtype)}

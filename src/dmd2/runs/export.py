@@ -104,6 +104,7 @@ def sampling_of(
         generator.folder,
         type(parts["scheduler"]).__name__,
         arguments_of(generator, student.sampler, resolution, encoder.get("length")),
+        student.config["data"].get("buckets") or (),
     )
 
 

@@ -2,6 +2,7 @@
 call is given.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,12 +26,14 @@ class Sampling:
     network    The folder of its network in the pipeline.
     scheduler  The class of its scheduler.
     call       What the pipeline's call is given beside prompts.
+    sizes      Heights and widths of the buckets that it was trained on, if any.
     """
 
     rows: list[int]
     network: str
     scheduler: str
     call: dict[str, Any]
+    sizes: Sequence[Sequence[int]] = ()
 
 
 def scheduler_for(generator: DiffusersNet, sampler: FewStepSampler) -> Any:

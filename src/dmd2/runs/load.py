@@ -24,18 +24,14 @@ from dmd2.evaluation.samples import GeneratorSampling, OneClassSampleSet, Sample
 from dmd2.evaluation.scoring import Evaluator
 from dmd2.io.files import key_of
 from dmd2.io.hashed_tensors import digest
-from dmd2.io.tensors import load_weights, read_metadata
+from dmd2.io.tensors import load_weights
 from dmd2.nets.text.prompts import Prompts
 from dmd2.runs.build import build, build_data, device_for
-from dmd2.runs.copies import LoRA, copy_for
+from dmd2.runs.generator import build_generator
 from dmd2.runs.pipeline_source import with_pipeline
 from dmd2.runs.run_config import config_of
-from dmd2.runs.teacher import (
-    build_teacher,
-    conditioner_of,
-    identity_key,
-    teacher_file,
-)
+from dmd2.runs.sizes import shape_at
+from dmd2.runs.teacher import conditioner_of, identity_key
 from dmd2.runs.weights import load_fitting
 from dmd2.training.checkpoints import newest, read
 
@@ -50,6 +46,8 @@ class Student:
     data: DataModule
     conditioner: Conditioner
     sampler: FewStepSampler
+    shape: tuple[int, ...]
+    size: Sequence[int] | None = None  # Height and width in pixels; None is the run's own.
 
     @property
     def names(self) -> list[str]:
@@ -87,6 +85,7 @@ class Student:
         batch_size: int = 100,
         label: int | None = None,
         prompts: Sequence[str] | None = None,
+        size: Sequence[int] | None = None,
     ) -> Tensor:
         """Images uint8 [num, C, H, W] on the generator's device; points are float32 [num, 2].
 
@@ -95,11 +94,14 @@ class Student:
         num      None is one of each prompt.
         label    One class, or caption, of which all samples are to be.
         prompts  Texts to draw in place of the run's captions.
+        size     Height and width in pixels; None is the run's own.
 
         Raises ValueError where `num` or `batch_size` is no whole number of at least 1, `seed` none
         of at least 0, or `label` none of the classes, and for prompts where the student reads no
-        text.
+        text, or a size that it cannot make.
         """
+        if size is not None:
+            return self.at_size(size).sample(num, seed, batch_size, label, prompts)
         if prompts is not None:
             student = self.asked_for(prompts)
             return student.sample(len(prompts) if num is None else num, seed, batch_size, label)
@@ -119,9 +121,17 @@ class Student:
         conditioner = self.conditioner.of(prompts).to(device_of(self.generator))
         return replace(self, conditioner=conditioner)
 
+    def at_size(self, size: Sequence[int]) -> "Student":
+        """The same with images of this height and width in pixels, at the same noise levels.
+
+        Raises ValueError where it cannot make them.
+        """
+        return replace(self, size=size, shape=shape_at(self.generator, self.data, size))
+
     def sampling(self) -> GeneratorSampling:
         """How samples are made: as the run's sampler does."""
-        return GeneratorSampling(self.generator, self.conditioner, self.sampler)
+        conditioner = self.conditioner.at_size(self.size)
+        return GeneratorSampling(self.generator, conditioner, self.sampler)
 
     def sample_set(self, seed: int, label: int | None = None) -> SampleSet:
         """Samples by number, on the generator's device; sample i depends on the seed and i.
@@ -130,12 +140,12 @@ class Student:
         """
         device, num = device_of(self.generator), self.conditioner.num_classes
         if label is None:
-            return SampleSet(self.data.shape, num, seed, device)
+            return SampleSet(self.shape, num, seed, device)
         if not num:
             raise ValueError(f"label={label}, and this student has no classes; leave label out")
         if not is_whole(label) or not 0 <= label < num:
             raise ValueError(missing_label(label, num, self.classes))
-        return OneClassSampleSet(self.data.shape, num, seed, device, label)
+        return OneClassSampleSet(self.shape, num, seed, device, label)
 
     @property
     def classes(self) -> str:
@@ -185,32 +195,7 @@ def load_student(run: Path, metric: Config | None = None, trust: bool = False) -
         config = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
     config = with_pipeline(config)
     data, sampler = build_data(config["data"]), build(config["sampler"])
-    # With LoRA the weights lie on the teacher's file; else the student's own file has all.
-    copy = copy_for(config, "generator")
-    if isinstance(copy, LoRA):
-        generator = generator_on_teacher(run, config, data, copy)
-    else:
-        generator = build(config["teacher"]["denoiser"])
+    generator = build_generator(run, config, data)
     generator.requires_grad_(False).eval().to(device_for(config))
     conditioner = build(conditioner_of(config["teacher"])).to(device_for(config))
-    return Student(run, config, generator, data, conditioner, sampler)
-
-
-def generator_on_teacher(run: Path, config: Config, data: DataModule, lora: LoRA) -> Denoiser:
-    """The generator of a run with LoRA, whose weights lie on the teacher's.
-
-    Raises FileNotFoundError where the teacher's file is gone, and ValueError where it is another
-    than in training.
-    """
-    teacher = build_teacher(config, data, teacher_file(config))
-    teacher.load()
-    trained_on = read_metadata(run / "checkpoints" / "student.safetensors").get("teacher")
-    if trained_on not in (None, teacher.sha256):
-        raise ValueError(
-            f"{teacher.path} is not the teacher that the LoRA of {run} was trained on; "
-            "bring that back"
-        )
-    generator = lora.network(teacher.denoiser)
-    # After LoRA was put on it: the frozen weights are narrowed, LoRA's own stay float32.
-    teacher.cast_weights()
-    return generator
+    return Student(run, config, generator, data, conditioner, sampler, data.shape)

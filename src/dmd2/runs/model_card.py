@@ -81,6 +81,7 @@ def card(
         loras=[(Path(lora["source"]).name, lora.get("scale", 1.0)) for lora in loras],
         source=source,  # None in the template: a pipeline without an autoencoder, on pixels
         variant=variant or "",
+        sizes=[" x ".join(map(str, size)) for size in sampling.sizes],
         has_lora=has_lora,
         names=columns(summary, summary["primary"]),
         cell=cell,

@@ -6,6 +6,7 @@ import torch
 
 from dmd2.config.check import Config
 from dmd2.data.base import DataModule
+from dmd2.data.prompts import Prompts
 from dmd2.diffusion.conditioning import Conditioner
 from dmd2.diffusion.denoiser import Denoiser
 from dmd2.diffusion.sampling import FewStepSampler
@@ -15,6 +16,7 @@ from dmd2.nets.diffusers_net import DiffusersNet
 from dmd2.nets.pipeline import check_agrees
 from dmd2.randomness import Draws
 from dmd2.runs.copies import wants_shards
+from dmd2.runs.sizes import shape_at
 
 
 def check_objective(
@@ -24,6 +26,8 @@ def check_objective(
     pairs, provided = config["pairs"], data.provides()
     if pairs is not None:
         provided = provided | {"pairs"}
+    if "pairs" in provided and isinstance(data, Prompts) and data.buckets:
+        raise ValueError("pairs have one size; set data.buckets=null, or pairs=null")
     has_gan = "discriminator" in objective.needs
     if missing := objective.needs - provided - {"discriminator"}:
         name = min(missing)
@@ -121,6 +125,9 @@ def check_fit(denoiser: Denoiser, conditioner: Conditioner, data: DataModule) ->
         raise ValueError(
             f"the teacher makes samples of shape {tuple(shape[1:])}, the data has {data.shape}"
         )
+    # Without a pass for each: a large network takes minutes for them on a CPU.
+    for size in data.buckets if isinstance(data, Prompts) else ():
+        shape_at(denoiser, data, size)
 
 
 def check_described(section: Config, denoiser: Denoiser) -> None:

@@ -38,7 +38,7 @@ class DMD(ManualOptimization):
     generator            The few-step student.
     objective            The loss terms of both networks.
     sampler              The steps in which the generator is sampled, and so trained.
-    shape                Of one sample, e.g. (3, 64, 64).
+    shape                Of one sample, e.g. (3, 64, 64), where a batch says no other.
     optimizers           What makes the optimizer of "generator" and of "critic" from weights.
     lr_factor            The learning rate's factor at an iteration.
     critic_updates       Critic updates per generator update (DMD2 section 4.2: 5).
@@ -102,7 +102,7 @@ class DMD(ManualOptimization):
         """The generator's weights to score, by name: averages first, then the raw ones."""
         return self.ema.named() | {"raw": self.generator}
 
-    def training_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
+    def training_step(self, batch: dict[str, Any], batch_index: int) -> None:
         """One iteration of Algorithm 1 on a batch of "label" [B] and what the losses need."""
         shares = [self.start(part, i) for i, part in enumerate(split(batch, self.accumulate))]
         samples: list[Tensor] = []
@@ -119,7 +119,7 @@ class DMD(ManualOptimization):
         if self.iteration % self.log_every == 0:
             self.report(self.logs)
 
-    def start(self, batch: dict[str, Tensor], index: int) -> Share:
+    def start(self, batch: dict[str, Any], index: int) -> Share:
         """Draw labels and noise, and make the generator's input.
 
         That is by backward simulation (DMD2 section 4.5), or of real samples as the sampler says.
@@ -128,17 +128,18 @@ class DMD(ManualOptimization):
         share = self.global_rank * self.accumulate + index
         num_shares = self.trainer.world_size * self.accumulate
         draws = Draws(self.seed, self.iteration, share, num_shares, self.device)
-        conditioner, num = self.models.conditioner, len(batch["label"])
+        num, shape = len(batch["label"]), batch.get("shape", self.shape)
+        conditioner = self.models.conditioner.at_size(batch.get("size"))
         real: Tensor | None = None
         real_cond: Cond = {}
         if "real" in self.objective.needs | self.sampler.needs:
             real, real_cond = batch["real"], conditioner(batch["label"])
         # Labels are drawn uniformly, not taken from the batch: the generator needs no real data.
-        labels = draws.integers("label", 0, max(conditioner.num_classes, 1), num)
+        labels = draws.integers("label", 0, max(self.models.conditioner.num_classes, 1), num)
         cond = real_cond if "real" in self.sampler.needs else conditioner(labels)
         step = self.sampler.choose_steps(draws, len(self.sampler.times), num)
         # One noise a step: the first is the start, each later one re-noises x0.
-        noise = [draws.normal(f"noise{i}", (num, *self.shape)) for i in range(max(step) + 1)]
+        noise = [draws.normal(f"noise{i}", (num, *shape)) for i in range(max(step) + 1)]
         x_t, t = self.sampler.training_input(self.generator, noise, cond, step, real)
         pair_image = None
         if "pairs" in self.objective.needs and self.is_generator_turn:

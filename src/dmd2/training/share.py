@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -79,8 +80,11 @@ class Share:
         return {key: value[: self.num] for key, value in self.cond.items()}
 
 
-def split(batch: dict[str, Tensor], num: int) -> Iterator[dict[str, Tensor]]:
-    """Cut a batch into `num` equal shares; raises ValueError where it does not divide."""
+def split(batch: dict[str, Any], num: int) -> Iterator[dict[str, Any]]:
+    """Cut a batch into `num` equal shares; what is no tensor, as its number, is the same in each.
+
+    Raises ValueError where it does not divide.
+    """
     tensors = {key: value for key, value in batch.items() if isinstance(value, Tensor)}
     if any(len(value) % num for value in tensors.values()):
         raise ValueError(
@@ -88,4 +92,4 @@ def split(batch: dict[str, Tensor], num: int) -> Iterator[dict[str, Tensor]]:
             "set data.batch_size"
         )
     for i in range(num):
-        yield {key: value.chunk(num)[i] for key, value in tensors.items()}
+        yield batch | {key: value.chunk(num)[i] for key, value in tensors.items()}

@@ -66,16 +66,19 @@ class CLIPPair(CLIP):
             for model, ids in zip(self.models, tokens.unbind(1), strict=True)
         ]
         text = torch.cat([output.hidden_states[-2] for output in outputs], -1).float()
-        # Original height and width, top and left of the crop, target height and width (Podell et
-        # al. 2023, section 2.2).
-        time_ids = torch.tensor(
-            [self.size, self.size, 0, 0, self.size, self.size], device=tokens.device
-        )
+        time_ids = time_ids_of((self.size, self.size)).to(tokens.device)
         return {
             "text": text,
             "pooled": outputs[-1].text_embeds.float(),
-            "time_ids": time_ids.float().expand(len(tokens), -1),
+            "time_ids": time_ids.expand(len(tokens), -1),
         }
+
+
+def time_ids_of(size: Sequence[int]) -> Tensor:
+    """What SDXL is told of an uncropped image of height and width `size`, float32 [6]: original
+    size, top and left of the crop, target size (Podell et al. 2023, section 2.2).
+    """
+    return torch.tensor([*size, 0, 0, *size]).float()
 
 
 def clip(source: str, variant: str | None = None, dtype: str = "float32") -> CLIP:

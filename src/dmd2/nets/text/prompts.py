@@ -3,7 +3,7 @@ stores labels handles no text.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from tqdm import tqdm
 from dmd2.diffusion.conditioning import Cond, Conditioner, check_labels
 from dmd2.io.blocks import save_blocks
 from dmd2.io.tensors import read_tensors
+from dmd2.nets.text.clip import time_ids_of
 from dmd2.nets.text.encoder import TextEncoder, Twin
 
 EMBEDDINGS = ("text", "pooled", "mask")
@@ -84,9 +85,23 @@ class Prompts(Conditioner):
         with torch.autocast(labels.device.type, enabled=False):
             return self.encoder(self.get_buffer("tokens")[labels])
 
+    def at_size(self, size: Sequence[int] | None) -> Callable[[Tensor], Cond]:
+        """As of `Conditioner`: SDXL is told the size."""
+        if size is None or "time_ids" not in self.parts:
+            return self
+        told = time_ids_of(size)
+
+        def cond_of(labels: Tensor) -> Cond:
+            return self(labels) | {"time_ids": told.to(labels.device).expand(len(labels), -1)}
+
+        return cond_of
+
     def null(self, cond: Cond) -> Cond:
         """The unconditional twin, or the negative text, of every row of `cond`."""
-        return {key: self.get_buffer(f"null_{key}").expand_as(value) for key, value in cond.items()}
+        return {
+            key: self.get_buffer(f"null_{key}").expand_as(value) if key in EMBEDDINGS else value
+            for key, value in cond.items()
+        }
 
     def of(self, captions: Sequence[str]) -> Conditioner:
         """The same on another table of captions, e.g. a metric's own; the encoder is shared."""
