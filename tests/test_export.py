@@ -125,8 +125,8 @@ def of_halves(folder: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs and their exports: four steps on a pipeline, the same with LoRA, one step on pixels,
-    SDXL's LoRA.
+    """Runs and their exports: four steps on a pipeline, the same along the ODE, and with LoRA, one
+    step on pixels, SDXL's LoRA.
     """
     folder = tmp_path_factory.mktemp("export")
     with pytest.MonkeyPatch.context() as patch:
@@ -137,6 +137,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Path("captions.txt").write_text("a red dot\na dot\na red\n")
         experiments = {
             "four": ["text2digits_dmd2_4step", *SMALL, *teacher],
+            "walk": ["text2digits_dmd2_4step", *SMALL, *teacher, "sampler=four_step_ode"],
             "lora": ["text2digits_dmd2_4step_lora", *SMALL, *teacher, "lora=both"],
             "one": [
                 "text2digits_dmd2",
@@ -188,7 +189,11 @@ def drawn(name: str) -> tuple[list[str], Tensor, Tensor]:
 
 
 def stock(
-    pipe: Any, captions: list[str], first: Tensor, timesteps: list[int], output: str = "latent"
+    pipe: Any,
+    captions: list[str],
+    first: Tensor,
+    timesteps: list[int] | None,
+    output: str = "latent",
 ) -> Tensor:
     """What a pipeline makes of the same noises."""
     draw = torch.Generator().manual_seed(0)
@@ -196,6 +201,7 @@ def stock(
     pipe.set_progress_bar_config(disable=True)
     return pipe(
         captions,
+        num_inference_steps=4,
         timesteps=timesteps,
         guidance_scale=0.0,
         latents=first,
@@ -205,9 +211,10 @@ def stock(
 
 
 @pytest.mark.parametrize(
-    ("name", "timesteps"), [("four", FOUR), ("lora", FOUR), ("one", ONE), ("xl", FOUR)]
+    ("name", "timesteps"),
+    [("four", FOUR), ("walk", None), ("lora", FOUR), ("one", ONE), ("xl", FOUR)],
 )
-def test_stock_diffusers_draws_what_our_sampler_draws(name: str, timesteps: list[int]):
+def test_stock_diffusers_draws_what_our_sampler_draws(name: str, timesteps: list[int] | None):
     captions, first, x0 = drawn(name)
     absent = {"vae": None} if name == "one" else {}
     pipe = diffusers.DiffusionPipeline.from_pretrained(f"out/{name}", **absent)
@@ -275,7 +282,7 @@ def test_any_table_and_prediction_reach_the_scheduler():
     torch.testing.assert_close(found.alphas_cumprod.double(), cosine, rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["four", "lora", "one", "xl"])
+@pytest.mark.parametrize("name", ["four", "walk", "lora", "one", "xl"])
 def test_the_card_says_where_it_comes_from_and_its_code_runs(name: str):
     text = Path("out", name, "README.md").read_text()
     head = OmegaConf.create(text.split("---\n")[1])
@@ -306,7 +313,8 @@ def test_a_run_with_lora_saves_its_own_weights_and_goes_on_bit_by_bit():
     for part in ("state_dict", "optimizer_states", "lr_schedulers"):
         torch.testing.assert_close(again[part], whole[part], rtol=0, atol=0)
     state = whole["state_dict"]
-    assert all(".lora_" in name for name in state if not name.startswith("critic.discriminator."))
+    beside = ("critic.discriminator.", "critic.step_embedding.")
+    assert all(".lora_" in name for name in state if not name.startswith(beside))
     assert {name.split(".")[0] for name in state} == {"generator", "critic", "ema"}
     assert any(
         weight.abs().max() > 0

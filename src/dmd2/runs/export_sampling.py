@@ -83,8 +83,14 @@ def arguments_of(
     length      Tokens of a caption, where it was trained on another number than the pipeline's.
     """
     num = len(sampler.times)
+    # DDIM, which walks along the ODE, takes no rows but its own.
+    by_rows: dict[str, Any] = (
+        {"num_inference_steps": num}
+        if isinstance(sampler, ODEWalk)
+        else {"timesteps": rows_of(generator, sampler)}
+    )
     if not isinstance(generator, Transformer):
-        return {"timesteps": rows_of(generator, sampler), "guidance_scale": 0.0}
+        return {**by_rows, "guidance_scale": 0.0}
     family = FAMILIES[type(generator.model).__name__]
     off = dict(family.unguided)
     if isinstance(generator, Flux) and generator.embedded_guidance is not None:
@@ -99,9 +105,7 @@ def arguments_of(
     if isinstance(generator.schedule, Flow):
         # Before the shift, which is the scheduler's matter.
         return {"num_inference_steps": num, "sigmas": list(sampler.times), **off}
-    if isinstance(sampler, ODEWalk):
-        return {"num_inference_steps": num, **off}
-    return {"timesteps": rows_of(generator, sampler), **off}
+    return {**by_rows, **off}
 
 
 def flow_scheduler(schedule: Flow, walks: bool) -> Any:
