@@ -2,7 +2,7 @@
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,7 @@ from dmd2.nets.discriminator import VectorHead, discriminator_on
 from dmd2.nets.toy import MLP
 from dmd2.randomness import seeded
 from dmd2.training.lr_schedule import WarmupCosine
-from dmd2.training.module import DMD
+from dmd2.training.module import DMD, Network
 from passes import Passes
 
 FOUR = (1.0, 0.75, 0.5, 0.25)
@@ -300,17 +300,29 @@ def test_passes_of_a_generator_iteration_and_of_a_critic_iteration():
 
 def test_every_generator_parameter_has_a_gradient_in_bf16_after_a_walk():
     """Autocast remembers weights it cast without a graph; a pass with one must not find those."""
-    missing = Record(
-        lambda m: [
-            n for n, p in m.generator.named_parameters() if p.grad is None or not p.grad.any()
-        ]
-    )
+    dmd, arrived = module(times=FOUR, critic_updates=1), Counter[str]()
+    for name, parameter in dmd.generator.named_parameters():
+        note = lambda p, name=name: arrived.update({name: int(p.grad.any())})  # noqa: E731
+        parameter.register_post_accumulate_grad_hook(note)
     steps = Record(
         lambda m: m.start({"real": torch.zeros(4, 2), "label": torch.zeros(4)}, 0).t[0].item()
     )
-    fit(module(times=FOUR, critic_updates=1), 8, missing, steps, precision="bf16-mixed")
+    fit(dmd, 8, steps, precision="bf16-mixed")
     assert len(set(steps.values[:8])) > 2
-    assert missing.values[1:] == [[]] * 8
+    assert arrived == {name: 8 for name, _ in dmd.generator.named_parameters()}
+
+
+def test_a_turn_begins_with_no_gradients_in_memory():
+    """Of either network: those of the last turn would lie beside this one's graph."""
+    held: list[tuple[str, list[str]]] = []
+
+    class Turns(DMD):
+        def descend(self, name: Network, turns: Iterable[Turn]) -> None:
+            held.append((name, [n for n, p in self.named_parameters() if p.grad is not None]))
+            super().descend(name, turns)
+
+    fit(module(kind=Turns, critic_updates=2, accumulate=2), 3)
+    assert held == [(name, []) for name in ("generator", "critic", "critic", "generator", "critic")]
 
 
 # Accumulation
@@ -337,12 +349,12 @@ class SharesByHand(L.Callback):
                 ("critic", dmd.critic_turns([share], samples)),
             ):
                 updated = getattr(dmd, network)
-                updated.zero_grad()
                 for turn in turns:
                     turn.backward(getattr(dmd.objective, network), 1.0)
                 self.gradients[network].append(
                     torch.cat([p.grad.flatten() for p in updated.parameters()])
                 )
+                updated.zero_grad()
 
 
 def test_accumulated_gradient_is_the_mean_of_the_shares():

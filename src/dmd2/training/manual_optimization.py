@@ -67,7 +67,7 @@ class ManualOptimization(L.LightningModule):
         numbers: Mapping[str, Tensor],
         name: str,
     ) -> dict[str, Tensor]:
-        """Clip the gradients of `network` and step its optimizer.
+        """Clip the gradients of `network`, step its optimizer, and free them.
 
         Returns `numbers` [], as means over ranks, and the gradient's norm before clipping under
         `name`/gradient_norm. Gradients are averaged over ranks here and nowhere else. Where a
@@ -95,6 +95,8 @@ class ManualOptimization(L.LightningModule):
             )
         raw.found_inf = (~finite).float()  # type: ignore[attr-defined]
         optimizer.step()
+        # Now, not before the next turn: else they lie beside the other network's graph.
+        optimizer.zero_grad()
         return found
 
     def advance(self) -> None:

@@ -173,7 +173,6 @@ class DMD(ManualOptimization):
         # global_step count iterations.
         optimizers: Any = self.optimizers(use_pl_optimizer=name == "critic")
         optimizer = optimizers[NETWORKS.index(name)]
-        optimizer.zero_grad()
         terms = getattr(self.objective, name)
         logs = [turn.backward(terms, 1 / self.accumulate) for turn in turns]
         found = {

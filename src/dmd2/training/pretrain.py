@@ -80,7 +80,6 @@ class Pretrain(ManualOptimization):
 
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
-        optimizer.zero_grad()
         self.manual_backward(loss)
         logs = self.update(optimizer, self.denoiser, {"pretrain/loss": loss.detach()}, "pretrain")
         self.advance()
