@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dmd2.data.toy import Toy2D
-from dmd2.diffusion.conditioning import ClassLabels, Unconditional
+from dmd2.diffusion.conditioning import ClassLabels, Cond, Unconditional
 from dmd2.diffusion.denoiser import Denoiser
 from dmd2.diffusion.preconditioning import EDM
 from dmd2.diffusion.sampling import FewStepSampler, NoisedReal
@@ -618,6 +618,19 @@ def test_labels_are_drawn_uniformly_whatever_the_data_s_are():
     start = drawn.values[0]
     assert (start.cond["label"].sum(0) - 1000).abs().max() < 110  # four standard deviations
     assert start.real_cond["label"].sum(0).tolist() == [0, 3000, 0]
+
+
+def test_own_and_real_labels_go_through_the_conditioner_once():
+    """A text encoder is a pass: one of both is faster than two."""
+    asked: list[int] = []
+
+    class Counted(ClassLabels):
+        def forward(self, labels: Tensor) -> Cond:
+            asked.append(len(labels))
+            return super().forward(labels)
+
+    fit(module(conditioner=Counted(3), critic_updates=2), 3)
+    assert asked == [32] * 3
 
 
 def test_noised_real_samples_come_with_their_own_labels_and_a_critic_that_judges_none():

@@ -113,6 +113,7 @@ def test_sdxl_reads_penultimate_states_side_by_side_and_its_twin_keeps_the_sizes
     null = conditioner.null(cond)
     assert null["text"].abs().max() == null["pooled"].abs().max() == 0
     assert null["time_ids"].tolist() == cond["time_ids"].tolist() == [[512, 512, 0, 0, 512, 512]]
+    assert cond["time_ids"].data_ptr() == encoder.time_ids.data_ptr()  # no copy from the host
 
 
 @pytest.mark.parametrize("encoder", [tiny, pair])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from dmd2.diffusion.conditioning import Cond, join
+from dmd2.diffusion.conditioning import Cond, join, together
 from dmd2.diffusion.denoiser import Denoiser
 from dmd2.diffusion.sampling import FewStepSampler
 from dmd2.losses.objective import Objective
@@ -120,13 +120,18 @@ class DMD(ManualOptimization):
         num_shares = self.trainer.world_size * self.accumulate
         draws = Draws(self.seed, self.iteration, share, num_shares, self.device)
         conditioner, num = self.models.conditioner, len(batch["label"])
-        real: Tensor | None = None
-        real_cond: Cond = {}
-        if "real" in self.objective.needs | self.sampler.needs:
-            real, real_cond = batch["real"], conditioner(batch["label"])
         # Labels are drawn uniformly, not taken from the batch: the generator needs no real data.
         labels = draws.integers("label", 0, max(conditioner.num_classes, 1), num)
-        cond = real_cond if "real" in self.sampler.needs else conditioner(labels)
+        real: Tensor | None = None
+        real_cond: Cond = {}
+        if "real" in self.sampler.needs:
+            real, real_cond = batch["real"], conditioner(batch["label"])
+            cond = real_cond
+        elif "real" in self.objective.needs:
+            real = batch["real"]
+            cond, real_cond = together(conditioner, labels, batch["label"])
+        else:
+            cond = conditioner(labels)
         step = draws.step(len(self.sampler.times))
         # One noise a step up to this one: the first is the start, each later one re-noises x0.
         noise = [draws.normal(f"noise{i}", (num, *self.shape)) for i in range(step + 1)]
