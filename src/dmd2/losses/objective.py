@@ -61,6 +61,18 @@ class Objective:
         self.gan_views = frozenset(
             str(term.view) for term in terms.values() if "discriminator" in term.needs
         )
+        # Passes, as (network, view), of which a term reads x0: terms of the discriminator read its
+        # logits alone, and terms of the critic no real score.
+        self.decoded = frozenset(
+            (who, str(term.view))
+            for terms_of, networks in (
+                (self.generator, ("teacher", "critic")),
+                (self.critic, ("critic",)),
+            )
+            for term in terms_of.values()
+            for who in networks
+            if "discriminator" not in term.needs
+        )
         # The generator would otherwise follow a discriminator that keeps its random weights.
         if "discriminator" in self.needs and not any(
             "discriminator" in term.needs for term in self.critic.values()
