@@ -30,6 +30,7 @@ ROOMS = {
     "wandb": {"training.callbacks.wandb_logger"},
     "diffusers": {"nets", "runs"},
     "peft": {"nets.lora"},
+    "torchao": {"training.adamw_8bit"},
     "huggingface_hub": {"io.hub"},
     "transformers": {"metrics.dino", "metrics.clip_score", "nets.text"},
 }
@@ -45,6 +46,7 @@ OPTIONAL = {
     "diffusers",
     "transformers",
     "peft",
+    "torchao",
     "huggingface_hub",
     "pyarrow",
 }

@@ -1,9 +1,20 @@
 """The watch over non-finite numbers: who was first, and when."""
 
+import copy
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
-from dmd2.training.nonfinite import NonFiniteGuard
+from dmd2.training.adamw_8bit import adamw_8bit
+from dmd2.training.checkpoints import BackgroundIO
+from dmd2.training.nonfinite import NonFiniteGuard, skip_step_unless
 
 ONE, NAN, INF = (torch.tensor(x) for x in (1.0, float("nan"), float("inf")))
 
@@ -68,3 +79,87 @@ def test_low_precision_numbers_are_watched():
     assert bool(
         NonFiniteGuard().watch({"a": torch.tensor(1.0).bfloat16(), "b": torch.tensor(3)}, 1)
     )
+
+
+# Steps that are skipped
+
+EIGHT_BIT = pytest.param(
+    adamw_8bit,
+    marks=pytest.mark.skipif(
+        find_spec("torchao") is None, reason="torchao is not installed: pip install '.[low_memory]'"
+    ),
+)
+OPTIMIZERS = [
+    *(partial(AdamW, **how) for how in ({"fused": True}, {"foreach": True}, {"foreach": False})),
+    *(partial(SGD, momentum=0.9, weight_decay=0.1, fused=fused) for fused in (True, False)),
+    partial(Adam, amsgrad=True),
+    RMSprop,
+    EIGHT_BIT,
+]
+
+
+def stepped(network: nn.Module, optimizer: Optimizer, is_finite: bool = True) -> None:
+    # Compiling torchao's step takes minutes on a CPU.
+    with torch.compiler.set_stance("force_eager"):
+        network(torch.ones(4, 64)).square().mean().backward()
+        skip_step_unless(torch.tensor(is_finite), optimizer)
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def values(network: nn.Module, optimizer: Optimizer) -> list[Tensor]:
+    """Weights and state; of quantized moments their codes and scales."""
+    tensors = [*network.parameters(), *(x for s in optimizer.state.values() for x in s.values())]
+    parts = [[getattr(x, name) for name in getattr(x, "tensor_attrs", ())] or [x] for x in tensors]
+    return [x.detach() for some in parts for x in some]
+
+
+def equal(a: list[Tensor], b: list[Tensor]) -> list[bool]:
+    return [torch.equal(x, y) for x, y in zip(a, b, strict=True)]
+
+
+def trained(make: Callable[..., Optimizer], num: int = 3) -> tuple[nn.Module, Optimizer]:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(64, 128), nn.Linear(128, 64))
+    optimizer = make(network.parameters(), lr=1e-3)
+    for _ in range(num):
+        stepped(network, optimizer)
+    return network, optimizer
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS)
+def test_a_skipped_step_changes_neither_weights_nor_state(make: Callable[..., Optimizer]):
+    network, optimizer = trained(make)
+    before = copy.deepcopy(values(network, optimizer))
+    stepped(network, optimizer, is_finite=False)
+    assert all(equal(values(network, optimizer), before))
+    stepped(network, optimizer)
+    assert not any(equal(values(network, optimizer), before)[:4])
+
+
+@pytest.mark.parametrize("make", [EIGHT_BIT])
+def test_a_quantized_state_is_resumed_from_a_checkpoint_to_the_last_bit(
+    make: Callable[..., Optimizer], tmp_path: Path
+):
+    network, optimizer = trained(make)
+    writer = BackgroundIO()
+    state = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
+    writer.save_checkpoint(state, tmp_path / "00000003.ckpt")
+    for _ in range(2):  # beside the thread that writes
+        stepped(network, optimizer)
+    writer.wait()
+    read = writer.load_checkpoint(tmp_path / "00000003.ckpt")
+    resumed, again = trained(make, 0)
+    resumed.load_state_dict(read["network"])
+    again.load_state_dict(read["optimizer"])
+    for _ in range(2):
+        stepped(resumed, again)
+    assert all(equal(values(network, optimizer), values(resumed, again)))
+    codes: Any = optimizer.state[next(network.parameters())]["exp_avg"]
+    assert codes.codes.dtype == torch.uint8
+
+
+@pytest.mark.skipif(find_spec("torchao") is not None, reason="torchao is installed")
+def test_a_missing_package_is_named_with_what_to_type():
+    with pytest.raises(ImportError, match=r"needs torchao; type .*pip install '\.\[low_memory\]'"):
+        adamw_8bit([nn.Parameter(torch.zeros(1))])

@@ -42,6 +42,7 @@ def captioned(folder: Path, batch_size: int) -> tuple[DMD, DataModule]:
         f"paths.run={folder}",
         f"data.batch_size={batch_size}",
         "critic_updates=2",
+        "loss=dmd2_paper",  # of a view the generator's turn reads features alone
     ]
     own += [
         f"+optimizer.{network}.eps=1e-4" for network in NETWORKS

@@ -25,6 +25,19 @@ def test_needs_are_those_of_the_terms_and_gan_views_those_of_the_discriminator()
     assert paired.needs == {"pairs"} and paired.gan_views == set()
 
 
+def test_passes_are_decoded_where_a_term_reads_x0():
+    views = VIEWS | {"d": UniformRows(), "e": UniformRows()}
+    apart = Objective(
+        views,
+        {"dm": DM, "gan": GANGenerator(1e-3, view="d")},
+        {"fake": FAKE, "gan": GANCritic(1.0, view="e")},
+    )
+    assert apart.decoded == {("teacher", "g"), ("critic", "g"), ("critic", "c")}
+    assert Objective(VIEWS, {"gan": GAN_G}, {"fake": FAKE, "gan": GAN_D}).decoded == {
+        ("critic", "c")
+    }
+
+
 def test_a_view_that_is_not_there_is_refused():
     with pytest.raises(
         ValueError, match=r"loss\.generator\.dm reads the view 'g', but loss\.views has c"

@@ -92,6 +92,7 @@ def generator_turn(
         draws=Draws(0, iteration),
         times={str(t.view): ROWS for t in terms.values()},
         gan_views=gan_views(terms),
+        decoded=decoded(terms),
         x=x.detach(),
         cond=cond,
         steps=Steps.single(num),
@@ -115,6 +116,7 @@ def critic_turn(
         draws=Draws(0, iteration),
         times={str(t.view): ROWS for t in terms.values()},
         gan_views=gan_views(terms),
+        decoded=decoded(terms),
         x=x.detach(),
         cond=cond,
         steps=Steps.single(num),
@@ -125,6 +127,10 @@ def critic_turn(
 
 def gan_views(terms: Mapping[str, Term]) -> frozenset[str]:
     return frozenset(str(term.view) for term in terms.values() if "discriminator" in term.needs)
+
+
+def decoded(terms: Mapping[str, Term]) -> frozenset[tuple[str, str]]:
+    return frozenset((who, str(term.view)) for term in terms.values() for who in term.decodes)
 
 
 def gradient(network: nn.Module) -> Tensor:
@@ -359,6 +365,16 @@ def test_critic_turn_with_the_discriminator_on_the_teacher_decodes_nothing_of_th
     assert teacher.encoder == [(10, False)] and teacher.decoder == []
 
 
+def test_a_view_that_only_the_discriminator_reads_goes_to_no_decoder(models, generator):
+    gan = {"gan": GANGenerator(0.1, view="v")}
+    who = models.critic.discriminator_features
+    alone, both = (generator_turn(models, generator, terms) for terms in (gan, SHARED_GENERATOR))
+    assert torch.equal(alone.logits("v"), both.logits("v"))
+    assert len(alone.encoding(who, "v").x_t) == 0 and len(both.encoding(who, "v").x_t) == 6
+    with pytest.raises(ValueError, match="make two loss terms of one"):
+        alone.critic_x0("v")
+
+
 # Pairs
 
 
@@ -374,6 +390,7 @@ def test_pairs_ride_along_and_only_regression_sees_them(generator):
             draws=Draws(0, 0),
             times={"v": ROWS},
             gan_views=frozenset(),
+            decoded=decoded(terms),
             x=x[:6].detach(),
             cond={"label": cond["label"][:6]},
             steps=Steps.single(6),

@@ -2,6 +2,7 @@
 published sizes.
 """
 
+import copy
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_class
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from dmd2.cli.main import main
 from dmd2.config.folder import config_folder
@@ -21,7 +23,7 @@ from dmd2.diffusion.solvers import DDIM
 from dmd2.io.tensors import load_weights
 from dmd2.nets.discriminator import ConvHead
 from dmd2.nets.pipeline import from_configs
-from dmd2.nets.unet import UNet, UNetXL
+from dmd2.nets.unet import DECODER, UNet, UNetXL
 from dmd2.runs.build import build
 
 diffusers = pytest.importorskip(
@@ -33,6 +35,7 @@ pytest.importorskip(
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012}
 TIMES = {1.0: 999, 0.75: 749, 0.5: 499, 0.25: 249, 0.4: 399}
+ENDS = ("up_blocks.0", "up_blocks.1", "conv_out")
 NAMES = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
 SMALL = {
     "sample_size": 8,
@@ -231,6 +234,39 @@ def test_the_decoder_runs_for_the_rows_that_are_decoded_and_for_no_others(
     assert num_rows == [5, 2, 2, 2]
     denoiser(x_t, t, cond)
     assert num_rows[4:] == [5, 5, 5, 5]  # no hook was left behind
+
+
+@pytest.mark.parametrize("gradient_checkpointing", [False, True])
+def test_a_pass_of_which_nothing_is_decoded_ends_behind_the_middle(gradient_checkpointing: bool):
+    """The same features and gradients to the last bit, and no operation of the decoder."""
+    denoiser, (x_t, t, cond) = small().requires_grad_(True), inputs()
+    if gradient_checkpointing:
+        denoiser.model.enable_gradient_checkpointing()
+    encoder = [p for n, p in denoiser.model.named_parameters() if not n.startswith(DECODER)]
+    found, counted = [], []
+    for num_decoded in (None, 0):
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            denoiser.encode(x_t, t, cond, num_decoded)
+        (feature,) = denoiser.encode(x_t.requires_grad_(), t, cond, num_decoded).features
+        gradients = torch.autograd.grad(feature.square().sum(), [x_t, *encoder])
+        found.append([feature, *gradients])
+        counted.append(counter)
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    whole, stopped = (counter.get_flop_counts() for counter in counted)
+    assert any("up_blocks" in name for name in whole)
+    assert not any("up_blocks" in name or "conv_out" in name for name in stopped)
+    by_decoder = sum(sum(whole[f"UNet2DConditionModel.{n}"].values()) for n in ENDS)
+    assert by_decoder > 0
+    assert counted[1].get_total_flops() == counted[0].get_total_flops() - by_decoder
+    # Nothing of it is left behind, and a copy is whole.
+    assert "forward" not in vars(denoiser.model)
+    assert torch.equal(copy.deepcopy(denoiser)(x_t, t, cond), denoiser(x_t, t, cond))
+
+
+def test_x0_of_a_pass_that_was_stopped_is_refused():
+    denoiser, (x_t, t, cond) = small(), inputs()
+    with pytest.raises(ValueError, match="ended before its decoder"):
+        denoiser.decode(denoiser.encode(x_t, t, cond, num_decoded=0))
 
 
 def test_a_tap_behind_the_middle_is_refused():

@@ -27,14 +27,14 @@ def tiny(seed: int = 0) -> CLIP:
     )
 
 
-def pair() -> CLIPPair:
+def pair(size: int = 512) -> CLIPPair:
     first, second = tiny(0), tiny(1)
     torch.manual_seed(0)
     config = transformers.CLIPTextConfig(
         **second.models[0].config.to_dict() | {"projection_dim": 6}
     )
     projected = transformers.CLIPTextModelWithProjection(config)
-    return CLIPPair([*first.tokenizers, *second.tokenizers], [first.models[0], projected], size=512)
+    return CLIPPair([*first.tokenizers, *second.tokenizers], [first.models[0], projected], size)
 
 
 def test_known_words_are_one_token_each_and_captions_are_padded():
@@ -113,6 +113,7 @@ def test_sdxl_reads_penultimate_states_side_by_side_and_its_twin_keeps_the_sizes
     null = conditioner.null(cond)
     assert null["text"].abs().max() == null["pooled"].abs().max() == 0
     assert null["time_ids"].tolist() == cond["time_ids"].tolist() == [[512, 512, 0, 0, 512, 512]]
+    assert cond["time_ids"].data_ptr() == encoder.time_ids.data_ptr()  # no copy from the host
 
 
 @pytest.mark.parametrize("encoder", [tiny, pair])
@@ -159,11 +160,10 @@ def test_a_table_holds_nothing_but_what_comes_from_words(tmp_path: Path):
     """The size that SDXL's condition tells is of the configuration at hand, whoever made the
     table.
     """
-    first, second = pair(), pair()
-    second.size = 64
-    for encoder in (first, second):
+    for size in (512, 64):
+        encoder = pair(size)
         cond = CachedPrompts(CAPTIONS, encoder, "zeros", tmp_path)(torch.tensor([5, 2]))
-        assert cond["time_ids"].tolist() == [[encoder.size] * 2 + [0, 0] + [encoder.size] * 2] * 2
+        assert cond["time_ids"].tolist() == [[size, size, 0, 0, size, size]] * 2
         torch.testing.assert_close(
             cond["text"], Prompts(CAPTIONS, encoder, "zeros")(torch.tensor([5, 2]))["text"]
         )

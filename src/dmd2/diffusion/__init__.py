@@ -7,6 +7,7 @@ from dmd2.diffusion.conditioning import (
     Unconditional,
     drop,
     join,
+    together,
 )
 from dmd2.diffusion.denoiser import Denoiser, Encoding, Prediction, guided, last, to_x0
 from dmd2.diffusion.guidance import Guidance
@@ -70,4 +71,5 @@ __all__ = [
     "join",
     "last",
     "to_x0",
+    "together",
 ]

@@ -71,6 +71,18 @@ class Conditioner(nn.Module):
         )
 
 
+def together(conditioner: Callable[[Tensor], Cond], *labels: Tensor) -> list[Cond]:
+    """The conditions of several sets of labels [B_i], by one pass of a text encoder.
+
+    >>> one, two = together(ClassLabels(num_classes=2), torch.tensor([0]), torch.tensor([1, 1]))
+    >>> two["label"].tolist()
+    [[0.0, 1.0], [0.0, 1.0]]
+    """
+    sizes = [len(some) for some in labels]
+    parts = {key: value.split(sizes) for key, value in conditioner(torch.cat(labels)).items()}
+    return [{key: part[i] for key, part in parts.items()} for i in range(len(labels))]
+
+
 # A class and not None: the algorithm then has no branch for unconditional models.
 class Unconditional(Conditioner):
     """No condition: any labels give the empty one."""

@@ -112,12 +112,21 @@ class Denoiser(nn.Module):
     ) -> Encoding:
         """The pass up to where the last feature is known.
 
-        `decode` then gives x0_hat of the last `num_decoded` rows; None is all.
+        `decode` then gives x0_hat of the last `num_decoded` rows; None is all. With 0 of them the
+        pass is over where the last feature is known.
         """
         raise NotImplementedError
 
     def decode(self, encoding: Encoding) -> Tensor:
-        """The rest of the pass: x0_hat, float32, of the rows to be decoded."""
+        """The rest of the pass: x0_hat, float32, of the rows to be decoded.
+
+        Raises ValueError where there are none.
+        """
+        if not len(encoding.t):
+            raise ValueError(
+                "this pass ended before its decoder, since only the discriminator reads it; make "
+                "two loss terms of one that needs both discriminator and x0"
+            )
         alpha, sigma = self.schedule.alpha_sigma(encoding.t)
         # Under autocast the network's output is bfloat16; the conversion must not be.
         return to_x0(self.prediction, self.finish(encoding).float(), encoding.x_t, alpha, sigma)
@@ -136,7 +145,7 @@ class Denoiser(nn.Module):
 
     def features(self, x_t: Tensor, t: Tensor, cond: Cond) -> list[Tensor]:
         """The tapped activations, one tensor a tap."""
-        return self.encode(x_t, t, cond).features
+        return self.encode(x_t, t, cond, num_decoded=0).features
 
     def layer(self, name: str) -> nn.Module:
         """A submodule of the network; raises ValueError where there is none of this name."""

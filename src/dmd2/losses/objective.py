@@ -61,6 +61,10 @@ class Objective:
         self.gan_views = frozenset(
             str(term.view) for term in terms.values() if "discriminator" in term.needs
         )
+        # Passes, as (network, view), that go on to the decoder.
+        self.decoded = frozenset(
+            (who, str(term.view)) for term in terms.values() for who in term.decodes
+        )
         # The generator would otherwise follow a discriminator that keeps its random weights.
         if "discriminator" in self.needs and not any(
             "discriminator" in term.needs for term in self.critic.values()

@@ -15,6 +15,8 @@ class Term(Protocol):
     view: str | None
     needs: frozenset[str]
     """Of "discriminator", "real", "pairs": what it reads beyond the samples."""
+    decodes: frozenset[str]
+    """Of "teacher", "critic": whose remembered pass over the view it reads x0 of."""
 
     def __call__(self, turn: Any) -> tuple[Tensor, Logs]:
         """The unweighted loss [], and what else to log by name."""

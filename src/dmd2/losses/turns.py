@@ -22,17 +22,16 @@ from dmd2.randomness import Draws
 
 @dataclass(kw_only=True)
 class Turn:
-    """What both turns share. `gan_views` names the views that the discriminator reads."""
+    """What both turns share: the samples, views of them, and passes over a view."""
 
     models: Models
     draws: Draws
     times: Mapping[str, TimeSampler]
-    gan_views: frozenset[str]
-    x: Tensor
-    """The generated samples [B, ...]."""
+    gan_views: frozenset[str]  # those that the discriminator reads
+    decoded: frozenset[tuple[str, str]]  # passes, as (network, view), of which a term reads x0
+    x: Tensor  # the generated samples [B, ...]
     cond: Cond
-    steps: Steps
-    """The sampler's step that made each sample [B]."""
+    steps: Steps  # of the sampler: those that made the samples [B]
     # What was made already, by view, and by network and view.
     _views: dict[str, View] = field(default_factory=dict, init=False)
     _encodings: dict[tuple[str, str], Encoding] = field(default_factory=dict, init=False)
@@ -64,10 +63,11 @@ class Turn:
     def encoding(self, who: str, name: str) -> Encoding:
         """The encoder's pass of "teacher" or "critic" over a view, remembered.
 
-        Only generated samples, the last rows, go on to the decoder.
+        Only generated samples, the last rows, go on to the decoder, and none without `decoded`.
         """
         if (who, name) not in self._encodings:
-            view, models, num = self.rows_for(who, name), self.models, len(self.x)
+            view, models = self.rows_for(who, name), self.models
+            num = len(self.x) if (who, name) in self.decoded else 0
             rows = view.x_t, view.t, view.cond
             self._encodings[who, name] = (
                 models.teacher.encode(*rows, num)

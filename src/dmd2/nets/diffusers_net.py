@@ -2,19 +2,23 @@
 
 Such a network has no halves to call one after the other: `encode` runs all of it and keeps the
 output. Forward hooks take the features, and drop the rows that nobody decodes from the inputs of
-the blocks behind the last feature.
+the blocks behind the last feature; where nobody decodes any, they end the pass there.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dmd2.diffusion.conditioning import Cond
 from dmd2.diffusion.denoiser import Denoiser, Encoding, Prediction
 from dmd2.diffusion.schedules import NoiseSchedule
+
+
+class DecoderReached(Exception):
+    """Ends a pass whose decoder nobody reads."""
 
 
 class DiffusersNet(Denoiser):
@@ -42,6 +46,8 @@ class DiffusersNet(Denoiser):
         if prediction not in ("x0", "eps", "v", "flow"):
             raise ValueError(f"prediction must be x0, eps, v or flow, got {prediction!r}")
         self.prediction = prediction
+        self.ends_before: tuple[nn.Module, ...] = ()
+        """Where the present pass ends early. A tuple, so that it is no submodule twice."""
         if gradient_checkpointing:
             model.enable_gradient_checkpointing(self.checkpointing)
 
@@ -64,6 +70,39 @@ class DiffusersNet(Denoiser):
         yield
 
     @property
+    def decoder_start(self) -> nn.Module:
+        """The first layer behind those that features are taken of."""
+        raise NotImplementedError
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """A block in which a pass ends, by `DecoderReached`, where the decoder would begin."""
+        model, whole = self.model, self.model.forward
+
+        def reach(*_: Any) -> NoReturn:
+            raise DecoderReached
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            with suppress(DecoderReached):
+                return whole(*args, **kwargs)
+
+        self.ends_before = (self.decoder_start,)
+        # Ahead of a block's own hooks, and behind those of the network, which run in full: FSDP2
+        # gathers weights in the first and lets them go in the second.
+        hooks = [
+            self.decoder_start.register_forward_pre_hook(reach, prepend=True),
+            model.register_forward_hook(reach),
+        ]
+        model.forward = forward
+        try:
+            yield
+        finally:
+            del model.forward
+            self.ends_before = ()
+            for hook in hooks:
+                hook.remove()
+
+    @property
     def dtype(self) -> torch.dtype:
         """The weights' dtype."""
         # diffusers' property of this name walks over all modules: a millisecond, twice a pass.
@@ -72,11 +111,15 @@ class DiffusersNet(Denoiser):
     def encode(
         self, x_t: Tensor, t: Tensor, cond: Cond, num_decoded: int | None = None
     ) -> Encoding:
-        """The pass over x_t [B, C, H, W] and t [B]; the decoder runs for `num_decoded` rows."""
+        """The pass over x_t [B, C, H, W] and t [B]; the decoder runs for `num_decoded` rows, and
+        for 0 of them not at all.
+        """
         # Published networks were trained on the rows of their table (999, 749, ...), or on the
         # noise levels of their flow, not on t.
         told = self.schedule.network_time(t)
-        with self.catch() as features, self.narrowed(len(x_t), num_decoded):
+        output = x_t[:0]  # what there is of a pass that was stopped
+        few = self.stopped() if num_decoded == 0 else self.narrowed(len(x_t), num_decoded)
+        with self.catch() as features, suppress(DecoderReached), few:
             output = self.output(x_t.to(self.dtype), told, cond)
         # `last` leaves an output that has its last rows only already; of x_t and t it takes the
         # same.

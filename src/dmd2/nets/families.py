@@ -71,7 +71,8 @@ class PixArt(Transformer):
         if self.model.use_additional_conditions:
             # Height and width in pixels, of which its VAE makes an eighth.
             height, width = (8 * size for size in x.shape[-2:])
-            size = x.new_tensor([height, width]).expand(len(x), 2)
+            # Filled on the device: a copy from the host would wait for it.
+            size = torch.stack([x.new_full((len(x),), height), x.new_full((len(x),), width)], 1)
             added = {"resolution": size, "aspect_ratio": x.new_full((len(x), 1), height / width)}
         return self.model(
             x,

@@ -17,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from dmd2.diffusion.denoiser import Prediction, last
 from dmd2.diffusion.schedules import NoiseSchedule
-from dmd2.nets.diffusers_net import DiffusersNet
+from dmd2.nets.diffusers_net import DecoderReached, DiffusersNet
 
 Tap = str | float
 """A layer's name, or a depth: 0.5 is the block that is half-way."""
@@ -111,11 +111,16 @@ class Transformer(DiffusersNet):
         tokens = feature[-1] if isinstance(feature, tuple) else feature
         return tokens[:, tokens.shape[1] - num :]
 
+    @property
+    def decoder_start(self) -> nn.Module:
+        """The block behind the last tap, or the first layer behind the blocks."""
+        start: nn.Module = self.model.get_submodule((*self.behind_taps, self.final)[0])
+        return start
+
     @contextmanager
     def narrowed(self, batch: int, num: int | None) -> Iterator[None]:
         """A block in which the blocks behind the last tap see the last `num` of `batch` rows alone;
-        None is all, and 0 still one. The small layers behind them see zeros in the place of the
-        other rows.
+        None is all. The small layers behind them see zeros in the place of the other rows.
         """
 
         def widen(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -125,8 +130,7 @@ class Transformer(DiffusersNet):
 
         hooks: list[RemovableHandle] = []
         if num is not None and self.behind_taps:
-            # One row at least: attention cannot tell the number of tokens of no rows.
-            self.num_kept = max(num, 1)
+            self.num_kept = num
             self.narrow_blocks = tuple(map(self.model.get_submodule, self.behind_taps))
             for block in self.narrow_blocks:
                 hooks.append(block.register_forward_pre_hook(self.entering, with_kwargs=True))
@@ -155,6 +159,8 @@ class Transformer(DiffusersNet):
 
     def checkpointing(self, block: nn.Module, *args: Any) -> Any:
         """Run a block such that its backward pass computes it again."""
+        if block in self.ends_before:
+            raise DecoderReached  # here, since `checkpoint` does not end well by an exception
         # Then this pass's hooks are gone: what they do to inputs is done before.
         _, given = self.entering(block, args, {})
         return checkpoint(block, use_reentrant=False, **given)

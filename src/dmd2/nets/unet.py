@@ -62,6 +62,12 @@ class UNet(DiffusersNet):
         (output,) = self.model(x, told, **self.arguments(cond), return_dict=False)
         return output
 
+    @property
+    def decoder_start(self) -> nn.Module:
+        """The first block that goes up."""
+        first: nn.Module = self.model.up_blocks[0]
+        return first
+
     @contextmanager
     def narrowed(self, batch: int, num: int | None) -> Iterator[None]:
         """A block in which the decoder sees the last `num` of `batch` rows alone; None is all."""

@@ -1,5 +1,6 @@
 """Training: the LightningModules, checkpoints, strategies, and the callbacks that watch them."""
 
+from dmd2.training.adamw_8bit import adamw_8bit
 from dmd2.training.ema import EMA
 from dmd2.training.lr_schedule import WarmupCosine, constant
 from dmd2.training.module import DMD
@@ -13,5 +14,6 @@ __all__ = [
     "ReplicatedStrategy",
     "ShardedStrategy",
     "WarmupCosine",
+    "adamw_8bit",
     "constant",
 ]

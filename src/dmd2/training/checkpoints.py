@@ -15,11 +15,14 @@ from typing import Any, NamedTuple
 import torch
 from lightning.fabric.plugins.io import CheckpointIO
 from torch import Tensor
+from torch.serialization import get_unsafe_globals_in_checkpoint
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_map
 
 from dmd2.io.files import fsynced, read_hashed_json, refused, sha256, write_hashed_json
 from dmd2.io.replace import replacing
 from dmd2.io.tensors import reason_of
+from dmd2.training.adamw_8bit import require_torchao
 
 Manifest = dict[str, Any]
 
@@ -49,9 +52,7 @@ class BackgroundIO(CheckpointIO):
         """
         self.wait()
         # Training goes on and changes these tensors, so the thread gets copies of its own.
-        held = tree_map(
-            lambda x: x.detach().to("cpu", copy=True) if isinstance(x, Tensor) else x, checkpoint
-        )
+        held = tree_map(lambda x: on_host(x) if isinstance(x, Tensor) else x, checkpoint)
         self._pending = self._thread.submit(write, held, Path(path), storage_options or {})
 
     def wait(self) -> None:
@@ -74,6 +75,19 @@ class BackgroundIO(CheckpointIO):
     def remove_checkpoint(self, path: Any) -> None:
         """Remove a checkpoint and its manifest."""
         remove(Path(path))
+
+
+def on_host(tensor: Tensor) -> Tensor:
+    """A copy in host memory; of a quantized tensor, of all that it is made of."""
+    if not is_traceable_wrapper_subclass(tensor):
+        return tensor.detach().to("cpu", copy=True)
+    # Quantized moments: torchao's own `to` copies nothing that is on the host already.
+    names, context = tensor.__tensor_flatten__()
+    inner = {name: on_host(getattr(tensor, name)) for name in names}
+    copied: Tensor = type(tensor).__tensor_unflatten__(
+        inner, context, tensor.size(), tensor.stride()
+    )
+    return copied
 
 
 def write(checkpoint: Any, path: Path, manifest: Manifest) -> None:
@@ -107,6 +121,9 @@ def read(path: Path) -> Any:
     Raises ValueError where it asks for more than that.
     """
     try:
+        # Importing torchao names its quantized moments to torch as tensors that are safe to read.
+        if any(name.startswith("torchao.") for name in get_unsafe_globals_in_checkpoint(path)):
+            require_torchao()
         return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, LookupError, EOFError) as error:
         raise refused(path, reason_of(error)) from error

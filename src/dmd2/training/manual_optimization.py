@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from dmd2.distributed.gradients import clip, mean_over_ranks
 from dmd2.distributed.process_group import check_same_weights, rank
-from dmd2.training.nonfinite import NonFiniteGuard
+from dmd2.training.nonfinite import NonFiniteGuard, skip_step_unless
 
 WATCHED = ("/loss", "/sample_gradient_", "/gradient_norm")
 """Parts of the names of numbers that must be finite."""
@@ -67,12 +67,11 @@ class ManualOptimization(L.LightningModule):
         numbers: Mapping[str, Tensor],
         name: str,
     ) -> dict[str, Tensor]:
-        """Clip the gradients of `network` and step its optimizer.
+        """Clip the gradients of `network`, step its optimizer, and free them.
 
         Returns `numbers` [], as means over ranks, and the gradient's norm before clipping under
         `name`/gradient_norm. Gradients are averaged over ranks here and nowhere else. Where a
-        watched number is not finite the step is not applied. Raises ValueError where the optimizer
-        is not fused.
+        watched number is not finite the step is not applied.
         """
         # Numbers to log ride in the gradients' all-reduce: no collective of their own.
         found = dict(numbers)
@@ -84,17 +83,12 @@ class ManualOptimization(L.LightningModule):
             key: number for key, number in found.items() if any(part in key for part in WATCHED)
         }
         finite = self.nonfinite.watch(watched, self.iteration + 1)
-        # found_inf belongs on torch's optimizer; Lightning's wrapper would hide it.
+        # On torch's optimizer: Lightning's wrapper would hide it.
         raw = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
-        # A fused optimizer reads `found_inf` on the device and skips the step without a word to the
-        # host; any other would ignore it, and step.
-        if not raw.defaults.get("fused"):
-            kind = type(raw).__name__
-            raise ValueError(
-                f"{kind} must be fused, to skip a bad step; type fused: true in its YAML"
-            )
-        raw.found_inf = (~finite).float()  # type: ignore[attr-defined]
+        skip_step_unless(finite, raw)
         optimizer.step()
+        # Now, not before the next turn: else they lie beside the other network's graph.
+        optimizer.zero_grad()
         return found
 
     def advance(self) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from dmd2.diffusion.conditioning import Cond, join
+from dmd2.diffusion.conditioning import join
 from dmd2.diffusion.denoiser import Denoiser
 from dmd2.diffusion.sampling import FewStepSampler
 from dmd2.losses.objective import Objective
@@ -24,7 +24,7 @@ from dmd2.randomness import Draws
 from dmd2.training.ema import EMA
 from dmd2.training.lr_schedule import constant
 from dmd2.training.manual_optimization import ManualOptimization
-from dmd2.training.share import Share, split
+from dmd2.training.share import Share, conditions, split
 
 Network = Literal["generator", "critic"]
 NETWORKS: tuple[Network, Network] = ("critic", "generator")
@@ -130,13 +130,11 @@ class DMD(ManualOptimization):
         draws = Draws(self.seed, self.iteration, share, num_shares, self.device)
         num, shape = len(batch["label"]), batch.get("shape", self.shape)
         conditioner = self.models.conditioner.at_size(batch.get("size"))
-        real: Tensor | None = None
-        real_cond: Cond = {}
-        if "real" in self.objective.needs | self.sampler.needs:
-            real, real_cond = batch["real"], conditioner(batch["label"])
         # Labels are drawn uniformly, not taken from the batch: the generator needs no real data.
         labels = draws.integers("label", 0, max(self.models.conditioner.num_classes, 1), num)
-        cond = real_cond if "real" in self.sampler.needs else conditioner(labels)
+        cond, real, real_cond = conditions(
+            labels, batch, conditioner, self.sampler.needs, self.objective.needs
+        )
         step = self.sampler.choose_steps(draws, len(self.sampler.times), num)
         # One noise a step: the first is the start, each later one re-noises x0.
         noise = [draws.normal(f"noise{i}", (num, *shape)) for i in range(max(step) + 1)]
@@ -184,7 +182,6 @@ class DMD(ManualOptimization):
         # global_step count iterations.
         optimizers: Any = self.optimizers(use_pl_optimizer=name == "critic")
         optimizer = optimizers[NETWORKS.index(name)]
-        optimizer.zero_grad()
         terms = getattr(self.objective, name)
         logs = [turn.backward(terms, 1 / self.accumulate) for turn in turns]
         found = {

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from dmd2.distributed.rank_zero import warn
 
@@ -56,3 +57,15 @@ class NonFiniteGuard:
             warn(line)
             # What was named once is not named again at the next report.
             self._first.clear()
+
+
+def skip_step_unless(finite: Tensor, optimizer: Optimizer) -> None:
+    """Let the next step change neither weights nor state where `finite` (bool []) is false.
+
+    A fused optimizer reads that on the device; for any other the host waits for it.
+    """
+    if optimizer.defaults.get("fused"):
+        optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+    elif not finite:
+        # Optimizers pass over weights without a gradient: no decay, no moment, no count.
+        optimizer.zero_grad()

@@ -25,7 +25,7 @@ class Pretrain(ManualOptimization):
     conditioner          Labels to its condition.
     times                Distribution of training times.
     weighting            Of the squared x0 error at each noise level.
-    optimizer            What makes the optimizer from weights; fused.
+    optimizer            What makes the optimizer from weights.
     lr_factor            The learning rate's factor at an iteration.
     condition_dropout    Share of samples that see the unconditional twin of their condition
                          (classifier-free guidance, Ho & Salimans 2022).
@@ -81,7 +81,6 @@ class Pretrain(ManualOptimization):
 
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
-        optimizer.zero_grad()
         self.manual_backward(loss)
         logs = self.update(optimizer, self.denoiser, {"pretrain/loss": loss.detach()}, "pretrain")
         self.advance()

@@ -1,12 +1,12 @@
 """A share of a batch in one iteration: what the generator starts from, and its turns."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from dmd2.diffusion.conditioning import Cond
+from dmd2.diffusion.conditioning import Cond, together
 from dmd2.diffusion.steps import Steps
 from dmd2.losses.objective import Objective
 from dmd2.losses.turns import CriticTurn, GeneratorTurn
@@ -53,6 +53,7 @@ class Share:
             steps=self.steps,
             times=self.objective.views,
             gan_views=self.objective.gan_views,
+            decoded=self.objective.decoded,
             x=self.samples_of(generated),
             cond=self._sample_cond(),
             generated=generated,
@@ -68,6 +69,7 @@ class Share:
             steps=self.steps,
             times=self.objective.views,
             gan_views=self.objective.gan_views,
+            decoded=self.objective.decoded,
             x=x,
             cond=self._sample_cond(),
             real=self.real,
@@ -78,6 +80,28 @@ class Share:
         """The condition of the samples alone, without that of the pairs."""
         # The condition of pairs is behind that of the samples, as their rows are.
         return {key: value[: self.num] for key, value in self.cond.items()}
+
+
+def conditions(
+    labels: Tensor,
+    batch: dict[str, Any],
+    conditioner: Callable[[Tensor], Cond],
+    sampler_needs: frozenset[str],
+    loss_needs: frozenset[str],
+) -> tuple[Cond, Tensor | None, Cond]:
+    """The condition of the generator's input, real samples [B, ...] and their condition.
+
+    labels  Those drawn for the generator, int64 [B]; a sampler that starts from real samples takes
+            theirs instead. Real samples are None where nothing needs them.
+    """
+    if "real" in sampler_needs:
+        cond = conditioner(batch["label"])
+        return cond, batch["real"], cond
+    if "real" in loss_needs:
+        # One pass of a text encoder for both.
+        cond, real_cond = together(conditioner, labels, batch["label"])
+        return cond, batch["real"], real_cond
+    return conditioner(labels), None, {}
 
 
 def split(batch: dict[str, Any], num: int) -> Iterator[dict[str, Any]]:

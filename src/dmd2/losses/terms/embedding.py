@@ -25,6 +25,7 @@ class EmbeddingDistance:
     # Of clean samples: nothing is noised.
     view = None
     needs = frozenset({"real"})
+    decodes: frozenset[str] = frozenset()
 
     def __init__(
         self, weight: float, width: int = 32, scales: tuple[float, ...] = (0.25, 0.5, 1.0)

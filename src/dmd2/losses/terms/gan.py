@@ -18,6 +18,7 @@ class GANGenerator:
     """
 
     needs = frozenset({"discriminator"})
+    decodes: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -42,6 +43,7 @@ class GANCritic:
     """
 
     needs = frozenset({"discriminator", "real"})
+    decodes: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -72,6 +74,7 @@ class ApproximateR1:
     """
 
     needs = frozenset({"discriminator", "real"})
+    decodes: frozenset[str] = frozenset()
 
     def __init__(self, weight: float, view: str = "critic", std: float = 0.1) -> None:
         self.weight, self.view, self.std = weight, view, std

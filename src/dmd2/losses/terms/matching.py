@@ -47,6 +47,8 @@ class DistributionMatching:
         floor: float = 1e-6,
     ) -> None:
         self.weight, self.view, self.guidance, self.floor = weight, view, guidance, floor
+        # A guided teacher makes a pass of its own.
+        self.decodes = frozenset({"teacher", "critic"} if guidance == 1.0 else {"critic"})
 
     def __call__(self, turn: GeneratorTurn) -> tuple[Tensor, Logs]:
         """The surrogate loss [] (DMD Algorithm 2), and logs."""
@@ -136,6 +138,7 @@ class GuidanceAugmentation:
     """
 
     needs: frozenset[str] = frozenset()
+    decodes = frozenset({"teacher"})
 
     def __init__(
         self,

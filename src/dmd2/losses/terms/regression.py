@@ -16,6 +16,7 @@ class Regression(nn.Module):
     # It compares clean images: nothing is noised.
     view = None
     needs = frozenset({"pairs"})
+    decodes: frozenset[str] = frozenset()
 
     def __init__(self, weight: float, distance: Callable[[Tensor, Tensor], Tensor]) -> None:
         super().__init__()
@@ -36,6 +37,7 @@ class Denoising:
     """
 
     needs: frozenset[str] = frozenset()
+    decodes = frozenset({"critic"})
 
     def __init__(self, weighting: Weighting, weight: float = 1.0, view: str = "critic") -> None:
         self.weight, self.view, self.weighting = weight, view, weighting

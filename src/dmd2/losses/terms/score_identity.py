@@ -21,6 +21,7 @@ class ScoreIdentity:
     """
 
     needs: frozenset[str] = frozenset()
+    decodes: frozenset[str] = frozenset()  # it makes passes of its own
 
     def __init__(
         self,

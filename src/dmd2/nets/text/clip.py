@@ -47,6 +47,8 @@ class CLIPPair(CLIP):
     "time_ids" sizes and crops: every image counts as `size` x `size` pixels, uncropped.
     """
 
+    time_ids: Tensor
+
     def __init__(
         self,
         tokenizers: Sequence[Any],
@@ -57,7 +59,11 @@ class CLIPPair(CLIP):
         super().__init__(tokenizers[0], models[0])
         # In place of the base's single ones, under the same names.
         self.tokenizers, self.models = tuple(tokenizers), nn.ModuleList(models)
-        self.twin, self.size = twin, size
+        self.twin = twin
+        # Original height and width, top and left of the crop, target height and width (Podell et
+        # al. 2023, section 2.2). A buffer: a copy from the host in each pass would wait for the
+        # device.
+        self.register_buffer("time_ids", time_ids_of((size, size)), persistent=False)
 
     def forward(self, tokens: Tensor) -> Cond:
         """Tokens [B, 2, L] to the three parts of SDXL's condition."""
@@ -66,11 +72,10 @@ class CLIPPair(CLIP):
             for model, ids in zip(self.models, tokens.unbind(1), strict=True)
         ]
         text = torch.cat([output.hidden_states[-2] for output in outputs], -1).float()
-        time_ids = time_ids_of((self.size, self.size)).to(tokens.device)
         return {
             "text": text,
             "pooled": outputs[-1].text_embeds.float(),
-            "time_ids": time_ids.expand(len(tokens), -1),
+            "time_ids": self.time_ids.expand(len(tokens), -1),
         }
 
 
