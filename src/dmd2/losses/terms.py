@@ -29,13 +29,23 @@ def by_level(values: Tensor, t: Tensor) -> Logs:
     return {f"t{i / NUM_LEVELS:.2f}": means[i] for i in range(NUM_LEVELS)}
 
 
+def error_ratio(x: Tensor, real: Tensor, fake: Tensor, t: Tensor) -> Tensor:
+    """|fake - x|^2 over |real - x|^2 [], a mean over equal parts of t [B] that have samples."""
+    # By level: the errors at high noise are far larger, and would hide all others.
+    errors = [by_level(((x0 - x) ** 2).flatten(1).mean(1), t) for x0 in (fake, real)]
+    return torch.stack([errors[0][level] / errors[1][level] for level in errors[0]]).nanmean()
+
+
 class DistributionMatching:
     """Distribution matching gradient at the samples (DMD Eq. 7) under DMD's weight (Eq. 8).
 
     guidance  Classifier-free guidance of the real score; the fake score has none.
     floor     The least value of the weight's denominator.
 
-    Logs the mean |fake - real| by noise level, and how many samples had a non-finite gradient.
+    Logs the mean |fake - real| by noise level, how many samples had a non-finite gradient or are at
+    `floor`, and how the critic stands to the teacher: `score_cosine`, and the ratio of their
+    denoising errors |x0_hat - x|^2, `critic_to_teacher_error`. It is at most 1 for the best critic:
+    nothing denoises the generator's samples better.
     """
 
     needs: frozenset[str] = frozenset()
@@ -58,10 +68,16 @@ class DistributionMatching:
         # g = (mu_fake - mu_real) / mean |x - mu_real|: DMD Eq. 7 and 8.
         difference = F.score_difference(real, fake)
         # One bad sample must not spoil the batch, and must not go unseen.
-        gradient, num_scrubbed = F.scrub(difference / F.normaliser(x, real, self.floor))
-        score_gap = by_level(difference.flatten(1).abs().mean(1), turn.view(self.view).t)
+        normaliser = F.normaliser(x, real, self.floor)
+        gradient, num_scrubbed = F.scrub(difference / normaliser)
+        t = turn.view(self.view).t
+        score_gap = by_level(difference.flatten(1).abs().mean(1), t)
         logs = {f"score_gap_{part}": value for part, value in score_gap.items()}
-        return F.surrogate(turn.x, gradient), logs | {"num_scrubbed": num_scrubbed.float()}
+        logs["num_scrubbed"] = num_scrubbed.float()
+        logs["floor_share"] = (normaliser <= self.floor).float().mean()
+        logs["score_cosine"] = F.score_cosine(x, real, fake).mean()
+        logs["critic_to_teacher_error"] = error_ratio(x, real, fake, t)
+        return F.surrogate(turn.x, gradient), logs
 
 
 class GANGenerator:
@@ -118,7 +134,8 @@ class Denoising:
 class GANCritic:
     """The discriminator's half of the GAN loss (DMD2 Eq. 4), on noised real and generated samples.
 
-    Both go through the encoder in one pass. Logs the shares that are classified correctly.
+    Both go through the encoder in one pass. Logs the shares that are classified correctly, and by
+    noise level of both together.
     """
 
     needs = frozenset({"discriminator", "real"})
@@ -132,4 +149,7 @@ class GANCritic:
         real, fake = turn.logits(self.view).tensor_split([-len(turn.x)])
         accuracy_real, accuracy_fake = F.accuracy(real, fake)
         logs = {"accuracy_real": accuracy_real, "accuracy_fake": accuracy_fake}
+        correct = torch.cat([(real > 0).float().mean(1), (fake < 0).float().mean(1)])
+        by_part = by_level(correct, turn.view(self.view).t)
+        logs |= {f"accuracy_{part}": value for part, value in by_part.items()}
         return F.gan_critic(real, fake), logs

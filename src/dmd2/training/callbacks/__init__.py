@@ -3,6 +3,7 @@
 from dmd2.training.callbacks.checkpoint import Checkpoint
 from dmd2.training.callbacks.csv_logger import CSVLogger
 from dmd2.training.callbacks.evaluation import Evaluation
+from dmd2.training.callbacks.health import Health
 from dmd2.training.callbacks.interrupt import Interrupt
 from dmd2.training.callbacks.progress import Progress
 from dmd2.training.callbacks.run_logger import RunLogger
@@ -14,6 +15,7 @@ __all__ = [
     "CSVLogger",
     "Checkpoint",
     "Evaluation",
+    "Health",
     "Interrupt",
     "Progress",
     "RunLogger",
