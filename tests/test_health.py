@@ -15,7 +15,7 @@ from answers import answer, inside  # noqa: F401 - a fixture
 from dmd2.cli.main import main
 from dmd2.evaluation.health import CHECKS, Monitor, Verdict, replay
 from dmd2.evaluation.health.probe import RealRows, condition_share, variance_within
-from dmd2.evaluation.health.rules import Above, All, Below, Rose
+from dmd2.evaluation.health.rules import Above, All, Below, Fell, Rose
 from dmd2.losses.terms import error_ratio
 from dmd2.runs.health import health_of, monitor_of
 from dmd2.training.callbacks.csv_logger import read_rows
@@ -41,6 +41,8 @@ def test_rules_say_nothing_before_there_are_enough_numbers() -> None:
     assert Above("a", 1, over=3)(rows(2, 0, 0)) is False, "one outlier is no verdict"
     assert Below("a", 1, over=3)(rows(9, 0, 0, 5)) is True
     assert Rose("a", over=2)(rows(0, 1, 1)) is True and Rose("a", over=2)(rows(1, 1, 1)) is False
+    assert Fell("a", 0.5)(rows(0.1, 0.2)) is None and Fell("a", 0.5)(rows(0.1, 0.2, 0.3)) is False
+    assert Fell("a", 0.5)(rows(1, 0.4, 0.3)) is True, "it was higher"
     one, none = Above("a", 1, over=1), Above("b", 1, over=1)
     assert All((one, none))(rows(2)) is None and All((one, none))(rows(0)) is False
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from dmd2.evaluation.health.rules import Above, All, Below, Rose, Rule
+from dmd2.evaluation.health.rules import Above, All, Below, Fell, Rose, Rule
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,8 @@ CHECKS = (
     ),
     Check(
         "generator_collapsing",
-        Below("watch/spread", 0.6, over=2),
-        "samples of one condition are far more alike than the data's",
+        All((Below("watch/spread", 0.6, over=2), Fell("watch/spread", 0.6))),
+        "samples of one condition become more and more alike, far more than the data's",
         "optimizer.generator.lr smaller, critic_updates larger, a GAN or regression term",
     ),
     Check(

@@ -107,6 +107,30 @@ class Rose:
 
 
 @dataclass(frozen=True)
+class Fell:
+    """The last `over` values are all below a share of the largest value that there was."""
+
+    key: str
+    share: float
+    over: int = 2
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The one number."""
+        return (self.key,)
+
+    def __call__(self, rows: Rows) -> bool | None:
+        """None until there are `over` values and one before them."""
+        values = latest(rows, self.key, len(rows))
+        if len(values) <= self.over:
+            return None
+        return max(values[-self.over :]) < self.share * max(values)
+
+    def __str__(self) -> str:
+        return f"`{self.key}` fell below {self.share:g} of its highest, {self.over} in a row"
+
+
+@dataclass(frozen=True)
 class All:
     """All of some rules hold."""
 
