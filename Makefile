@@ -13,8 +13,8 @@ STAMP := $(VENV)/.installed-$(subst $(eval ) ,,$(EXTRAS))
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install lint types test docs soak train sweep pretrain pairs prepare sample evaluate export compare import \
-	benchmark clean
+.PHONY: help install lint types test docs soak train sweep pretrain pairs prepare sample evaluate export check compare import \
+	benchmark health clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | awk -F'|' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -68,6 +68,9 @@ evaluate: $(STAMP) ## score RUN again: ARGS="num_samples=10000"
 export: $(STAMP) ## write RUN's text-to-image student as a pipeline of diffusers: ARGS="out=DIR"
 	$(BIN)/dmd2 export run=$(RUN) $(ARGS)
 
+check: $(STAMP) ## say again whether RUN is healthy, what is wrong and what to try
+	$(BIN)/dmd2 check run=$(RUN) $(ARGS)
+
 compare: $(STAMP) ## one table of many runs: ARGS="runs=runs/sweeps/TIME out=DIR"
 	$(BIN)/dmd2 compare $(ARGS)
 
@@ -76,6 +79,9 @@ benchmark: $(STAMP) ## measure a part on this host: ARGS="part=loader source=DIR
 
 import: $(STAMP) ## make a file of published weights: ARGS="source=FILE out=FILE.safetensors"
 	$(BIN)/dmd2 import $(ARGS)
+
+health: $(STAMP) ## inject faults into small runs and count which are named: ARGS="seeds=0,1,2"
+	$(BIN)/python experiments/health/bench.py out=runs/health $(ARGS)
 
 clean: ## remove the environment and caches; runs/ and cache/ stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache build dist site

@@ -96,3 +96,12 @@ def test_names_stay_text_in_the_table(tmp_path: Path) -> None:
     page = (tmp_path / "out" / "README.md").read_text()
     assert "<img" not in page and "\n#" not in page
     assert "| &lt;img src=x&gt;\\| \\# forged \\[a\\](b) | 1 | 1 |" in page
+
+
+def test_a_table_says_which_runs_are_ill(tmp_path: Path) -> None:
+    gone = {"name": "drifting", "since": 2, "until": 3}
+    stands = {"name": "gan_won", "since": 2, "until": None}
+    write_run(tmp_path / "0", health={"state": "healthy", "verdicts": [gone]})
+    assert "| e | 1 | 1 | healthy |" in table(gather(tmp_path))
+    write_run(tmp_path / "1", health={"state": "unhealthy", "verdicts": [gone, stands]})
+    assert "| e | 2 | 1 ± 0 | 1 of 2: gan_won |" in table(gather(tmp_path))

@@ -17,6 +17,7 @@ GROUPS = {
     "optimizer": "The optimizers of generator and critic, and their learning-rate schedule.",
     "metric": "Scores: detectors, metrics, how many samples, and what they are compared with.",
     "callbacks": "What watches a run: scores, sample grids, checkpoints, throughput.",
+    "health": "Whether a run is watched for what may be wrong, and what ends it.",
     "logger": "Where numbers are logged.",
     "trainer": "Devices, precision and parallelism.",
     "paths": "Where runs and cached files lie.",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import conf_pages
+import health_page
 import source_pages
 
 ROOT = Path(__file__).parents[2]
@@ -27,6 +28,8 @@ LONG = re.compile(r"(?<!</span>)<code>([^<]{28,})</code>")
 """Code in a line of text; a block's code stands behind an empty span."""
 EXPERIMENTS = "<!-- table of experiments -->"
 """Stands in recipes.md for its tables; elsewhere than on the site it is not seen."""
+CHECKS = "<!-- table of checks -->"
+"""Stands in health.md for the table of health checks."""
 PLACES = {
     "README.md": "index.md",
     "conf": "reference/conf/index.md",
@@ -205,6 +208,7 @@ def on_page_markdown(text: str, *, page: Any, **_: Any) -> str:
     uri = page.file.src_uri
     # The tables link like the rest of the page, to files of the repository.
     text = text.replace(EXPERIMENTS, conf_pages.experiments() if EXPERIMENTS in text else "")
+    text = text.replace(CHECKS, health_page.table() if CHECKS in text else "")
     if uri.startswith("reference/"):
         return text  # its links are those of the site
     return named(linked(text, copied().get(uri, f"docs/{uri}"), uri))

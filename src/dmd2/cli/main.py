@@ -21,12 +21,13 @@ VERBS = {
     "sample": "draw samples from a run's student",
     "evaluate": "score a run's student again",
     "export": "write a text-to-image student as a pipeline of diffusers",
+    "check": "say again whether a run is healthy, what is wrong and what to try",
     "compare": "one table and one picture of many runs",
     "benchmark": "measure the speed of a part on this host, e.g. of the data loader",
     "import": "turn published weights into a file that this program reads",
 }
-MODULES = {"import": "import_weights"}
-"""Modules of another name than their verb: `import` is a keyword of Python."""
+MODULES = {"import": "import_weights", "check": "health"}
+"""Modules of another name than their verb: `import` is a keyword, cli/check.py is `--check`'s."""
 
 HELP = """dmd2: diffusion models in one to four steps, by distribution matching distillation.
 

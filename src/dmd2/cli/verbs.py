@@ -16,7 +16,7 @@ from dmd2.config.keys import VERBS_OF_EXPERIMENTS
 from dmd2.distributed import environment
 from dmd2.runs.job import run_job
 
-IN_ONE_PROCESS = ("export", "compare", "benchmark", "import")
+IN_ONE_PROCESS = ("export", "check", "compare", "benchmark", "import")
 """Verbs that never share their work: of ranks they neither ask nor wait."""
 
 

@@ -144,6 +144,18 @@ class OneClassSampleSet(SampleSet):
 
 
 @dataclass(frozen=True)
+class FewClassesSampleSet(SampleSet):
+    """The same of a few classes in turn, evenly spaced among all: several samples of each."""
+
+    num_shown: int = 8
+
+    def labels(self, rows: range) -> Tensor:
+        """The labels int64 [len(rows)], of `num_shown` classes at most."""
+        num = max(min(self.num_classes, self.num_shown), 1)
+        return torch.tensor(rows, device=self.device) % num * self.num_classes // num
+
+
+@dataclass(frozen=True)
 class RandomClassSampleSet(SampleSet):
     """The same with classes drawn independently, each as likely: EDM's protocol."""
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import relu, softplus
+from torch.nn.functional import cosine_similarity, relu, softplus
 
 
 def per_sample_mean(x: Tensor) -> Tensor:
@@ -39,6 +39,16 @@ def normaliser(x: Tensor, real: Tensor, floor: float) -> Tensor:
     # DMD Eq. 8: w_t = (sigma_t^2 / alpha_t) C S / ||mu_real(x_t, t) - x||_1. With it sigma cancels.
     # The authors have no floor: where the teacher agrees with x, their gradient is not finite.
     return per_sample_mean((x - real).abs()).clamp_min(floor)
+
+
+def score_cosine(x: Tensor, real: Tensor, fake: Tensor) -> Tensor:
+    """Cosine [B] of the teacher's and the critic's correction, real - x and fake - x, of samples x.
+
+    >>> x = torch.zeros(1, 2)
+    >>> score_cosine(x, real=torch.ones(1, 2), fake=torch.full((1, 2), 3.0))
+    tensor([1.])
+    """
+    return cosine_similarity((real - x).flatten(1), (fake - x).flatten(1))
 
 
 def scrub(gradient: Tensor) -> tuple[Tensor, Tensor]:

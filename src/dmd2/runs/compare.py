@@ -132,10 +132,12 @@ def table(summaries: Summaries) -> list[str]:
     """
     first = next(iter(summaries.values()))[0]
     names = sorted(first["metrics"], key=lambda name: (name != first["primary"], name))
-    head = " | ".join(map(text, names))
-    lines = [f"| samples | runs | {head} |", "|---" * (len(names) + 2) + "|"]
+    # Runs of an older version, or with health=none, have nothing to say of it.
+    watched = ["health"] if any(health(found) for found in summaries.values()) else []
+    head = " | ".join(map(text, [*names, *watched]))
+    lines = [f"| samples | runs | {head} |", "|---" * (len(names) + len(watched) + 2) + "|"]
     for label, cells in _references(summaries, names):
-        lines.append(f"| {text(label)} | | " + " | ".join(cells) + " |")
+        lines.append(f"| {text(label)} | | " + " | ".join(cells + [""] * len(watched)) + " |")
     # Of every primary metric lower is better.
     ordered = sorted(
         summaries.items(), key=lambda item: mean([s["metrics"][first["primary"]] for s in item[1]])
@@ -145,8 +147,19 @@ def table(summaries: Summaries) -> list[str]:
             spread([s["metrics"][metric] for s in found if metric in s["metrics"]])
             for metric in names
         ]
+        cells += [text(health(found)) for _ in watched]
         lines.append(f"| {text(name)} | {len(found)} | " + " | ".join(cells) + " |")
     return lines
+
+
+def health(summaries: list[dict[str, Any]]) -> str:
+    """What was wrong at the end of some runs, e.g. "2 of 3: gan_won"; empty if nobody watched."""
+    watched = [found for summary in summaries if (found := summary.get("health"))]
+    ill = [found["verdicts"] for found in watched if found["state"] != "healthy"]
+    names = dict.fromkeys(v["name"] for found in ill for v in found if v["until"] is None)
+    if ill:
+        return f"{len(ill)} of {len(watched)}: {', '.join(names)}"
+    return "healthy" if watched else ""
 
 
 def _references(summaries: Summaries, names: list[str]) -> list[tuple[str, list[str]]]:

@@ -10,6 +10,7 @@ import jinja2
 from dmd2.config.check import Config
 from dmd2.distributed.device import peak_memory_bytes
 from dmd2.distributed.fsdp import is_sharded
+from dmd2.evaluation.health.monitor import summary_of
 from dmd2.evaluation.pictures import comparison, score_plot
 from dmd2.io.files import write_bytes, write_hashed_json
 from dmd2.io.tensors import save_weights
@@ -62,6 +63,7 @@ def summarise(
         "weights": next(iter(students), None),
         "metrics": next(iter(students.values()), {}),
         "best": record.best(),
+        "health": None if record.verdicts is None else summary_of(record.verdicts),
         "students": students,
         "teacher": references.get("teacher", {}),
         "floor": references.get("floor", {}).get("real", {}),

@@ -13,6 +13,7 @@ NOT_COMPARED = frozenset(
         "paths",
         "logger",
         "callbacks",
+        "health",
         "checkpoint",
         "trainer",
         "launcher",

@@ -16,13 +16,13 @@ from dmd2.distributed.process_group import (
     rank_zero_first,
     world_size,
 )
-from dmd2.distributed.rank_zero import on_rank_zero
+from dmd2.distributed.rank_zero import on_rank_zero, warn
 from dmd2.distributed.slurm import Requeue
 from dmd2.evaluation.protocol import ScoringProtocol
 from dmd2.io.files import link_to, try_lock, write_bytes
 from dmd2.io.replace import sweep
 from dmd2.runs.assemble import Parts, assemble
-from dmd2.runs.build import build, build_data, build_trainer, build_with
+from dmd2.runs.build import build, build_data, build_trainer, build_with, text_guidance
 from dmd2.runs.cached import cached_data_references, cached_teacher_references, make_pairs
 from dmd2.runs.pipeline_source import with_pipeline
 from dmd2.runs.provenance import commit
@@ -71,6 +71,9 @@ class Run:
         try:
             self.fit(checkpoint)
             status = "completed"
+            if self.record.lost is not None:
+                status = "stopped"
+                warn(f"stopped by health.stop_on: {self.record.lost}")
         except (KeyboardInterrupt, SystemExit) as error:
             # Lightning raises SystemExit where a key was pressed outside its loop.
             status = "interrupted"
@@ -169,6 +172,7 @@ class Run:
             ),
             "identity": partial(with_teacher, identity, parts),
             "io": BackgroundIO(verified),
+            "guidance": text_guidance(config["teacher"], parts.teacher.conditioner),
         }
         return {name: build_with(node, for_all) for name, node in nodes.items() if node is not None}
 

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from dmd2.distributed.gradients import clip, mean_over_ranks
 from dmd2.distributed.process_group import check_same_weights, rank
 from dmd2.training.nonfinite import NonFiniteGuard, skip_step_unless
+from dmd2.training.update_size import relative_change, sketch
 
 WATCHED = ("/loss", "/sample_gradient_", "/gradient_norm")
 """Parts of the names of numbers that must be finite."""
@@ -69,15 +70,17 @@ class ManualOptimization(L.LightningModule):
     ) -> dict[str, Tensor]:
         """Clip the gradients of `network`, step its optimizer, and free them.
 
-        Returns `numbers` [], as means over ranks, and the gradient's norm before clipping under
-        `name`/gradient_norm. Gradients are averaged over ranks here and nowhere else. Where a
-        watched number is not finite the step is not applied.
+        Returns `numbers` [], as means over ranks, and under `name`/... the gradient's norm before
+        clipping, whether it was clipped, and the update's norm against the weights'. Gradients are
+        averaged over ranks here and nowhere else. Where a watched number is not finite the step is
+        not applied.
         """
         # Numbers to log ride in the gradients' all-reduce: no collective of their own.
         found = dict(numbers)
         if self.trainer.world_size > 1:
             found = mean_over_ranks(network.parameters(), found)
         found[f"{name}/gradient_norm"] = clip(network.parameters(), self.max_grad_norm)
+        found[f"{name}/clipped"] = (found[f"{name}/gradient_norm"] > self.max_grad_norm).float()
         # What a loss term logs beside its loss may be NaN without harm, e.g. a mean over no sample.
         watched = {
             key: number for key, number in found.items() if any(part in key for part in WATCHED)
@@ -86,7 +89,9 @@ class ManualOptimization(L.LightningModule):
         # On torch's optimizer: Lightning's wrapper would hide it.
         raw = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         skip_step_unless(finite, raw)
+        before = sketch(raw)
         optimizer.step()
+        found[f"{name}/update_to_weights"] = relative_change(before, sketch(raw))
         # Now, not before the next turn: else they lie beside the other network's graph.
         optimizer.zero_grad()
         return found

@@ -6,6 +6,7 @@ from signal import Signals
 from typing import Any
 
 from dmd2.distributed.slurm import AHEAD, Requeue
+from dmd2.evaluation.health import Verdict
 from dmd2.evaluation.scores import References, best
 
 
@@ -33,6 +34,10 @@ class Record:
         self.num_iterations = 0
         self.signal: Signals | None = None
         """The signal at which all ranks agreed to end."""
+        self.verdicts: list[Verdict] | None = None
+        """What is or was wrong with the run; None where nobody watches its health."""
+        self.lost: Verdict | None = None
+        """The verdict that ended the run."""
 
     def start_clock(self, earlier_seconds: float) -> None:
         """Training begins now, after so much wall time of earlier attempts."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from dmd2.diffusion.schedules import expand
 from dmd2.losses import functional as F
 from dmd2.losses.term import Logs
+from dmd2.losses.terms.matching import by_level
 from dmd2.losses.turns import CriticTurn, GeneratorTurn
 
 
@@ -37,7 +38,8 @@ class GANGenerator:
 class GANCritic:
     """The discriminator's half of the GAN loss (DMD2 Eq. 4), on noised real and generated samples.
 
-    Both go through the encoder in one pass. Logs the shares that are classified correctly.
+    Both go through the encoder in one pass. Logs the shares that are classified correctly, and by
+    noise level of both together.
 
     loss  Of real and fake logits [B, levels]: `functional.gan_critic`, or `hinge_critic`.
     """
@@ -59,6 +61,9 @@ class GANCritic:
         real, fake = turn.logits(self.view).tensor_split([-len(turn.x)])
         accuracy_real, accuracy_fake = F.accuracy(real, fake)
         logs = {"accuracy_real": accuracy_real, "accuracy_fake": accuracy_fake}
+        correct = torch.cat([(real > 0).float().mean(1), (fake < 0).float().mean(1)])
+        by_part = by_level(correct, turn.view(self.view).t)
+        logs |= {f"accuracy_{part}": value for part, value in by_part.items()}
         return self.loss(real, fake), logs
 
 

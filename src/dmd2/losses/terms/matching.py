@@ -28,13 +28,23 @@ def by_level(values: Tensor, t: Tensor) -> Logs:
     return {f"t{i / NUM_LEVELS:.2f}": means[i] for i in range(NUM_LEVELS)}
 
 
+def error_ratio(x: Tensor, real: Tensor, fake: Tensor, t: Tensor) -> Tensor:
+    """|fake - x|^2 over |real - x|^2 [], a mean over equal parts of t [B] that have samples."""
+    # By level: the errors at high noise are far larger, and would hide all others.
+    errors = [by_level(((x0 - x) ** 2).flatten(1).mean(1), t) for x0 in (fake, real)]
+    return torch.stack([errors[0][level] / errors[1][level] for level in errors[0]]).nanmean()
+
+
 class DistributionMatching:
     """Distribution matching gradient at the samples (DMD Eq. 7) under DMD's weight (Eq. 8).
 
     guidance  Classifier-free guidance of the real score; the fake score has none.
     floor     The least value of the weight's denominator.
 
-    Logs the mean |fake - real| by noise level, and how many samples had a non-finite gradient.
+    Logs the mean |fake - real| by noise level, how many samples had a non-finite gradient or are at
+    `floor`, and how the critic stands to the teacher: `score_cosine`, and the ratio of their
+    denoising errors |x0_hat - x|^2, `critic_to_teacher_error`. It is at most 1 for the best critic:
+    nothing denoises the generator's samples better.
     """
 
     needs: frozenset[str] = frozenset()
@@ -56,10 +66,15 @@ class DistributionMatching:
         fake = turn.critic_x0(self.view)
         # One bad sample must not spoil the batch, and must not go unseen.
         gradient, num_scrubbed = F.scrub(self.gradient(turn, real, fake))
+        x, t = turn.x.detach(), turn.view(self.view).t
         difference = F.score_difference(real, fake)
-        score_gap = by_level(difference.flatten(1).abs().mean(1), turn.view(self.view).t)
+        score_gap = by_level(difference.flatten(1).abs().mean(1), t)
         logs = {f"score_gap_{part}": value for part, value in score_gap.items()}
-        return F.surrogate(turn.x, gradient), logs | {"num_scrubbed": num_scrubbed.float()}
+        logs["num_scrubbed"] = num_scrubbed.float()
+        logs["floor_share"] = (F.normaliser(x, real, 0.0) <= self.floor).float().mean()
+        logs["score_cosine"] = F.score_cosine(x, real, fake).mean()
+        logs["critic_to_teacher_error"] = error_ratio(x, real, fake, t)
+        return F.surrogate(turn.x, gradient), logs
 
     def gradient(self, turn: GeneratorTurn, real: Tensor, fake: Tensor) -> Tensor:
         """The gradient [B, ...] at the samples: a constant of the surrogate (DMD Algorithm 2)."""

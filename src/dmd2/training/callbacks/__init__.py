@@ -3,6 +3,7 @@
 from dmd2.training.callbacks.checkpoint import Checkpoint
 from dmd2.training.callbacks.csv_logger import CSVLogger
 from dmd2.training.callbacks.evaluation import Evaluation
+from dmd2.training.callbacks.health import Health
 from dmd2.training.callbacks.implicit_alignment import ImplicitAlignment
 from dmd2.training.callbacks.interrupt import Interrupt
 from dmd2.training.callbacks.progress import Progress
@@ -15,6 +16,7 @@ __all__ = [
     "CSVLogger",
     "Checkpoint",
     "Evaluation",
+    "Health",
     "ImplicitAlignment",
     "Interrupt",
     "Progress",

@@ -1,0 +1,88 @@
+"""Follows the rows of a run, and says since when which check has found something."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dmd2.evaluation.health.checks import BY_NAME, CHECKS
+from dmd2.evaluation.health.rules import Row
+
+KEYS = frozenset(key for check in CHECKS for key in check.rule.keys)
+"""The numbers that some check reads."""
+NUM_ROWS = 200
+"""Rows that are remembered; no rule looks back further than some values of a number."""
+
+
+@dataclass
+class Verdict:
+    """What a check found: `since` an iteration, and `until` one; None: it still stands."""
+
+    name: str
+    since: int
+    until: int | None = None
+
+    def __str__(self) -> str:
+        """A line: what is wrong, since when, why, and what to try."""
+        check = BY_NAME[self.name]
+        when = f"since iteration {self.since}"
+        if self.until is not None:
+            when = f"from iteration {self.since} to {self.until}"
+        return f"{self.name} {when}: {check.reason}; try: {check.remedy}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """What summary.json says of it."""
+        check = BY_NAME[self.name]
+        return asdict(self) | {"reason": check.reason, "remedy": check.remedy}
+
+
+class Monitor:
+    """All checks on the rows so far. Its state is the last rows and the verdicts."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+        self.verdicts: list[Verdict] = []
+        """In the order in which they came up."""
+        self.answers: dict[str, bool] = {}
+        """What the checks said at the last row, of those that could say something."""
+
+    @property
+    def standing(self) -> list[Verdict]:
+        """The verdicts that stand now."""
+        return [verdict for verdict in self.verdicts if verdict.until is None]
+
+    def add(self, iteration: int, row: Row) -> list[Verdict]:
+        """Take the numbers that were logged at an iteration; the verdicts that began or ended."""
+        self.rows.append({key: value for key, value in row.items() if key in KEYS})
+        del self.rows[:-NUM_ROWS]
+        found = {check.name: check.rule(self.rows) for check in CHECKS}
+        self.answers = {name: answer for name, answer in found.items() if answer is not None}
+        ended = [v for v in self.standing if self.answers.get(v.name) is False]
+        for verdict in ended:
+            verdict.until = iteration
+        stand = {verdict.name for verdict in self.standing}
+        began = [Verdict(n, iteration) for n, bad in self.answers.items() if bad and n not in stand]
+        self.verdicts += began
+        return ended + began
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run goes on from."""
+        return {"rows": self.rows, "verdicts": [asdict(verdict) for verdict in self.verdicts]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from it."""
+        self.rows = list(state["rows"])
+        self.verdicts = [Verdict(**verdict) for verdict in state["verdicts"]]
+
+
+def replay(rows: Iterable[Row]) -> Monitor:
+    """What a monitor says at the end of a whole log, whose rows have their iteration as "step"."""
+    monitor = Monitor()
+    for row in rows:
+        monitor.add(int(row["step"]), row)
+    return monitor
+
+
+def summary_of(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """`health` of summary.json: "healthy" or "unhealthy" now, and all verdicts there were."""
+    state = "unhealthy" if any(v.until is None for v in verdicts) else "healthy"
+    return {"state": state, "verdicts": [verdict.as_dict() for verdict in verdicts]}

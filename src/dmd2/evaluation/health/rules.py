@@ -1,0 +1,150 @@
+"""Rules about logged numbers: pure functions of a run's rows, that say what they look at.
+
+A row is what was logged at one iteration, by name. A rule says True (something is wrong), False, or
+None where too little was logged to say.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from statistics import median
+from typing import Protocol
+
+Row = Mapping[str, float]
+Rows = Sequence[Row]
+
+
+class Rule(Protocol):
+    """A question to the rows; `str` of it is a sentence for the documentation."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The names of the numbers that it reads."""
+        ...
+
+    def __call__(self, rows: Rows) -> bool | None:
+        """Whether something is wrong now, at the last of the rows; None: it cannot be said."""
+        ...
+
+
+def latest(rows: Rows, key: str, num: int) -> list[float]:
+    """The last `num` finite values of a number, oldest first; fewer where there are fewer."""
+    found: list[float] = []
+    for row in reversed(rows):
+        if len(found) == num:
+            break
+        if isfinite(value := row.get(key, float("nan"))):
+            found.insert(0, value)
+    return found
+
+
+@dataclass(frozen=True)
+class Above:
+    """The median of a number's last `over` values is above a threshold."""
+
+    key: str
+    threshold: float
+    over: int = 5
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The one number."""
+        return (self.key,)
+
+    def __call__(self, rows: Rows) -> bool | None:
+        """None until there are `over` values."""
+        values = latest(rows, self.key, self.over)
+        return median(values) > self.threshold if len(values) == self.over else None
+
+    def __str__(self) -> str:
+        of = f", median of {self.over}" if self.over > 1 else ""
+        return f"`{self.key}` above {self.threshold:g}{of}"
+
+
+@dataclass(frozen=True)
+class Below:
+    """The median of a number's last `over` values is below a threshold."""
+
+    key: str
+    threshold: float
+    over: int = 5
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The one number."""
+        return (self.key,)
+
+    def __call__(self, rows: Rows) -> bool | None:
+        """None until there are `over` values."""
+        values = latest(rows, self.key, self.over)
+        return median(values) < self.threshold if len(values) == self.over else None
+
+    def __str__(self) -> str:
+        of = f", median of {self.over}" if self.over > 1 else ""
+        return f"`{self.key}` below {self.threshold:g}{of}"
+
+
+@dataclass(frozen=True)
+class Rose:
+    """A count rose within its last `over` values."""
+
+    key: str
+    over: int = 5
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The one number."""
+        return (self.key,)
+
+    def __call__(self, rows: Rows) -> bool | None:
+        """None until there is a value; a count begins at 0."""
+        values = latest(rows, self.key, self.over + 1)
+        before = values[0] if len(values) > self.over else 0.0
+        return values[-1] > before if values else None
+
+    def __str__(self) -> str:
+        return f"`{self.key}` rose within {self.over} reports"
+
+
+@dataclass(frozen=True)
+class Fell:
+    """The last `over` values are all below a share of the largest value that there was."""
+
+    key: str
+    share: float
+    over: int = 2
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The one number."""
+        return (self.key,)
+
+    def __call__(self, rows: Rows) -> bool | None:
+        """None until there are `over` values and one before them."""
+        values = latest(rows, self.key, len(rows))
+        if len(values) <= self.over:
+            return None
+        return max(values[-self.over :]) < self.share * max(values)
+
+    def __str__(self) -> str:
+        return f"`{self.key}` fell below {self.share:g} of its highest, {self.over} in a row"
+
+
+@dataclass(frozen=True)
+class All:
+    """All of some rules hold."""
+
+    rules: tuple[Rule, ...]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The numbers of all of them."""
+        return tuple(key for rule in self.rules for key in rule.keys)
+
+    def __call__(self, rows: Rows) -> bool | None:
+        """False where one does not hold, else None where one cannot say."""
+        answers = [rule(rows) for rule in self.rules]
+        return False if False in answers else None if None in answers else True
+
+    def __str__(self) -> str:
+        return " and ".join(map(str, self.rules))

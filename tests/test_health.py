@@ -1,0 +1,218 @@
+"""A run says whether it is healthy: rules and probe in closed form, verdicts of real runs with an
+injected fault, on the console, in the summary, in metrics.csv and from it again.
+"""
+
+import json
+import sys
+from math import nan
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from answers import answer, inside  # noqa: F401 - a fixture
+from dmd2.cli.main import main
+from dmd2.evaluation.health import CHECKS, Monitor, Verdict, replay
+from dmd2.evaluation.health.probe import RealRows, condition_share, variance_within
+from dmd2.evaluation.health.rules import Above, All, Below, Fell, Rose
+from dmd2.losses.terms import error_ratio
+from dmd2.runs.health import health_of, monitor_of
+from dmd2.training.callbacks.csv_logger import read_rows
+from docs_hooks import website
+
+SMALL = [
+    *("experiment=toy2d_dmd2", "data.batch_size=16", "teacher.pretrain.max_iterations=2"),
+    *("max_iterations=24", "log_every=2", "health.every=4", "callbacks.evaluation.every=8"),
+    *("metric.num_samples=50", "metric.teacher_steps=[1]", "callbacks.samples=null"),
+    *("paths.cache=cache", "critic_updates=2", "optimizer.lr_factor.decay_from=1.0"),
+]
+
+FROZEN = [*SMALL, "optimizer.critic.lr=0.0", "checkpoint.every=12"]
+
+
+def rows(*values: float) -> list[dict[str, float]]:
+    return [{"a": value} for value in values]
+
+
+def test_rules_say_nothing_before_there_are_enough_numbers() -> None:
+    assert Above("a", 1, over=3)(rows(2, 2)) is None
+    assert Above("a", 1, over=3)(rows(2, nan, 2, 2)) is True
+    assert Above("a", 1, over=3)(rows(2, 0, 0)) is False, "one outlier is no verdict"
+    assert Below("a", 1, over=3)(rows(9, 0, 0, 5)) is True
+    assert Rose("a", over=2)(rows(0, 1, 1)) is True and Rose("a", over=2)(rows(1, 1, 1)) is False
+    assert Fell("a", 0.5)(rows(0.1, 0.2)) is None and Fell("a", 0.5)(rows(0.1, 0.2, 0.3)) is False
+    assert Fell("a", 0.5)(rows(1, 0.4, 0.3)) is True, "it was higher"
+    one, none = Above("a", 1, over=1), Above("b", 1, over=1)
+    assert All((one, none))(rows(2)) is None and All((one, none))(rows(0)) is False
+
+
+def test_a_verdict_begins_and_ends_and_survives_a_resume() -> None:
+    healthy, ill = {"critic/update_to_weights": 1e-3}, {"critic/update_to_weights": 0.5}
+    log = [healthy] * 5 + [ill] * 5 + [healthy] * 5
+    whole, changes = Monitor(), list[tuple[int, str]]()
+    resumed = Monitor()
+    for i, row in enumerate(log):
+        changes += [(i, verdict.name) for verdict in whole.add(i, row)]
+        resumed.add(i, row)
+        if i == 8:  # in the middle of the verdict
+            state = json.loads(json.dumps(resumed.state_dict()))
+            resumed = Monitor()
+            resumed.load_state_dict(state)
+    assert changes == [(6, "critic_lr_too_high"), (11, "critic_lr_too_high")]
+    assert whole.verdicts == resumed.verdicts == [Verdict("critic_lr_too_high", 6, 11)]
+    assert replay({**row, "step": i} for i, row in enumerate(log)).verdicts == whole.verdicts
+
+
+def test_variance_within_and_between_conditions() -> None:
+    x = torch.randn(4000, 2, generator=torch.Generator().manual_seed(0))
+    groups = torch.arange(4000) % 4
+    apart = x + 3.0 * (groups % 2)[:, None]
+    assert variance_within(apart, groups) == pytest.approx(1.0, abs=0.05)
+    assert condition_share(x, groups) == pytest.approx(0.0, abs=0.01)
+    # Half of the samples lie 3 further: a variance of 9 / 4 between.
+    assert condition_share(apart, groups) == pytest.approx(2.25 / 3.25, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("key", "fault", "expected"),
+    [
+        ("spread", lambda x: 0.5 * x, 0.5),
+        ("mean_shift", lambda x: x + torch.tensor([0.0, 2.0]), 2.0),
+        ("std_ratio", lambda x: x * torch.tensor([1.0, 3.0]), 3.0),
+        ("near_copies", lambda x: x, 1.0),
+    ],
+)
+def test_the_probe_sees_each_fault(key: str, fault: object, expected: float) -> None:
+    x = torch.randn(500, 2, generator=torch.Generator().manual_seed(1))
+    x = (x - x.mean(0)) / x.std(0)
+    zeros = torch.zeros(500, dtype=torch.long)
+    found = RealRows(x, zeros).compare(fault(x), zeros)  # type: ignore[operator]
+    assert found[key] == pytest.approx(expected, rel=1e-4)
+    fresh = torch.randn(500, 2, generator=torch.Generator().manual_seed(2))
+    assert RealRows(x, zeros).compare(fresh, zeros)["near_copies"] < 0.1
+
+
+def test_the_best_denoiser_of_the_samples_has_no_more_error_than_any_other() -> None:
+    """The samples are N(0, s^2); their posterior mean is x_t s^2 / (s^2 + sigma^2)."""
+    draw = torch.Generator().manual_seed(0)
+    x, t = torch.randn(20000, 2, generator=draw), torch.rand(20000, generator=draw)
+    x_t = x + 2 * t[:, None] * torch.randn(20000, 2, generator=draw)
+
+    def posterior_mean(s: float) -> Tensor:
+        return x_t * s**2 / (s**2 + (2 * t[:, None]) ** 2)
+
+    best, others = posterior_mean(1.0), [posterior_mean(s) for s in (0.5, 0.8, 2.0)]
+    assert all(
+        error_ratio(x, other, best, t) < 1 < error_ratio(x, best, other, t) for other in others
+    )
+    assert error_ratio(x, best, best, t) == 1
+
+
+def dmd2(*arguments: str) -> None:
+    sys.argv = ["dmd2", *arguments]
+    main()
+
+
+def summary(folder: str) -> dict[str, object]:
+    found: dict[str, object] = json.loads(Path(folder, "summary.json").read_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a run whose critic is frozen, and one whose generator's updates are huge."""
+    folder = tmp_path_factory.mktemp("health")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("DMD2_RUN_ID", "now")
+        patch.setattr(sys, "argv", sys.argv)
+        dmd2("train", *FROZEN, "paths.run=frozen")
+        lost = ["optimizer.generator.lr=0.03", "health.stop_on=[generator_lr_too_high]"]
+        dmd2("train", *SMALL, *lost, "paths.run=lost")
+    return folder
+
+
+@pytest.fixture
+def at_work(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workplace)
+    monkeypatch.setattr(sys, "argv", sys.argv)
+
+
+@pytest.mark.usefixtures("at_work")
+def test_a_fault_is_named_wherever_people_look(capsys: pytest.CaptureFixture[str]) -> None:
+    health = summary("frozen")["health"]
+    assert isinstance(health, dict) and health["state"] == "unhealthy"
+    (frozen,) = [v for v in health["verdicts"] if v["name"] == "critic_frozen"]
+    assert frozen["since"] == 10 and frozen["until"] is None and "lr above 0" in frozen["remedy"]
+    logged = {
+        row["step"]: row["health/critic_frozen"] for row in read_rows(Path("frozen/metrics.csv"))
+    }
+    assert [logged[step] for step in ("8", "10", "24")] == ["", "1.0", "1.0"]
+    page = Path("frozen/report.html").read_text()
+    assert 'class="badge unhealthy"' in page and "<b>critic_frozen</b> since iteration 10" in page
+    dmd2("check", "run=frozen")
+    said = capsys.readouterr().out
+    assert said.startswith("frozen is unhealthy\n") and "critic_frozen since iteration 10" in said
+
+
+@pytest.mark.usefixtures("at_work")
+@pytest.mark.parametrize("run", ["frozen", "lost"])
+def test_the_log_says_the_same_again(run: str) -> None:
+    health = summary(run)["health"]
+    assert isinstance(health, dict)
+    again = monitor_of(Path(run))
+    assert [verdict.as_dict() for verdict in again.verdicts] == health["verdicts"]
+    assert health_of(Path(run))[0] == f"{run} is {health['state']}"
+
+
+@pytest.mark.usefixtures("at_work")
+def test_every_check_of_training_reads_numbers_that_are_logged() -> None:
+    logged = set(read_rows(Path("frozen/metrics.csv"))[0])
+    # Of points without classes and captions there is nothing to say.
+    absent = {"watch/missing_classes", "watch/guidance"}
+    assert {key for check in CHECKS for key in check.rule.keys} - logged == absent
+
+
+@pytest.mark.usefixtures("at_work")
+def test_a_lost_run_is_stopped_with_its_last_state() -> None:
+    found = summary("lost")
+    assert found["status"] == "stopped" and found["iterations"] == 6
+    assert Path("lost/checkpoints/00000006.ckpt").exists()
+
+
+@pytest.mark.usefixtures("at_work")
+def test_a_resumed_run_says_what_one_says_that_never_stopped(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("cut/checkpoints").mkdir(parents=True)
+    for name in ("metrics.csv", "checkpoints/00000012.ckpt", "checkpoints/00000012.json"):
+        Path("cut", name).write_bytes(Path("frozen", name).read_bytes())
+    dmd2("train", *FROZEN, "paths.run=cut", "resume=auto")
+    assert "critic_frozen" not in capsys.readouterr().err, "it was said before the checkpoint"
+    assert summary("cut")["health"] == summary("frozen")["health"]
+    for row, other in zip(
+        read_rows(Path("cut/metrics.csv")), read_rows(Path("frozen/metrics.csv")), strict=True
+    ):
+        keys = [key for key in other if not key.startswith("speed/")]
+        assert {key: row[key] for key in keys} == {key: other[key] for key in keys}
+
+
+@pytest.mark.usefixtures("at_work")
+def test_a_run_whose_health_nobody_watches_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    still = [word for word in SMALL if not word.startswith("health.")]
+    dmd2("train", *still, "health=none", "max_iterations=12", "paths.run=silent")
+    assert summary("silent")["health"] is None and "health" not in capsys.readouterr().err
+    assert not any("health/" in key for key in read_rows(Path("silent/metrics.csv"))[0])
+
+
+@pytest.mark.usefixtures("inside")
+def test_a_wrong_name_is_answered_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    said = answer(capsys, "train", *SMALL, "health.stop_on=[gan_one]")
+    assert "health.stop_on names gan_one" in said and "gan_won" in said
+
+
+def test_the_page_has_every_check() -> None:
+    table = website.health_page.table()
+    assert all(f"| `{check.name}` | {check.rule} |" in table for check in CHECKS)
+    assert table.count("\n") == len(CHECKS) + 1
