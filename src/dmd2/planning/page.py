@@ -59,6 +59,7 @@ def text_row(config: Config) -> list[str]:
 def work_table(config: Config, found: Simulation) -> list[str]:
     """Operations and FLOPs by kind of iteration."""
     every = config["critic_updates"]
+    num_f = max(found.forward.flops, 1)
     works = {
         "generator and critic": found.both,
         "critic alone": found.alone,
@@ -69,7 +70,7 @@ def work_table(config: Config, found: Simulation) -> list[str]:
         "| iteration | TFLOP | passes F | operations |",
         "|---|---|---|---|",
         *(
-            f"| {name} | {work.flops / 1e12:.3g} | {work.flops / max(found.forward.flops, 1):.1f} | "
+            f"| {name} | {work.flops / 1e12:.3g} | {work.flops / num_f:.1f} | "
             f"{work.num_operations:,.0f} |"
             for name, work in works.items()
         ),
