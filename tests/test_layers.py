@@ -20,13 +20,13 @@ FLOORS = (
     {"losses"},
     {"training"},
     {"runs"},
-    {"cli", "benchmarks"},
+    {"cli", "benchmarks", "planning"},
 )
-KNOW_DATA = {"data", "evaluation", "training.callbacks", "runs", "benchmarks", "cli"}
+KNOW_DATA = {"data", "evaluation", "training.callbacks", "runs", "benchmarks", "planning", "cli"}
 ROOMS = {
     "hydra": {"cli", "config", "runs"},
     "omegaconf": {"cli", "config", "runs"},
-    "lightning": {"training", "data", "runs", "benchmarks"},
+    "lightning": {"training", "data", "runs", "benchmarks", "planning"},
     "wandb": {"training.callbacks.wandb_logger"},
     "diffusers": {"nets", "runs"},
     "peft": {"nets.lora"},

@@ -14,11 +14,11 @@ import lightning as L
 import torch
 
 from dmd2.benchmarks.loader import RandomImages
-from dmd2.benchmarks.prompts import RandomPrompts
+from dmd2.benchmarks.prompts import random_conditions
 from dmd2.config.check import Config, of_train
 from dmd2.config.devices import processes
 from dmd2.distributed.device import peak_memory_bytes
-from dmd2.nets.unet import UNet
+from dmd2.nets.diffusers_net import DiffusersNet
 from dmd2.randomness import seeded
 from dmd2.runs.assemble import build_critic, build_module, module_options
 from dmd2.runs.build import build, build_trainer, kept_dtype
@@ -27,7 +27,6 @@ from dmd2.runs.teacher import Teacher
 from dmd2.training.module import DMD
 
 NUM_SAMPLES = 1_000  # enough that no batch repeats an image
-CLIP_TOKENS = 77  # the context length of CLIP
 NO_TEXT = "embeddings of prompts are random; text encoders and the VAE are neither held nor timed"
 
 
@@ -120,47 +119,49 @@ def iteration(
         f"{batch_size} images a device, {batch_size / mean:,.3g} images/s each; {num:,} "
         f"iterations: {hours:,.0f} h",
         f"most memory held: {peak_memory_bytes() / 1e9:.1f} GB",
-        *([NO_TEXT] if isinstance(module.models.teacher, UNet) else []),
+        *([NO_TEXT] if isinstance(module.models.teacher, DiffusersNet) else []),
     ]
 
 
 def parts(config: Config, folder: Path) -> tuple[DMD, RandomImages]:
-    """The training module as `runs.assemble` builds it, with random weights, and random data.
+    """`random_module`, and random data.
 
     folder  Where the images go.
     """
-    section = config["teacher"]
     sizes = {"batch_size": config["data"]["batch_size"], "seed": config["seed"]}
-    data = RandomImages(folder, shape_of(section), NUM_SAMPLES, **sizes)
+    data = RandomImages(folder, shape_of(config["teacher"]), NUM_SAMPLES, **sizes)
     data.prepare_data()
     data.setup()
+    return random_module(config, data.shape), data
+
+
+def random_module(config: Config, shape: tuple[int, ...]) -> DMD:
+    """The training module as `runs.assemble` builds it, with random weights and conditions.
+
+    shape  Of one sample.
+    """
+    section = config["teacher"]
     # The order of a run: the teacher is drawn first, the copies take its weights, and only then
     # is it cast (a text teacher to bfloat16), so that generator and critic stay float32.
     with seeded(config["seed"], "teacher"):
         denoiser = build(section["denoiser"]).requires_grad_(False).eval()
-    node = section["conditioner"]
     # A text encoder is not trained and, for SDXL, is 820M parameters to download.
-    if isinstance(denoiser, UNet):
-        conditioner = RandomPrompts(
-            denoiser.model.config, node["encoder"].get("max_length", CLIP_TOKENS)
-        )
-    else:
-        conditioner = build(node)
+    conditioner = random_conditions(denoiser, section["conditioner"])
     # There is no file, and the key is of no use: nothing is read or cached.
     teacher = Teacher(
         denoiser,
         conditioner,
-        folder / "none.safetensors",
+        Path("none.safetensors"),
         "random weights",
         dtype=kept_dtype(section),
     )
     objective, sampler = build(config["loss"]), build(config["sampler"])
     generator, fake = (copy_for(config, name).network(denoiser) for name in ("generator", "critic"))
-    critic = build_critic(config, teacher, fake, objective, sampler, data.shape)
+    critic = build_critic(config, teacher, fake, objective, sampler, shape)
     options = module_options(config)
-    module = build_module(teacher, generator, critic, objective, sampler, data.shape, options)
+    module = build_module(teacher, generator, critic, objective, sampler, shape, options)
     teacher.cast_weights()
-    return module, data
+    return module
 
 
 def shape_of(section: Config) -> tuple[int, ...]:

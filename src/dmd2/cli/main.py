@@ -17,6 +17,7 @@ VERBS = {
     "train": "distil a teacher into a few-step generator, score it, show it",
     "pretrain": "only train the teacher of an experiment, if it is not there yet",
     "pairs": "only make an experiment's noise-image pairs (DMD's data set)",
+    "plan": "say what an experiment takes: memory, FLOPs, traffic, disk, time; nothing is run",
     "prepare": "make data ready for training: ImageNet at 64x64, latents of captioned images",
     "sample": "draw samples from a run's student",
     "evaluate": "score a run's student again",
@@ -103,6 +104,11 @@ def run_command() -> None:
             # Hydra makes the folder of a run before it begins; a check makes none.
             sys.argv = [f"dmd2 {verb}", *rest, "hydra.run.dir=."]
         check_arguments(verb, rest)
+        if verb == "plan":
+            from dmd2.cli.plan import main as plan  # noqa: PLC0415
+
+            plan(rest)
+            return
         with hangup.as_interrupt():
             run_verb(verb, f"dmd2.cli.{module}")
     except KeyboardInterrupt:  # before there is anything to save

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-VERBS_OF_EXPERIMENTS = ("train", "pretrain", "pairs")
+VERBS_OF_EXPERIMENTS = ("train", "pretrain", "pairs", "plan")
 """The verbs whose config is an experiment's; each of the others has a YAML file of its own."""
 
 # The keys that are read of every section that is not a constructor call; of those the signature

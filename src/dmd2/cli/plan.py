@@ -1,0 +1,50 @@
+"""Say what an experiment takes, before anything is downloaded: memory, work, traffic, disk, time.
+
+usage: dmd2 plan [experiment=NAME] [memory=24GB] [gpus=N] [KEY=VALUE ...]
+
+  memory   Of a card, as 24GB or 24GiB: whether the run fits, and if not, which words to add.
+  gpus     Devices that the run is shared by; global_batch is divided by them.
+
+Other keys are those of dmd2 train. The training step is run on tensors without contents. Times are
+estimates from data sheets, and no measurement.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+from hydra import initialize_config_dir
+
+from dmd2.config.check import Config, of_train
+from dmd2.config.folder import config_folder
+from dmd2.planning.page import advice, page
+from dmd2.planning.search import bytes_of
+from dmd2.planning.simulation import simulate
+
+OWN = ("memory", "gpus")
+"""Keys that are no config's."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print the plan."""
+    own = {key: value for key, _, value in (a.partition("=") for a in arguments) if key in OWN}
+    words = [a for a in arguments if a.partition("=")[0] not in OWN]
+    memory = bytes_of(own["memory"]) if "memory" in own else None
+    num_devices = number_of(own.get("gpus", "1"))
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        config = composed(num_devices, words)
+        found = simulate(config)
+        print("\n".join(page(config, found, num_devices)))
+        if memory is not None:
+            print(advice(words, found, memory, partial(composed, num_devices)))
+
+
+def composed(num_devices: int, words: list[str]) -> Config:
+    """The config of a run on some devices, which need not be here."""
+    return of_train([*words, f"trainer.devices={num_devices}"])
+
+
+def number_of(text: str) -> int:
+    """A number of devices; raises ValueError."""
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"gpus={text} is no number of devices; type e.g. gpus=8")
+    return int(text)

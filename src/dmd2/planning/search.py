@@ -1,0 +1,80 @@
+"""The settings with which a run fits into memory, by simulating them in order of least harm."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from dmd2.config.check import Config
+from dmd2.planning.simulation import Simulation, simulate
+
+GIB = 2**30
+CONTEXT_BYTES = 0.8 * GIB
+"""What CUDA's context and libraries take."""
+FRAGMENTATION = 0.08
+"""Part of the tensors' bytes that the allocator loses."""
+
+
+def bytes_of(text: str) -> float:
+    """Bytes of 24GB, 24GiB or 24, which are GB; raises ValueError for anything else."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(GB|GiB)?", text, re.IGNORECASE)
+    if found is None or float(found[1]) <= 0:
+        raise ValueError(f"memory={text} is no amount of memory; type e.g. memory=24GB")
+    return float(found[1]) * (GIB if (found[2] or "").lower() == "gib" else 1e9)
+
+
+def needed(found: Simulation) -> float:
+    """Bytes of a card on which a run trains: its tensors at their peak, and what is assumed."""
+    return found.peak.total() * (1 + FRAGMENTATION) + CONTEXT_BYTES
+
+
+def levers(config: Config) -> Iterator[list[str]]:
+    """Words to add one after the other, in order of least harm to what is learned."""
+    share = config["data"]["batch_size"] // config["accumulate"]
+    if "gradient_checkpointing" in config["teacher"]["denoiser"]:
+        yield ["teacher.denoiser.gradient_checkpointing=true"]  # a third more time
+    # The same batch in smaller shares: the same numbers up to rounding, and more time.
+    for num in (2, 4, 8, 16, 32, 64):
+        if share % num == 0:
+            yield [f"accumulate={config['accumulate'] * num}"]
+    if config["teacher"].get("dtype", "bfloat16") is None:
+        yield ["teacher.dtype=bfloat16"]
+    if "encoder" in config["teacher"]["conditioner"]:
+        if config["lora"]["generator"] is None or config["lora"]["critic"] is None:
+            yield ["lora=both"]
+        # Other ranks than the published 64.
+        yield ["lora=both", "lora.generator.rank=16", "lora.critic.rank=16"]
+
+
+def fitting(
+    words: Sequence[str], memory: float, compose: Callable[[list[str]], Config]
+) -> tuple[list[str], Simulation] | None:
+    """The fewest words that were needed on top of `words`, and what a run with them takes.
+
+    Levers are added until the run fits; then each is taken away again that it fits without. None
+    where nothing helps.
+    """
+    added: dict[str, str] = {}
+    for more in levers(compose(list(words))):
+        added |= {word.partition("=")[0]: word for word in more}
+        found = simulate(compose([*words, *added.values()]))
+        if needed(found) <= memory:
+            return _fewest(words, added, found, memory, compose)
+    return None
+
+
+def _fewest(
+    words: Sequence[str],
+    added: Mapping[str, str],
+    found: Simulation,
+    memory: float,
+    compose: Callable[[list[str]], Config],
+) -> tuple[list[str], Simulation]:
+    kept = dict(added)
+    # The last one was needed, and the keys of a LoRA need their group.
+    for key in list(added)[:-1]:
+        fewer = {name: word for name, word in kept.items() if name != key}
+        if key == "lora":
+            continue
+        without = simulate(compose([*words, *fewer.values()]))
+        if needed(without) <= memory:
+            kept, found = fewer, without
+    return list(kept.values()), found
