@@ -16,7 +16,7 @@ from dmd2.cli.main import main
 from dmd2.evaluation.health import CHECKS, Monitor, Verdict, replay
 from dmd2.evaluation.health.probe import RealRows, condition_share, variance_within
 from dmd2.evaluation.health.rules import Above, All, Below, Fell, Rose
-from dmd2.losses.terms import error_ratio
+from dmd2.losses.terms.matching import error_ratio
 from dmd2.runs.health import health_of, monitor_of
 from dmd2.training.callbacks.csv_logger import read_rows
 from docs_hooks import website

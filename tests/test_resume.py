@@ -280,7 +280,7 @@ def test_data_that_changed_or_is_gone_is_refused(capsys: pytest.CaptureFixture[s
     short = [
         "max_iterations=3",
         "paths.run=pictured",
-        "metric.num_samples=10",
+        "metric.num_samples=20",
         "+data.test_fraction=0.25",
     ]
     train(*data, *short)
