@@ -235,7 +235,9 @@ def test_a_second_evaluate_of_a_run_is_refused_in_a_line_while_the_first_is_at_w
 def test_a_run_without_metrics_that_is_shorter_than_the_interval_shows_its_end() -> None:
     dmd2("train", *SMALL[:2], "metric=none", "max_iterations=3", "paths.run=unscored")
     assert [path.name for path in Path("unscored/samples").iterdir()] == ["00000003.png"]
-    assert "samples/00000003.png" in Path("unscored/report.html").read_text()
+    page = Path("unscored/report.html").read_text()
+    assert "iteration 3<" in page and 'id="scores"' not in page
+    assert "<td>max_iterations</td>" in page  # what differs from the experiment
 
 
 def test_raw_and_averaged_weights_are_two_students() -> None:
@@ -269,6 +271,8 @@ def test_compare_makes_one_table_of_many_runs(capsys: pytest.CaptureFixture[str]
     assert "| digits_dmd2 | 2 |" in table and "| digits_no_gan | 2 |" in table and "±" in table
     assert "| teacher, 1 NFE |" in table and "| class gaussian |" in table
     assert Path("table/scores.png").stat().st_size > 0
+    page = Path("table/comparison.html").read_text()
+    assert "4 completed runs in 2 rows" in page and "samples of digits_no_gan" in page
 
 
 def test_a_number_that_is_not_finite_stops_the_run_and_is_named(

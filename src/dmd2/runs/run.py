@@ -3,6 +3,7 @@
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.loggers import Logger
@@ -16,7 +17,7 @@ from dmd2.distributed.process_group import (
     rank_zero_first,
     world_size,
 )
-from dmd2.distributed.rank_zero import on_rank_zero
+from dmd2.distributed.rank_zero import on_rank_zero, warn
 from dmd2.distributed.slurm import Requeue
 from dmd2.evaluation.protocol import ScoringProtocol
 from dmd2.io.files import link_to, try_lock, write_bytes
@@ -26,7 +27,7 @@ from dmd2.runs.build import build, build_data, build_trainer, build_with
 from dmd2.runs.cached import cached_data_references, cached_teacher_references, make_pairs
 from dmd2.runs.pipeline_source import with_pipeline
 from dmd2.runs.provenance import commit
-from dmd2.runs.report import Finished, summarise, write_results
+from dmd2.runs.report import Finished, summarise, write_page, write_results
 from dmd2.runs.resume import check_resumable, checkpoint_of, resume_identity
 from dmd2.training.callbacks.evaluation import Evaluation
 from dmd2.training.callbacks.run_logger import run_loggers
@@ -83,9 +84,20 @@ class Run:
             raise KeyboardInterrupt from error
         finally:
             if self.owns_folder:
-                summary = summarise(self.config, self.record, self.parts, status, self.commit)
+                summary = self.summary(status)
                 write_results(Finished(self.config, self.folder, summary, self.record, self.parts))
             lock.close()
+
+    def summary(self, status: str) -> dict[str, Any]:
+        """What summary.json says of the run so far."""
+        return summarise(self.config, self.record, self.parts, status, self.commit)
+
+    def report(self) -> None:
+        """Write report.html of the run so far; days of training do not end for a page."""
+        try:
+            write_page(self.folder, self.summary("running"))
+        except Exception as error:
+            warn(f"{self.folder}/report.html could not be written: {error}")
 
     def take_folder(self) -> None:
         """Make the directory this run's, and remove halves of files that a kill has left."""
@@ -169,6 +181,7 @@ class Run:
             ),
             "identity": partial(with_teacher, identity, parts),
             "io": BackgroundIO(verified),
+            "report": self.report,
         }
         return {name: build_with(node, for_all) for name, node in nodes.items() if node is not None}
 

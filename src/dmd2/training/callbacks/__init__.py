@@ -5,6 +5,7 @@ from dmd2.training.callbacks.csv_logger import CSVLogger
 from dmd2.training.callbacks.evaluation import Evaluation
 from dmd2.training.callbacks.interrupt import Interrupt
 from dmd2.training.callbacks.progress import Progress
+from dmd2.training.callbacks.report import Report
 from dmd2.training.callbacks.run_logger import RunLogger
 from dmd2.training.callbacks.sample_grid import SampleGrid
 from dmd2.training.callbacks.throughput import Throughput
@@ -16,6 +17,7 @@ __all__ = [
     "Evaluation",
     "Interrupt",
     "Progress",
+    "Report",
     "RunLogger",
     "SampleGrid",
     "Throughput",
