@@ -8,12 +8,12 @@ from math import nan
 from pathlib import Path
 
 import pytest
-from page_runs import SUMMARY, write_page_run
 
 from dmd2.runs.page.curves import GROUPS, MAX_POINTS, charts, group_of, points_of, thinned
 from dmd2.runs.page.glossary import LOGGED, meaning_of_logged, meaning_of_score
 from dmd2.runs.page.pictures import MAX_GRID_BYTES, shown_grids
 from dmd2.runs.page.run_page import run_page, score_table
+from page_runs import SUMMARY, write_page_run
 
 HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror=hacked=1>'\""
 

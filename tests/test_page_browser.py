@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_runs import write_page_run
 
 from dmd2.io.files import write_hashed_json
 from dmd2.runs.groups import gather
 from dmd2.runs.page.comparison_page import comparison_page
 from dmd2.runs.page.run_page import run_page
+from page_runs import write_page_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror=window.hacked=1>"
