@@ -18,7 +18,7 @@ from dmd2.io.files import read_hashed_json
 from dmd2.io.hub import weights_of
 from dmd2.nets.pipeline import from_configs, pipeline_encoder, pipeline_vae
 from dmd2.nets.pipeline_noise import noise_of
-from dmd2.runs.compare import gather
+from dmd2.runs.groups import gather
 from dmd2.training.checkpoints import newest, write
 from dmd2.weights.architecture import check_architecture
 from pipelines import save_pipeline

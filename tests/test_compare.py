@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from dmd2.evaluation import pictures
 from dmd2.io.files import write_hashed_json
-from dmd2.runs.compare import gather, table, write_comparison
+from dmd2.runs.compare import table, write_comparison
+from dmd2.runs.groups import gather
+from dmd2.runs.markdown import aligned
 
 SUMMARY = {
     "status": "completed",
@@ -82,9 +85,9 @@ def test_runs_that_differ_in_more_than_the_seed_are_rows_apart_and_say_in_what(
     write_run(tmp_path / "1", own, metrics={"rfd": 3.0})
     write_run(tmp_path / "2", config, metrics={"rfd": 9.0}, teacher={"1": {"rfd": 4.0}})
     found = gather(tmp_path)
-    assert [len(group) for group in found.values()] == [2, 1]
-    for label in found:
-        assert [word.split("=")[0] for word in label.split()[1:]] == names
+    assert [len(group.folders) for group in found] == [2, 1]
+    for group in found:
+        assert list(group.differences) == names
     lines = table(found)
     assert sum(line.startswith("| teacher, 1 NFE, of e ") for line in lines) == 2
     assert any("| 2 | 2 ± 1.4 |" in line for line in lines)
@@ -92,7 +95,7 @@ def test_runs_that_differ_in_more_than_the_seed_are_rows_apart_and_say_in_what(
 
 def test_names_stay_text_in_the_table(tmp_path: Path) -> None:
     write_run(tmp_path / "0", experiment="<img src=x>|\n# forged [a](b)")
-    write_comparison(gather(tmp_path), tmp_path / "out")
+    write_comparison(gather(tmp_path), tmp_path, tmp_path / "out")
     page = (tmp_path / "out" / "README.md").read_text()
     assert "<img" not in page and "\n#" not in page
     assert "| &lt;img src=x&gt;\\| \\# forged \\[a\\](b) | 1 | 1 |" in page
@@ -105,3 +108,31 @@ def test_a_table_says_which_runs_are_ill(tmp_path: Path) -> None:
     assert "| e | 1 | 1 | healthy |" in table(gather(tmp_path))
     write_run(tmp_path / "1", health={"state": "unhealthy", "verdicts": [gone, stands]})
     assert "| e | 2 | 1 ± 0 | 1 of 2: gan_won |" in table(gather(tmp_path))
+
+
+def test_runs_of_which_nobody_knows_the_configuration_are_not_averaged(tmp_path: Path) -> None:
+    for name in ("0", "1"):
+        write_run(tmp_path / name)
+        (tmp_path / name / "config.yaml").unlink()
+    assert [len(group.folders) for group in gather(tmp_path)] == [1, 1]
+
+
+def test_rows_have_the_best_first_and_columns_one_width_on_the_console(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", {"max_iterations": 5}, experiment="a|b", metrics={"rfd": 30.25})
+    write_run(tmp_path / "1", metrics={"rfd": 4.0, "of_one_run": 1.0})
+    lines = aligned(table(gather(tmp_path)))
+    assert len({len(line) for line in lines}) == 1
+    assert lines[-2].startswith("| e ") and lines[-1].startswith("| a\\|b ")
+
+
+@pytest.mark.parametrize(("values", "scale"), [([1.6, 1.8], "linear"), ([0.5, 60.0], "log")])
+def test_scores_are_dots_with_ticks_to_read(
+    values: list[float], scale: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictures.plt, "close", lambda figure: None)
+    pictures.dots({"a": values, "b": [2.0]}, "rfd", tmp_path / "scores.png")
+    axis = pictures.plt.gcf().axes[0]
+    labels = [label.get_text() for label in axis.get_xticklabels()]
+    assert axis.get_xscale() == scale and len(labels) > 2 and not axis.patches
+    assert all(float(label.replace("\N{MINUS SIGN}", "-")) is not None for label in labels if label)
+    pictures.plt.close("all")

@@ -51,6 +51,7 @@ OPTIONAL = {
     "pyarrow",
 }
 OPTIONAL |= {"torchmetrics"}  # its LPIPS imports torchvision
+OPTIONAL |= {"plotly"}  # five megabytes of JavaScript, which only a page needs
 
 
 def name_of(path: Path) -> str:

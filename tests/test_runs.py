@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from safetensors.torch import load_file
 from dmd2.cli.main import main
 from dmd2.io.files import read_hashed_json
 from dmd2.runs.load import load, load_student
+from dmd2.runs.report import write_page
 from dmd2.training import checkpoints
 from dmd2.training.callbacks.csv_logger import read_rows
 from test_files import holding
@@ -235,7 +238,28 @@ def test_a_second_evaluate_of_a_run_is_refused_in_a_line_while_the_first_is_at_w
 def test_a_run_without_metrics_that_is_shorter_than_the_interval_shows_its_end() -> None:
     dmd2("train", *SMALL[:2], "metric=none", "max_iterations=3", "paths.run=unscored")
     assert [path.name for path in Path("unscored/samples").iterdir()] == ["00000003.png"]
-    assert "samples/00000003.png" in Path("unscored/report.html").read_text()
+    page = Path("unscored/report.html").read_text()
+    assert "iteration 3<" in page and 'id="scores"' not in page
+    assert "<td>max_iterations</td>" in page  # what differs from the experiment
+
+
+def test_the_page_is_written_while_the_run_goes_and_no_run_ends_for_a_page(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = []
+
+    def write_and_fail(folder: Path, summary: Mapping[str, Any]) -> None:
+        write_page(folder, summary)
+        page = (folder / "report.html").read_text()
+        seen.append((summary["iterations"], '<span class="badge running">' in page))
+        raise OSError("no room")
+
+    monkeypatch.setattr("dmd2.runs.run.write_page", write_and_fail)
+    often = ["callbacks.report.every=1", "callbacks.evaluation.every=2"]
+    dmd2("train", *SMALL, *often, "max_iterations=3", "paths.run=followed")
+    assert seen == [(1, True), (2, True)]
+    assert "followed/report.html could not be written: no room" in capsys.readouterr().err
+    assert '<span class="badge completed">' in Path("followed/report.html").read_text()
 
 
 def test_raw_and_averaged_weights_are_two_students() -> None:
@@ -269,6 +293,8 @@ def test_compare_makes_one_table_of_many_runs(capsys: pytest.CaptureFixture[str]
     assert "| digits_dmd2 | 2 |" in table and "| digits_no_gan | 2 |" in table and "±" in table
     assert "| teacher, 1 NFE |" in table and "| class gaussian |" in table
     assert Path("table/scores.png").stat().st_size > 0
+    page = Path("table/comparison.html").read_text()
+    assert "4 completed runs in 2 rows" in page and "samples of digits_no_gan" in page
 
 
 def test_a_number_that_is_not_finite_stops_the_run_and_is_named(
@@ -287,6 +313,7 @@ def test_a_number_that_is_not_finite_stops_the_run_and_is_named(
     line = capsys.readouterr().err.splitlines()[-1]
     assert "iteration " in line and "critic/" in line and "not finite" in line
     assert json.loads(Path("diverged/summary.json").read_text())["status"] == "failed"
+    assert '<span class="badge failed">' in Path("diverged/report.html").read_text()
 
 
 def test_wandb_offline_gets_the_same_keys(monkeypatch: pytest.MonkeyPatch) -> None:

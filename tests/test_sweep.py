@@ -56,6 +56,8 @@ def test_a_job_that_fails_leaves_the_others_and_is_reported_with_its_traceback(
         in Path("runs/sweeps/now/README.md").read_text()
     )
     assert Path("runs/sweeps/now/scores.png").exists()
+    page = Path("runs/sweeps/now/comparison.html").read_text()
+    assert "optimizer.critic.lr must be a learning rate" in page  # of the job that failed
 
 
 def test_a_job_that_was_killed_shows_the_end_of_its_log(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,21 +14,23 @@ class SweepEnd(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print the failures with their tracebacks, then the table; exits with 1 on a failure.
 
-        The table and its picture also stay in the sweep's folder.
+        The table, its picture and the page also stay in the sweep's folder.
         """
         # Hydra loads this module for every command, and pictures load torch.
-        from dmd2.runs.compare import gather, table, unfinished, write_comparison  # noqa: PLC0415
+        from dmd2.runs.compare import table, unfinished, write_comparison  # noqa: PLC0415
+        from dmd2.runs.groups import gather  # noqa: PLC0415
         from dmd2.runs.job import read_jobs  # noqa: PLC0415
+        from dmd2.runs.markdown import aligned  # noqa: PLC0415
 
         folder = Path(config.hydra.sweep.dir)
         # From files, since jobs may have run in other processes, on other machines.
-        jobs, summaries = read_jobs(folder), gather(folder)
+        jobs, groups = read_jobs(folder), gather(folder)
         failed = [str(place) for place, job in jobs.items() if job["status"] != "completed"]
         # Failures first: the table, which is short, then stands at the end of the output.
         print(*unfinished(folder), sep="\n")
-        if summaries:
-            write_comparison(summaries, folder)
-            print("\n".join(table(summaries)))
+        if groups:
+            write_comparison(groups, folder, folder)
+            print("\n".join(aligned(table(groups))))
         print(f"{len(jobs) - len(failed)} of {len(jobs)} jobs completed: {folder}")
         if failed:
             print(

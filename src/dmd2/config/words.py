@@ -1,9 +1,12 @@
 """Words of other programs and misspelt paths: the nearest key or choice of this program."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from hydra.utils import get_object
 from omegaconf import OmegaConf
@@ -104,11 +107,18 @@ def skeleton(verb: str, overrides: list[str]) -> dict[str, Any]:
     groups = [o for o in overrides if (folder / o.partition("=")[0].lstrip("+")).is_dir()]
     name = "train" if verb in VERBS_OF_EXPERIMENTS else verb
     try:
-        with initialize_config_dir(str(folder), version_base="1.3"):
+        with _hydra(folder):
             node = compose(name, overrides=groups)
     except (HydraException, OmegaConfBaseException):
         return {}
     return OmegaConf.to_container(node)  # type: ignore[return-value]
+
+
+def _hydra(folder: Path) -> AbstractContextManager[Any]:
+    # A sweep's jobs run where Hydra composes already, perhaps with a user's folder, too.
+    if GlobalHydra.instance().is_initialized():
+        return nullcontext()
+    return initialize_config_dir(str(folder), version_base="1.3")
 
 
 def did_you_mean(path: str, value: str, config: Mapping[str, Any], verb: str) -> str:

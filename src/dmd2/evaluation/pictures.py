@@ -1,4 +1,4 @@
-"""Figures: sample grids, scatter plots, the comparison sheet, score curves, as PNG files."""
+"""Figures: sample grids, scatter plots, the comparison sheet, scores of runs, as PNG files."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +22,7 @@ from dmd2.io.replace import replacing
 # No display on a server; and before pyplot is imported, which chooses its backend.
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.ticker import LogLocator, NullLocator
 
 REAL, STUDENT, TEACHER = "#888888", "#c8102e", "#1f5fa8"
 
@@ -134,76 +135,24 @@ def _real(data: DataModule, labels: Tensor, num_classes: int) -> Tensor:
     return torch.as_tensor(data.shown(train.x[rows]))
 
 
-def score_plot(
-    history: Sequence[Mapping[str, Any]],
-    references: Mapping[str, Mapping[str, Mapping[str, float]]],
-    primary: str,
-    path: Path,
-) -> None:
-    """Plot the primary metric of every set of weights over the iterations, references as lines.
-
-    history     Rows with `iteration` and `scores`, the latter by weights and metric.
-    references  Scores by group ("teacher", "floor", ...), name and metric.
-    """
-    figure, axis = plt.subplots(figsize=(6.4, 3.6))
-    # Every row has the same weights: a run scores its averages and the raw weights each time.
-    iterations = [row["iteration"] for row in history]
-    for name in history[-1]["scores"] if history else ():
-        values = [row["scores"][name][primary] for row in history]
-        axis.plot(
-            iterations,
-            values,
-            marker="o",
-            ms=3,
-            label=f"student, {name}",
-            alpha=1 if name != "raw" else 0.4,
-        )
-    for evaluations, scores in references.get("teacher", {}).items():
-        axis.axhline(scores[primary], color=TEACHER, lw=0.9, ls="--")
-        axis.annotate(
-            f"teacher, {evaluations} NFE",
-            (1, scores[primary]),
-            xycoords=("axes fraction", "data"),
-            ha="right",
-            va="bottom",
-            fontsize=7,
-            color=TEACHER,
-        )
-    for group in ("floor", "baselines", "start"):
-        for name, scores in references.get(group, {}).items():
-            # Real data held out may be fewer than a score's samples; the name then has the number.
-            if primary not in scores:
-                continue
-            label = "real, held out" if group == "floor" else name.replace("_", " ")
-            axis.axhline(scores[primary], color=REAL, lw=0.9, ls=":")
-            axis.annotate(
-                label,
-                (0, scores[primary]),
-                xycoords=("axes fraction", "data"),
-                ha="left",
-                va="bottom",
-                fontsize=7,
-                color=REAL,
-            )
-    axis.set(xlabel="iterations (critic updates)", ylabel=primary, yscale="log")
-    axis.legend(fontsize=8, frameon=False)
-    _save(figure, path)
-
-
-def bars(scores: Mapping[str, Sequence[float]], metric: str, path: Path) -> None:
-    """Plot a horizontal bar for each name: the mean of its values, and each value as a dot."""
-    # Horizontal bars are drawn from the bottom up: with the worst first the best is at the top.
-    ordered = sorted(scores.items(), key=lambda item: -float(np.mean(item[1])))
-    figure, axis = plt.subplots(figsize=(6.4, 0.45 * len(ordered) + 1))
-    axis.barh(
-        [name for name, _ in ordered],
-        [float(np.mean(values)) for _, values in ordered],
-        color=TEACHER,
-        alpha=0.5,
+def dots(scores: Mapping[str, Sequence[float]], metric: str, path: Path) -> None:
+    """Plot a row for each name, the first at the top: a line at the mean, each value as a dot."""
+    figure, axis = plt.subplots(figsize=(6.4, 0.35 * len(scores) + 1.2))
+    for row, values in enumerate(scores.values()):
+        axis.plot(values, [row] * len(values), "o", ms=5, color=STUDENT, alpha=0.7)
+        axis.plot(float(np.mean(values)), row, "|", ms=14, mew=2, color=TEACHER)
+    axis.set(
+        yticks=range(len(scores)), yticklabels=list(scores), xlabel=f"{metric} (lower is better)"
     )
-    for name, values in ordered:
-        axis.plot(values, [name] * len(values), "o", ms=4, color=STUDENT)
-    axis.set(xlabel=f"{metric} (lower is better)", xscale="log")
+    axis.set_ylim(len(scores) - 0.5, -0.5)
+    axis.grid(axis="x", alpha=0.3)
+    everything = [value for values in scores.values() for value in values]
+    if 0 < 4 * min(everything) < max(everything):
+        # Ticks at 1, 2 and 5 in plain numbers: an axis of one decade has several.
+        axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.xaxis.set_minor_locator(NullLocator())
     _save(figure, path)
 
 

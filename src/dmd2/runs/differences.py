@@ -1,6 +1,9 @@
-"""What a run differs in from others, by its resolved configuration and its teacher's weights."""
+"""What a run differs in from others and from the defaults, by its resolved configuration and its
+teacher's weights.
+"""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from dmd2.config.words import skeleton
 from dmd2.io.tensors import read_metadata
 
 WATCHING = frozenset(
@@ -62,8 +66,8 @@ def _flat(node: Any, path: str) -> list[tuple[str, str]]:
     ]
 
 
-def labels(runs: list[Leaves]) -> list[str]:
-    """What each of these differs in from the others, e.g. "max_iterations=500"; empty for one."""
+def differences(runs: list[Leaves]) -> list[dict[str, str]]:
+    """What each of these differs in from the others, by dotted key; empty for one."""
     columns: dict[tuple[str, ...], str] = {}
     # Short keys first: of numbers that are equal in every run, as interpolations are, one is named.
     for key in sorted({key for run in runs for key in run}, key=lambda key: (key.count("."), key)):
@@ -71,6 +75,29 @@ def labels(runs: list[Leaves]) -> list[str]:
         if len(set(values)) > 1:
             are_numbers = all(value.replace(".", "").isdigit() for value in values)
             columns.setdefault(values if are_numbers else (*values, key), key)
-    return [
-        " ".join(f"{key}={values[i]}" for values, key in columns.items()) for i in range(len(runs))
-    ]
+    return [{key: values[i] for values, key in columns.items()} for i in range(len(runs))]
+
+
+def changed(config: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Where a run's configuration is not its experiment's: dotted key, value there, value here.
+
+    Empty where the experiment is not one of conf/. What follows another key is not named.
+    """
+    defaults = _defaults(config["name"])
+    if not defaults:
+        return []
+    here = _flat({key: node for key, node in config.items() if key != "paths"}, "")
+    beside = [(key, _default_of(key, defaults), value) for key, value in here]
+    return [row for row in beside if row[1] != row[2] and "${" not in row[1]]
+
+
+def _default_of(key: str, defaults: Leaves) -> str:
+    """The default of a key or, where that is none, of the section that stands for all in it."""
+    parts = key.split(".")
+    above = (".".join(parts[:i]) for i in range(len(parts), 0, -1))
+    return next((defaults[name] for name in above if name in defaults), "absent")
+
+
+@lru_cache(maxsize=8)
+def _defaults(experiment: str) -> dict[str, str]:
+    return dict(_flat(skeleton("train", [f"experiment={experiment}"]), ""))

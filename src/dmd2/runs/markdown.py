@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 
 
 def text(name: object) -> str:
@@ -16,3 +17,23 @@ def literal(name: str) -> str:
     """A name as a string of Python, in double quotes, on one line of a code block."""
     # A fence of backticks ends a code block wherever a line begins with it; there is one line.
     return json.dumps(" ".join(name.split()))
+
+
+def aligned(lines: Sequence[str]) -> list[str]:
+    """The lines of a table, of one width a column: for a console.
+
+    >>> aligned(["| a | long |", "|---|---|", "| b | 1 |"])
+    ['| a   | long |', '|-----|------|', '| b   |    1 |']
+    """
+    # A backslash before a bar makes it text.
+    cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    head, _, *body = cells
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return [_padded(head, widths), rule, *(_padded(row, widths) for row in body)]
+
+
+def _padded(cells: Sequence[str], widths: Sequence[int]) -> str:
+    first, *others = zip(cells, widths, strict=True)
+    texts = [first[0].ljust(first[1]), *(text.rjust(width) for text, width in others)]
+    return "| " + " | ".join(texts) + " |"

@@ -1,9 +1,12 @@
-"""Provenance of a result: versions of Python and packages, and the git commit."""
+"""Provenance of a result: versions of Python and packages, the git commit, and the hardware."""
 
+import os
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+import torch
 
 PACKAGES = ("dmd2", "torch", "lightning", "hydra-core", "torchmetrics", "numpy")
 """Packages whose version can change a result, or decide whether it can be made again."""
@@ -36,3 +39,20 @@ def commit() -> str:
     except OSError:
         return "unknown"
     return found.stdout.strip() or "unknown"
+
+
+def hardware() -> str:
+    """This machine's GPUs and processor, e.g. "8 NVIDIA H200; 16 cores of AMD EPYC 9334"."""
+    parts = []
+    if torch.cuda.is_available():
+        parts.append(f"{torch.cuda.device_count()} {torch.cuda.get_device_name()}")
+    parts.append(f"{os.cpu_count()} cores of {_processor()}")
+    return "; ".join(parts)
+
+
+def _processor() -> str:
+    # `platform` knows the architecture alone on Linux.
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())

@@ -1,26 +1,24 @@
 """What a run leaves behind beside its log: summary.json, weights, pictures, a page to read."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import jinja2
 
 from dmd2.config.check import Config
 from dmd2.distributed.device import peak_memory_bytes
 from dmd2.distributed.fsdp import is_sharded
 from dmd2.evaluation.health.monitor import summary_of
-from dmd2.evaluation.pictures import comparison, score_plot
+from dmd2.evaluation.pictures import comparison
 from dmd2.io.files import write_bytes, write_hashed_json
 from dmd2.io.tensors import save_weights
 from dmd2.runs.assemble import Parts
 from dmd2.runs.build import device_for
-from dmd2.runs.provenance import versions
-from dmd2.runs.score_table import cell, columns, print_table, rows
+from dmd2.runs.page.run_page import run_page
+from dmd2.runs.provenance import hardware, versions
+from dmd2.runs.score_table import print_table
 from dmd2.training.record import Record
-
-TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
 
 @dataclass(frozen=True)
@@ -69,17 +67,22 @@ def summarise(
         "floor": references.get("floor", {}).get("real", {}),
         "baselines": references.get("baselines", {}) | references.get("start", {}),
         "versions": versions(),
+        "hardware": hardware(),
         "commit": commit,
         "seed": config["seed"],
     }
 
 
-def write_summary(run: Finished) -> None:
-    """summary.json; raises OSError where it cannot be written."""
+@contextmanager
+def errors_of_the_disk(status: str) -> Iterator[None]:
+    """Raise what a file that is written here raises, but after a failure.
+
+    A full disk may then be why, and was named already.
+    """
     try:
-        write_hashed_json(run.folder / "summary.json", run.summary)
+        yield
     except OSError:
-        if run.summary["status"] != "failed":  # else a full disk may be why, and was named already
+        if status != "failed":
             raise
 
 
@@ -105,44 +108,33 @@ def draw_comparison(run: Finished) -> None:
     comparison(run.parts.evaluator, teacher.denoiser, teacher.guidance, student, path)
 
 
-def draw_scores(run: Finished) -> None:
-    """scores.png: the primary score over the iterations."""
-    record = run.record
-    score_plot(record.history, record.references, record.primary, run.folder / "scores.png")
-
-
 def print_scores(run: Finished) -> None:
     """The table of scores on the console."""
     print_table(run.summary, run.record.primary)
 
 
-def write_page(run: Finished) -> None:
-    """report.html: the table, the pictures and the configuration on one page."""
-    folder, summary = run.folder, run.summary
-    pictures = [p.name for p in (folder / "comparison.png", folder / "scores.png") if p.exists()]
-    latest = sorted((folder / "samples").glob("*.png"))[-1:]
-    page = jinja2.Environment(autoescape=True).from_string(TEMPLATE.read_text())
-    text = page.render(
-        summary=summary,
-        names=columns(summary, run.record.primary),
-        cell=cell,
-        rows=rows(summary),
-        pictures=pictures + [f"samples/{path.name}" for path in latest],
-        config=(folder / "config.yaml").read_text(),
-    )
-    write_bytes(folder / "report.html", text.encode())
-    print(f"{summary['status']}: {folder}/report.html")
+def write_page(folder: Path, summary: Mapping[str, Any]) -> None:
+    """report.html: scores, pictures, curves and the configuration, in one file."""
+    write_bytes(folder / "report.html", run_page(folder, summary).encode())
 
 
-OF_SCORES: tuple[Callable[[Finished], None], ...] = (draw_comparison, draw_scores, print_scores)
+OF_SCORES: tuple[Callable[[Finished], None], ...] = (draw_comparison, print_scores)
 """Outputs of a run that was scored, in order."""
 
 
 def write_results(run: Finished) -> None:
-    """All that a run leaves, in order; after a failure the summary alone."""
-    write_summary(run)
+    """All that a run leaves, in order; after a failure the summary, and the page if it trained.
+
+    Raises OSError where a file cannot be written.
+    """
+    status = run.summary["status"]
+    with errors_of_the_disk(status):
+        write_hashed_json(run.folder / "summary.json", run.summary)
     if run.has_student:
         save_networks(run)
         for output in OF_SCORES if run.record.history else ():
             output(run)
-        write_page(run)
+    if run.summary["iterations"]:
+        with errors_of_the_disk(status):
+            write_page(run.folder, run.summary)
+            print(f"{status}: {run.folder}/report.html")

@@ -3,6 +3,7 @@
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.loggers import Logger
@@ -26,7 +27,7 @@ from dmd2.runs.build import build, build_data, build_trainer, build_with, text_g
 from dmd2.runs.cached import cached_data_references, cached_teacher_references, make_pairs
 from dmd2.runs.pipeline_source import with_pipeline
 from dmd2.runs.provenance import commit
-from dmd2.runs.report import Finished, summarise, write_results
+from dmd2.runs.report import Finished, summarise, write_page, write_results
 from dmd2.runs.resume import check_resumable, checkpoint_of, resume_identity
 from dmd2.training.callbacks.evaluation import Evaluation
 from dmd2.training.callbacks.run_logger import run_loggers
@@ -86,9 +87,20 @@ class Run:
             raise KeyboardInterrupt from error
         finally:
             if self.owns_folder:
-                summary = summarise(self.config, self.record, self.parts, status, self.commit)
+                summary = self.summary(status)
                 write_results(Finished(self.config, self.folder, summary, self.record, self.parts))
             lock.close()
+
+    def summary(self, status: str) -> dict[str, Any]:
+        """What summary.json says of the run so far."""
+        return summarise(self.config, self.record, self.parts, status, self.commit)
+
+    def report(self) -> None:
+        """Write report.html of the run so far; days of training do not end for a page."""
+        try:
+            write_page(self.folder, self.summary("running"))
+        except Exception as error:
+            warn(f"{self.folder}/report.html could not be written: {error}")
 
     def take_folder(self) -> None:
         """Make the directory this run's, and remove halves of files that a kill has left."""
@@ -173,6 +185,7 @@ class Run:
             "identity": partial(with_teacher, identity, parts),
             "io": BackgroundIO(verified),
             "guidance": text_guidance(config["teacher"], parts.teacher.conditioner),
+            "report": self.report,
         }
         return {name: build_with(node, for_all) for name, node in nodes.items() if node is not None}
 

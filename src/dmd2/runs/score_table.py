@@ -1,6 +1,7 @@
 """Rows and columns of the score table: on the console, in report.html, on the model card."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from statistics import mean, stdev
 from typing import Any
 
 from rich.console import Console
@@ -31,6 +32,15 @@ def print_table(summary: Mapping[str, Any], primary: str) -> None:
 def cell(scores: Scores, name: str) -> str:
     """A score to three digits; empty where there is none, e.g. of another number of samples."""
     return f"{scores[name]:.3g}" if name in scores else ""
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and sample standard deviation, e.g. "1.23 ± 0.04"; empty where there are none."""
+    if not values:
+        return ""
+    if len(values) == 1:
+        return f"{values[0]:.3g}"
+    return f"{mean(values):.3g} ± {stdev(values):.2g}"
 
 
 def columns(summary: Mapping[str, Any], primary: str) -> list[str]:

@@ -7,6 +7,7 @@ from dmd2.training.callbacks.health import Health
 from dmd2.training.callbacks.implicit_alignment import ImplicitAlignment
 from dmd2.training.callbacks.interrupt import Interrupt
 from dmd2.training.callbacks.progress import Progress
+from dmd2.training.callbacks.report import Report
 from dmd2.training.callbacks.run_logger import RunLogger
 from dmd2.training.callbacks.sample_grid import SampleGrid
 from dmd2.training.callbacks.throughput import Throughput
@@ -20,6 +21,7 @@ __all__ = [
     "ImplicitAlignment",
     "Interrupt",
     "Progress",
+    "Report",
     "RunLogger",
     "SampleGrid",
     "Throughput",

@@ -1,0 +1,120 @@
+"""Completed runs below a folder, in groups that differ by their seeds only."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from dmd2.evaluation.scores import Scores
+from dmd2.runs.differences import differences, leaves_of
+from dmd2.runs.score_table import cell, rows
+from dmd2.runs.summary import flaw, read_summary
+
+
+@dataclass
+class Group:
+    """Completed runs that differ by their seeds only; folders and summaries go together.
+
+    differences  What they differ in from the other groups of their experiment, by dotted key.
+    """
+
+    experiment: str
+    differences: dict[str, str] = field(default_factory=dict)
+    folders: list[Path] = field(default_factory=list)
+    summaries: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The experiment and the differences, e.g. "digits_dmd2 max_iterations=500"."""
+        found = [f"{key}={value}" for key, value in self.differences.items()]
+        return " ".join([self.experiment, *found])
+
+    @property
+    def primary(self) -> str:
+        """The score to judge by; lower is better."""
+        return str(self.summaries[0]["primary"])
+
+    def values(self, metric: str) -> list[float]:
+        """A score of each run that has it."""
+        return [s["metrics"][metric] for s in self.summaries if metric in s["metrics"]]
+
+    @property
+    def health(self) -> str:
+        """What was wrong at the end, e.g. "2 of 3: gan_won"; empty if nobody watched."""
+        watched = [found for summary in self.summaries if (found := summary.get("health"))]
+        ill = [found["verdicts"] for found in watched if found["state"] != "healthy"]
+        names = dict.fromkeys(v["name"] for found in ill for v in found if v["until"] is None)
+        if ill:
+            return f"{len(ill)} of {len(watched)}: {', '.join(names)}"
+        return "healthy" if watched else ""
+
+    def best(self) -> tuple[Path, dict[str, Any]]:
+        """Folder and summary of the run with the best primary score."""
+        runs = zip(self.folders, self.summaries, strict=True)
+        return min(runs, key=lambda run: run[1]["metrics"][self.primary])
+
+
+Groups = list[Group]
+"""Sorted by the mean of the primary score, the best first."""
+
+
+def gather(folder: Path) -> Groups:
+    """The completed runs below a folder; those that are left out are named on the console."""
+    scored = list(_scored(folder))
+    # The metric of most runs: the odd one may be the first.
+    primaries = Counter(summary["primary"] for _, summary, _ in scored).most_common(1)
+    found: dict[tuple[str, frozenset[tuple[str, str]]], Group] = {}
+    for run, summary, leaves in scored:
+        if summary["primary"] != (usual := primaries[0][0]):
+            print(f"left out: {run} is scored by {summary['primary']}, others by {usual}")
+            continue
+        experiment = summary["experiment"]
+        group = found.setdefault((experiment, frozenset(leaves.items())), Group(experiment))
+        group.folders.append(run)
+        group.summaries.append(summary)
+    for experiment in {name for name, _ in found}:
+        alike = [key for key in found if key[0] == experiment]
+        for key, own in zip(alike, differences([dict(k[1]) for k in alike]), strict=True):
+            found[key].differences = own
+    return sorted(found.values(), key=lambda group: mean(group.values(group.primary)))
+
+
+def metrics_of(groups: Groups) -> list[str]:
+    """The names of the scores that some run has, the primary one first."""
+    names = {name for group in groups for one in group.summaries for name in one["metrics"]}
+    return sorted(names, key=lambda name: (name != groups[0].primary, name))
+
+
+def references(groups: Groups, names: list[str]) -> list[tuple[str, Scores]]:
+    """What scores are read against; what differs between groups is named with its group."""
+    found: dict[str, dict[tuple[str, ...], tuple[str, Scores]]] = {}
+    for group in groups:
+        for label, scores in rows(group.summaries[0]):
+            # The rows of `rows` whose label begins so are this one run's own scores.
+            if not label.startswith("student"):
+                cells = tuple(cell(scores, name) for name in names)
+                found.setdefault(label, {}).setdefault(cells, (group.name, scores))
+    return [
+        (label if len(alike) == 1 else f"{label}, of {name}", scores)
+        for label, alike in found.items()
+        for name, scores in alike.values()
+    ]
+
+
+def _scored(folder: Path) -> Iterator[tuple[Path, dict[str, Any], dict[str, str]]]:
+    """The runs below a folder whose scores can be compared; the others are named."""
+    for path in sorted(folder.rglob("summary.json")):
+        if path.parent.is_symlink():  # `latest`, which is another directory's second name
+            continue
+        try:
+            summary, leaves = read_summary(path), leaves_of(path.parent)
+        except ValueError as error:
+            print(f"left out: {error}")
+            continue
+        if why := flaw(summary):
+            print(f"left out: {path.parent} {why}")
+            continue
+        # Of a run without a configuration nobody knows what it is: it is averaged with no other.
+        yield path.parent, summary, leaves or {"run": str(path.parent)}
