@@ -5,7 +5,7 @@
 from dmd2.data.base import DataModule
 from dmd2.data.captions import fill_phrasings, read_captions
 from dmd2.data.codec import Codec
-from dmd2.data.digits import Digits, TextDigits
+from dmd2.data.digits import Digits, SlantedDigits, TextDigits
 from dmd2.data.images import Images
 from dmd2.data.latents import Latents
 from dmd2.data.pairs import PairStore, PairWriter
@@ -25,6 +25,7 @@ __all__ = [
     "PairStore",
     "PairWriter",
     "Prompts",
+    "SlantedDigits",
     "Split",
     "TextDigits",
     "Toy2D",

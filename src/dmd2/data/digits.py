@@ -1,4 +1,6 @@
-"""Scikit-learn's handwritten digits: 1,797 real 8x8 images, with no download; and with captions."""
+"""Scikit-learn's handwritten digits: 1,797 real 8x8 images, with no download; with captions; and in
+another style.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,6 +9,7 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample
 
 from dmd2.data.base import DataModule
 from dmd2.data.split import Split, stratified
@@ -78,3 +81,47 @@ class TextDigits(Digits):
         phrasing = torch.randint(len(self.captions) // 10, (len(split),), generator=draw).numpy()
         # Phrasing p of digit d is caption 10 p + d.
         return Split(split.x, 10 * phrasing + split.labels)
+
+
+class SlantedDigits(TextDigits):
+    """The captioned images written aslant: a style, of which there may be few images.
+
+    shear       Pixels by which a row lies to the right of the row below it.
+    num_images  Training images, each digit its share of them; None takes all 1,347.
+
+    Takes the arguments of `TextDigits` besides; raises ValueError where there are not as many.
+    """
+
+    def __init__(self, shear: float, num_images: int | None = None, **common: Any) -> None:
+        super().__init__(**common)
+        self.shear, self.num_images = shear, num_images
+
+    def load(self) -> tuple[Split, Split, list[str]]:
+        """Both splits with captions as labels, and the table."""
+        train, test, captions = super().load()
+        if self.num_images is not None:
+            if not 1 <= self.num_images <= len(train):
+                raise ValueError(
+                    f"there are {len(train)} training images, got data.num_images={self.num_images}"
+                )
+            _, chosen = stratified(train.labels % 10, self.num_images)
+            train = Split(train.x[chosen], train.labels[chosen])
+        return self._slanted(train), self._slanted(test), captions
+
+    def identity(self) -> dict[str, Any]:
+        """As of `TextDigits`, the shear and the number of images."""
+        return super().identity() | {"shear": self.shear, "num_images": self.num_images}
+
+    def _slanted(self, split: Split) -> Split:
+        return Split(slanted(split.x, self.shear), split.labels)
+
+
+def slanted(x: np.ndarray, shear: float) -> np.ndarray:
+    """Square images uint8 [N, 1, S, S] with each row `shear` pixels to the right of the one below,
+    about the middle; between pixels it is linear, and what comes in from outside is black.
+    """
+    # Where each pixel comes from: its row stays, and a row above the middle reads further left.
+    source = torch.tensor([[1.0, shear, 0.0], [0.0, 1.0, 0.0]]).expand(len(x), 2, 3)
+    pixels = torch.from_numpy(x).float()
+    grid = affine_grid(source, list(pixels.shape), align_corners=True)
+    return grid_sample(pixels, grid, align_corners=True).round().byte().numpy()
