@@ -140,6 +140,16 @@ def at_work(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("at_work")
+def test_a_check_that_is_ignored_is_not_made(capsys: pytest.CaptureFixture[str]) -> None:
+    dmd2("train", *FROZEN, "health.ignore=[critic_frozen,critic_slow]", "paths.run=ignored")
+    dmd2("check", "run=ignored")
+    said = capsys.readouterr()
+    for name in ("critic_frozen", "critic_slow"):
+        assert name not in said.out and name not in said.err
+    assert "drifting" in said.out
+
+
+@pytest.mark.usefixtures("at_work")
 def test_a_fault_is_named_wherever_people_look(capsys: pytest.CaptureFixture[str]) -> None:
     health = summary("frozen")["health"]
     assert isinstance(health, dict) and health["state"] == "unhealthy"
@@ -208,8 +218,9 @@ def test_a_run_whose_health_nobody_watches_is_silent(capsys: pytest.CaptureFixtu
 
 @pytest.mark.usefixtures("inside")
 def test_a_wrong_name_is_answered_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
-    said = answer(capsys, "train", *SMALL, "health.stop_on=[gan_one]")
-    assert "health.stop_on names gan_one" in said and "gan_won" in said
+    for key in ("stop_on", "ignore"):
+        said = answer(capsys, "train", *SMALL, f"health.{key}=[gan_one]", f"paths.run={key}")
+        assert f"health.{key} names gan_one" in said and "gan_won" in said
 
 
 def test_the_page_has_every_check() -> None:

@@ -68,7 +68,7 @@ SECTIONS: dict[str, set[str]] = {
     "teacher.pretrain": {"max_iterations", "data", "module"},
     "pairs": {"num_pairs", "global_batch", "batch_size", "dtype", "solver", "at_once"},
     "checkpoint": {"every", "keep"},
-    "health": {"every", "num_samples", "stop_on", "callback"},
+    "health": {"every", "num_samples", "stop_on", "ignore", "callback"},
     "lora": {"generator", "critic"},
     "optimizer": {"generator", "critic", "lr_factor"},
     "paths": {"runs", "cache", "run"},

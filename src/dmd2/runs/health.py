@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from dmd2.evaluation.health import Monitor, replay
+from dmd2.evaluation.health.checks import BY_NAME
 from dmd2.training.callbacks.csv_logger import read_rows
 
 
@@ -11,7 +12,11 @@ def monitor_of(folder: Path) -> Monitor:
     rows = read_rows(folder / "metrics.csv")
     if not rows:
         raise FileNotFoundError(f"there is no metrics.csv with rows in {folder}; type run=DIR")
-    return replay({key: float(value) for key, value in row.items() if value} for row in rows)
+    # What the run did not ask is not asked here; one with health=none did not ask anything.
+    asked = {key.removeprefix("health/") for key in rows[-1] if key.startswith("health/")}
+    ignored = BY_NAME.keys() - asked if asked else ()
+    known = ({key: float(value) for key, value in row.items() if value} for row in rows)
+    return replay(known, ignored)
 
 
 def health_of(folder: Path) -> list[str]:

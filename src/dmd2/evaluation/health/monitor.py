@@ -1,6 +1,6 @@
 """Follows the rows of a run, and says since when which check has found something."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -36,9 +36,13 @@ class Verdict:
 
 
 class Monitor:
-    """All checks on the rows so far. Its state is the last rows and the verdicts."""
+    """All checks but the `ignored` ones, by name, on the rows so far.
 
-    def __init__(self) -> None:
+    Its state is the last rows and the verdicts.
+    """
+
+    def __init__(self, ignored: Collection[str] = ()) -> None:
+        self.checks = [check for check in CHECKS if check.name not in ignored]
         self.rows: list[dict[str, float]] = []
         self.verdicts: list[Verdict] = []
         """In the order in which they came up."""
@@ -54,7 +58,7 @@ class Monitor:
         """Take the numbers that were logged at an iteration; the verdicts that began or ended."""
         self.rows.append({key: value for key, value in row.items() if key in KEYS})
         del self.rows[:-NUM_ROWS]
-        found = {check.name: check.rule(self.rows) for check in CHECKS}
+        found = {check.name: check.rule(self.rows) for check in self.checks}
         self.answers = {name: answer for name, answer in found.items() if answer is not None}
         ended = [v for v in self.standing if self.answers.get(v.name) is False]
         for verdict in ended:
@@ -74,9 +78,9 @@ class Monitor:
         self.verdicts = [Verdict(**verdict) for verdict in state["verdicts"]]
 
 
-def replay(rows: Iterable[Row]) -> Monitor:
+def replay(rows: Iterable[Row], ignored: Collection[str] = ()) -> Monitor:
     """What a monitor says at the end of a whole log, whose rows have their iteration as "step"."""
-    monitor = Monitor()
+    monitor = Monitor(ignored)
     for row in rows:
         monitor.add(int(row["step"]), row)
     return monitor

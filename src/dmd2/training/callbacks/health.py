@@ -32,11 +32,12 @@ class Health(L.Callback):
     every        Iterations between samples that are compared with data, at reports alone.
     num_samples  How many samples those are, of eight conditions at most.
     stop_on      Names of checks that end the run.
+    ignore       Names of checks that are not made.
     guidance     The scale of a text teacher; None for others, which need none.
     record       Gets the verdicts, and the one that ended the run.
     evaluator    How the generator is sampled, and the data.
 
-    Raises ValueError for a name in `stop_on` that no check has, or numbers that are too small.
+    Raises ValueError for a name that no check has, or numbers that are too small.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Health(L.Callback):
         every: int,
         num_samples: int,
         stop_on: Collection[str],
+        ignore: Collection[str] = (),
         *,
         guidance: float | None,
         record: Record,
@@ -54,13 +56,14 @@ class Health(L.Callback):
                 "health wants every of at least 1 and num_samples of at least 2, "
                 f"got {every}, {num_samples}"
             )
-        if unknown := sorted(set(stop_on) - set(BY_NAME)):
-            raise ValueError(
-                f"health.stop_on names {unknown[0]}, and the checks are {', '.join(BY_NAME)}"
-            )
+        for key, names in (("stop_on", stop_on), ("ignore", ignore)):
+            if unknown := sorted(set(names) - set(BY_NAME)):
+                raise ValueError(
+                    f"health.{key} names {unknown[0]}, and the checks are {', '.join(BY_NAME)}"
+                )
         self.every, self.num_samples, self.stop_on = every, num_samples, frozenset(stop_on)
         self.guidance, self.record, self.evaluator = guidance, record, evaluator
-        self.monitor = Monitor()
+        self.monitor = Monitor(ignore)
         record.verdicts = self.monitor.verdicts
         self.real: RealRows | None = None
 
