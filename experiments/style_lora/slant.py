@@ -26,8 +26,8 @@ def slant(images: Tensor) -> Tensor:
 
 
 if __name__ == "__main__":
-    images = dmd2.load(*sys.argv[1:]).sample(2000).cpu()
-    real = torch.from_numpy(dmd2.load(sys.argv[1]).data.train.x)
-    for name, x in (("student", images), ("its data", real)):
+    student = dmd2.load(*sys.argv[1:])
+    real = torch.from_numpy(student.data.train.x)
+    for name, x in (("student", student.sample(2000).cpu()), ("its data", real)):
         found = slant(x)
         print(f"{name}: slant {found.mean():.2f} ± {found.std():.2f}")
