@@ -16,6 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from dmd2.cli.main import VERBS, main
+from dmd2.cli.plan import OWN
 from dmd2.config.check import check_options, of_train
 from dmd2.config.folder import config_folder
 
@@ -29,7 +30,7 @@ INLINE = re.compile(r"(?<!`)`((?:dmd2|make|torchrun|python -m) [^`]+)`(?!`)")
 MAKEFILE = (ROOT / "Makefile").read_text()
 TARGETS = dict(re.findall(r"^([a-z]+):.*?##.*\n((?:\t.*\n)*)", MAKEFILE, re.MULTILINE))
 DEFAULTS = dict(re.findall(r"^([A-Z]+) \?= (.*)$", MAKEFILE, re.MULTILINE))
-TRAINING = ("train", "pretrain", "pairs")
+TRAINING = ("train", "pretrain", "pairs", "plan")
 ELSEWHERE = {"bash", "cd", "git", "pip", "pre-commit", "sbatch", "source"}
 """Programs of others whose arguments are not checked."""
 PATHS = {"source", "configs", "out", "run", "runs", "weights", "critic_weights", "path", "folder"}
@@ -128,7 +129,7 @@ def compose_and_check(verb: str, overrides: list[str]) -> None:
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         for combination in combinations(overrides):
             if verb in TRAINING:
-                of_train(combination)
+                of_train([word for word in combination if word.partition("=")[0] not in OWN])
             else:
                 check_options(compose(verb, overrides=combination), verb)
 
@@ -152,6 +153,7 @@ NEEDED = {
     "evaluate": ["run=DIR"],
     "export": ["run=DIR", "out=DIR"],
     "compare": ["runs=DIR"],
+    "check": ["run=DIR"],
 }
 """Options that must be given; a sentence may show a command without them."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dmd2.diffusion.sampling import FewStepSampler, ODEWalk
+from dmd2.diffusion.steps import DrawnStep, StepChoice
 from dmd2.io.hub import network_of
 from dmd2.nets.pipeline_transformer import transformer_config
 
@@ -80,6 +81,13 @@ def pipeline_alpha(source: str) -> int:
     return recipe_of(source).alpha
 
 
-def pipeline_sampler(source: str, times: Sequence[float]) -> FewStepSampler:
-    """The sampler of a pipeline's student, at these times."""
-    return recipe_of(source).sampler(times)
+def pipeline_sampler(
+    source: str,
+    times: Sequence[float],
+    steps: StepChoice = DrawnStep(),  # noqa: B008
+) -> FewStepSampler:
+    """The sampler of a pipeline's student, at these times.
+
+    steps  How a training batch is divided among them, as of `FewStepSampler`.
+    """
+    return recipe_of(source).sampler(times, steps)

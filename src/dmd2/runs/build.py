@@ -14,10 +14,8 @@ from omegaconf import OmegaConf
 from dmd2.config.check import Config
 from dmd2.config.devices import trainer_of
 from dmd2.data.base import DataModule
-from dmd2.diffusion.conditioning import Conditioner
 from dmd2.diffusion.guidance import Guidance
 from dmd2.io.hub import dtype_of
-from dmd2.nets.text.prompts import Prompts
 from dmd2.training.callbacks.checkpoint import Checkpoint
 from dmd2.training.strategies import ProcessEnvironment
 
@@ -57,14 +55,6 @@ def build_guidance(section: Config) -> float | Guidance:
     """The guidance of a teacher section: a number, or what its node describes."""
     guidance: float | Guidance = section["guidance"]
     return build(guidance) if isinstance(guidance, Mapping) else guidance
-
-
-def text_guidance(section: Config, conditioner: Conditioner) -> float | None:
-    """The guidance scale of a text teacher, or the one that its network reads; None of others."""
-    if not isinstance(conditioner, Prompts):
-        return None
-    guidance = section.get("embedded_guidance") or section["guidance"]
-    return float(guidance["scale"] if isinstance(guidance, Mapping) else guidance)
 
 
 def kept_dtype(section: Config) -> torch.dtype | None:

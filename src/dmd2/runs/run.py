@@ -23,8 +23,9 @@ from dmd2.evaluation.protocol import ScoringProtocol
 from dmd2.io.files import link_to, try_lock, write_bytes
 from dmd2.io.replace import sweep
 from dmd2.runs.assemble import Parts, assemble
-from dmd2.runs.build import build, build_data, build_trainer, build_with, text_guidance
+from dmd2.runs.build import build, build_data, build_trainer, build_with
 from dmd2.runs.cached import cached_data_references, cached_teacher_references, make_pairs
+from dmd2.runs.health import text_guidance
 from dmd2.runs.pipeline_source import with_pipeline
 from dmd2.runs.provenance import commit
 from dmd2.runs.report import Finished, summarise, write_page, write_results
@@ -184,7 +185,7 @@ class Run:
             ),
             "identity": partial(with_teacher, identity, parts),
             "io": BackgroundIO(verified),
-            "guidance": text_guidance(config["teacher"], parts.teacher.conditioner),
+            "guidance": text_guidance(parts.teacher),
             "report": self.report,
         }
         return {name: build_with(node, for_all) for name, node in nodes.items() if node is not None}
