@@ -14,6 +14,7 @@ from dmd2.diffusion.conditioning import ClassLabels
 from dmd2.diffusion.denoiser import Denoiser
 from dmd2.diffusion.preconditioning import EDM
 from dmd2.diffusion.schedules import Karras
+from dmd2.diffusion.steps import Steps
 from dmd2.diffusion.training_times import LogNormalSigma
 from dmd2.losses import functional as F, weighting
 from dmd2.nets.toy import MLP, GaussianMixture
@@ -58,7 +59,7 @@ def excess_loss(network: Denoiser) -> float:
     data.setup()
     modes, std = torch.as_tensor(data.modes).float(), torch.full((8,), data.mode_std)
     x0 = torch.as_tensor(data.test.x)
-    t = TIMES(schedule, Draws(9, 0), "t", len(x0))
+    t = TIMES(schedule, Draws(9, 0), "t", Steps.single(len(x0)))
     x_t = schedule.add_noise(x0, Draws(9, 0).normal("noise", tuple(x0.shape)), t)
     cond, weight = CONDITIONER(torch.zeros(len(x0)).long()), WEIGHT(*schedule.alpha_sigma(t))
     exact = GaussianMixture(schedule, modes, std, torch.full((8,), 1 / 8))

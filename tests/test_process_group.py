@@ -107,6 +107,9 @@ def test_two_ranks_are_one_with_twice_the_batch(
     torch.testing.assert_close(first["moments"], one["moments"], rtol=1e-3, atol=1e-5)
     for name, value in first["logs"].items():
         assert torch.equal(value, second["logs"][name]) or value.isnan(), name
+        # Means over equal parts of t are of other rows on each rank.
+        if name.startswith("critic/accuracy_t"):
+            continue
         if "/loss_" in name or "accuracy" in name or "gradient_norm" in name:
             torch.testing.assert_close(value, one["logs"][name], rtol=1e-3, atol=1e-5, msg=name)
 
@@ -121,8 +124,9 @@ def test_only_the_updated_networks_gradients_are_sent_once_an_update(
         for network in NETWORKS
     }
     found = pair[0][f"accumulate{accumulate}"]
-    # The norm is computed from the mean gradient, so no rank sends it.
-    sent = [name for name in found["logs"] if not name.endswith("gradient_norm")]
+    # What is computed from the mean gradient no rank sends.
+    own = ("gradient_norm", "clipped", "update_to_weights")
+    sent = [name for name in found["logs"] if not name.endswith(own)]
     logs = {network: sum(name.startswith(f"{network}/") for name in sent) for network in NETWORKS}
     for i, (start, end) in enumerate(zip(found["sent"], found["sent"][1:], strict=False)):
         turns = NETWORKS if i % 5 == 0 else NETWORKS[1:]
