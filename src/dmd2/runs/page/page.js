@@ -61,6 +61,7 @@ function layout(chart) {
   return {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: colour("--text"), size: 11 },
     margin: { l: 52, r: 12, t: 8, b: 38 + 21 * legend }, hovermode: "x unified",
+    modebar: { bgcolor: "rgba(0,0,0,0)" },
     hoverlabel: { bgcolor: colour("--panel"), font: { color: colour("--text") } },
     xaxis: { ...lines, title: { text: "iteration", standoff: 4 }, type: control("steps").checked ? "log" : "linear" },
     yaxis: { ...lines, type: isLog ? "log" : "linear", exponentformat: isSpeed ? "SI" : "power",
