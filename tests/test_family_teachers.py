@@ -3,7 +3,6 @@
 import csv
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from dmd2.nets.autoencoder_kinds import kind_of
 from dmd2.nets.pipeline_noise import noise_of
 from dmd2.nets.pipeline_transformer import num_tokens
 from dmd2.runs.build import build
-from families import FAMILIES, SIZES, TRANSFORMERS, save_family
+from families import FAMILIES, SIZES, TRANSFORMERS
 
 diffusers = pytest.importorskip(
     "diffusers", reason="diffusers is not installed: make install EXTRAS=dev,text"
@@ -66,17 +65,6 @@ RELEASED = {
     "auraflow": (6.83, 3072, 64),
 }
 """Published teachers of conf/."""
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """From a family to the folder of its pipeline, saved when first asked for."""
-    root = tmp_path_factory.mktemp("families")
-
-    def folder(name: str) -> Path:
-        return root / name if (root / name).is_dir() else save_family(root / name, name)
-
-    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 
 from dmd2.config.check import Config
-from dmd2.planning.cards import CARDS
-from dmd2.planning.search import CONTEXT_BYTES, FRAGMENTATION, GIB, fitting, needed
+from dmd2.planning.cards import CARDS, GIB
+from dmd2.planning.search import CONTEXT_BYTES, FRAGMENTATION, fitting, needed
 from dmd2.planning.simulation import Simulation
 from dmd2.planning.traffic import bytes_sent, checkpoint_bytes
 

@@ -4,9 +4,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from dmd2.config.check import Config
+from dmd2.planning.cards import GIB
 from dmd2.planning.simulation import Simulation, simulate
 
-GIB = 2**30
 CONTEXT_BYTES = 0.8 * GIB
 """What CUDA's context and libraries take."""
 FRAGMENTATION = 0.08

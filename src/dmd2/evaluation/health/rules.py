@@ -39,49 +39,46 @@ def latest(rows: Rows, key: str, num: int) -> list[float]:
 
 
 @dataclass(frozen=True)
-class Above:
+class Median:
+    """Base: the median of a number's last `over` values against a threshold."""
+
+    key: str
+    threshold: float
+    over: int = 5
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The one number."""
+        return (self.key,)
+
+    def __call__(self, rows: Rows) -> bool | None:
+        """None until there are `over` values."""
+        values = latest(rows, self.key, self.over)
+        return self.is_beyond(median(values)) if len(values) == self.over else None
+
+    def is_beyond(self, value: float) -> bool:
+        """Whether a median lies on the wrong side of the threshold."""
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        of = f", median of {self.over}" if self.over > 1 else ""
+        return f"`{self.key}` {type(self).__name__.lower()} {self.threshold:g}{of}"
+
+
+class Above(Median):
     """The median of a number's last `over` values is above a threshold."""
 
-    key: str
-    threshold: float
-    over: int = 5
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The one number."""
-        return (self.key,)
-
-    def __call__(self, rows: Rows) -> bool | None:
-        """None until there are `over` values."""
-        values = latest(rows, self.key, self.over)
-        return median(values) > self.threshold if len(values) == self.over else None
-
-    def __str__(self) -> str:
-        of = f", median of {self.over}" if self.over > 1 else ""
-        return f"`{self.key}` above {self.threshold:g}{of}"
+    def is_beyond(self, value: float) -> bool:
+        """Whether it is above."""
+        return value > self.threshold
 
 
-@dataclass(frozen=True)
-class Below:
+class Below(Median):
     """The median of a number's last `over` values is below a threshold."""
 
-    key: str
-    threshold: float
-    over: int = 5
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The one number."""
-        return (self.key,)
-
-    def __call__(self, rows: Rows) -> bool | None:
-        """None until there are `over` values."""
-        values = latest(rows, self.key, self.over)
-        return median(values) < self.threshold if len(values) == self.over else None
-
-    def __str__(self) -> str:
-        of = f", median of {self.over}" if self.over > 1 else ""
-        return f"`{self.key}` below {self.threshold:g}{of}"
+    def is_beyond(self, value: float) -> bool:
+        """Whether it is below."""
+        return value < self.threshold
 
 
 @dataclass(frozen=True)
