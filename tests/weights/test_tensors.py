@@ -1,6 +1,9 @@
 """Weights as files: what is written is read, and what does not fit is named."""
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,7 @@ from safetensors import safe_open
 from torch import nn
 
 from dmd2.io.hashed_tensors import cached, read_hashed, save_hashed
+from dmd2.io.replace import sweep_halves_of
 from dmd2.io.tensors import load_weights, save_weights
 from dmd2.training import checkpoints
 
@@ -24,6 +28,21 @@ def test_round_trip_is_bit_equal_and_leaves_one_file(tmp_path: Path):
     assert [p.name for p in path.parent.iterdir()] == ["w.safetensors"]
     with safe_open(path, "pt") as file:
         assert file.metadata() == {"iteration": "7"}
+
+
+def test_what_a_kill_amid_writing_leaves_is_swept(tmp_path: Path):
+    path = tmp_path / "w.safetensors"
+    code = (
+        "import resource, signal, sys; from pathlib import Path; from torch import nn\n"
+        "from dmd2.io.tensors import save_weights\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_DFL)\n"  # the system kills at the first byte over
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "save_weights(nn.Linear(300, 20), Path(sys.argv[1]))\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert ended.returncode == -signal.SIGXFSZ and any(tmp_path.iterdir())
+    sweep_halves_of(path)
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])

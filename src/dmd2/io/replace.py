@@ -35,6 +35,20 @@ def replacing(path: Path) -> Iterator[Path]:
         _remove(partial)
 
 
+@contextmanager
+def folder_beside(half: Path) -> Iterator[Path]:
+    """A folder for what writes files under names of its own; removed with them when the block ends.
+
+    half  A name that `replacing` gave: the folder is swept as that is.
+    """
+    folder = half.with_name(f"{half.name}.d")
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        _remove(folder)
+
+
 def unused_name(path: Path) -> Path:
     """A name beside `path` that no other process has: PATH.RANDOM.partial."""
     # In the same folder, since a rename is atomic within a file system alone. Random, since a

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dmd2.io.files import read_json, sha256
-from dmd2.io.replace import replacing, unused_name
+from dmd2.io.replace import folder_beside, replacing, unused_name
 
 
 def save_weights(module: nn.Module, path: Path, metadata: dict[str, str] | None = None) -> None:
@@ -36,9 +36,12 @@ def save_tensors(
     Parent folders are made. Raises OSError where the file cannot be written.
     """
     try:
-        with replacing(path) as partial:
-            save_file(tensors, partial, metadata)
-            let_others_read(partial)
+        # The library writes beside the name it is given, at one that nobody would sweep.
+        with replacing(path) as partial, folder_beside(partial) as folder:
+            written = folder / "tensors"
+            save_file(tensors, written, metadata)
+            let_others_read(written)
+            written.replace(partial)
     except SafetensorError as error:
         # A full disk reaches us as an error of the library's own.
         raise OSError(f"{path} could not be written: {error}") from error
