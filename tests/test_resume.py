@@ -205,6 +205,16 @@ def test_going_on_from_an_older_checkpoint_forgets_the_later_ones() -> None:
     assert [int(path.stem) for path in saved(Path("back/checkpoints"))] == [3, 5, 10, 12]
 
 
+@pytest.mark.parametrize("alone", ["00000001.json", "00000007.json"])
+def test_a_manifest_that_a_kill_left_alone_is_removed(alone: str) -> None:
+    folder = Path("alone", alone[:8], "checkpoints")
+    shutil.copytree("whole", folder.parent)
+    (folder / alone).write_text("{}")
+    train(f"paths.run={folder.parent}", "resume=auto")
+    left = sorted(path.name for path in folder.iterdir())
+    assert left == sorted(path.name for path in Path("whole/checkpoints").iterdir())
+
+
 def test_a_directory_in_use_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with holding(Path("whole/run")):
         assert "a run is at work in whole" in refused(capsys, "paths.run=whole", "resume=auto")

@@ -180,15 +180,18 @@ def saved(folder: Path) -> Iterator[Path]:
 
 
 def forget_after(path: Path, folder: Path) -> None:
-    """Remove the checkpoints in `folder` that are later than `path`, if it is one of them.
+    """Remove the checkpoints in `folder` that are later than `path`, if it is one of them, and
+    the manifests there whose checkpoints are gone.
 
     A run that goes on from `path` will make them again.
     """
     # A checkpoint of another run says nothing about this folder's.
     if path.resolve().parent == folder.resolve():
-        for later in saved(folder):
-            if later.stem > path.stem:
-                remove(later)
+        for file in [*saved(folder), *folder.glob("*.json")]:
+            checkpoint = file.with_suffix(".ckpt")
+            # A kill between the two files of one leaves its manifest alone.
+            if file.stem.isdigit() and (file.stem > path.stem or not checkpoint.is_file()):
+                remove(checkpoint)
 
 
 def remove(path: Path) -> None:
