@@ -1,6 +1,7 @@
 """Methods after DMD2, each in closed form: exact scores of Gaussians, quadrature, algebra."""
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -23,6 +24,8 @@ from dmd2.losses.terms import (
     FDivergence,
     GuidanceAugmentation,
     PseudoHuberMatching,
+    RelativisticGANCritic,
+    RelativisticGANGenerator,
     ScoreIdentity,
 )
 from dmd2.losses.turns import CriticTurn, GeneratorTurn
@@ -288,7 +291,51 @@ def test_embedding_distance_moves_samples_towards_the_data_alike_on_all_ranks():
 def test_hinge_losses_and_their_margins():
     real, fake = torch.tensor([[2.0], [0.5]]), torch.tensor([[-3.0], [0.0]])
     assert F.hinge_critic(real, fake) == (0 + 0.5) / 2 + (0 + 1) / 2
-    assert F.hinge_generator(fake) == 1.5
+    assert F.hinge_generator(fake).mean() == 1.5
+
+
+def test_relativistic_optimum_is_the_log_ratio_up_to_a_constant():
+    """Two points, of which real samples have the first in 3 of 4 cases, and fake ones in 1 of 4."""
+    at_best = torch.tensor([[3.0], [1 / 3]]).log() + 5.0
+    logits = at_best.clone().requires_grad_()
+    loss = F.relativistic_critic(logits[[0, 0, 0, 1]], logits[[0, 1, 1, 1]])
+    (found,) = torch.autograd.grad(loss, logits)
+    torch.testing.assert_close(found, torch.zeros(2, 1), rtol=0, atol=1e-6)
+    # Two of equal logits: log 2 each. Of 16 pairs 6 are of equal points, 9 right and 1 wrong.
+    pairs = 6 * math.log(2) + 9 * math.log(1 + 1 / 9) + math.log(1 + 9)
+    assert float(loss) == pytest.approx(pairs / 16, rel=1e-5)
+
+
+@pytest.mark.parametrize("features", ["critic", "teacher"])
+def test_relativistic_generator_of_a_linear_discriminator(features: str):
+    """-alpha w sigmoid(D(real) - D(x_t)), a mean over all real rows, which have no graph."""
+    head, network = nn.Linear(2, 1), Transparent(Flow())
+    critic = Critic(network, Discriminator([head]), features)  # type: ignore[arg-type]
+    x = torch.randn(6, 2, requires_grad=True)
+    turn = generator_turn(Models(network, critic, Unconditional()), 1 * x, gan_views=("v",))
+    turn.real = torch.randn(5, 2) + 1.0
+    found = gradient(turn, gan=RelativisticGANGenerator(1.0, view="v"))
+    view, real = turn.view("v"), turn.real_view("v")
+    assert len(real.t) == 5 and set(real.t.tolist()).isdisjoint(view.t.tolist())
+    with torch.no_grad():
+        slope = (head(real.x_t)[:, 0] - head(view.x_t)).sigmoid().mean(1)
+        expected = -(Flow().alpha_sigma(view.t)[0] * slope)[:, None] * head.weight / 6
+    torch.testing.assert_close(found, expected)
+
+
+def test_relativistic_discriminator_does_not_see_a_constant():
+    head, network = nn.Linear(2, 1), Transparent(Flow())
+    models = Models(network, Critic(network, Discriminator([head])), Unconditional())
+    term, turn = RelativisticGANCritic(1.0, view="v"), critic_turn(models, MIDDLE)
+    loss, logs = term(turn)
+    real, fake = turn.logits("v").split([5, 6])
+    pairs = [nn.functional.softplus(b - a) for a in real for b in fake]
+    torch.testing.assert_close(loss, torch.cat(pairs).mean())
+    head.bias.data += 100.0
+    loss_again, logs_again = term(replace(turn))
+    torch.testing.assert_close(loss_again, loss, rtol=1e-4, atol=0)
+    assert logs_again["accuracy_real"] == logs["accuracy_real"]
+    assert logs_again["accuracy_fake"] == logs["accuracy_fake"]
 
 
 def critic_turn(models: Models, times: UniformRows) -> CriticTurn:
@@ -336,5 +383,5 @@ def test_mean_head_has_no_weights_and_is_the_mean_of_the_features():
 )
 def test_hinge_gradients_have_the_logistic_one_s_signs(loss):
     fake = torch.zeros(4, 1, requires_grad=True)
-    (found,) = torch.autograd.grad(loss(fake), fake)
+    (found,) = torch.autograd.grad(loss(fake).sum(), fake)
     assert ((found < 0) if loss is F.hinge_generator else (found > 0)).all()

@@ -20,6 +20,8 @@ from dmd2.losses.terms import (
     GuidanceAugmentation,
     PseudoHuberMatching,
     Regression,
+    RelativisticGANCritic,
+    RelativisticGANGenerator,
     ScoreIdentity,
     by_level,
 )
@@ -45,6 +47,8 @@ __all__ = [
     "Objective",
     "PseudoHuberMatching",
     "Regression",
+    "RelativisticGANCritic",
+    "RelativisticGANGenerator",
     "ScoreIdentity",
     "SquaredError",
     "Term",

@@ -5,7 +5,13 @@ are no flags: a term is on where the loss file lists it.
 """
 
 from dmd2.losses.terms.embedding import EmbeddingDistance
-from dmd2.losses.terms.gan import ApproximateR1, GANCritic, GANGenerator
+from dmd2.losses.terms.gan import (
+    ApproximateR1,
+    GANCritic,
+    GANGenerator,
+    RelativisticGANCritic,
+    RelativisticGANGenerator,
+)
 from dmd2.losses.terms.matching import (
     DistributionMatching,
     FDivergence,
@@ -27,6 +33,8 @@ __all__ = [
     "GuidanceAugmentation",
     "PseudoHuberMatching",
     "Regression",
+    "RelativisticGANCritic",
+    "RelativisticGANGenerator",
     "ScoreIdentity",
     "by_level",
 ]
