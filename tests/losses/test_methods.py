@@ -15,13 +15,14 @@ from dmd2.diffusion.sampling import FewStepSampler
 from dmd2.diffusion.schedules import Flow, Karras
 from dmd2.diffusion.steps import Steps
 from dmd2.diffusion.training_times import BelowStep, UniformRows, WithinSegment
-from dmd2.losses import divergences, functional as F
+from dmd2.losses import divergences, functional as F, weighting
 from dmd2.losses.term import Term
 from dmd2.losses.terms import (
     ApproximateR1,
     DistributionMatching,
     EmbeddingDistance,
     FDivergence,
+    GANGenerator,
     GuidanceAugmentation,
     PseudoHuberMatching,
     RelativisticGANCritic,
@@ -292,6 +293,23 @@ def test_hinge_losses_and_their_margins():
     real, fake = torch.tensor([[2.0], [0.5]]), torch.tensor([[-3.0], [0.0]])
     assert F.hinge_critic(real, fake) == (0 + 0.5) / 2 + (0 + 1) / 2
     assert F.hinge_generator(fake).mean() == 1.5
+
+
+def test_gan_weight_by_noise_level_multiplies_each_sample_s_gradient():
+    head, network = nn.Linear(2, 1), Transparent(Flow())
+    models = Models(network, Critic(network, Discriminator([head])), Unconditional())
+    x = torch.randn(16, 2, requires_grad=True)
+
+    def found(weight: weighting.Weighting) -> Tensor:
+        turn = generator_turn(models, 1 * x, gan_views=("v",))
+        return gradient(turn, gan=GANGenerator(1.0, view="v", level_weight=weight))
+
+    plain = found(weighting.constant)
+    t = generator_turn(models, 1 * x).view("v").t[:, None]
+    # A flow's alpha and sigma are 1 - t and t.
+    torch.testing.assert_close(found(weighting.alpha2), (1 - t) ** 2 * plain)
+    share = (1 - t) ** 2 / ((1 - t) ** 2 + t**2)
+    torch.testing.assert_close(found(weighting.signal), share * plain)
 
 
 def test_relativistic_optimum_is_the_log_ratio_up_to_a_constant():

@@ -7,16 +7,20 @@ import torch
 from torch import Tensor
 
 from dmd2.diffusion.schedules import expand
-from dmd2.losses import functional as F
+from dmd2.losses import functional as F, weighting
 from dmd2.losses.term import Logs
 from dmd2.losses.terms.matching import by_level
 from dmd2.losses.turns import CriticTurn, GeneratorTurn
+from dmd2.losses.weighting import Weighting
 
 
 class GANGenerator:
     """The generator's half of the GAN loss (DMD2 Eq. 4), on a noised view of the samples.
 
-    loss  Of each of the logits [B, levels]: `functional.gan_generator`, or `hinge_generator`.
+    loss          Of each of the logits [B, levels]: `functional.gan_generator`, or
+                  `hinge_generator`.
+    level_weight  Factor of each sample's loss, of alpha and sigma at its noise level: 1, or
+                  `weighting.alpha2` (SenseFlow) or `weighting.signal`.
     """
 
     needs = frozenset({"discriminator"})
@@ -27,12 +31,16 @@ class GANGenerator:
         weight: float,
         view: str = "gan",
         loss: Callable[..., Tensor] = F.gan_generator,
+        level_weight: Weighting = weighting.constant,
     ) -> None:
         self.weight, self.view, self.loss = weight, view, loss
+        self.level_weight = level_weight
 
     def __call__(self, turn: GeneratorTurn) -> tuple[Tensor, Logs]:
         """The loss [] on the view's generated samples."""
-        return self.losses(turn).mean(), {}
+        losses = self.losses(turn)
+        alpha, sigma = turn.models.teacher.schedule.alpha_sigma(turn.view(self.view).t)
+        return (expand(self.level_weight(alpha, sigma), losses) * losses).mean(), {}
 
     def losses(self, turn: GeneratorTurn) -> Tensor:
         """The loss of each logit [B, levels]."""
@@ -48,8 +56,10 @@ class RelativisticGANGenerator(GANGenerator):
 
     needs = frozenset({"discriminator", "real"})
 
-    def __init__(self, weight: float, view: str = "gan") -> None:
-        super().__init__(weight, view, F.relativistic_generator)
+    def __init__(
+        self, weight: float, view: str = "gan", level_weight: Weighting = weighting.constant
+    ) -> None:
+        super().__init__(weight, view, F.relativistic_generator, level_weight)
 
     def losses(self, turn: GeneratorTurn) -> Tensor:
         """The loss of each logit [B, levels], a mean over pairs with all real rows."""
