@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from dmd2.diffusion.conditioning import ClassLabels, Cond, Unconditional
 from dmd2.diffusion.denoiser import Denoiser, Encoding
+from dmd2.diffusion.first_jump import FirstJump
 from dmd2.diffusion.preconditioning import EDM
 from dmd2.diffusion.sampling import FewStepSampler
-from dmd2.diffusion.schedules import Flow, Karras
+from dmd2.diffusion.schedules import VP, Flow, Karras
+from dmd2.diffusion.solvers import coefficients, ddim_walk
 from dmd2.diffusion.steps import Steps
 from dmd2.diffusion.training_times import BelowStep, UniformRows, WithinSegment
 from dmd2.losses import divergences, functional as F, weighting
@@ -24,6 +26,7 @@ from dmd2.losses.terms import (
     FDivergence,
     GANGenerator,
     GuidanceAugmentation,
+    LaterStepsMatching,
     PseudoHuberMatching,
     RelativisticGANCritic,
     RelativisticGANGenerator,
@@ -37,6 +40,8 @@ from dmd2.nets.toy import MLP, GaussianMixture
 from dmd2.randomness import Draws
 
 MIDDLE = UniformRows(0.3, 0.7)
+MIXTURE = torch.eye(2), torch.tensor([0.3, 0.5]), torch.tensor([0.4, 0.6])
+"""Means, standard deviations and weights."""
 
 
 @pytest.fixture(autouse=True)
@@ -239,6 +244,51 @@ def test_times_of_segments_and_below_the_step():
         for times, first in ((within[i::4], low), (below[i::4], 0.02)):
             assert first <= times.min() < first + 0.01 and high - 0.01 < times.max() <= high
             assert float(times.mean()) == pytest.approx((first + high) / 2, abs=0.02)
+
+
+# First step
+
+SCHEDULES = {"karras": Karras(), "vp": VP.scaled_linear(), "flow": Flow(shift=3.0)}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_first_jump_lands_on_the_teacher_s_ode(name: str):
+    """That of N(m, s^2) keeps (x_t - alpha m) / sqrt(alpha^2 s^2 + sigma^2)."""
+    schedule, m, s = SCHEDULES[name], torch.tensor([1.0, -1.0]), 0.6
+    teacher = GaussianMixture(schedule, m[None], torch.tensor([s]), torch.ones(1))
+    noise = torch.randn(16, 2)
+    x0 = FirstJump(250, until=0.5).sample(teacher, schedule, noise, {})
+    start = schedule.prior_std * noise
+    (a, b), (a_half, b_half) = coefficients(schedule, 1.0), coefficients(schedule, 0.5)
+    landed = a_half * x0 + b_half * (start - a * x0) / b
+    kept = math.hypot(a_half * s, b_half) / math.hypot(a * s, b)
+    exact = a_half * m + kept * (start - a * m)
+    torch.testing.assert_close(landed, exact, rtol=0, atol=0.02 * float(exact.std()))
+
+
+def test_first_jump_of_a_flow_is_the_mean_velocity_s():
+    teacher, noise = GaussianMixture(Flow(), *MIXTURE), torch.randn(16, 2)
+    z = ddim_walk(teacher, teacher.schedule, noise, {}, [1 - i / 12 for i in range(7)])
+    found = FirstJump(num_steps=6, until=0.5).sample(teacher, teacher.schedule, noise, {})
+    torch.testing.assert_close(found, noise - (noise - z.float()) / (1 - 0.5))
+    with pytest.raises(ValueError, match="between 0 and 1, got 1"):
+        FirstJump(until=1.0)
+
+
+def test_distribution_matching_of_later_steps_leaves_the_first_alone():
+    models = Models(
+        gaussian([1.0, -1.0], 0.6), Critic(gaussian([0.3, 0.2], 0.9), None), Unconditional()
+    )
+    x, steps = (
+        torch.randn(8, 2, requires_grad=True),
+        FewStepSampler([1.0, 0.5]).steps_at([0, 1] * 4),
+    )
+    turns = [generator_turn(models, 1 * x) for _ in range(2)]
+    for turn in turns:
+        turn.steps = steps
+    found = gradient(turns[0], dm=LaterStepsMatching(view="v"))
+    plain = gradient(turns[1], dm=DistributionMatching(view="v"))
+    assert torch.equal(found[1::2], plain[1::2]) and not found[::2].any() and plain[::2].all()
 
 
 # Embedding

@@ -16,6 +16,7 @@ from dmd2.losses.terms.matching import (
     DistributionMatching,
     FDivergence,
     GuidanceAugmentation,
+    LaterStepsMatching,
     PseudoHuberMatching,
     by_level,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "GANCritic",
     "GANGenerator",
     "GuidanceAugmentation",
+    "LaterStepsMatching",
     "PseudoHuberMatching",
     "Regression",
     "RelativisticGANCritic",
