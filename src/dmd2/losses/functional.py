@@ -109,8 +109,8 @@ def hinge_critic(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
 def relativistic_generator(fake_logits: Tensor, real_logits: Tensor) -> Tensor:
     """Relativistic GAN loss of the generator, -log sigmoid(D(fake) - D(real)).
 
-    That is of pairs (Jolicoeur-Martineau 2018, arXiv:1807.00734, section 4.2). Each of the fake
-    logits [B, levels] has the mean over all real ones [R, levels], and not over a drawn one.
+    It compares pairs (Jolicoeur-Martineau 2018, arXiv:1807.00734). Each of the fake logits
+    [B, levels] has the mean over all real ones [R, levels], and not that of a drawn one.
     """
     return softplus(real_logits - fake_logits[:, None]).mean(1)
 
