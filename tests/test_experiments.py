@@ -60,6 +60,7 @@ COMPANIONS = {
     **{f"teacher={name}": ["data=prompts"] for name in OF_FILES},
     **{f"data={name}": ["teacher=sd15"] for name in ("prompts", "latents")},
     "loss=decoupled": ["teacher.guidance=3"],
+    "data=teacher_samples": ["experiment=digits_teacher_samples"],
 }
 """What a choice makes no sense without."""
 SMALL = [

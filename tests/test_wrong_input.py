@@ -80,6 +80,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             ["pairs=null", "no loss term reads them"],
         ),
         (
+            ["train", "data=teacher_samples"],
+            ["data.reals=pairs", "none are made", "experiment=digits_teacher_samples"],
+        ),
+        (
             ["train", "loss=no_gan", "discriminator_features=teacher"],
             ["discriminator_features=teacher", "no loss term has a discriminator"],
         ),

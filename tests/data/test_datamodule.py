@@ -143,6 +143,23 @@ def test_pairs_stay_together(pairs):
     assert seen == set(range(7))
 
 
+def test_images_of_pairs_take_the_place_of_real_samples(pairs):
+    size = pairs["pairs_batch_size"]
+    plain = batches(4, batch_size=size, **pairs)
+    for one, other in zip(plain, batches(4, batch_size=size, reals="pairs", **pairs), strict=True):
+        assert torch.equal(other["real"], one["pair_image"])
+        assert torch.equal(other["label"], one["pair_label"])
+        assert not torch.equal(other["label"], one["label"])
+    with pytest.raises(ValueError, match="as many pairs as samples, 9, got 3"):
+        Numbers(batch_size=9, seed=0, reals="pairs", **pairs)
+    with pytest.raises(ValueError, match="reals must be data or pairs, got teacher"):
+        Numbers(batch_size=9, seed=0, reals="teacher")
+    # Until pairs are made, e.g. to train the teacher, the data's own are there.
+    data = Numbers(batch_size=9, seed=0, reals="pairs")
+    data.setup()
+    assert data.provides() == {"real", "label"}
+
+
 def test_provides_names_what_is_there(pairs):
     data = Numbers(batch_size=2, seed=0, **pairs)
     data.setup()

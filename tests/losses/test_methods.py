@@ -1,6 +1,7 @@
 """Methods after DMD2, each in closed form: exact scores of Gaussians, quadrature, algebra."""
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -9,20 +10,26 @@ from torch import Tensor, nn
 
 from dmd2.diffusion.conditioning import ClassLabels, Cond, Unconditional
 from dmd2.diffusion.denoiser import Denoiser, Encoding
+from dmd2.diffusion.first_jump import FirstJump
 from dmd2.diffusion.preconditioning import EDM
 from dmd2.diffusion.sampling import FewStepSampler
-from dmd2.diffusion.schedules import Flow, Karras
+from dmd2.diffusion.schedules import VP, Flow, Karras
+from dmd2.diffusion.solvers import coefficients, ddim_walk
 from dmd2.diffusion.steps import Steps
 from dmd2.diffusion.training_times import BelowStep, UniformRows, WithinSegment
-from dmd2.losses import divergences, functional as F
+from dmd2.losses import divergences, functional as F, weighting
 from dmd2.losses.term import Term
 from dmd2.losses.terms import (
     ApproximateR1,
     DistributionMatching,
     EmbeddingDistance,
     FDivergence,
+    GANGenerator,
     GuidanceAugmentation,
+    LaterStepsMatching,
     PseudoHuberMatching,
+    RelativisticGANCritic,
+    RelativisticGANGenerator,
     ScoreIdentity,
 )
 from dmd2.losses.turns import CriticTurn, GeneratorTurn
@@ -33,6 +40,8 @@ from dmd2.nets.toy import MLP, GaussianMixture
 from dmd2.randomness import Draws
 
 MIDDLE = UniformRows(0.3, 0.7)
+MIXTURE = torch.eye(2), torch.tensor([0.3, 0.5]), torch.tensor([0.4, 0.6])
+"""Means, standard deviations and weights."""
 
 
 @pytest.fixture(autouse=True)
@@ -237,6 +246,51 @@ def test_times_of_segments_and_below_the_step():
             assert float(times.mean()) == pytest.approx((first + high) / 2, abs=0.02)
 
 
+# First step
+
+SCHEDULES = {"karras": Karras(), "vp": VP.scaled_linear(), "flow": Flow(shift=3.0)}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_first_jump_lands_on_the_teacher_s_ode(name: str):
+    """That of N(m, s^2) keeps (x_t - alpha m) / sqrt(alpha^2 s^2 + sigma^2)."""
+    schedule, m, s = SCHEDULES[name], torch.tensor([1.0, -1.0]), 0.6
+    teacher = GaussianMixture(schedule, m[None], torch.tensor([s]), torch.ones(1))
+    noise = torch.randn(16, 2)
+    x0 = FirstJump(250, until=0.5).sample(teacher, schedule, noise, {})
+    start = schedule.prior_std * noise
+    (a, b), (a_half, b_half) = coefficients(schedule, 1.0), coefficients(schedule, 0.5)
+    landed = a_half * x0 + b_half * (start - a * x0) / b
+    kept = math.hypot(a_half * s, b_half) / math.hypot(a * s, b)
+    exact = a_half * m + kept * (start - a * m)
+    torch.testing.assert_close(landed, exact, rtol=0, atol=0.02 * float(exact.std()))
+
+
+def test_first_jump_of_a_flow_is_the_mean_velocity_s():
+    teacher, noise = GaussianMixture(Flow(), *MIXTURE), torch.randn(16, 2)
+    z = ddim_walk(teacher, teacher.schedule, noise, {}, [1 - i / 12 for i in range(7)])
+    found = FirstJump(num_steps=6, until=0.5).sample(teacher, teacher.schedule, noise, {})
+    torch.testing.assert_close(found, noise - (noise - z.float()) / (1 - 0.5))
+    with pytest.raises(ValueError, match="between 0 and 1, got 1"):
+        FirstJump(until=1.0)
+
+
+def test_distribution_matching_of_later_steps_leaves_the_first_alone():
+    models = Models(
+        gaussian([1.0, -1.0], 0.6), Critic(gaussian([0.3, 0.2], 0.9), None), Unconditional()
+    )
+    x, steps = (
+        torch.randn(8, 2, requires_grad=True),
+        FewStepSampler([1.0, 0.5]).steps_at([0, 1] * 4),
+    )
+    turns = [generator_turn(models, 1 * x) for _ in range(2)]
+    for turn in turns:
+        turn.steps = steps
+    found = gradient(turns[0], dm=LaterStepsMatching(view="v"))
+    plain = gradient(turns[1], dm=DistributionMatching(view="v"))
+    assert torch.equal(found[1::2], plain[1::2]) and not found[::2].any() and plain[::2].all()
+
+
 # Embedding
 
 
@@ -288,7 +342,68 @@ def test_embedding_distance_moves_samples_towards_the_data_alike_on_all_ranks():
 def test_hinge_losses_and_their_margins():
     real, fake = torch.tensor([[2.0], [0.5]]), torch.tensor([[-3.0], [0.0]])
     assert F.hinge_critic(real, fake) == (0 + 0.5) / 2 + (0 + 1) / 2
-    assert F.hinge_generator(fake) == 1.5
+    assert F.hinge_generator(fake).mean() == 1.5
+
+
+def test_gan_weight_by_noise_level_multiplies_each_sample_s_gradient():
+    head, network = nn.Linear(2, 1), Transparent(Flow())
+    models = Models(network, Critic(network, Discriminator([head])), Unconditional())
+    x = torch.randn(16, 2, requires_grad=True)
+
+    def found(weight: weighting.Weighting) -> Tensor:
+        turn = generator_turn(models, 1 * x, gan_views=("v",))
+        return gradient(turn, gan=GANGenerator(1.0, view="v", level_weight=weight))
+
+    plain = found(weighting.constant)
+    t = generator_turn(models, 1 * x).view("v").t[:, None]
+    # A flow's alpha and sigma are 1 - t and t.
+    torch.testing.assert_close(found(weighting.alpha2), (1 - t) ** 2 * plain)
+    share = (1 - t) ** 2 / ((1 - t) ** 2 + t**2)
+    torch.testing.assert_close(found(weighting.signal), share * plain)
+
+
+def test_relativistic_optimum_is_the_log_ratio_up_to_a_constant():
+    """Two points, of which real samples have the first in 3 of 4 cases, and fake ones in 1 of 4."""
+    at_best = torch.tensor([[3.0], [1 / 3]]).log() + 5.0
+    logits = at_best.clone().requires_grad_()
+    loss = F.relativistic_critic(logits[[0, 0, 0, 1]], logits[[0, 1, 1, 1]])
+    (found,) = torch.autograd.grad(loss, logits)
+    torch.testing.assert_close(found, torch.zeros(2, 1), rtol=0, atol=1e-6)
+    # Two of equal logits: log 2 each. Of 16 pairs 6 are of equal points, 9 right and 1 wrong.
+    pairs = 6 * math.log(2) + 9 * math.log(1 + 1 / 9) + math.log(1 + 9)
+    assert float(loss) == pytest.approx(pairs / 16, rel=1e-5)
+
+
+@pytest.mark.parametrize("features", ["critic", "teacher"])
+def test_relativistic_generator_of_a_linear_discriminator(features: str):
+    """-alpha w sigmoid(D(real) - D(x_t)), a mean over all real rows, which have no graph."""
+    head, network = nn.Linear(2, 1), Transparent(Flow())
+    critic = Critic(network, Discriminator([head]), features)  # type: ignore[arg-type]
+    x = torch.randn(6, 2, requires_grad=True)
+    turn = generator_turn(Models(network, critic, Unconditional()), 1 * x, gan_views=("v",))
+    turn.real = torch.randn(5, 2) + 1.0
+    found = gradient(turn, gan=RelativisticGANGenerator(1.0, view="v"))
+    view, real = turn.view("v"), turn.real_view("v")
+    assert len(real.t) == 5 and set(real.t.tolist()).isdisjoint(view.t.tolist())
+    with torch.no_grad():
+        slope = (head(real.x_t)[:, 0] - head(view.x_t)).sigmoid().mean(1)
+        expected = -(Flow().alpha_sigma(view.t)[0] * slope)[:, None] * head.weight / 6
+    torch.testing.assert_close(found, expected)
+
+
+def test_relativistic_discriminator_does_not_see_a_constant():
+    head, network = nn.Linear(2, 1), Transparent(Flow())
+    models = Models(network, Critic(network, Discriminator([head])), Unconditional())
+    term, turn = RelativisticGANCritic(1.0, view="v"), critic_turn(models, MIDDLE)
+    loss, logs = term(turn)
+    real, fake = turn.logits("v").split([5, 6])
+    pairs = [nn.functional.softplus(b - a) for a in real for b in fake]
+    torch.testing.assert_close(loss, torch.cat(pairs).mean())
+    head.bias.data += 100.0
+    loss_again, logs_again = term(replace(turn))
+    torch.testing.assert_close(loss_again, loss, rtol=1e-4, atol=0)
+    assert logs_again["accuracy_real"] == logs["accuracy_real"]
+    assert logs_again["accuracy_fake"] == logs["accuracy_fake"]
 
 
 def critic_turn(models: Models, times: UniformRows) -> CriticTurn:
@@ -336,5 +451,5 @@ def test_mean_head_has_no_weights_and_is_the_mean_of_the_features():
 )
 def test_hinge_gradients_have_the_logistic_one_s_signs(loss):
     fake = torch.zeros(4, 1, requires_grad=True)
-    (found,) = torch.autograd.grad(loss(fake), fake)
+    (found,) = torch.autograd.grad(loss(fake).sum(), fake)
     assert ((found < 0) if loss is F.hinge_generator else (found > 0)).all()

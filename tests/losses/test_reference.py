@@ -168,7 +168,7 @@ def test_generator_s_gan_loss_in_double(models, record):
     x_t = image + sigma * record["gen_gan_noise0"]
     label = models.conditioner(record["fake_label"])["label"].double()
     *_, features, _ = model.encode(x_t / (sigma**2 + 0.25).sqrt(), sigma.log().flatten() / 4, label)
-    gan_generator(head(features)).backward()
+    gan_generator(head(features)).mean().backward()
     assert_same_gradient(image.grad, record["gen_gan_grad"])
 
 

@@ -179,7 +179,7 @@ def test_gan_gradient_reaches_the_generator_through_the_network_that_the_discrim
     x, cond = generate(generator, models)
     noise, t = Draws(0, 0).normal("GeneratorTurn/v/fake/noise", (6, 2)), turn.view("v").t
     features = reader.features(models.teacher.schedule.add_noise(x, noise, t), t, cond)
-    (0.7 * F.gan_generator(models.critic.discriminator(features))).backward()
+    (0.7 * F.gan_generator(models.critic.discriminator(features)).mean()).backward()
     torch.testing.assert_close(found, gradient(generator), rtol=1e-4, atol=1e-8)
     assert found.norm() > 0
 

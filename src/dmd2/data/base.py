@@ -8,7 +8,8 @@ A sample has three forms, and a data module translates between them:
 
 A training batch, once it is on the device, is a dict:
 
-    "real"        float32 [B, ...]  samples in model space; absent from data of captions alone
+    "real"        float32 [B, ...]  samples in model space; absent from data of captions alone;
+                                    the images of pairs, if `reals` says so
     "label"       int64 [B]         class, or number of the caption; 0 where there are no labels
     "index"       int               number of the batch
     "size", "shape"  tuples of int  with buckets only: of an image in pixels, of a sample
@@ -21,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader
 from dmd2.data import pixels
 from dmd2.data.dataset import BatchDataset, batch_loader
 from dmd2.data.flips import flip_rows, rows_to_flip
+from dmd2.data.pair_batches import check_pairs, pairs_of
 from dmd2.data.pairs import PairStore
 from dmd2.data.sampler import BatchSampler
 from dmd2.data.split import Split
@@ -44,6 +45,8 @@ class DataModule(LightningDataModule):
     flip              Whether each training image is mirrored left to right with probability 1/2.
     pairs             Folder of noise-image pairs (`PairStore`) for the regression loss, or None.
     pairs_batch_size  Pairs per batch on each rank; 0 without pairs.
+    reals             What a batch has as "real": samples of the "data", or the images of "pairs",
+                      which are the teacher's.
 
     `prepare_data()` makes the files and `setup()` opens them. Then there are the splits `train` and
     `test`; `shape` of a sample, e.g. (1, 8, 8); `class_names`; and `num_classes`, 0 without labels.
@@ -51,8 +54,8 @@ class DataModule(LightningDataModule):
     The whole state is `consumed`, the number of batches trained on: batch k is a function of
     (seed, k), so a resumed run starts the loader at that number. The training module counts it up.
 
-    Raises ValueError for a batch size below 1, and for pairs without pairs_batch_size or the
-    reverse.
+    Raises ValueError for a batch size below 1, for pairs without pairs_batch_size or the reverse,
+    for other `reals`, and for such of pairs that are not as many as samples.
     """
 
     shape: tuple[int, ...]
@@ -69,18 +72,15 @@ class DataModule(LightningDataModule):
         flip: bool = False,
         pairs: str | Path | None = None,
         pairs_batch_size: int = 0,
+        reals: str = "data",
     ) -> None:
         super().__init__()
         if batch_size < 1:
             raise ValueError(
                 f"batch_size must be at least 1, got {batch_size}; e.g. data.batch_size=64"
             )
-        if (pairs is not None) != (pairs_batch_size > 0):
-            raise ValueError(
-                f"pairs and pairs_batch_size come together, got {pairs} and {pairs_batch_size}; "
-                "e.g. data.pairs=cache/pairs data.pairs_batch_size=32"
-            )
-        self.batch_size, self.seed, self.flip = batch_size, seed, flip
+        check_pairs(pairs, pairs_batch_size, reals, batch_size)
+        self.batch_size, self.seed, self.flip, self.reals = batch_size, seed, flip, reals
         self.num_workers = num_workers
         self.pairs_path, self.pairs_batch_size = pairs, pairs_batch_size
         self.pairs: PairStore | None = None  # opened by setup(), when they have been made
@@ -193,10 +193,7 @@ class DataModule(LightningDataModule):
                 real = flip_rows(real, chosen)
             batch = batch | {"real": real}
         if self.pairs is not None:
-            image = batch["pair_image"]
-            # Float16 images of pairs (latents, points) were stored in model space.
-            image = self.to_model(image) if image.dtype == torch.uint8 else image.float()
-            batch |= {"pair_noise": batch["pair_noise"].float(), "pair_image": image}
+            batch |= pairs_of(batch, self.to_model, self.reals)
         return batch
 
     def state_dict(self) -> dict[str, Any]:

@@ -108,5 +108,5 @@ class Prompts(Captioned):
         return batch | {"size": self.buckets[i], "shape": self.shapes[i]}
 
     def provides(self) -> set[str]:
-        """As of `DataModule`, without "real"."""
-        return super().provides() - {"real"}
+        """As of `DataModule`, without the data's "real"."""
+        return super().provides() - ({"real"} if self.reals == "data" else set())

@@ -10,6 +10,7 @@ from dmd2.diffusion.conditioning import (
     together,
 )
 from dmd2.diffusion.denoiser import Denoiser, Encoding, Prediction, guided, last, to_x0
+from dmd2.diffusion.first_jump import FirstJump
 from dmd2.diffusion.guidance import Guidance
 from dmd2.diffusion.preconditioning import EDM, UnscaledDenoiser
 from dmd2.diffusion.sampling import FewStepSampler, NoisedReal, ODEWalk
@@ -45,6 +46,7 @@ __all__ = [
     "Encoding",
     "EveryStep",
     "FewStepSampler",
+    "FirstJump",
     "Flow",
     "Guidance",
     "Heun",

@@ -6,7 +6,7 @@ eps_hat.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Protocol
 
@@ -79,12 +79,7 @@ class DDIM:
         """x0 [B, ...] from N(0, I) noise [B, ...]; DDIM has no churn."""
         # Never t = 0, where sigma is 0 in some schedules and eps_hat would divide by it.
         times = [1 - i / self.num_steps for i in range(self.num_steps)]
-        x = schedule.prior_std * noise.double()
-        for t, following in pairwise(times):
-            x0, eps, _ = estimate(denoise, schedule, x, t, cond)
-            alpha, sigma = coefficients(schedule, following)
-            # DDIM Eq. 12, eta = 0: x' = alpha' x0_hat + sigma' eps_hat.
-            x = alpha * x0 + sigma * eps
+        x = ddim_walk(denoise, schedule, noise, cond, times)
         return estimate(denoise, schedule, x, times[-1], cond)[0].float()
 
 
@@ -184,6 +179,19 @@ class Heun:
         # Line 6: x_hat = x + sqrt(t_hat^2 - t^2) S_noise eps.
         extra = max((sigma_raised / alpha_raised) ** 2 - (sigma / alpha) ** 2, 0.0) ** 0.5
         return alpha_raised * (x / alpha + extra * self.s_noise * noise), raised
+
+
+def ddim_walk(
+    denoise: Denoise, schedule: NoiseSchedule, noise: Tensor, cond: Cond, times: Sequence[float]
+) -> Tensor:
+    """The state at the last of falling times, float64 [B, ...], from noise at the first, 1."""
+    x = schedule.prior_std * noise.double()
+    for t, following in pairwise(times):
+        x0, eps, _ = estimate(denoise, schedule, x, t, cond)
+        alpha, sigma = coefficients(schedule, following)
+        # DDIM Eq. 12, eta = 0: x' = alpha' x0_hat + sigma' eps_hat.
+        x = alpha * x0 + sigma * eps
+    return x
 
 
 def estimate(

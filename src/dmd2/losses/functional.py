@@ -82,10 +82,12 @@ def denoising(x0_hat: Tensor, x0: Tensor, weight: Tensor) -> Tensor:
 
 
 def gan_generator(fake_logits: Tensor) -> Tensor:
-    """Non-saturating GAN loss [] of the generator, -log sigmoid(D(fake)) (DMD2 Eq. 4)."""
-    # softplus(-z) = -log sigmoid(z), and does not overflow. A mean over samples and not over
-    # pixels as the surrogate's: a GAN weight belongs to a number of dimensions.
-    return softplus(-fake_logits).mean()
+    """Non-saturating GAN loss of the generator, -log sigmoid(D(fake)) (DMD2 Eq. 4), of each of the
+    logits [B, levels].
+    """
+    # softplus(-z) = -log sigmoid(z), and does not overflow. Its mean is one over samples and not
+    # over pixels as the surrogate's: a GAN weight belongs to a number of dimensions.
+    return softplus(-fake_logits)
 
 
 def gan_critic(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -95,13 +97,30 @@ def gan_critic(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
 
 
 def hinge_generator(fake_logits: Tensor) -> Tensor:
-    """The generator's half [] of the hinge GAN (Lim & Ye 2017): -D(fake)."""
-    return -fake_logits.mean()
+    """The generator's half of the hinge GAN (Lim & Ye 2017): -D(fake), of each of the logits."""
+    return -fake_logits
 
 
 def hinge_critic(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """Hinge loss [] of the discriminator: it is content with logits beyond 1 and -1."""
     return relu(1 - real_logits).mean() + relu(1 + fake_logits).mean()
+
+
+def relativistic_generator(fake_logits: Tensor, real_logits: Tensor) -> Tensor:
+    """Relativistic GAN loss of the generator, -log sigmoid(D(fake) - D(real)).
+
+    It compares pairs (Jolicoeur-Martineau 2018, arXiv:1807.00734). Each of the fake logits
+    [B, levels] has the mean over all real ones [R, levels], and not that of a drawn one.
+    """
+    return softplus(real_logits - fake_logits[:, None]).mean(1)
+
+
+def relativistic_critic(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """Relativistic loss [] of the discriminator, -log sigmoid(D(real) - D(fake)) over all pairs.
+
+    At its least D is log p_real / p_fake up to a constant, which the loss does not see.
+    """
+    return softplus(fake_logits - real_logits[:, None]).mean()
 
 
 def gaussian_mmd2(x: Tensor, y: Tensor, scales: Sequence[float]) -> Tensor:

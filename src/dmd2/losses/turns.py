@@ -95,13 +95,14 @@ class GeneratorTurn(Turn):
     """Gradients flow to the generator alone; only what the discriminator reads keeps a graph.
 
     `generated` [B + P, ...] carries the generator's graph: B samples, then what it makes of the
-    noise of P stored pairs, whose images are `pair_image` [P, ...]. `real` samples [R, ...] are
-    there where something needs them.
+    noise of P stored pairs, whose images are `pair_image` [P, ...]. `real` samples [R, ...] and
+    their condition are there where something needs them.
     """
 
     generated: Tensor
     pair_image: Tensor | None
     real: Tensor | None = None
+    real_cond: Cond = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # Terms see a leaf in place of the samples: a term's graph is freed before the generator's
@@ -136,6 +137,12 @@ class GeneratorTurn(Turn):
     def view(self, name: str) -> View:
         """The view, with a graph to the samples also when a term without one asks first."""
         return super().view(name)
+
+    def real_view(self, name: str) -> View:
+        """Real samples, noised as the view called `name` is, which has none of them itself."""
+        assert self.real is not None  # a term's `needs` asked for it
+        steps = self.steps.rows(slice(len(self.real)))
+        return self._noised(name, "real", self.real, self.real_cond, steps)
 
     def encoding(self, who: str, name: str) -> Encoding:
         """The pass, with a graph where the discriminator reads it."""

@@ -21,6 +21,19 @@ class Models:
     critic: Critic
     conditioner: Conditioner
 
+    def logits(self, view: "View") -> Tensor:
+        """The discriminator's logits [B, levels] on a view's rows, by a pass of their own."""
+        critic, rows = self.critic, (view.x_t, view.t, view.cond)
+        assert critic.discriminator is not None  # a term's `needs` asked for it
+        # Nothing is decoded: the discriminator reads the encoder's features.
+        encoding = (
+            self.teacher.encode(*rows, 0)
+            if critic.discriminator_features == "teacher"
+            else critic.encode(*rows, view.steps.index, 0)
+        )
+        logits: Tensor = critic.discriminator(encoding.features)
+        return logits
+
 
 @dataclass(frozen=True)
 class View:

@@ -1,4 +1,5 @@
-"""Weights lambda(alpha, sigma) of the critic's denoising loss, lambda (x0_hat - x0)^2 (DMD Eq. 6).
+"""Weights of noise levels: lambda(alpha, sigma) of the critic's denoising loss, lambda (x0_hat -
+x0)^2 (DMD Eq. 6), and of the generator's GAN loss.
 
 x0_hat is affine in a network's output, so the plain squared error of any output (eps, v, flow,
 EDM's raw network) is the error of x0 under one of these weights. Each is a function (alpha, sigma)
@@ -41,6 +42,21 @@ def edm(alpha: Tensor, sigma: Tensor, sigma_data: float) -> Tensor:
     """
     # EDM Table 1, alpha = 1: (sigma^2 + sigma_data^2) / (sigma sigma_data)^2, which is 1 / c_out^2.
     return (alpha / sigma) ** 2 + sigma_data**-2
+
+
+def constant(alpha: Tensor, sigma: Tensor) -> Tensor:
+    """1 at every level, of a GAN."""
+    return torch.ones_like(sigma)
+
+
+def alpha2(alpha: Tensor, sigma: Tensor) -> Tensor:
+    """alpha^2, of a GAN in SenseFlow (arXiv:2506.00523): less where noise hides the sample."""
+    return alpha**2
+
+
+def signal(alpha: Tensor, sigma: Tensor) -> Tensor:
+    """alpha^2 / (alpha^2 + sigma^2): the same for VP, and for EDM, whose alpha is always 1."""
+    return alpha**2 / (alpha**2 + sigma**2)
 
 
 def of_pipeline(source: str) -> Weighting:

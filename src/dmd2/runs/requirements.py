@@ -42,7 +42,12 @@ def check_objective(
             f"{', '.join(sorted(provided))}; "
             "type sampler=four_step, which makes its inputs itself"
         )
-    if pairs is not None and "pairs" not in objective.needs:
+    if data.reals == "pairs" and pairs is None:
+        raise ValueError(
+            "data.reals=pairs takes the teacher's samples as real ones, and none are made; type "
+            "experiment=digits_teacher_samples, whose file shows how, or data.reals=data"
+        )
+    if pairs is not None and "pairs" not in objective.needs and data.reals == "data":
         raise ValueError(
             "pairs would be made, and no loss term reads them; type pairs=null, or loss=dmd"
         )

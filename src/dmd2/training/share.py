@@ -59,6 +59,7 @@ class Share:
             generated=generated,
             pair_image=self.pair_image,
             real=self.real,
+            real_cond=self.real_cond,
         )
 
     def critic_turn(self, x: Tensor) -> CriticTurn:

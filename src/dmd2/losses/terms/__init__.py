@@ -5,11 +5,18 @@ are no flags: a term is on where the loss file lists it.
 """
 
 from dmd2.losses.terms.embedding import EmbeddingDistance
-from dmd2.losses.terms.gan import ApproximateR1, GANCritic, GANGenerator
+from dmd2.losses.terms.gan import (
+    ApproximateR1,
+    GANCritic,
+    GANGenerator,
+    RelativisticGANCritic,
+    RelativisticGANGenerator,
+)
 from dmd2.losses.terms.matching import (
     DistributionMatching,
     FDivergence,
     GuidanceAugmentation,
+    LaterStepsMatching,
     PseudoHuberMatching,
     by_level,
 )
@@ -25,8 +32,11 @@ __all__ = [
     "GANCritic",
     "GANGenerator",
     "GuidanceAugmentation",
+    "LaterStepsMatching",
     "PseudoHuberMatching",
     "Regression",
+    "RelativisticGANCritic",
+    "RelativisticGANGenerator",
     "ScoreIdentity",
     "by_level",
 ]

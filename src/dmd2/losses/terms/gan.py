@@ -1,21 +1,26 @@
 """Terms of the GAN: the generator's half, the discriminator's, and a penalty on its gradient."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from dmd2.diffusion.schedules import expand
-from dmd2.losses import functional as F
+from dmd2.losses import functional as F, weighting
 from dmd2.losses.term import Logs
 from dmd2.losses.terms.matching import by_level
 from dmd2.losses.turns import CriticTurn, GeneratorTurn
+from dmd2.losses.weighting import Weighting
 
 
 class GANGenerator:
     """The generator's half of the GAN loss (DMD2 Eq. 4), on a noised view of the samples.
 
-    loss  Of the logits [B, levels]: `functional.gan_generator`, or `hinge_generator`.
+    loss          Of each of the logits [B, levels]: `functional.gan_generator`, or
+                  `hinge_generator`.
+    level_weight  Factor of each sample's loss, of alpha and sigma at its noise level: 1, or
+                  `weighting.alpha2` (SenseFlow) or `weighting.signal`.
     """
 
     needs = frozenset({"discriminator"})
@@ -25,14 +30,43 @@ class GANGenerator:
         self,
         weight: float,
         view: str = "gan",
-        loss: Callable[[Tensor], Tensor] = F.gan_generator,
+        loss: Callable[..., Tensor] = F.gan_generator,
+        level_weight: Weighting = weighting.constant,
     ) -> None:
         self.weight, self.view, self.loss = weight, view, loss
+        self.level_weight = level_weight
 
     def __call__(self, turn: GeneratorTurn) -> tuple[Tensor, Logs]:
         """The loss [] on the view's generated samples."""
+        losses = self.losses(turn)
+        alpha, sigma = turn.models.teacher.schedule.alpha_sigma(turn.view(self.view).t)
+        return (expand(self.level_weight(alpha, sigma), losses) * losses).mean(), {}
+
+    def losses(self, turn: GeneratorTurn) -> Tensor:
+        """The loss of each logit [B, levels]."""
         # -log sigmoid(D(fake_t)) (DMD2 Eq. 4).
-        return self.loss(turn.logits(self.view)), {}
+        return self.loss(turn.logits(self.view))
+
+
+class RelativisticGANGenerator(GANGenerator):
+    """The generator's half of the relativistic GAN (arXiv:1807.00734), beside the critic's.
+
+    Real samples are noised as the view is, and go through the encoder without a graph.
+    """
+
+    needs = frozenset({"discriminator", "real"})
+
+    def __init__(
+        self, weight: float, view: str = "gan", level_weight: Weighting = weighting.constant
+    ) -> None:
+        super().__init__(weight, view, F.relativistic_generator, level_weight)
+
+    def losses(self, turn: GeneratorTurn) -> Tensor:
+        """The loss of each logit [B, levels], a mean over pairs with all real rows."""
+        with torch.no_grad():
+            real = turn.models.logits(turn.real_view(self.view))
+        # -log sigmoid(D(fake_t) - D(real_t)).
+        return self.loss(turn.logits(self.view), real)
 
 
 class GANCritic:
@@ -57,14 +91,35 @@ class GANCritic:
 
     def __call__(self, turn: CriticTurn) -> tuple[Tensor, Logs]:
         """The loss [], and the discriminator's accuracies."""
-        # From the end: there need not be as many real rows as generated ones.
-        real, fake = turn.logits(self.view).tensor_split([-len(turn.x)])
+        real, fake = self.logits(turn)
         accuracy_real, accuracy_fake = F.accuracy(real, fake)
         logs = {"accuracy_real": accuracy_real, "accuracy_fake": accuracy_fake}
         correct = torch.cat([(real > 0).float().mean(1), (fake < 0).float().mean(1)])
         by_part = by_level(correct, turn.view(self.view).t)
         logs |= {f"accuracy_{part}": value for part, value in by_part.items()}
         return self.loss(real, fake), logs
+
+    def logits(self, turn: CriticTurn) -> tuple[Tensor, ...]:
+        """Those of the real rows [R, levels], and those of the generated ones [B, levels]."""
+        # From the end: there need not be as many real rows as generated ones.
+        return turn.logits(self.view).tensor_split([-len(turn.x)])
+
+
+class RelativisticGANCritic(GANCritic):
+    """The discriminator's half of the relativistic GAN (arXiv:1807.00734).
+
+    It fixes logits up to a constant: they are taken from the middle of both means, so that
+    accuracies say something.
+    """
+
+    def __init__(self, weight: float, view: str = "critic") -> None:
+        super().__init__(weight, view, F.relativistic_critic)
+
+    def logits(self, turn: CriticTurn) -> tuple[Tensor, ...]:
+        """Real [R, levels] and generated [B, levels], from the middle of their means."""
+        real, fake = super().logits(turn)
+        middle = (real.mean(0) + fake.mean(0)).detach() / 2
+        return real - middle, fake - middle
 
 
 class ApproximateR1:
@@ -86,18 +141,11 @@ class ApproximateR1:
 
     def __call__(self, turn: CriticTurn) -> tuple[Tensor, Logs]:
         """The penalty [], a mean over samples and levels."""
-        view, critic = turn.view(self.view), turn.models.critic
-        assert critic.discriminator is not None  # `needs` asked for it
+        view = turn.view(self.view)
         num_real = len(view.t) - len(turn.x)
         real = view.rows(slice(num_real))
         alpha, _ = turn.models.teacher.schedule.alpha_sigma(real.t)
         n = turn.draws.normal(f"{type(self).__name__}/{self.view}", tuple(real.x_t.shape))
         near = real.x_t + self.std * expand(alpha, real.x_t) * n
-        # Nothing is decoded: the discriminator reads the encoder's features.
-        encoding = (
-            turn.models.teacher.encode(near, real.t, real.cond, 0)
-            if critic.discriminator_features == "teacher"
-            else critic.encode(near, real.t, real.cond, real.steps.index, 0)
-        )
-        logits: Tensor = critic.discriminator(encoding.features)
-        return torch.mean((logits - turn.logits(self.view)[:num_real]) ** 2), {}
+        change = turn.models.logits(replace(real, x_t=near)) - turn.logits(self.view)[:num_real]
+        return torch.mean(change**2), {}

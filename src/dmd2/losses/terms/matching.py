@@ -1,6 +1,6 @@
 """Terms that move samples along the difference of both scores: distribution matching (DMD), its
-weights by a density ratio (f-distill) or by pseudo-Huber (TDM), and guidance augmentation
-(decoupled DMD).
+weights by a density ratio (f-distill) or by pseudo-Huber (TDM), all steps but the first (DP-DMD),
+and guidance augmentation (decoupled DMD).
 """
 
 from collections.abc import Callable
@@ -113,6 +113,18 @@ class FDivergence(DistributionMatching):
         # Of several tapped layers the mean logit: the geometric mean of their ratios.
         h = self.h(turn.logits(self.view).detach().mean(1).exp().clamp(low, high))
         return expand(h / h.mean(), real) * super().gradient(turn, real, fake)
+
+
+class LaterStepsMatching(DistributionMatching):
+    """Distribution matching of all steps but the first (DP-DMD, arXiv:2602.03139).
+
+    What the first step makes is left to another term, e.g. regression on the teacher's.
+    """
+
+    def gradient(self, turn: GeneratorTurn, real: Tensor, fake: Tensor) -> Tensor:
+        """DMD's gradient [B, ...], and 0 for the samples of the first step."""
+        later = (turn.steps.index > 0).float()
+        return expand(later, real) * super().gradient(turn, real, fake)
 
 
 class PseudoHuberMatching(DistributionMatching):
