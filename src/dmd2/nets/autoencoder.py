@@ -191,6 +191,11 @@ class VAE:
         with torch.autocast(latents.device.type, enabled=False):
             return torch.cat([self._decoded(part) for part in z.split(self.at_once)]).float()
 
+    def offload(self) -> None:
+        """Send the network back to the host, if it was read; the next call moves it again."""
+        if self._network is not None:
+            self._network.cpu()
+
     def _posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of z, [B, C, h, w], of images [B, 3, H, W]."""
         posterior = self.network.encode(images).latent_dist
