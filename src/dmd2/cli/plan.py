@@ -3,12 +3,14 @@
 usage: dmd2 plan [experiment=NAME] [memory=24GB] [gpus=N] [KEY=VALUE ...]
 
   memory   Of a card, as 24GB or 24GiB: whether the run fits, and if not, which words to add.
+           A name, as memory=low, is dmd2 train's, and both may be given.
   gpus     Devices that the run is shared by; global_batch is divided by them.
 
 Other keys are those of dmd2 train. The training step is run on tensors without contents. Times are
 estimates from data sheets, and no measurement.
 """
 
+import re
 from collections.abc import Sequence
 from functools import partial
 
@@ -20,14 +22,14 @@ from dmd2.planning.page import advice, page
 from dmd2.planning.search import bytes_of
 from dmd2.planning.simulation import simulate
 
-OWN = ("memory", "gpus")
-"""Keys that are no config's."""
+OWN = re.compile(r"memory=\d|gpus=")
+"""How words begin that are no config's: a card's size is a number, and `memory=low` a choice."""
 
 
 def main(arguments: Sequence[str]) -> None:
     """Print the plan."""
-    own = {key: value for key, _, value in (a.partition("=") for a in arguments) if key in OWN}
-    words = [a for a in arguments if a.partition("=")[0] not in OWN]
+    own = dict(a.split("=", 1) for a in arguments if OWN.match(a))
+    words = [a for a in arguments if not OWN.match(a)]
     memory = bytes_of(own["memory"]) if "memory" in own else None
     num_devices = number_of(own.get("gpus", "1"))
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
