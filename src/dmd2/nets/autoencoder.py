@@ -118,6 +118,11 @@ class VAE:
             self._network = network.requires_grad_(False).eval()
         return self._network
 
+    @network.setter
+    def network(self, network: nn.Module) -> None:
+        """Take this one, and read no file."""
+        self._network = network
+
     def _check(self, config: Any) -> None:
         for key in self.unsupported:
             if config.get(key) is not None:

@@ -22,8 +22,8 @@ def bytes_of(text: str) -> float:
 
 
 def needed(found: Simulation) -> float:
-    """Bytes of a card for a run: its tensors at their peak, and what is assumed."""
-    return found.peak.total() * (1 + FRAGMENTATION) + CONTEXT_BYTES
+    """Bytes of a card for a run: its tensors at their highest peak, and what is assumed."""
+    return found.most * (1 + FRAGMENTATION) + CONTEXT_BYTES
 
 
 def levers(config: Config) -> Iterator[list[str]]:
