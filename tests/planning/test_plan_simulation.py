@@ -5,10 +5,12 @@ from collections import Counter
 import pytest
 import torch
 from hydra import initialize_config_dir
+from omegaconf import OmegaConf
 
 from dmd2.benchmarks.iteration import random_module, shape_of
-from dmd2.cli.plan import composed
+from dmd2.cli.plan import beside_run, composed
 from dmd2.config.folder import config_folder
+from dmd2.io.files import write_hashed_json
 from dmd2.planning.cuda_autocast import FLOAT32, cuda_autocast
 from dmd2.planning.dry_run import BUILDING, DryRun, HostRead
 from dmd2.planning.meter import Meter
@@ -17,6 +19,7 @@ from dmd2.planning.showing import Showing
 from dmd2.planning.simulation import measured, simulate
 from dmd2.planning.sizes import autoencoder_of, with_text
 from dmd2.training.module import DMD
+from page_runs import SUMMARY
 
 SMALL_VAE = {"_target_": "dmd2.nets.VAE", "source": "x", "resolution": 64, "scaling_factor": 1.0}
 SMALL = ["experiment=digits_dmd2", "data.batch_size=32", "global_batch=null"]
@@ -150,3 +153,13 @@ def test_an_amount_of_memory():
     assert bytes_of("24GiB") == 24 * 2**30
     with pytest.raises(ValueError, match="memory=low is no amount of memory"):
         bytes_of("low")
+
+
+def test_a_run_s_measured_peak_stands_beside_its_plan(tmp_path):
+    config = composed(1, SMALL)
+    OmegaConf.save(config, tmp_path / "config.yaml")
+    write_hashed_json(tmp_path / "summary.json", SUMMARY)
+    *_, line = beside_run(tmp_path)
+    assert line.startswith("measured at most: 1.00 GiB of the process")
+    with pytest.raises(FileNotFoundError, match="there is no run at"):
+        beside_run(tmp_path / "none")

@@ -1,6 +1,7 @@
 """The plan as a page of text."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from dmd2.config.check import Config
 from dmd2.planning.cards import CARDS, GIB
@@ -124,4 +125,14 @@ def advice(
     added, then = better
     return (
         f"{begin}; with these words it takes {needed(then) / GIB:.1f} GiB, type: {' '.join(added)}"
+    )
+
+
+def measured_line(config: Config, found: Simulation, summary: Mapping[str, Any]) -> str:
+    """What a run's summary says that it took at most, beside the plan."""
+    on_gpu = config["trainer"]["accelerator"] == "gpu"
+    whose = "tensors on the GPU" if on_gpu else "the process, with Python and its libraries"
+    return (
+        f"measured at most: {summary['peak_memory_bytes'] / GIB:.2f} GiB of {whose}; planned: "
+        f"{found.most / GIB:.2f} GiB of tensors"
     )
