@@ -92,13 +92,13 @@ def test_a_step_that_reads_the_device_has_no_plan(monkeypatch):
 
 def test_a_grid_decodes_by_a_vae_of_the_published_shape():
     with DryRun(BUILDING):
-        vae = autoencoder_of({"autoencoder": SMALL_VAE | {"at_once": 2}})
+        vae = autoencoder_of({"autoencoder": SMALL_VAE | {"at_once": 2, "dtype": "bfloat16"}})
     config = composed(1, [*SMALL, "callbacks.samples.num_samples=4"])
     showing = Showing(config, meter := DryRun(), vae)
     assert showing.nums == {"sample grid": 4, "score": 500}
     with meter:
         images = vae.decode(torch.zeros(4, 4, 8, 8))
-    assert images.shape == (4, 3, 64, 64)
+    assert images.shape == (4, 3, 64, 64) and images.dtype == torch.float32
     assert sum(p.numel() for p in vae.network.parameters()) == 83_653_863  # Stable Diffusion's
 
 

@@ -82,7 +82,7 @@ def autoencoder_of(section: Config) -> VAE | None:
     vae: VAE | None = build(section["autoencoder"]) if section.get("autoencoder") else None
     if vae is None or (node := autoencoder_node(vae)) is None:
         return None
-    vae.network = build(node).requires_grad_(False).eval()
+    vae.network = build(node).to(vae.dtype).requires_grad_(False).eval()
     return vae
 
 
