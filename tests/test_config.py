@@ -85,6 +85,22 @@ def test_a_text_teacher_can_be_told_to_compute_activations_again(name: str) -> N
         assert node["gradient_checkpointing"] is (value == "true")
 
 
+@pytest.mark.parametrize("name", ["sdxl_dmd2_4step", "sd15_dmd2", "distil"])
+def test_one_word_chooses_what_is_kept_on_the_gpu(name: str) -> None:
+    chosen = [f"experiment={name}", "data.captions.source=x", "teacher.source=x", "trainer=cpu"]
+    for word, kept in {
+        "fast": (False, None, 4),
+        "balanced": (True, None, 4),
+        "low": (True, "cache/prompts", 1),
+    }.items():
+        teacher = composed(*chosen, f"memory={word}")["teacher"]
+        assert kept == (
+            teacher["denoiser"]["gradient_checkpointing"],
+            teacher["conditioner"]["cache"],
+            teacher["autoencoder"]["at_once"],
+        )
+
+
 @pytest.mark.parametrize(("network", "other"), [("generator", "critic"), ("critic", "generator")])
 def test_either_network_s_lora_has_its_own_rank_and_alpha_and_both_the_same_targets(
     network: str, other: str

@@ -129,7 +129,7 @@ def compose_and_check(verb: str, overrides: list[str]) -> None:
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         for combination in combinations(overrides):
             if verb in TRAINING:
-                of_train([word for word in combination if word.partition("=")[0] not in OWN])
+                of_train([word for word in combination if not OWN.match(word)])
             else:
                 check_options(compose(verb, overrides=combination), verb)
 

@@ -13,6 +13,7 @@ from dmd2.data.base import DataModule
 from dmd2.data.digits import Digits
 from dmd2.data.images import Images
 from dmd2.runs.resume import check_resumable, resume_identity
+from dmd2.runs.teacher import identity_key
 
 SECOND = 10**9
 YEARS = 7305 * 86_400 * SECOND  # until 1990: a zip knows no time before 1980
@@ -111,3 +112,23 @@ def test_data_without_files_is_known_by_what_it_is_made_of(monkeypatch: pytest.M
     before = kept(data)
     monkeypatch.setattr(digits, "NUM_TEST", 400)
     assert "dataset.num_test was 450 and is 400" in refusal(before, data)
+
+
+def test_a_run_that_took_too_much_memory_goes_on_with_less() -> None:
+    def identity(kept: bool, at_once: int) -> dict:
+        denoiser, codec = {"gradient_checkpointing": kept}, {"at_once": at_once, "factor": 8}
+        teacher = {"denoiser": denoiser, "autoencoder": codec}
+        return resume_identity({"teacher": teacher, "memory": {"any": at_once}}, {}, 1)
+
+    check_resumable(identity(False, 4), identity(True, 1), [])
+
+
+def test_pairs_and_scores_are_the_same_in_less_memory() -> None:
+    denoiser = {"_target_": "dmd2.nets.UNet", "gradient_checkpointing": False}
+    section = {"denoiser": denoiser, "conditioner": {}, "autoencoder": {"factor": 8, "at_once": 4}}
+    less = section | {
+        "denoiser": denoiser | {"gradient_checkpointing": True},
+        "autoencoder": {"factor": 8, "at_once": 1},
+    }
+    assert identity_key(section, "weights") == identity_key(less, "weights")
+    assert identity_key(section | {"guidance": 2.0}, "weights") != identity_key(less, "weights")

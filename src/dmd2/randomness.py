@@ -8,7 +8,7 @@ each draws all rows of the batch and keeps its own.
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -70,6 +70,10 @@ class Draws:
                 low, high, (num * self.world_size,), generator=self._of(stream), device=self.device
             )
         )
+
+    def labels(self, num_classes: int, num: int) -> Tensor:
+        """Labels of this rank's rows, int64 [num], on the host: tables of captions are there."""
+        return replace(self, device="cpu").integers("label", 0, max(num_classes, 1), num)
 
     def step(self, num_steps: int) -> int:
         """One integer in [0, num_steps), the same on all ranks, drawn on the host."""

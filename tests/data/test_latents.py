@@ -43,6 +43,9 @@ class Halved:
     def encode(self, images: Tensor, noise: Tensor) -> Tensor:
         return (images[:, :, ::2, ::2] + 1e-3 * noise) * self.scaling_factor
 
+    def offload(self) -> None:
+        """It is on the host."""
+
     def decode(self, x: Tensor) -> Tensor:
         return (x / self.scaling_factor).repeat_interleave(2, 2).repeat_interleave(2, 3)
 

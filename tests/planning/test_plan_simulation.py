@@ -1,18 +1,27 @@
 """The plan's simulation against real steps on the CPU and against closed forms."""
 
+from collections import Counter
+
 import pytest
 import torch
 from hydra import initialize_config_dir
+from omegaconf import OmegaConf
 
 from dmd2.benchmarks.iteration import random_module, shape_of
-from dmd2.cli.plan import composed
+from dmd2.cli.plan import beside_run, composed
 from dmd2.config.folder import config_folder
+from dmd2.io.files import write_hashed_json
 from dmd2.planning.cuda_autocast import FLOAT32, cuda_autocast
 from dmd2.planning.dry_run import BUILDING, DryRun, HostRead
 from dmd2.planning.meter import Meter
 from dmd2.planning.search import bytes_of, fitting, needed
+from dmd2.planning.showing import Showing
 from dmd2.planning.simulation import measured, simulate
+from dmd2.planning.sizes import autoencoder_of, with_text
+from dmd2.training.module import DMD
+from page_runs import SUMMARY
 
+SMALL_VAE = {"_target_": "dmd2.nets.VAE", "source": "x", "resolution": 64, "scaling_factor": 1.0}
 SMALL = ["experiment=digits_dmd2", "data.batch_size=32", "global_batch=null"]
 
 
@@ -23,34 +32,83 @@ def _hydra(monkeypatch):
         yield
 
 
+LORA = ["experiment=text2digits_dmd2_4step_lora", "lora=both", "data.batch_size=16"]
+
+
 @pytest.mark.parametrize(
     "words",
     [
         SMALL,
         [*SMALL, "data.batch_size=64", "accumulate=2", "ema=[]", "loss=dmd2_paper"],
+        LORA,
     ],
 )
-def test_the_peak_is_that_of_a_real_step(words):
+def test_the_peaks_are_those_of_real_steps_and_grids(words):
     config = composed(1, words)
     with Meter() as meter:
         module = random_module(config, shape_of(config["teacher"]))
         real = measured(config, module, meter)
     planned = simulate(config)
-    assert planned.peak.total() == pytest.approx(real.peak.total(), rel=0.05)
+    assert planned.peaks.keys() == real.peaks.keys() == {"training", "sample grid", "score"}
+    for name, peak in planned.peaks.items():
+        assert peak.total() == pytest.approx(real.peaks[name].total(), rel=0.05)
     assert planned.both.flops == real.both.flops
     assert planned.trained == real.trained
 
 
-def test_a_critic_turn_is_4_forward_and_3_encoder_passes():
+@pytest.mark.parametrize(("loss", "num_e"), [("dmd2", 1), ("dmd2_paper", 2)])
+def test_flops_are_those_of_whole_and_encoder_passes(loss, num_e):
     """Of F and E, a pass of the network and of its encoder; a backward pass counts two.
 
-    The sample F, the fake score's F + 2F, and real rows beside it E + 2E; the head is small.
+    A critic turn: the sample F, the fake score's F + 2F, and real rows beside it E + 2E. What a
+    generator turn adds: 2F back through the sample, F of the teacher, F of the critic, and E back
+    from the discriminator to the sample, whose weights get no gradient; a view of the
+    discriminator's own costs another E.
     """
-    config = composed(1, SMALL)
-    found = simulate(config)
-    without = simulate(composed(1, [*SMALL, "loss=no_gan"]))
-    assert without.alone.flops == pytest.approx(4 * without.forward.flops, rel=0.03)
-    assert 4 < found.alone.flops / found.forward.flops < 7.3
+    found = simulate(composed(1, [*SMALL, f"loss={loss}"]))
+    f, e = found.forward.flops, found.encoder.flops
+    # The rest is the discriminator's own.
+    assert found.alone.flops == pytest.approx(4 * f + 3 * e, rel=0.01)
+    assert found.both.flops - found.alone.flops == pytest.approx(4 * f + num_e * e, rel=0.01)
+
+
+def test_flops_without_a_discriminator_are_those_of_whole_passes():
+    found = simulate(composed(1, [*SMALL, "loss=no_gan"]))
+    assert found.encoder.flops == 0
+    assert found.alone.flops == pytest.approx(4 * found.forward.flops, rel=0.001)
+
+
+def test_a_step_that_reads_the_device_has_no_plan(monkeypatch):
+    step = DMD.training_step
+
+    def reading(self, batch, batch_index):
+        step(self, batch, batch_index)
+        float(self.logs["critic/loss_denoising"])
+
+    monkeypatch.setattr(DMD, "training_step", reading)
+    with pytest.raises(HostRead, match="reads a number from the device"):
+        simulate(composed(1, SMALL))
+
+
+def test_a_grid_decodes_by_a_vae_of_the_published_shape():
+    with DryRun(BUILDING):
+        vae = autoencoder_of({"autoencoder": SMALL_VAE | {"at_once": 2, "dtype": "bfloat16"}})
+    config = composed(1, [*SMALL, "callbacks.samples.num_samples=4"])
+    showing = Showing(config, meter := DryRun(), vae)
+    assert showing.nums == {"sample grid": 4, "score": 500}
+    with meter:
+        images = vae.decode(torch.zeros(4, 4, 8, 8))
+    assert images.shape == (4, 3, 64, 64) and images.dtype == torch.float32
+    assert sum(p.numel() for p in vae.network.parameters()) == 83_653_863  # Stable Diffusion's
+
+
+def test_text_encoders_count_where_they_are_on_the_device():
+    chosen = ["experiment=sdxl_dmd2_4step", "global_batch=null", "data.batch_size=1", "trainer=cpu"]
+    for memory, in_training in (("balanced", 3_270_881_280), ("low", 0)):
+        config = composed(1, [*chosen, f"memory={memory}"])
+        assert with_text(config, Counter())["text encoders"] == in_training
+        # COCO's captions have no table: their encoder comes for the score.
+        assert with_text(config, Counter(), is_score=True)["text encoders"] == 3_270_881_280
 
 
 def test_nothing_is_computed_and_no_number_is_read():
@@ -95,3 +153,13 @@ def test_an_amount_of_memory():
     assert bytes_of("24GiB") == 24 * 2**30
     with pytest.raises(ValueError, match="memory=low is no amount of memory"):
         bytes_of("low")
+
+
+def test_a_run_s_measured_peak_stands_beside_its_plan(tmp_path):
+    config = composed(1, SMALL)
+    OmegaConf.save(config, tmp_path / "config.yaml")
+    write_hashed_json(tmp_path / "summary.json", SUMMARY)
+    *_, line = beside_run(tmp_path)
+    assert line.startswith("measured at most: 1.00 GiB of the process")
+    with pytest.raises(FileNotFoundError, match="there is no run at"):
+        beside_run(tmp_path / "none")

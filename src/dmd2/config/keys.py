@@ -40,6 +40,7 @@ SECTIONS: dict[str, set[str]] = {
         "callbacks",
         "health",
         "logger",
+        "memory",
         "trainer",
         "paths",
         "launcher",
@@ -70,6 +71,7 @@ SECTIONS: dict[str, set[str]] = {
     "checkpoint": {"every", "keep"},
     "health": {"every", "num_samples", "stop_on", "ignore", "callback"},
     "lora": {"generator", "critic"},
+    "memory": {"gradient_checkpointing", "embeddings", "decoded_at_once"},
     "optimizer": {"generator", "critic", "lr_factor"},
     "paths": {"runs", "cache", "run"},
 }

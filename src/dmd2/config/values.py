@@ -95,7 +95,7 @@ VALUES: dict[str, Kind] = {
         name: SECTION
         for name in (
             *("data", "teacher", "loss", "lora", "sampler", "optimizer", "metric"),
-            *("callbacks", "logger", "trainer", "paths", "checkpoint"),
+            *("callbacks", "logger", "trainer", "memory", "paths", "checkpoint"),
         )
     },
     "pairs": SECTION.or_null(),

@@ -6,7 +6,7 @@ A sample has three forms, and a data module translates between them:
     model space  float32, what networks read and write; pixels are in [-1, 1] there
     pixels       uint8 images for people and for metrics; of toy data, the points themselves
 
-A training batch, once it is on the device, is a dict:
+A training batch, once it is on the device (its labels stay on the host), is a dict:
 
     "real"        float32 [B, ...]  samples in model space; absent from data of captions alone;
                                     the images of pairs, if `reals` says so
@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -31,12 +30,13 @@ from dmd2.data.dataset import BatchDataset, batch_loader
 from dmd2.data.flips import flip_rows, rows_to_flip
 from dmd2.data.pair_batches import check_pairs, pairs_of
 from dmd2.data.pairs import PairStore
+from dmd2.data.placement import PlacedData
 from dmd2.data.sampler import BatchSampler
 from dmd2.data.split import Split
 from dmd2.io.files import key_of
 
 
-class DataModule(LightningDataModule):
+class DataModule(PlacedData):
     """A data set, and how it is drawn; a subclass gives `load` and `identity`.
 
     batch_size        Samples per batch on each rank.
@@ -125,6 +125,9 @@ class DataModule(LightningDataModule):
         """
         return x
 
+    def offload(self) -> None:
+        """Take off the device what showing samples has put there: here nothing."""
+
     def class_of(self, labels: Tensor) -> Tensor:
         """Class of each label [B], for metrics that count classes: here the label itself.
 
@@ -144,21 +147,6 @@ class DataModule(LightningDataModule):
     def stored(self) -> dict[str, np.ndarray]:
         """The arrays whose rows make training batches, each under its key in a batch."""
         return {"real": self.train.x, "label": self.train.labels}
-
-    @property
-    def rank(self) -> int:
-        """Number of this process among those that share a global batch; 0 without a trainer."""
-        return 0 if self.trainer is None else self.trainer.global_rank
-
-    @property
-    def world_size(self) -> int:
-        """How many processes share a global batch; 1 without a trainer."""
-        return 1 if self.trainer is None else self.trainer.world_size
-
-    @property
-    def on_gpu(self) -> bool:
-        """Whether batches go to a GPU; they then wait in pinned memory, which copies faster."""
-        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
     def setup(self, stage: str = "fit") -> None:
         """Open the splits and the pairs; raises ValueError for pairs of another shape."""

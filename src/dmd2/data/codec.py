@@ -36,3 +36,7 @@ class Codec(Protocol):
     def decode(self, latents: Tensor) -> Tensor:
         """Images of latents."""
         ...
+
+    def offload(self) -> None:
+        """Back to the host; the next call moves it to the device of what it is given."""
+        ...

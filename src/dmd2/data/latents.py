@@ -74,5 +74,6 @@ class Latents(Captioned):
         # np.array copies a block: torch takes no read-only memory map without a warning.
         blocks = (torch.from_numpy(np.array(x[i : i + AT_ONCE])) for i in range(0, len(x), AT_ONCE))
         images = [self.to_pixels(self.to_model(block.to(device))).cpu().numpy() for block in blocks]
+        self.offload()
         # An empty split has no block to concatenate.
         return np.concatenate(images) if images else x

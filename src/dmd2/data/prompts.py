@@ -56,6 +56,10 @@ class Captioned(DataModule):
         """Decoded latents as uint8 [B, 3, H, W], rounded and clamped."""
         return pixels.to_pixels(self.codec.decode(x))
 
+    def offload(self) -> None:
+        """Send the autoencoder back to the host."""
+        self.codec.offload()
+
 
 class Prompts(Captioned):
     """Captions alone: a batch is {"label": int64 [B], "index": int}, and pairs if there are any.

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from dmd2.distributed.device import sent
+
 # No dataclass: a family may add keys ("label", "text", ...) and the algorithm stays as it is.
 Cond = dict[str, Tensor]
 
@@ -69,6 +71,17 @@ class Conditioner(nn.Module):
         raise ValueError(
             f"{type(self).__name__} reads no captions of a metric's own; choose another metric"
         )
+
+
+def sending(
+    conditioner: Callable[[Tensor], Cond], device: torch.device
+) -> Callable[[Tensor], Cond]:
+    """The same conditioner, whose conditions come to `device` while labels stay on the host."""
+
+    def cond_of(labels: Tensor) -> Cond:
+        return {key: sent(value, device) for key, value in conditioner(labels).items()}
+
+    return cond_of
 
 
 def together(conditioner: Callable[[Tensor], Cond], *labels: Tensor) -> list[Cond]:

@@ -1,14 +1,38 @@
-"""This process's device: where a network is, and the most memory that was held there."""
+"""This process's device: where a network is, what goes there, and the most memory held there."""
 
 import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def device_of(network: nn.Module) -> torch.device:
-    """Where a network's weights are; the CPU for one without any."""
-    return next((x.device for x in network.state_dict().values()), torch.device("cpu"))
+    """Where a network's weights are, or its buffers; the CPU for one without any."""
+    return next(
+        (x.device for x in chain(network.parameters(), network.buffers())), torch.device("cpu")
+    )
+
+
+def sent(x: Tensor, device: torch.device) -> Tensor:
+    """`x` on `device`; what comes from the host to a GPU goes through pinned memory."""
+    # A copy from other memory would wait for all that the GPU still has to do.
+    if device.type == "cuda" and x.device.type == "cpu":
+        x = x.pin_memory()
+    return x.to(device, non_blocking=True)
+
+
+@contextmanager
+def lent(network: nn.Module, device: torch.device) -> Iterator[None]:
+    """A block in which a network is on `device`; it then goes back to where it was."""
+    home = device_of(network)
+    network.to(device)
+    try:
+        yield
+    finally:
+        network.to(home)
 
 
 def peak_memory_bytes() -> int:

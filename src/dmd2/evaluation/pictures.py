@@ -104,7 +104,8 @@ def comparison(
     is_grid = len(data.shape) == 3  # else points
     # A score's batch fits into memory, so these do; a scatter plot needs more samples than a grid.
     num = min(100, evaluator.batch_size) if is_grid else 2000
-    samples = evaluator.sample_set(device_of(student))
+    device = device_of(student)
+    samples = evaluator.sample_set(device)
     shown: dict[str, Tensor] = {}
     # Where the real images are a folder's (COCO) there are statistics of them only.
     if evaluator.real.data is not None:
@@ -115,9 +116,10 @@ def comparison(
         for s in teacher_samplings(evaluator, teacher, guidance)
     }
     samplings["student"] = evaluator.sampling(student)
-    for title, sampling in samplings.items():
-        x0, _ = samples.make(sampling, range(num))
-        shown[f"{title} ({sampling.num_evaluations} NFE)"] = data.to_pixels(x0)
+    with evaluator.conditioned_on(device):
+        for title, sampling in samplings.items():
+            x0, _ = samples.make(sampling, range(num))
+            shown[f"{title} ({sampling.num_evaluations} NFE)"] = data.to_pixels(x0)
     picture(shown, path)
 
 

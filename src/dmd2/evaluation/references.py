@@ -19,6 +19,7 @@ def data_references(evaluator: Evaluator, device: torch.device) -> References:
     evaluator.fit(device)
     protocol, data = evaluator.protocol, evaluator.real.data
     if data is None:
+        evaluator.offload()
         return {"floor": {}, "baselines": {}}
     # Held-out samples are the best that a generator can do; they have not been trained on.
     num_held_out = len(evaluator.suite.test[1])
@@ -34,6 +35,7 @@ def data_references(evaluator: Evaluator, device: torch.device) -> References:
         shown = torch.tensor(data.shown(data.train.x))
         classes = data.class_of(torch.tensor(data.train.labels))
         baselines[name] = evaluator.scores_of_set(*baseline(shown, classes, num))
+    evaluator.offload()
     return {
         "floor": {"real": evaluator.named(floor, num_held_out)} if floor else {},
         "baselines": baselines,

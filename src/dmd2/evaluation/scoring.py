@@ -1,6 +1,7 @@
 """Scores of a generator: a set of samples through a suite of metrics, fitted to real data."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 import torch
@@ -10,7 +11,7 @@ from dmd2.data.base import DataModule
 from dmd2.diffusion.conditioning import Conditioner
 from dmd2.diffusion.denoiser import Denoiser
 from dmd2.diffusion.sampling import FewStepSampler
-from dmd2.distributed.device import device_of
+from dmd2.distributed.device import device_of, lent
 from dmd2.distributed.process_group import rank_blocks
 from dmd2.evaluation.partial_sums import PartialSums
 from dmd2.evaluation.protocol import SAMPLE_SETS, ScoringProtocol
@@ -62,9 +63,14 @@ class Evaluator:
         )
         self._fitted_on: torch.device | None = None
 
+    def conditioned_on(self, device: torch.device) -> AbstractContextManager[None]:
+        """A block in which the conditioner is on `device`, with a text encoder that training keeps
+        on the host.
+        """
+        return lent(self.conditioner, device)
+
     def sample_set(self, device: torch.device | str) -> SampleSet:
         """The samples that everything here is scored on, and grids show."""
-        self.conditioner.to(device)  # captions of the protocol's own have an encoder that moves
         # Made anew for each device; the samples are the same ones.
         kind = SAMPLE_SETS[self.protocol.classes]
         shape, num_classes = self.data.shape, self.conditioner.num_classes
@@ -114,8 +120,11 @@ class Evaluator:
                 yield self.data.to_pixels(x0), self.data.class_of(labels)
 
         # A score must not depend on the precision that training happens to use.
-        with torch.autocast(device.type, enabled=False):
-            return self._nested(batches, numbers or self.counts.numbers, sums or PartialSums())
+        with torch.autocast(device.type, enabled=False), self.conditioned_on(device):
+            try:
+                return self._nested(batches, numbers or self.counts.numbers, sums or PartialSums())
+            finally:
+                self.offload()
 
     def scores_of_set(self, samples: Tensor, labels: Tensor) -> Scores:
         """Scores of samples that are there, as pictures show them [N, ...], and labels [N]."""
@@ -144,6 +153,12 @@ class Evaluator:
         if self._fitted_on != device:
             self.real.fit(self.suite, device)
             self._fitted_on = device
+        self.suite.to(device)
+
+    def offload(self) -> None:
+        """Send what scores alone need to the host: detectors, metrics, the autoencoder."""
+        self.suite.to("cpu")
+        self.data.offload()
 
     def _nested(
         self, batches: Callable[[range], Batches], numbers: Sequence[int], sums: PartialSums

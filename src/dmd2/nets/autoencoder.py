@@ -118,6 +118,11 @@ class VAE:
             self._network = network.requires_grad_(False).eval()
         return self._network
 
+    @network.setter
+    def network(self, network: nn.Module) -> None:
+        """Take this one, and read no file."""
+        self._network = network
+
     def _check(self, config: Any) -> None:
         for key in self.unsupported:
             if config.get(key) is not None:
@@ -190,6 +195,11 @@ class VAE:
         z = self._unscaled(latents.float()).to(self.dtype)
         with torch.autocast(latents.device.type, enabled=False):
             return torch.cat([self._decoded(part) for part in z.split(self.at_once)]).float()
+
+    def offload(self) -> None:
+        """Send the network back to the host, if it was read; the next call moves it again."""
+        if self._network is not None:
+            self._network.cpu()
 
     def _posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of z, [B, C, h, w], of images [B, 3, H, W]."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from dmd2.planning.simulation import Work
+from dmd2.planning.watch import Work
 
 GIB = 2**30
 EFFICIENCY = 0.6

@@ -1,15 +1,15 @@
 """The plan as a page of text."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from dmd2.config.check import Config
 from dmd2.planning.cards import CARDS, GIB
 from dmd2.planning.search import CONTEXT_BYTES, FRAGMENTATION, fitting, needed
 from dmd2.planning.simulation import Simulation
-from dmd2.planning.traffic import bytes_sent, checkpoint_bytes
-
-TEXT_PARAMETERS = {"clip": 123_060_480, "clip_pair": 817_720_320}
-"""Of text encoders, by the last name of their node: CLIP-L, and CLIP-L with OpenCLIP-bigG."""
+from dmd2.planning.sizes import autoencoder_node, is_encoding, text_bytes
+from dmd2.planning.traffic import bytes_sent, checkpoint_bytes, embedding_bytes, pair_bytes
+from dmd2.runs.build import build
 
 
 def page(config: Config, found: Simulation, num_devices: int) -> list[str]:
@@ -30,30 +30,33 @@ def page(config: Config, found: Simulation, num_devices: int) -> list[str]:
 
 
 def memory_table(config: Config, found: Simulation) -> list[str]:
-    """Bytes at the peak of a training cycle, by owner."""
-    rows = [f"| {owner} | {size / GIB:.2f} |" for owner, size in found.peak.most_common()]
-    lost = FRAGMENTATION * found.peak.total()
+    """Bytes by owner, at the peaks of training, of a sample grid and of a score."""
+    peaks = list(found.peaks.values())
+    owners = dict.fromkeys(owner for peak in peaks for owner, _ in peak.most_common())
+    rows = {owner: [peak[owner] for peak in peaks] for owner in owners}
+    rows["tensors together"] = [peak.total() for peak in peaks]
+    lost = FRAGMENTATION * found.most
     return [
-        "| memory at the peak of training | GiB |",
-        "|---|---|",
-        *rows,
-        f"| tensors together | {found.peak.total() / GIB:.2f} |",
-        f"| CUDA context (assumed) | {CONTEXT_BYTES / GIB:.2f} |",
-        f"| fragmentation, {FRAGMENTATION:.0%} (assumed) | {lost / GIB:.2f} |",
-        f"| **device** | **{needed(found) / GIB:.2f}** |",
-        *text_row(config),
+        f"| GiB at the peak of | {' | '.join(found.peaks)} |",
+        "|---" * (1 + len(peaks)) + "|",
+        *(
+            f"| {owner} | {' | '.join(f'{size / GIB:.2f}' for size in sizes)} |"
+            for owner, sizes in rows.items()
+        ),
+        "",
+        f"device: {needed(found) / GIB:.2f} GiB, with {CONTEXT_BYTES / GIB:.1f} for CUDA's context "
+        f"and {lost / GIB:.2f} for fragmentation, both assumed",
+        *unknown(config),
     ]
 
 
-def text_row(config: Config) -> list[str]:
-    """What text encoders take beside that, where their size is known."""
-    node = config["teacher"]["conditioner"].get("encoder")
-    if node is None:
-        return []
-    num = TEXT_PARAMETERS.get(node["_target_"].rpartition(".")[2])
-    narrow = node.get("dtype") in ("bfloat16", "float16")
-    size = "not known" if num is None else f"{num * (2 if narrow else 4) / GIB:.2f}"
-    return [f"| beside it: text encoders, where they are on the device | {size} |"]
+def unknown(config: Config) -> Iterator[str]:
+    """What is not in the figures, since its size is not known."""
+    if text_bytes(config) is None:
+        yield "not counted: the text encoders, whose size is not known"
+    node = config["teacher"].get("autoencoder")
+    if node and autoencoder_node(build(node)) is None:
+        yield "not counted: the VAE, whose size is not known"
 
 
 def work_table(config: Config, found: Simulation) -> list[str]:
@@ -65,6 +68,7 @@ def work_table(config: Config, found: Simulation) -> list[str]:
         "critic alone": found.alone,
         f"mean of {every}": found.mean(every),
         "one pass of the generator (F)": found.forward,
+        "one of the critic's encoder (E)": found.encoder,
     }
     return [
         "| iteration | TFLOP | passes F | operations |",
@@ -94,7 +98,14 @@ def time_table(config: Config, found: Simulation) -> list[str]:
 def disk_lines(config: Config, found: Simulation) -> list[str]:
     """What a run keeps on disk; the best checkpoint lies beside the newest."""
     one, num = checkpoint_bytes(config, found), config["checkpoint"]["keep"] + 1
-    return [f"a checkpoint takes {one / 1e9:.1f} GB; {num} are kept: {num * one / 1e9:.1f} GB"]
+    lines = [f"a checkpoint takes {one / 1e9:.1f} GB; {num} are kept: {num * one / 1e9:.1f} GB"]
+    if "encoder" in config["teacher"]["conditioner"] and not is_encoding(config):
+        size = embedding_bytes(config, found) / 1e3
+        lines += [f"embeddings in the cache take {size:.0f} kB a caption"]
+    if config["pairs"] is not None:
+        size = pair_bytes(config, found) / 1e9
+        lines += [f"{config['pairs']['num_pairs']:,} pairs in the cache take {size:.2f} GB"]
+    return lines
 
 
 def advice(
@@ -114,4 +125,14 @@ def advice(
     added, then = better
     return (
         f"{begin}; with these words it takes {needed(then) / GIB:.1f} GiB, type: {' '.join(added)}"
+    )
+
+
+def measured_line(config: Config, found: Simulation, summary: Mapping[str, Any]) -> str:
+    """What a run's summary says that it took at most, beside the plan."""
+    on_gpu = config["trainer"]["accelerator"] == "gpu"
+    whose = "tensors on the GPU" if on_gpu else "the process, with Python and its libraries"
+    return (
+        f"measured at most: {summary['peak_memory_bytes'] / GIB:.2f} GiB of {whose}; planned: "
+        f"{found.most / GIB:.2f} GiB of tensors"
     )

@@ -1,7 +1,7 @@
 """The settings with which a run fits into memory, by simulating them in order of least harm."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from dmd2.config.check import Config
 from dmd2.planning.cards import GIB
@@ -22,21 +22,23 @@ def bytes_of(text: str) -> float:
 
 
 def needed(found: Simulation) -> float:
-    """Bytes of a card on which a run trains: its tensors at their peak, and what is assumed."""
-    return found.peak.total() * (1 + FRAGMENTATION) + CONTEXT_BYTES
+    """Bytes of a card for a run: its tensors at their highest peak, and what is assumed."""
+    return found.most * (1 + FRAGMENTATION) + CONTEXT_BYTES
 
 
 def levers(config: Config) -> Iterator[list[str]]:
     """Words to add one after the other, in order of least harm to what is learned."""
     share = config["data"]["batch_size"] // config["accumulate"]
-    if "gradient_checkpointing" in config["teacher"]["denoiser"]:
-        yield ["teacher.denoiser.gradient_checkpointing=true"]  # a third more time
+    if config["teacher"]["denoiser"].get("gradient_checkpointing") is False:
+        yield ["memory=balanced"]  # a third more time
     # The same batch in smaller shares: the same numbers up to rounding, and more time.
     for num in (2, 4, 8, 16, 32, 64):
         if share % num == 0:
             yield [f"accumulate={config['accumulate'] * num}"]
     if config["teacher"].get("dtype", "bfloat16") is None:
         yield ["teacher.dtype=bfloat16"]
+    if config["memory"]["decoded_at_once"] > 1 and "autoencoder" in config["teacher"]:
+        yield ["memory=low"]  # embeddings on disk
     if "encoder" in config["teacher"]["conditioner"]:
         if config["lora"]["generator"] is None or config["lora"]["critic"] is None:
             yield ["lora=both"]
@@ -54,11 +56,21 @@ def fitting(
     """
     added: dict[str, str] = {}
     for more in levers(compose(list(words))):
-        added |= {word.partition("=")[0]: word for word in more}
-        found = simulate(compose([*words, *added.values()]))
+        added |= by_key(more)
+        found = simulate(compose(together(words, added)))
         if needed(found) <= memory:
             return _fewest(words, added, found, memory, compose)
     return None
+
+
+def by_key(words: Iterable[str]) -> dict[str, str]:
+    """Words KEY=VALUE by their keys."""
+    return {word.partition("=")[0]: word for word in words}
+
+
+def together(words: Sequence[str], added: Mapping[str, str]) -> list[str]:
+    """Words of a command with others added, which take the place of those of the same key."""
+    return list({**by_key(words), **added}.values())
 
 
 def _fewest(
@@ -74,7 +86,7 @@ def _fewest(
         fewer = {name: word for name, word in kept.items() if name != key}
         if key == "lora":
             continue
-        without = simulate(compose([*words, *fewer.values()]))
+        without = simulate(compose(together(words, fewer)))
         if needed(without) <= memory:
             kept, found = fewer, without
     return list(kept.values()), found

@@ -2,6 +2,7 @@
 
 from dmd2.config.check import Config
 from dmd2.planning.simulation import Simulation
+from dmd2.planning.sizes import last_name
 from dmd2.runs.copies import wants_shards
 from dmd2.runs.presence import ADAM, FLOAT_BYTES
 
@@ -24,3 +25,16 @@ def checkpoint_bytes(config: Config, found: Simulation) -> float:
     """Bytes of one checkpoint: trained weights, Adam's two numbers of each, and averages."""
     averages = len(config["ema"]) * found.trained["generator"]
     return FLOAT_BYTES * (sum(found.trained.values()) * (1 + ADAM) + averages)
+
+
+def embedding_bytes(config: Config, found: Simulation) -> int:
+    """Bytes of a caption's embedding on disk: float32 of CLIP, else bfloat16."""
+    is_clip = last_name(config["teacher"]["conditioner"]["encoder"]) in ("clip", "clip_pair")
+    return (FLOAT_BYTES if is_clip else 2) * found.caption
+
+
+def pair_bytes(config: Config, found: Simulation) -> int:
+    """Bytes of all noise-image pairs: noises in float16, images in `pairs.dtype`."""
+    image = 1 if config["pairs"]["dtype"] == "uint8" else 2
+    num: int = config["pairs"]["num_pairs"]
+    return num * found.sample * (2 + image)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from dmd2.config.check import Config
+from dmd2.config.memory import MEMORY_KEYS
 from dmd2.io.files import without_places
 from dmd2.training.checkpoints import Manifest, Verified, newest, verify
 
@@ -16,6 +17,7 @@ NOT_COMPARED = frozenset(
         "health",
         "checkpoint",
         "trainer",
+        "memory",
         "launcher",
         "metric",
         "log_every",
@@ -25,8 +27,8 @@ NOT_COMPARED = frozenset(
     }
 )
 """Sections that say how a run is watched and where it works, not what it computes."""
-PATH_KEYS = frozenset({"cache", "weights", "critic_weights", "num_workers"})
-"""Keys anywhere that say where things are.
+PATH_KEYS = frozenset({"cache", "weights", "critic_weights", "num_workers"}) | MEMORY_KEYS
+"""Keys anywhere that say where things are, or in what memory the same is computed.
 
 Data and teacher are compared by their hashes, and what a run started from is behind it.
 """

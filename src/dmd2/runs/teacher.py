@@ -11,6 +11,7 @@ from torch import nn
 
 from dmd2.config.check import Config
 from dmd2.config.devices import one_process
+from dmd2.config.memory import without_memory
 from dmd2.data.base import DataModule
 from dmd2.diffusion.conditioning import Conditioner
 from dmd2.diffusion.denoiser import Denoiser
@@ -162,7 +163,8 @@ def identity_key(section: Config, weights: str) -> str:
     weights  Of which the denoiser is: a hash of them, or of all that they are trained by.
     """
     read = ("denoiser", "guidance", "dtype", "autoencoder")
-    return key_of(weights, conditioner_of(section), [section.get(name) for name in read])
+    said = [without_memory(section.get(name)) for name in read]
+    return key_of(weights, conditioner_of(section), said)
 
 
 def pretraining_data(config: Config) -> DataModule:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from dmd2.diffusion.conditioning import join
+from dmd2.diffusion.conditioning import join, sending
 from dmd2.diffusion.denoiser import Denoiser
 from dmd2.diffusion.sampling import FewStepSampler
 from dmd2.losses.objective import Objective
@@ -129,9 +129,9 @@ class DMD(ManualOptimization):
         num_shares = self.trainer.world_size * self.accumulate
         draws = Draws(self.seed, self.iteration, share, num_shares, self.device)
         num, shape = len(batch["label"]), batch.get("shape", self.shape)
-        conditioner = self.models.conditioner.at_size(batch.get("size"))
+        conditioner = sending(self.models.conditioner.at_size(batch.get("size")), self.device)
         # Labels are drawn uniformly, not taken from the batch: the generator needs no real data.
-        labels = draws.integers("label", 0, max(self.models.conditioner.num_classes, 1), num)
+        labels = draws.labels(self.models.conditioner.num_classes, num)
         cond, real, real_cond = conditions(
             labels, batch, conditioner, self.sampler.needs, self.objective.needs
         )

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from dmd2.diffusion.conditioning import Conditioner, drop
+from dmd2.diffusion.conditioning import Conditioner, drop, sending
 from dmd2.diffusion.denoiser import Denoiser
 from dmd2.diffusion.steps import Steps
 from dmd2.diffusion.training_times import TimeSampler
@@ -65,7 +65,7 @@ class Pretrain(ManualOptimization):
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
         """One step on clean data x0 [B, ...] of the batch."""
-        x0, cond = batch["real"], self.conditioner(batch["label"])
+        x0, cond = batch["real"], sending(self.conditioner, self.device)(batch["label"])
         draws = Draws(
             self.seed, self.iteration, self.global_rank, self.trainer.world_size, self.device
         )

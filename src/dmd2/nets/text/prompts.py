@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dmd2.diffusion.conditioning import Cond, Conditioner, check_labels
+from dmd2.distributed.device import device_of, sent
 from dmd2.io.blocks import save_blocks
 from dmd2.io.tensors import read_tensors
 from dmd2.nets.text.clip import time_ids_of
@@ -61,10 +62,11 @@ class Prompts(Conditioner):
             )
         self.num_classes, self.twin, self.negative = len(captions), twin, negative
         self.encoder = encoder.requires_grad_(False).eval()
-        # Tokenized once: tokenizing is slow, and the tokens of a caption are some 300 bytes.
-        self.keep("tokens", encoder.tokens(captions))
+        # Tokenized once: tokenizing is slow, and the tokens of a caption are some 300 bytes. No
+        # buffer: of millions of captions they stay on the host, and a batch's rows are sent.
+        self.tokens = encoder.tokens(captions)
         with torch.no_grad():
-            null = encoder(encoder.null_tokens(negative).to(next(encoder.parameters()).device))
+            null = encoder(encoder.null_tokens(negative).to(device_of(encoder)))
         self.parts = tuple(null)
         # A negative text, even "", is embedded where the twin is zeros, as in diffusers' SDXL.
         is_zero = twin == "zeros" and negative is None
@@ -79,11 +81,12 @@ class Prompts(Conditioner):
 
     @torch.no_grad()
     def forward(self, labels: Tensor) -> Cond:
-        """Labels int64 [B] to the encoder's condition, float32, without a graph."""
-        check_labels(labels, self.num_classes, "captions")
+        """Labels int64 [B] to the encoder's condition, float32, without a graph, on its device."""
+        rows, device = labels.cpu(), device_of(self.encoder)
+        check_labels(rows, self.num_classes, "captions")
         # Not under the caller's autocast, so that a cached table holds the very same numbers.
-        with torch.autocast(labels.device.type, enabled=False):
-            return self.encoder(self.get_buffer("tokens")[labels])
+        with torch.autocast(device.type, enabled=False):
+            return self.encoder(sent(self.tokens[rows], device))
 
     def at_size(self, size: Sequence[int] | None) -> Callable[[Tensor], Cond]:
         """As of `Conditioner`: SDXL is told the size."""
@@ -167,15 +170,17 @@ class CachedPrompts(Prompts):
         # Of tokens and weights, not of captions and names: a changed tokenizer or a finetuned
         # encoder under the same name gets a file of its own.
         digest = hashlib.sha256(self.encoder.recipe.encode())
-        for tensor in (self.get_buffer("tokens"), *self.encoder.state_dict().values()):
+        for tensor in (self.tokens, *self.encoder.state_dict().values()):
             digest.update(str((tensor.dtype, tuple(tensor.shape))).encode())
             # As bytes, since numpy has no bfloat16.
             digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def forward(self, labels: Tensor) -> Cond:
-        """Labels int64 [B] to the condition that `Prompts` gives, from the table."""
-        rows = labels.cpu()
+        """Labels int64 [B] to the condition that `Prompts` gives, from the table, on the device of
+        the twin's.
+        """
+        rows, device = labels.cpu(), device_of(self)
         check_labels(rows, self.num_classes, "captions")
         is_packed = "mask" in self.parts
         found = self.unpacked(rows) if is_packed else {"text": self.table["text"][rows]}
@@ -183,7 +188,7 @@ class CachedPrompts(Prompts):
             found["pooled"] = self.table["pooled"][rows]
         cond = {key: self.get_buffer(f"null_{key}").expand(len(labels), -1) for key in self.same}
         for key, value in found.items():
-            moved = value.to(labels.device)
+            moved = sent(value, device)  # as the table has it: bfloat16 is half the way
             cond[key] = moved if key == "mask" else moved.float()
         return cond
 

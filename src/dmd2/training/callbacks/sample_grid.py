@@ -70,10 +70,14 @@ class SampleGrid(L.Callback):
             )
 
     def pixels_of(self, x0: Tensor) -> Tensor:
-        """Images uint8 [B, ...] of samples x0 [B, ...] in model space."""
-        if self.autoencoder is None:
-            return self.evaluator.data.to_pixels(x0)
-        return pixels.to_pixels(self.autoencoder.decode(x0))
+        """Images uint8 [B, ...] of samples x0 [B, ...] in model space.
+
+        What decodes latents is back on the host afterwards.
+        """
+        data, own = self.evaluator.data, self.autoencoder
+        images = data.to_pixels(x0) if own is None else pixels.to_pixels(own.decode(x0))
+        (data if own is None else own).offload()
+        return images
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         """Draw when it is time: on all ranks, which may each hold a shard; rank 0 keeps it."""
@@ -84,8 +88,8 @@ class SampleGrid(L.Callback):
         evaluator, rows = self.evaluator, range(self.num_samples)
         # The first weights: an average where there is one, else the raw ones.
         name, network = next(iter(pl_module.students().items()))
-        with unsharded(network):
-            samples = evaluator.sample_set(pl_module.device)
+        samples = evaluator.sample_set(pl_module.device)
+        with unsharded(network), evaluator.conditioned_on(pl_module.device):
             batches = samples.batches(evaluator.sampling(network), rows, evaluator.batch_size)
             x0 = torch.cat([x0 for x0, _ in batches])
         on_rank_zero(partial(self._keep, trainer, name, x0))

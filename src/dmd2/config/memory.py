@@ -1,0 +1,14 @@
+"""Keys of a config that say in what memory the same is computed: `memory=low|balanced|fast`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+MEMORY_KEYS = frozenset({"gradient_checkpointing", "at_once"})
+"""What conf/memory chooses of a teacher's networks; where embeddings lie is a place."""
+
+
+def without_memory(node: Any) -> Any:
+    """A node without `MEMORY_KEYS`, e.g. for the key of a cache."""
+    if not isinstance(node, Mapping):
+        return node
+    return {key: value for key, value in node.items() if key not in MEMORY_KEYS}
