@@ -45,6 +45,7 @@ class Run:
         self.commit = commit()  # now: of the code that this process has read
         self.record = Record(self.protocol.primary_score)
         self.parts: Parts | None = None
+        self.loggers: list[Logger] = []
         self.owns_folder = False
 
     def start(self) -> None:
@@ -87,10 +88,18 @@ class Run:
             )
             raise KeyboardInterrupt from error
         finally:
+            self.conclude(status)
+            lock.close()
+
+    def conclude(self, status: str) -> None:
+        """Write what the run leaves, where the directory is its own, and end its loggers."""
+        try:
             if self.owns_folder:
                 summary = self.summary(status)
                 write_results(Finished(self.config, self.folder, summary, self.record, self.parts))
-            lock.close()
+        finally:
+            for logger in run_loggers(self.loggers):
+                logger.end(self.folder)
 
     def summary(self, status: str) -> dict[str, Any]:
         """What summary.json says of the run so far."""
@@ -153,17 +162,15 @@ class Run:
             # Once more, now that the teacher has its weights, and with them a hash.
             check_resumable(checkpoint.manifest, with_teacher(identity, parts), allowed)
             on_rank_zero(partial(self.take_over, checkpoint))
-        loggers = on_rank_zero(lambda: self.loggers(checkpoint), [])
-        trainer = build_trainer(config, config["max_iterations"], list(callbacks.values()), loggers)
+        on_rank_zero(partial(self.begin_loggers, checkpoint))
+        trainer = build_trainer(
+            config, config["max_iterations"], list(callbacks.values()), self.loggers
+        )
         earlier = 0.0 if checkpoint is None else checkpoint.manifest.get("wall_seconds", 0.0)
         self.record.start_clock(earlier)
-        try:
-            # weights_only: nothing in a checkpoint is run.
-            path = None if checkpoint is None else checkpoint.path
-            trainer.fit(parts.module, datamodule=data, ckpt_path=path, weights_only=True)
-        finally:
-            for logger in run_loggers(loggers):
-                logger.end()
+        # weights_only: nothing in a checkpoint is run.
+        path = None if checkpoint is None else checkpoint.path
+        trainer.fit(parts.module, datamodule=data, ckpt_path=path, weights_only=True)
         # Updates that were skipped after the last report, and signals after the last iteration.
         parts.module.nonfinite.check()
         self.record.raise_if_interrupted()
@@ -190,16 +197,13 @@ class Run:
         }
         return {name: build_with(node, for_all) for name, node in nodes.items() if node is not None}
 
-    def loggers(self, checkpoint: Verified | None) -> list[Logger]:
-        """The loggers; what they have of iterations after the checkpoint is logged again."""
-        loggers = [build(node) for node in self.config["logger"].values()]
-        for logger in run_loggers(loggers):
-            if checkpoint is None:
-                logger.begin(self.config, None, 0)
-            else:
-                resumed = checkpoint.path.parents[1]
-                logger.begin(self.config, resumed, checkpoint.manifest["iteration"])
-        return loggers
+    def begin_loggers(self, checkpoint: Verified | None) -> None:
+        """Build the loggers; what they have of iterations after the checkpoint is logged again."""
+        self.loggers = [build(node) for node in self.config["logger"].values()]
+        resumed = None if checkpoint is None else checkpoint.path.parents[1]
+        iteration = 0 if checkpoint is None else checkpoint.manifest["iteration"]
+        for logger in run_loggers(self.loggers):
+            logger.begin(self.config, resumed, iteration)
 
     def link_latest(self) -> None:
         """Let `latest` point here, now that all that could be wrong would have shown."""
