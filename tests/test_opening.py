@@ -31,7 +31,7 @@ def test_a_run_opens_with_what_it_is_and_what_is_made_first(
         "digits_dmd2 in runs/digits_dmd2/now, seed 0",
         "device: 1 x cpu, 32-true, threads: 1; ",
         "parameters: teacher 196,145, generator 196,145, critic 212,658",
-        "iterations: 500 to 1,500, 5 to an update of the generator",
+        "iterations: 500 to 1,500, 5 to a generator's update",
         f"in {tmp_path}: scores of data; made first: teacher (trained for 1,300 iterations), "
         "scores of the teacher",
     ):

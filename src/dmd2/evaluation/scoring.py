@@ -17,6 +17,7 @@ from dmd2.evaluation.protocol import SAMPLE_SETS, ScoringProtocol
 from dmd2.evaluation.real_images import FolderStatistics, TrainSplit
 from dmd2.evaluation.samples import GeneratorSampling, SampleSet, Sampling
 from dmd2.evaluation.scores import Scores
+from dmd2.io.progress import progress_bar
 from dmd2.metrics.suite import Batches, MetricSuite
 
 
@@ -101,7 +102,9 @@ class Evaluator:
         """Scores of whatever `sampling` makes with `network`, on the network's device."""
         device = device_of(network)
         self.fit(device)
-        samples = self.sample_set(device)
+        samples, counts = self.sample_set(device), numbers or self.counts.numbers
+        name = f"scoring the {sampling.name}, {sampling.num_evaluations} NFE"
+        bar = progress_bar(name, counts[-1], unit=" samples")
 
         def batches(rows: range) -> Iterator[tuple[Tensor, Tensor]]:
             # A block goes through the network as one on any number of ranks: its rounding is the
@@ -112,10 +115,11 @@ class Evaluator:
                     raise InterruptedError("a score was asked to end early")
                 x0, labels = samples.make(sampling, block)
                 yield self.data.to_pixels(x0), self.data.class_of(labels)
+                bar.update(block.stop - bar.n)
 
         # A score must not depend on the precision that training happens to use.
-        with torch.autocast(device.type, enabled=False):
-            return self._nested(batches, numbers or self.counts.numbers, sums or PartialSums())
+        with bar, torch.autocast(device.type, enabled=False):
+            return self._nested(batches, counts, sums or PartialSums())
 
     def scores_of_set(self, samples: Tensor, labels: Tensor) -> Scores:
         """Scores of samples that are there, as pictures show them [N, ...], and labels [N]."""

@@ -9,12 +9,13 @@ from dmd2.config.check import Config
 from dmd2.data.base import DataModule
 from dmd2.data.pairs import PairWriter
 from dmd2.distributed.process_group import broadcast_from_rank_zero
-from dmd2.distributed.rank_zero import on_rank_zero, progress_bar, warn
+from dmd2.distributed.rank_zero import on_rank_zero, warn
 from dmd2.evaluation.references import data_references, teacher_references
 from dmd2.evaluation.samples import SampleSet, TeacherSampling
 from dmd2.evaluation.scores import References
 from dmd2.evaluation.scoring import Evaluator
 from dmd2.io.files import key_of, read_hashed_json, write_hashed_json
+from dmd2.io.progress import progress_bar
 from dmd2.runs.build import build, device_for
 from dmd2.runs.teacher import Teacher
 
@@ -34,7 +35,7 @@ def make_pairs(config: Config, teacher: Teacher, data: DataModule) -> Path:
     teacher.conditioner.to(device)
     # Seed 1: pairs must not be the samples that scores are made of, which have seed 0.
     samples = SampleSet(data.shape, teacher.conditioner.num_classes, 1, device)
-    with progress_bar(total=num, initial=writer.num_written(), desc="pairs", unit="pair") as bar:
+    with progress_bar("pairs", num, initial=writer.num_written(), unit="pair") as bar:
         for rows in writer.free():
             writer.write(rows, *samples.pairs(sampling, rows))
             if not bar.disable:  # counting reads the whole folder

@@ -30,7 +30,7 @@ def opening(config: Config, parts: Parts, iteration: int, is_scored: bool) -> li
         f"  parameters: {', '.join(parameters(parts))}",
         f"  data: {type(data).__name__}, {len(data.train):,} samples of {list(data.shape)}, "
         f"{batch:,} an iteration",
-        f"  iterations: {start}{config['max_iterations']:,}, {updates} to an update of the generator, "
+        f"  iterations: {start}{config['max_iterations']:,}, {updates} to a generator's update, "
         f"{log_every} to a report",
         f"  in {config['paths']['cache']}: {', '.join(there) or 'nothing'}; "
         f"made first: {', '.join(made) or 'nothing'}",
