@@ -70,7 +70,7 @@ function layout(chart) {
     margin: { l: 52, r: 12, t: 8, b: 38 + 21 * legend }, hovermode: chart.axis ? "closest" : "x unified",
     modebar: { bgcolor: "rgba(0,0,0,0)" },
     hoverlabel: { bgcolor: colour("--panel"), font: { color: colour("--text") } },
-    xaxis: { ...lines, title: { text: plain(chart.axis || "iteration"), standoff: 4 }, type: xScaleOf(chart) },
+    xaxis: { ...lines, title: { text: plain(chart.axis || "iteration"), standoff: 4 }, type: xScaleOf(chart), exponentformat: "power" },
     yaxis: { ...lines, type: isLog ? "log" : "linear", exponentformat: isSpeed ? "SI" : "power",
       rangemode: isSpeed ? "tozero" : "normal", dtick: isLog ? logTicks(chart) : undefined },
     showlegend: legend > 0, legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", font: { size: 10 } },
