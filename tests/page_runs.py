@@ -36,11 +36,15 @@ SUMMARY: dict[str, Any] = {
 
 
 def write_page_run(
-    folder: Path, text: str, num_rows: int = 60, num_grids: int = 3, size: int = 20
+    folder: Path, text: str, num_rows: int = 60, num_grids: int = 3, size: int = 20, **config: Any
 ) -> dict[str, Any]:
-    """Write a run whose experiment, configuration and log have a stranger's `text`; its summary."""
+    """Write a run whose experiment, configuration and log have a stranger's `text`; its summary.
+
+    config  Further keys of its configuration.
+    """
     (folder / "samples").mkdir(parents=True)
-    OmegaConf.save({"name": text, "teacher": {"negative": text}}, folder / "config.yaml")
+    own = {"name": text, "teacher": {"negative": text}}
+    OmegaConf.save(own | config, folder / "config.yaml")
     weights = text.replace("/", "|")  # a slash would part the key
     with (folder / "metrics.csv").open("w", newline="") as file:
         log = csv.writer(file)
@@ -51,4 +55,5 @@ def write_page_run(
     for i in range(1, num_grids + 1):
         Image.fromarray(noise // i).save(folder / "samples" / f"{i:08d}.png")
     Image.fromarray(noise).save(folder / "comparison.png")
+    Image.fromarray(noise).save(folder / "samples" / "steps.png")
     return SUMMARY | {"experiment": text}

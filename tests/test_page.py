@@ -114,6 +114,7 @@ def test_a_run_without_scores_shows_its_pictures_and_without_a_log_its_configura
     summary = write_page_run(tmp_path, "e") | unscored | {"best": {}, "primary": ""}
     page = run_page(tmp_path, summary)
     assert 'id="scores"' not in page and 'id="grid-picture"' in page and 'id="curves"' in page
+    assert page.count("What each sampling step") == 2  # a caption, and a label
     (tmp_path / "metrics.csv").unlink()
     page = run_page(tmp_path, summary)
     assert 'id="curves"' not in page and "All of it (config.yaml)" in page

@@ -47,7 +47,15 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         (folder / name / "report.html").write_text(run_page(folder / name, summary))
     page = comparison_page(gather(folder), HOSTILE, [f"failed: {HOSTILE}"])
     (folder / "comparison.html").write_text(page)
-    return {"run": folder / "one" / "report.html", "comparison": folder / "comparison.html"}
+    found = {"run": folder / "one" / "report.html", "comparison": folder / "comparison.html"}
+    for i, lr in enumerate((1e-4, 1e-3, 1e-2)):
+        run = folder / "sweep" / str(i)
+        summary = write_page_run(run, "e", lr=lr, loss=("a", "a", HOSTILE)[i])
+        write_hashed_json(
+            run / "summary.json", summary | {"metrics": {"rfd": 1.0 + i}, "weights": "e"}
+        )
+    (folder / "sweep.html").write_text(comparison_page(gather(folder / "sweep"), "sweep", []))
+    return found | {"sweep": folder / "sweep.html"}
 
 
 def opened(browser: Any, path: Path, width: int = 1280, scheme: str = "light") -> tuple[Any, list]:
@@ -69,7 +77,7 @@ def asks(request: Any) -> bool:
     return not request.url.startswith(("data:", "blob:")) and not request.is_navigation_request()
 
 
-@pytest.mark.parametrize("name", ["run", "comparison"])
+@pytest.mark.parametrize("name", ["run", "comparison", "sweep"])
 @pytest.mark.parametrize(("width", "scheme"), [(400, "dark"), (1280, "light")])
 def test_a_page_fits_its_window_and_does_nothing_that_it_must_not(
     name: str, width: int, scheme: str, browser: Any, pages: dict[str, Path]
@@ -94,6 +102,19 @@ def test_the_slider_of_samples_goes_by_keys(browser: Any, pages: dict[str, Path]
     assert page.evaluate("document.getElementById('grid-picture').naturalWidth") == 20
     page.close()
     assert not wrong
+
+
+def test_what_a_sweep_varied_is_a_chart_each_of_dots(browser: Any, pages: dict[str, Path]) -> None:
+    page, wrong = opened(browser, pages["sweep"])
+    for key, kind in (("lr", "log"), ("loss", "category")):
+        page.get_by_label(f"curves of {key}", exact=True).scroll_into_view_if_needed()
+        plot = f"document.querySelector('[aria-label=\"curves of {key}\"]')"
+        page.wait_for_function(f"{plot}.layout?.xaxis.type === '{kind}'")
+        assert page.evaluate(f"{plot}.layout.xaxis.title.text") == key
+        assert page.evaluate(f"{plot}.data.map((one) => one.mode)") == ["markers"] * 3
+        assert page.evaluate(f"{plot}.data.map((one) => one.y[0])") == [1, 2, 3]
+    assert page.evaluate("window.hacked") is None and not wrong
+    page.close()
 
 
 def test_curves_zoom_smooth_and_take_log_axes(browser: Any, pages: dict[str, Path]) -> None:

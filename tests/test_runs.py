@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -21,9 +22,12 @@ from safetensors.torch import load_file
 from dmd2.cli.main import main
 from dmd2.io.files import read_hashed_json
 from dmd2.runs.load import load, load_student
+from dmd2.runs.page.curves import place_of
+from dmd2.runs.page.glossary import SCORES
 from dmd2.runs.report import write_page
 from dmd2.training import checkpoints
 from dmd2.training.callbacks.csv_logger import read_rows
+from docs_hooks import website
 from test_files import holding
 
 SMALL = [
@@ -314,6 +318,22 @@ def test_a_number_that_is_not_finite_stops_the_run_and_is_named(
     assert "iteration " in line and "critic/" in line and "not finite" in line
     assert json.loads(Path("diverged/summary.json").read_text())["status"] == "failed"
     assert '<span class="badge failed">' in Path("diverged/report.html").read_text()
+
+
+def test_every_logged_key_is_explained_on_the_site() -> None:
+    pages = website.metrics_page
+    explained, logged = pages.rows(), next(csv.reader((RUN / "metrics.csv").open()))[1:]
+    of_scores = {key.rpartition("/")[2] for key in logged if key.startswith("score/")}
+    assert of_scores <= SCORES.keys()
+    keys = {place_of(key)[0] for key in logged if not key.startswith("score/")}
+    patterns = {re.escape(row).replace(r"\*", ".*"): text for row, text in explained.items()}
+    found = {key: [row for row in patterns if re.fullmatch(row, key)] for key in keys}
+    assert all(found.values()), found
+    assert all(explained.values()) and all(row in pages.logged() for row in explained)
+    # And nothing else is named but what a run of this length does not log yet.
+    named = {row for row, columns in pages.ranges().items() if "digits_4step" in columns}
+    assert {row for row in named - keys if not row.startswith("watch/")} == set()
+    assert all(f" | {label} | " in pages.logged() for label in pages.bar_labels().values())
 
 
 def test_wandb_offline_gets_the_same_keys(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,6 +112,17 @@ def test_sampling_is_denoise_and_renoise(generator):
     assert torch.equal(FewStepSampler(FOUR).sample(generator, n, cond), x0)
 
 
+def test_the_last_prediction_of_the_steps_is_the_sample(generator):
+    for sampler in (FewStepSampler(FOUR), ODEWalk(FOUR)):
+        sampling = GeneratorSampling(generator, ClassLabels(3), sampler)
+        samples = SampleSet((2,), 3, seed=0)
+        found = sampling.by_step(samples, range(6))
+        assert list(found) == [f"step {i + 1}, t = {t:.3g}" for i, t in enumerate(FOUR)]
+        assert torch.equal(found["step 4, t = 0.25"], samples.make(sampling, range(6))[0])
+        first = GeneratorSampling(generator, ClassLabels(3), FewStepSampler())
+        assert torch.equal(found["step 1, t = 1"], samples.make(first, range(6))[0])
+
+
 @pytest.mark.parametrize("step", range(4))
 def test_training_inputs_come_from_noise_alone(generator, step):
     """Nothing but the noises and the condition enters the walk, and real samples change nothing."""

@@ -112,7 +112,7 @@ def test_an_option_of_a_wrong_type_is_named(
         (["train", "sampler.num_samples=4"], ["metric.num_samples"]),
         (["prepare", "recipe=imagenet64", "recipe.source=x", "out=y"], ["did you mean source?"]),
         (["sample", "run=x", "seeed=1"], ["did you mean seed?"]),
-        (["train", "logger=tensorboard"], ["logger=csv", "logger=wandb"]),
+        (["train", "logger=tb"], ["logger=tensorboard"]),
         (["train", "trainer=cuda"], ["trainer=gpu"]),
         (["train", "optimizer=adam"], ["optimizer=adamw"]),
         (["train", "experiment=digits_dm2"], ["did you mean experiment=digits_dmd2", "toy2d_dmd2"]),

@@ -13,6 +13,7 @@ from typing import Any
 
 import conf_pages
 import health_page
+import metrics_page
 import source_pages
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +31,8 @@ EXPERIMENTS = "<!-- table of experiments -->"
 """Stands in recipes.md for its tables; elsewhere than on the site it is not seen."""
 CHECKS = "<!-- table of checks -->"
 """Stands in health.md for the table of health checks."""
+SCORES, LOGGED = "<!-- table of scores -->", "<!-- table of logged numbers -->"
+"""Stand in metrics.md for its tables."""
 PLACES = {
     "README.md": "index.md",
     "conf": "reference/conf/index.md",
@@ -209,6 +212,8 @@ def on_page_markdown(text: str, *, page: Any, **_: Any) -> str:
     # The tables link like the rest of the page, to files of the repository.
     text = text.replace(EXPERIMENTS, conf_pages.experiments() if EXPERIMENTS in text else "")
     text = text.replace(CHECKS, health_page.table() if CHECKS in text else "")
+    text = text.replace(SCORES, metrics_page.scores() if SCORES in text else "")
+    text = text.replace(LOGGED, metrics_page.logged() if LOGGED in text else "")
     if uri.startswith("reference/"):
         return text  # its links are those of the site
     return named(linked(text, copied().get(uri, f"docs/{uri}"), uri))

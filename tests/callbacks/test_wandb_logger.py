@@ -10,6 +10,7 @@ from PIL import Image
 
 from dmd2.training.callbacks import CSVLogger
 from dmd2.training.callbacks.wandb_logger import wandb_logger
+from wandb_files import pages
 
 
 def test_a_server_that_cannot_be_reached_costs_the_page_s_place_and_nothing_else(
@@ -34,33 +35,6 @@ def test_a_server_that_cannot_be_reached_costs_the_page_s_place_and_nothing_else
     assert life.name.endswith(f"-{page}") and list(life.glob("*.wandb"))
 
 
-def pieces(folder: Path) -> list[tuple[str, list[dict[str, str]]]]:
-    """Each offline piece in the order of time: its run's id, and the rows of its history."""
-    from wandb.proto import wandb_internal_pb2  # noqa: PLC0415
-
-    found = []
-    for path in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
-        data, records, record, place = path.read_bytes(), [], b"", 7
-        # The log of LevelDB: blocks of 32 KiB, a header of 4 + 2 + 1 bytes before each part.
-        while place + 7 <= len(data):
-            if 32768 - place % 32768 < 7:
-                place += 32768 - place % 32768
-            size, kind = int.from_bytes(data[place + 4 : place + 6], "little"), data[place + 6]
-            record += data[place + 7 : place + 7 + size]
-            place += 7 + size
-            if kind in (1, 4):  # whole, or the last part
-                records.append(wandb_internal_pb2.Record.FromString(record))
-                record = b""
-        rows = [
-            {(x.key or x.nested_key[0]): x.value_json for x in record.history.item}
-            for record in records
-            if record.WhichOneof("record_type") == "history"
-        ]
-        (page,) = {r.run.run_id for r in records if r.WhichOneof("record_type") == "run"}
-        found.append((page, rows))
-    return found
-
-
 def test_offline_a_run_that_went_on_is_one_page_and_its_newest_piece_is_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -79,15 +53,15 @@ def test_offline_a_run_that_went_on_is_one_page_and_its_newest_piece_is_whole(
             for logger in (log, page):
                 logger.log_metrics({"loss": step / 8}, step=step)
                 logger.log_picture("samples/grid", picture, step)
-        page.end()
+        page.end(tmp_path)
         time.sleep(1.1)  # names of pieces are times in seconds
     wandb.teardown()
-    first, second = pieces(tmp_path)
-    assert first[0] == second[0]
-    steps = [[int(row["_step"]) for row in rows] for _, rows in (first, second)]
+    first, second = pages(tmp_path)
+    assert first.run_id == second.run_id
+    steps = [[int(row["_step"]) for row in page.rows] for page in (first, second)]
     assert steps == [[1, 2, 3], [1, 2, 3, 4, 5]]
-    assert [float(row["loss"]) for row in second[1]] == [i / 8 for i in range(1, 6)]
-    assert all("samples/grid" in row and row["trainer/global_step"] for row in second[1])
+    assert [float(row["loss"]) for row in second.rows] == [i / 8 for i in range(1, 6)]
+    assert all("samples/grid" in row and row["trainer/global_step"] for row in second.rows)
     newest = sorted((tmp_path / "wandb").glob("offline-run-*"))[-1]
     assert hint[:2] == ["wandb", "sync"] and Path(hint[2]).resolve() == newest
     shown = subprocess.run(
@@ -96,4 +70,4 @@ def test_offline_a_run_that_went_on_is_one_page_and_its_newest_piece_is_whole(
         text=True,
         check=True,
     )
-    assert "1 run(s)" in shown.stdout + shown.stderr and first[0] in shown.stdout + shown.stderr
+    assert "1 run(s)" in shown.stdout + shown.stderr and first.run_id in shown.stdout + shown.stderr

@@ -19,7 +19,8 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from dmd2.io.files import locked, sha256
+from dmd2.io.files import locked
+from dmd2.io.progress import hashed
 from dmd2.io.tensors import read_tensors, save_tensors
 from dmd2.weights.authors import read_checkpoint, student
 from dmd2.weights.edm import network
@@ -45,7 +46,7 @@ def import_weights(source: Path, out: Path) -> None:
     if not source.is_file():
         raise FileNotFoundError(f"there is no file {source}")
     # With the hash in the file's metadata anybody can tell which published file it came from.
-    metadata["sha256"] = sha256(source)
+    metadata["sha256"] = hashed(source)
     # By content, not by suffix: torch.save writes a zip archive, EDM's files are bare pickles.
     with source.open("rb") as file:
         is_archive = file.read(4) == b"PK\x03\x04"

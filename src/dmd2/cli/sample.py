@@ -37,6 +37,7 @@ from dmd2.distributed.rank_zero import claimed, on_rank_zero
 from dmd2.evaluation.pictures import image, picture
 from dmd2.evaluation.prompt_grid import prompt_grid
 from dmd2.evaluation.samples import SampleSet
+from dmd2.io.progress import progress_bar
 from dmd2.io.replace import replacing, sweep
 from dmd2.runs.load import Student, load_student
 from dmd2.runs.run_config import as_one_of_torchrun
@@ -87,15 +88,18 @@ def draw(options: DictConfig, student: Student, samples: SampleSet, prompts: Seq
     is_image = len(data.shape) > 1
     shown: list[Tensor] = []
     # This rank's blocks alone; names of files are numbers of samples, so ranks share the folder.
-    for block in rank_blocks(rows, options.batch_size or student.config["metric"]["batch_size"]):
-        x = data.to_pixels(samples.make(sampling, block)[0])
-        if is_image:
-            for i, pixels in zip(block, x, strict=True):
-                with replacing(out / f"{i:06d}.png") as partial:
-                    image(pixels).save(partial, "png")
-        # Of many images only those on the sheet stay in memory; points stay all, for points.npy.
-        if not is_image or sum(map(len, shown)) < max(NUM_ON_SHEET, len(prompts)):
-            shown.append(x)
+    blocks = rank_blocks(rows, options.batch_size or student.config["metric"]["batch_size"])
+    with progress_bar("sampling", num, unit=" samples") as bar:
+        for block in blocks:
+            x = data.to_pixels(samples.make(sampling, block)[0])
+            if is_image:
+                for i, pixels in zip(block, x, strict=True):
+                    with replacing(out / f"{i:06d}.png") as partial:
+                        image(pixels).save(partial, "png")
+            # Of many images only those on the sheet stay in memory; of points all, for points.npy.
+            if not is_image or sum(map(len, shown)) < max(NUM_ON_SHEET, len(prompts)):
+                shown.append(x)
+            bar.update(block.stop - bar.n)
     on_rank_zero(lambda: write_sheet(torch.cat(shown), student.config["name"], prompts, out))
     print(f"{len(rows)} samples are in {out}")
 

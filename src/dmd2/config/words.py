@@ -76,9 +76,9 @@ FOREIGN = {
 """Keys of other programs, by their last part, and what to type here."""
 CHOICES = {
     "logger": {
-        "tensorboard": "logger=csv, or logger=wandb, which draws curves",
-        "tb": "logger=csv, or logger=wandb, which draws curves",
-        **dict.fromkeys(("mlflow", "comet", "neptune", "none"), "logger=csv, or logger=wandb"),
+        "tb": "logger=tensorboard",
+        "none": "logger=csv",
+        **dict.fromkeys(("mlflow", "comet", "neptune"), "logger=wandb, or logger=tensorboard"),
     },
     "trainer": {"cuda": "trainer=gpu", "mps": "trainer=cpu", "tpu": "trainer=cpu"}
     | {"distributed": "trainer=ddp", "multi_gpu": "trainer=ddp", "deepspeed": "trainer=fsdp"},

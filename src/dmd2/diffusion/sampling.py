@@ -63,6 +63,15 @@ class FewStepSampler:
         x_t, t = self.walk(generator, noise, cond, [last] * len(noise[0]))
         return generator(x_t, t, cond)
 
+    def predictions(self, generator: Denoiser, noise: Sequence[Tensor], cond: Cond) -> list[Tensor]:
+        """What each step's evaluation makes, x0_hat [B, ...] in order: the last is `sample`'s.
+
+        Each walks anew from the noise: N (N + 1) / 2 evaluations for N steps.
+        """
+        ends = ([i] * len(noise[0]) for i in range(len(self.times)))
+        walks = [self.walk(generator, noise, cond, end) for end in ends]
+        return [generator(x_t, t, cond) for x_t, t in walks]
+
     def training_input(
         self,
         generator: Denoiser,

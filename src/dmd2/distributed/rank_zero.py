@@ -1,12 +1,10 @@
-"""What rank 0 does for all: files of which a run has one, locks, lines on stderr, progress bars."""
+"""What rank 0 does for all: files of which a run has one, locks, lines on stderr."""
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
-
-from tqdm import tqdm
 
 from dmd2.distributed.process_group import broadcast_from_rank_zero, is_rank_zero
 from dmd2.io.files import try_lock
@@ -44,8 +42,3 @@ def claimed(path: Path, refusal: str) -> Iterator[None]:
 def warn(line: str) -> None:
     """A line on stderr, from rank 0 alone."""
     on_rank_zero(lambda: print(f"dmd2: {line}", file=sys.stderr))
-
-
-def progress_bar(**options: Any) -> "tqdm[Any]":
-    """A bar of tqdm's, with its `options`; rank 0 alone shows it."""
-    return tqdm(**options, disable=not is_rank_zero())

@@ -15,6 +15,7 @@ from dmd2.data.split import Split
 from dmd2.io.arrays import read_arrays
 from dmd2.io.files import key_of
 from dmd2.io.hashed_tensors import cached
+from dmd2.io.progress import progress_bar
 from dmd2.metrics.clean_fid import CleanInception
 from dmd2.metrics.frechet import moments
 from dmd2.metrics.suite import MetricSuite
@@ -92,7 +93,9 @@ class RealImages:
         return dict(zip(("mu", "sigma"), moments(self._features(detector)), strict=True))
 
     def _features(self, detector: CleanInception) -> Tensor:
-        found = torch.cat([detector.of(images).cpu() for images in self._batches()])
+        # How many there are is known at the end.
+        batches = progress_bar(f"features of {self.source.name}", None, iterable=self._batches())
+        found = torch.cat([detector.of(images).cpu() for images in batches])
         if len(found) < 2:
             raise ValueError(f"{self.source} holds {len(found)} images, too few for statistics")
         print(f"statistics of {len(found)} real images of {self.source}, once")

@@ -38,6 +38,15 @@ class GeneratorSampling:
         noises = [noise(i) for i in range(len(self.sampler.times))]
         return self.sampler.sample(self.generator, noises, self.conditioner(labels))
 
+    def by_step(self, samples: "SampleSet", rows: range) -> dict[str, Tensor]:
+        """What each sampling step makes of some samples, x0_hat [len(rows), ...] by its name."""
+        times, labels = self.sampler.times, samples.labels(rows)
+        noises = [samples.noise(rows, i) for i in range(len(times))]
+        with torch.no_grad():
+            found = self.sampler.predictions(self.generator, noises, self.conditioner(labels))
+        names = [f"step {i}, t = {t:.3g}" for i, t in enumerate(times, 1)]
+        return dict(zip(names, found, strict=True))
+
 
 @dataclass(frozen=True)
 class TeacherSampling:

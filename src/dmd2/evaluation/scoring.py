@@ -18,6 +18,7 @@ from dmd2.evaluation.protocol import SAMPLE_SETS, ScoringProtocol
 from dmd2.evaluation.real_images import FolderStatistics, TrainSplit
 from dmd2.evaluation.samples import GeneratorSampling, SampleSet, Sampling
 from dmd2.evaluation.scores import Scores
+from dmd2.io.progress import progress_bar
 from dmd2.metrics.suite import Batches, MetricSuite
 
 
@@ -107,7 +108,9 @@ class Evaluator:
         """Scores of whatever `sampling` makes with `network`, on the network's device."""
         device = device_of(network)
         self.fit(device)
-        samples = self.sample_set(device)
+        samples, counts = self.sample_set(device), numbers or self.counts.numbers
+        name = f"scoring the {sampling.name}, {sampling.num_evaluations} NFE"
+        bar = progress_bar(name, counts[-1], unit=" samples")
 
         def batches(rows: range) -> Iterator[tuple[Tensor, Tensor]]:
             # A block goes through the network as one on any number of ranks: its rounding is the
@@ -118,11 +121,16 @@ class Evaluator:
                     raise InterruptedError("a score was asked to end early")
                 x0, labels = samples.make(sampling, block)
                 yield self.data.to_pixels(x0), self.data.class_of(labels)
+                bar.update(block.stop - bar.n)
 
         # A score must not depend on the precision that training happens to use.
-        with torch.autocast(device.type, enabled=False), self.conditioned_on(device):
+        with (
+            bar,
+            torch.autocast(device.type, enabled=False),
+            self.conditioned_on(device),
+        ):
             try:
-                return self._nested(batches, numbers or self.counts.numbers, sums or PartialSums())
+                return self._nested(batches, counts, sums or PartialSums())
             finally:
                 self.offload()
 

@@ -11,10 +11,11 @@ from textwrap import shorten
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dmd2.io.files import read_json, sha256
+from dmd2.io.files import read_json
+from dmd2.io.progress import bytes_bar, hashed, size_of
 from dmd2.io.replace import folder_beside, replacing, unused_name
 
 
@@ -83,8 +84,8 @@ def files_of(path: Path) -> list[Path]:
 def weights_sha256(path: Path) -> str:
     """SHA-256 of a file of weights; of an index that of its shards' hashes."""
     if path.suffix != ".json":
-        return sha256(path)
-    return hashlib.sha256("".join(map(sha256, files_of(path))).encode()).hexdigest()
+        return hashed(path)
+    return hashlib.sha256("".join(map(hashed, files_of(path))).encode()).hexdigest()
 
 
 def names_in(path: Path) -> list[str]:
@@ -119,14 +120,15 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
     Raises FileNotFoundError where there is none, and ValueError where it is damaged.
     """
-    tensors = dict[str, Tensor]()
-    for part in files_of(path):
-        if not part.is_file():
-            raise FileNotFoundError(f"there are no weights at {part}")
-        try:
-            tensors |= load_file(part)
-        except SafetensorError as error:
-            raise ValueError(f"{part} is not a readable safetensors file: {error}") from error
+    tensors, parts = dict[str, Tensor](), files_of(path)
+    with bytes_bar(f"reading {path.name}", size_of(parts)) as bar:
+        for part in parts:
+            if not part.is_file():
+                raise FileNotFoundError(f"there are no weights at {part}")
+            with _opened(part) as file:
+                for name in file.keys():  # noqa: SIM118  # of no mapping
+                    tensors[name] = file.get_tensor(name)
+                    bar.update(tensors[name].nbytes)
     return tensors
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dmd2.io.files import sha256
+from dmd2.io.progress import hashed
 from dmd2.metrics.detectors import Detector
 from dmd2.metrics.inception import as_colour
 
@@ -47,7 +47,7 @@ class DinoV2(Detector):
 
     def key(self) -> str:
         """The class's name and the SHA-256 of the weights."""
-        return f"{type(self).__name__} {sha256(self.path)}"
+        return f"{type(self).__name__} {hashed(self.path)}"
 
     def features(self, samples: Tensor) -> Tensor:
         """Class tokens [B, D] of images uint8 [B, 1 or 3, H, W]."""

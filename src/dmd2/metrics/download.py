@@ -1,13 +1,10 @@
 """Downloads a detector's published weights once, and checks their SHA-256."""
 
-import shutil
 import urllib.request
 from pathlib import Path
 
-from dmd2.io.files import (
-    locked,
-    sha256 as sha256_of,  # the argument below is called sha256
-)
+from dmd2.io.files import locked
+from dmd2.io.progress import bytes_bar, hashed
 from dmd2.io.replace import replacing
 
 
@@ -36,7 +33,11 @@ def _download(url: str, path: Path, sha256: str | None) -> None:
     try:
         with replacing(path) as partial:
             with urllib.request.urlopen(url, timeout=60) as answer, partial.open("wb") as file:
-                shutil.copyfileobj(answer, file)
+                size = answer.headers.get("Content-Length")
+                with bytes_bar(f"fetching {path.name}", int(size) if size else None) as bar:
+                    while block := answer.read(2**20):
+                        file.write(block)
+                        bar.update(len(block))
             _check(partial, url, sha256)
     except OSError as error:
         raise ConnectionError(
@@ -45,7 +46,7 @@ def _download(url: str, path: Path, sha256: str | None) -> None:
 
 
 def _check(path: Path, url: str, sha256: str | None) -> None:
-    if sha256 is not None and (found := sha256_of(path)) != sha256:
+    if sha256 is not None and (found := hashed(path)) != sha256:
         raise ValueError(
             f"{path} has SHA-256 {found} instead of {sha256}: delete it and download {url}"
         )

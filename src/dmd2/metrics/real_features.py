@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dmd2.io.hashed_tensors import cached
+from dmd2.io.progress import progress_bar
 from dmd2.metrics.detectors import Detector
 
 
@@ -37,7 +38,10 @@ class RealFeatures:
         self, detector: Detector, splits: Mapping[str, Tensor], device: torch.device
     ) -> dict[str, Tensor]:
         # A split may be memory-mapped and larger than a device: batches go there one by one.
-        return {
-            name: torch.cat([detector(x.to(device)) for x in samples.split(self.batch_size)])
-            for name, samples in splits.items()
-        }
+        found = {name: list[Tensor]() for name in splits}
+        with progress_bar("features of real data", sum(map(len, splits.values()))) as bar:
+            for name, samples in splits.items():
+                for x in samples.split(self.batch_size):
+                    found[name].append(detector(x.to(device)))
+                    bar.update(len(x))
+        return {name: torch.cat(features) for name, features in found.items()}

@@ -3,17 +3,19 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from dmd2.config.check import Config
 from dmd2.data.base import DataModule
 from dmd2.data.pairs import PairWriter
 from dmd2.distributed.process_group import broadcast_from_rank_zero
-from dmd2.distributed.rank_zero import on_rank_zero, progress_bar, warn
+from dmd2.distributed.rank_zero import on_rank_zero, warn
 from dmd2.evaluation.references import data_references, teacher_references
 from dmd2.evaluation.samples import SampleSet, TeacherSampling
 from dmd2.evaluation.scores import References
 from dmd2.evaluation.scoring import Evaluator
 from dmd2.io.files import key_of, read_hashed_json, write_hashed_json
+from dmd2.io.progress import progress_bar
 from dmd2.runs.build import build, device_for
 from dmd2.runs.teacher import Teacher
 
@@ -23,11 +25,8 @@ def make_pairs(config: Config, teacher: Teacher, data: DataModule) -> Path:
 
     After a kill the work goes on where it was.
     """
-    section = config["pairs"]
-    captions = data.identity().get("captions")  # which text a label stands for
-    key = key_of(teacher.key, captions, section["solver"], section["dtype"])
-    num = section["num_pairs"]
-    folder = Path(config["paths"]["cache"]) / "pairs" / f"{key}-{num}"
+    section, folder = config["pairs"], pairs_folder(config, teacher, data)
+    key, num = pairs_key(config, teacher, data), section["num_pairs"]
     writer = PairWriter(folder, num, data.shape, section["dtype"], key, section["at_once"])
     device, solver = device_for(config), build(section["solver"])
     # As the distillation guides it: pairs teach what the teacher does under guidance.
@@ -36,7 +35,7 @@ def make_pairs(config: Config, teacher: Teacher, data: DataModule) -> Path:
     teacher.conditioner.to(device)
     # Seed 1: pairs must not be the samples that scores are made of, which have seed 0.
     samples = SampleSet(data.shape, teacher.conditioner.num_classes, 1, device)
-    with progress_bar(total=num, initial=writer.num_written(), desc="pairs", unit="pair") as bar:
+    with progress_bar("pairs", num, initial=writer.num_written(), unit="pair") as bar:
         for rows in writer.free():
             writer.write(rows, *samples.pairs(sampling, rows))
             if not bar.disable:  # counting reads the whole folder
@@ -45,10 +44,22 @@ def make_pairs(config: Config, teacher: Teacher, data: DataModule) -> Path:
     return folder
 
 
+def pairs_key(config: Config, teacher: Teacher, data: DataModule) -> str:
+    """The key of all that a pair depends on."""
+    captions = data.identity().get("captions")  # which text a label stands for
+    return key_of(teacher.key, captions, config["pairs"]["solver"], config["pairs"]["dtype"])
+
+
+def pairs_folder(config: Config, teacher: Teacher, data: DataModule) -> Path:
+    """Where the pairs of this teacher are, or will be."""
+    key, num = pairs_key(config, teacher, data), config["pairs"]["num_pairs"]
+    return Path(config["paths"]["cache"]) / "pairs" / f"{key}-{num}"
+
+
 def cached_data_references(config: Config, evaluator: Evaluator) -> References:
     """The scores to compare with that need no teacher; kept under the data's and metric's key."""
-    key = key_of(config["metric"], evaluator.data.fingerprint())
-    return _cached(config, key, partial(data_references, evaluator, device_for(config)))
+    path = data_references_path(config, evaluator)
+    return _cached(path, partial(data_references, evaluator, device_for(config)))
 
 
 def cached_teacher_references(config: Config, evaluator: Evaluator, teacher: Teacher) -> References:
@@ -56,14 +67,27 @@ def cached_teacher_references(config: Config, evaluator: Evaluator, teacher: Tea
 
     They are kept under the key of the teacher, the data, the metric and the sampler.
     """
-    key = key_of(teacher.key, evaluator.data.fingerprint(), config["metric"], config["sampler"])
-    make = partial(teacher_references, evaluator, teacher.denoiser, teacher.guidance)
-    return _cached(config, key, make)
+    path = teacher_references_path(config, evaluator, teacher)
+    return _cached(path, partial(teacher_references, evaluator, teacher.denoiser, teacher.guidance))
 
 
-def _cached(config: Config, key: str, make: Callable[[], References]) -> References:
+def data_references_path(config: Config, evaluator: Evaluator) -> Path:
+    """Where the scores that need no teacher are kept."""
+    return _path(config, config["metric"], evaluator.data.fingerprint())
+
+
+def teacher_references_path(config: Config, evaluator: Evaluator, teacher: Teacher) -> Path:
+    """Where the teacher's scores are kept."""
+    data = evaluator.data.fingerprint()
+    return _path(config, teacher.key, data, config["metric"], config["sampler"])
+
+
+def _path(config: Config, *made_of: Any) -> Path:
+    return Path(config["paths"]["cache"]) / "references" / f"{key_of(*made_of)}.json"
+
+
+def _cached(path: Path, make: Callable[[], References]) -> References:
     """References from the cache, or made by all ranks and kept there by rank 0."""
-    path = Path(config["paths"]["cache"]) / "references" / f"{key}.json"
     # Rank 0 reads for all: another rank may see the file a moment later.
     found = broadcast_from_rank_zero(partial(_read_references, path))
     if found is None:

@@ -22,7 +22,7 @@ from dmd2.runs.pipeline_source import single_file, with_lender
 from dmd2.runs.requirements import check_starting_files
 from dmd2.runs.resume import checkpoint_of
 from dmd2.runs.teacher import teacher_file
-from dmd2.training.callbacks.wandb_logger import require_wandb
+from dmd2.training.callbacks.run_logger import require_package
 
 FLOAT_BYTES = 4
 ADAM = 2
@@ -45,9 +45,9 @@ def note_lack(config: Config) -> Lack:
     with lack.noted():
         if any(config.get("lora", {}).values()):
             require_peft()
-    with lack.noted():
-        if "wandb" in config["logger"]:
-            require_wandb()
+    for name in {"wandb", "tensorboard"} & set(config["logger"]):
+        with lack.noted():
+            require_package(name)
     with lack.noted():
         check_starting_files(config)
     with lack.noted():

@@ -6,6 +6,7 @@ from typing import Any
 from dmd2.config.check import Config
 from dmd2.config.memory import MEMORY_KEYS
 from dmd2.io.files import without_places
+from dmd2.runs.assemble import Parts
 from dmd2.training.checkpoints import Manifest, Verified, newest, verify
 
 NOT_COMPARED = frozenset(
@@ -65,6 +66,11 @@ def resume_identity(config: Config, data: dict[str, Any], world_size: int) -> Ma
     # A longer run, another logger or device are the same run.
     computed = {key: value for key, value in config.items() if key not in NOT_COMPARED}
     return {"config": without_places(computed), "dataset": data, "world_size": world_size}
+
+
+def with_teacher(identity: Manifest, parts: Parts) -> Manifest:
+    """What must stay the same when a run is resumed, with the hash of its teacher's weights."""
+    return identity | {"teacher": parts.teacher.sha256}
 
 
 def check_resumable(before: Manifest, now: Manifest, allowed: list[str]) -> None:

@@ -26,10 +26,11 @@ from dmd2.runs.assemble import Parts, assemble
 from dmd2.runs.build import build, build_data, build_trainer, build_with
 from dmd2.runs.cached import cached_data_references, cached_teacher_references, make_pairs
 from dmd2.runs.health import text_guidance
+from dmd2.runs.opening import opening
 from dmd2.runs.pipeline_source import with_pipeline
 from dmd2.runs.provenance import commit
 from dmd2.runs.report import Finished, summarise, write_page, write_results
-from dmd2.runs.resume import check_resumable, checkpoint_of, resume_identity
+from dmd2.runs.resume import check_resumable, checkpoint_of, resume_identity, with_teacher
 from dmd2.training.callbacks.evaluation import Evaluation
 from dmd2.training.callbacks.run_logger import run_loggers
 from dmd2.training.checkpoints import BackgroundIO, Manifest, Verified, forget_after
@@ -45,6 +46,7 @@ class Run:
         self.commit = commit()  # now: of the code that this process has read
         self.record = Record(self.protocol.primary_score)
         self.parts: Parts | None = None
+        self.loggers: list[Logger] = []
         self.owns_folder = False
 
     def start(self) -> None:
@@ -87,10 +89,18 @@ class Run:
             )
             raise KeyboardInterrupt from error
         finally:
+            self.conclude(status)
+            lock.close()
+
+    def conclude(self, status: str) -> None:
+        """Write what the run leaves, where the directory is its own, and end its loggers."""
+        try:
             if self.owns_folder:
                 summary = self.summary(status)
                 write_results(Finished(self.config, self.folder, summary, self.record, self.parts))
-            lock.close()
+        finally:
+            for logger in run_loggers(self.loggers):
+                logger.end(self.folder)
 
     def summary(self, status: str) -> dict[str, Any]:
         """What summary.json says of the run so far."""
@@ -135,7 +145,10 @@ class Run:
         if checkpoint is not None:
             check_resumable(checkpoint.manifest, identity, allowed)
         callbacks = self.callbacks(config, parts, identity, checkpoint)
-        if any(isinstance(callback, Evaluation) for callback in callbacks.values()):
+        is_scored = any(isinstance(callback, Evaluation) for callback in callbacks.values())
+        iteration = 0 if checkpoint is None else checkpoint.manifest["iteration"]
+        on_rank_zero(lambda: print(*opening(config, parts, iteration, is_scored), sep="\n"))
+        if is_scored:
             self.record.references |= cached_data_references(config, parts.evaluator)
         # Rank 0 trains the teacher where there is none; the others then read it.
         with rank_zero_first():
@@ -153,17 +166,15 @@ class Run:
             # Once more, now that the teacher has its weights, and with them a hash.
             check_resumable(checkpoint.manifest, with_teacher(identity, parts), allowed)
             on_rank_zero(partial(self.take_over, checkpoint))
-        loggers = on_rank_zero(lambda: self.loggers(checkpoint), [])
-        trainer = build_trainer(config, config["max_iterations"], list(callbacks.values()), loggers)
+        self.loggers = on_rank_zero(partial(begin_loggers, self.config, checkpoint), [])
+        trainer = build_trainer(
+            config, config["max_iterations"], list(callbacks.values()), self.loggers
+        )
         earlier = 0.0 if checkpoint is None else checkpoint.manifest.get("wall_seconds", 0.0)
         self.record.start_clock(earlier)
-        try:
-            # weights_only: nothing in a checkpoint is run.
-            path = None if checkpoint is None else checkpoint.path
-            trainer.fit(parts.module, datamodule=data, ckpt_path=path, weights_only=True)
-        finally:
-            for logger in run_loggers(loggers):
-                logger.end()
+        # weights_only: nothing in a checkpoint is run.
+        path = None if checkpoint is None else checkpoint.path
+        trainer.fit(parts.module, datamodule=data, ckpt_path=path, weights_only=True)
         # Updates that were skipped after the last report, and signals after the last iteration.
         parts.module.nonfinite.check()
         self.record.raise_if_interrupted()
@@ -190,17 +201,6 @@ class Run:
         }
         return {name: build_with(node, for_all) for name, node in nodes.items() if node is not None}
 
-    def loggers(self, checkpoint: Verified | None) -> list[Logger]:
-        """The loggers; what they have of iterations after the checkpoint is logged again."""
-        loggers = [build(node) for node in self.config["logger"].values()]
-        for logger in run_loggers(loggers):
-            if checkpoint is None:
-                logger.begin(self.config, None, 0)
-            else:
-                resumed = checkpoint.path.parents[1]
-                logger.begin(self.config, resumed, checkpoint.manifest["iteration"])
-        return loggers
-
     def link_latest(self) -> None:
         """Let `latest` point here, now that all that could be wrong would have shown."""
         runs = Path(self.config["paths"]["runs"]) / self.config["name"]
@@ -208,6 +208,11 @@ class Run:
             on_rank_zero(lambda: link_to(runs / "latest", self.folder.name))
 
 
-def with_teacher(identity: Manifest, parts: Parts) -> Manifest:
-    """What must stay the same when a run is resumed, with the hash of its teacher's weights."""
-    return identity | {"teacher": parts.teacher.sha256}
+def begin_loggers(config: Config, checkpoint: Verified | None) -> list[Logger]:
+    """The loggers; what they have of iterations after the checkpoint is logged again."""
+    loggers: list[Logger] = [build(node) for node in config["logger"].values()]
+    resumed = None if checkpoint is None else checkpoint.path.parents[1]
+    iteration = 0 if checkpoint is None else checkpoint.manifest["iteration"]
+    for logger in run_loggers(loggers):
+        logger.begin(config, resumed, iteration)
+    return loggers

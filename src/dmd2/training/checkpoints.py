@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_map
 
 from dmd2.io.files import fsynced, read_hashed_json, refused, sha256, write_hashed_json
+from dmd2.io.progress import hashed
 from dmd2.io.replace import replacing
 from dmd2.io.tensors import reason_of
 from dmd2.training.adamw_8bit import require_torchao
@@ -147,7 +148,7 @@ def verify(path: Path) -> Verified:
         ) from error
     if path.stat().st_size != size:
         raise ValueError(f"{path} is damaged: it has {path.stat().st_size} bytes of {size}")
-    if sha256(path) != expected:
+    if hashed(path) != expected:
         raise ValueError(f"{path} is damaged: its SHA-256 is not the one in {path.stem}.json")
     return Verified(path, manifest)
 

@@ -21,8 +21,8 @@ from dmd2.data.preparation.encode import ImageEncoder
 from dmd2.data.preparation.layout import Layout
 from dmd2.data.preparation.member import Member
 from dmd2.data.preparation.picture import kind
-from dmd2.distributed.rank_zero import progress_bar
 from dmd2.io.arrays import write_rows
+from dmd2.io.progress import progress_bar
 
 Broken = Literal["stop", "skip"]  # what a file that is no image does
 
@@ -50,10 +50,11 @@ def decode_blocks(
     # another process died over it. It counts as read to its end before the first block opens it.
     stream: Iterator[Member] = iter(())
     at = queue.num_rows
-    about = {"desc": f"decoding {source.name}", "unit": " images", "delay": 2, "mininterval": 1}
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
-        progress_bar(total=queue.num_rows, initial=queue.num_done(), **about) as bar,
+        progress_bar(
+            f"decoding {source.name}", queue.num_rows, initial=queue.num_done(), unit=" images"
+        ) as bar,
     ):
         for block in queue.free():
             # Files without a row, e.g. of val/ beside test/, are passed over and not even read.

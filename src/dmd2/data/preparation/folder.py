@@ -21,7 +21,8 @@ import numpy as np
 
 from dmd2.data.split import Split
 from dmd2.io.arrays import open_array
-from dmd2.io.files import read_hashed_json, sha256, write_hashed_json
+from dmd2.io.files import read_hashed_json, write_hashed_json
+from dmd2.io.progress import hashed
 
 # The hash `content` of a manifest takes them in this order.
 ARRAYS = ("train.npy", "train_labels.npy", "test.npy", "test_labels.npy")
@@ -51,7 +52,7 @@ def write_manifest(folder: Path, class_names: list[str], about: Mapping[str, Any
     about  What else the manifest says, e.g. source and decoder.
     """
     arrays = {
-        name: {"num_bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
+        name: {"num_bytes": (folder / name).stat().st_size, "sha256": hashed(folder / name)}
         for name in ARRAYS
     }
     # The contents' own name: the same wherever the folder lies and however it was made.
@@ -93,7 +94,7 @@ def check(folder: Path) -> None:
     manifest = read_manifest(folder)
     for name in ARRAYS:
         _stat(folder / name)  # names an array that is missing
-        if sha256(folder / name) != manifest["arrays"][name]["sha256"]:
+        if hashed(folder / name) != manifest["arrays"][name]["sha256"]:
             raise ValueError(
                 f"{folder / name} was altered, its hash is not the manifest's; {_again(folder)}"
             )

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from dmd2.diffusion.conditioning import Cond, Conditioner, check_labels
 from dmd2.distributed.device import device_of, sent
 from dmd2.io.blocks import save_blocks
+from dmd2.io.progress import progress_bar
 from dmd2.io.tensors import read_tensors
 from dmd2.nets.text.clip import time_ids_of
 from dmd2.nets.text.encoder import TextEncoder, Twin
@@ -157,7 +157,8 @@ class CachedPrompts(Prompts):
         how many are each caption's.
         """
         dtype = self.encoder.stored
-        for rows in tqdm(torch.arange(self.num_classes).split(AT_ONCE), desc="captions", delay=2):
+        blocks = torch.arange(self.num_classes).split(AT_ONCE)
+        for rows in progress_bar("captions", len(blocks), iterable=blocks):
             cond = Prompts.forward(self, rows)
             block: Cond = {key: cond[key].to(dtype) for key in ("text", "pooled") if key in cond}
             if "mask" in cond:

@@ -14,6 +14,7 @@ from dmd2.runs.page.curves import (
     curve,
     group_of,
     in_order,
+    number,
     points_of,
 )
 from dmd2.runs.page.pictures import MAX_GRID_BYTES, MAX_GRIDS, data_uri, grids_of
@@ -33,7 +34,7 @@ def comparison_page(groups: Groups, title: str, failures: Sequence[str]) -> str:
     """
     names, primary = metrics_of(groups), groups[0].primary
     known = references(groups, names)
-    found = in_order(comparison_charts(groups), primary)
+    found = in_order([*comparison_charts(groups), *varied_charts(groups)], primary)
     # Those of one group alone would be read as everybody's.
     add_references(found, [row for row in known if ", of " not in row[0]])
     shown = table(names, [row_of(group, names) for group in groups])
@@ -78,6 +79,29 @@ def comparison_charts(groups: Groups) -> list[dict[str, Any]]:
             place = found.setdefault(title, chart(title, group_of(key)))
             place["curves"].append(curve(name, one, num, group=i))
     return list(found.values())
+
+
+def varied_charts(groups: Groups) -> list[dict[str, Any]]:
+    """A chart for each key that groups differ in: its values, and the primary score of each run."""
+    found = []
+    for key in dict.fromkeys(key for group in groups for key in group.differences):
+        # A group of another experiment may not differ in it.
+        values = [number_or_text(group.differences.get(key, "")) for group in groups]
+        if any(isinstance(value, str) for value in values):
+            values = list(map(str, values))
+        place = chart(key, "What varied") | {"axis": key, "text": f"and {groups[0].primary}"}
+        for i, (group, value) in enumerate(zip(groups, values, strict=True)):
+            y = group.values(group.primary)
+            dots = {"name": group.name, "group": i, "x": [value] * len(y), "y": y}
+            place["curves"].append(dots)
+        found.append(place)
+    return found
+
+
+def number_or_text(text: str) -> float | str:
+    """A value of a configuration as a chart takes it."""
+    value = number(text)
+    return text if value is None else value
 
 
 def run_points(run: Path, weights: str | None) -> dict[str, Points]:

@@ -8,6 +8,7 @@ from typing import Any
 from dmd2.runs.page.glossary import meaning_of_logged, meaning_of_score
 
 GROUPS = {
+    "What varied": r"",
     "Quality": r"score/.*",
     "Discriminator": r".*(gan|accuracy|discriminator).*",
     "Generator": r"generator/.*",
@@ -103,7 +104,7 @@ def charts(rows: Iterable[Mapping[str, str | None]]) -> list[dict[str, Any]]:
 
 
 def chart(title: str, group: str) -> dict[str, Any]:
-    """A chart without curves."""
+    """A chart without curves; one of other things than iterations has the name of its `axis`."""
     meaning = meaning_of_score(title) if group == "Quality" else meaning_of_logged(title)
     explained = {"text": meaning.text, "arrow": meaning.arrow, "better": meaning.better}
     return {"title": title, "group": group, "curves": [], "lines": [], **explained}

@@ -52,7 +52,10 @@ LOGGED = {
     r"\w+/loss_denoising": "the critic's denoising loss on the generator's samples",
     r"\w+/score_gap\w*": "mean absolute difference of real and fake score, by noise level t: what "
     "distribution matching still sees",
+    r"\w+/loss_\w+": "the loss of the term of this name in conf/loss",
     r"\w+/num_scrubbed": "samples whose gradient was not finite, and was set to 0",
+    r"\w+/num_guidance_scrubbed": "the same of the gradient of guidance alone",
+    r"\w+/fisher": "mean squared difference of real and fake score, the Fisher divergence",
     r"\w+/sample_gradient_\w+": "norm of this term's gradient at the samples",
     r"\w+/\w+_to_dm": "gradient of this term at the samples, over that of distribution matching: "
     "how its weight is tuned",
@@ -69,6 +72,14 @@ LOGGED = {
     r"watch/condition_share": "share of the samples' variance that the condition explains",
     r"watch/data_condition_share": "share of the data's variance that the class explains",
     r"watch/near_copies": "share of samples that are near copies of training images",
+    r"watch/batches_per_epoch": "batches that the training data make",
+    r"watch/missing_classes": "classes that the teacher knows and the data have no sample of",
+    r"watch/guidance": "the scale of a text teacher's guidance",
+    r"watch/critic_pace": "how far the critic's weights move during one update of the generator's, "
+    "over how far those move",
+    r"watch/score_to_best": "the newest score over the best so far",
+    r"watch/since_best": "scores since the best one",
+    r"watch/teacher_to_start": "the teacher's score over its own in the student's few steps",
     r"watch/\w+": "what a check of the run's health reads",
     r"health/\w+": "1 where this check finds something",
     r"\w+/gradient_norm": "norm of the whole gradient, before clipping",

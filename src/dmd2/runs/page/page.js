@@ -33,7 +33,14 @@ function scaleOf(chart) {
   return low > 0 && high > 30 * low ? "log" : "linear";
 }
 
+// Runs by a key that varied: a dot each, neither joined nor smoothed.
+function dots(chart) {
+  return chart.curves.map((curve) => ({ x: curve.x, y: curve.y, type: "scatter", mode: "markers", name: plain(curve.name),
+    marker: { color: PALETTE[curve.group % PALETTE.length], size: 9, opacity: 0.8 }, hovertemplate: "%{x}: %{y:.4~g}" }));
+}
+
 function traces(chart) {
+  if (chart.axis) return dots(chart);
   const weight = Number(control("smoothing").value), named = new Set(), found = [];
   for (const curve of chart.curves) {
     const ink = PALETTE[curve.group % PALETTE.length], name = plain(curve.name || chart.title);
@@ -60,16 +67,24 @@ function layout(chart) {
   const isSpeed = chart.group === "Speed and memory";
   return {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: colour("--text"), size: 11 },
-    margin: { l: 52, r: 12, t: 8, b: 38 + 21 * legend }, hovermode: "x unified",
+    margin: { l: 52, r: 12, t: 8, b: 38 + 21 * legend }, hovermode: chart.axis ? "closest" : "x unified",
     modebar: { bgcolor: "rgba(0,0,0,0)" },
     hoverlabel: { bgcolor: colour("--panel"), font: { color: colour("--text") } },
-    xaxis: { ...lines, title: { text: "iteration", standoff: 4 }, type: control("steps").checked ? "log" : "linear" },
+    xaxis: { ...lines, title: { text: plain(chart.axis || "iteration"), standoff: 4 }, type: xScaleOf(chart), exponentformat: "power" },
     yaxis: { ...lines, type: isLog ? "log" : "linear", exponentformat: isSpeed ? "SI" : "power",
       rangemode: isSpeed ? "tozero" : "normal", dtick: isLog ? logTicks(chart) : undefined },
     showlegend: legend > 0, legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", font: { size: 10 } },
     // A finger that scrolls the page must not be taken for one that zooms.
     dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
   };
+}
+
+// Numbers over several decades, e.g. learning rates, on a log axis; words are categories.
+function xScaleOf(chart) {
+  if (!chart.axis) return control("steps").checked ? "log" : "linear";
+  const values = chart.curves.flatMap((curve) => curve.x);
+  if (values.some((value) => typeof value === "string")) return "category";
+  return Math.min(...values) > 0 && Math.max(...values) > 30 * Math.min(...values) ? "log" : "linear";
 }
 
 // About how many lines the legend takes: a chart of one curve has none.

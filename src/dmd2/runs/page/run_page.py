@@ -32,6 +32,7 @@ def run_page(folder: Path, summary: Mapping[str, Any]) -> str:
         },
         num_grids=len(grids_of(folder)),
         comparison=lone_picture(folder / "comparison.png"),
+        steps=lone_picture(folder / "samples" / "steps.png"),
         commands=commands(folder, config),
         facts=facts(summary),
         changed=changed(config),

@@ -10,6 +10,7 @@ from dmd2.training.callbacks.progress import Progress
 from dmd2.training.callbacks.report import Report
 from dmd2.training.callbacks.run_logger import RunLogger
 from dmd2.training.callbacks.sample_grid import SampleGrid
+from dmd2.training.callbacks.tensorboard_logger import TensorBoardLogger
 from dmd2.training.callbacks.throughput import Throughput
 from dmd2.training.callbacks.wandb_logger import WandbLogger
 
@@ -24,6 +25,7 @@ __all__ = [
     "Report",
     "RunLogger",
     "SampleGrid",
+    "TensorBoardLogger",
     "Throughput",
     "WandbLogger",
 ]

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ class CSVLogger(Logger, RunLogger):
     def log_picture(self, key: str, path: Path, iteration: int) -> None:
         """Nothing: pictures lie beside."""
 
-    def end(self) -> None:
+    def end(self, folder: Path) -> None:
         """Nothing: every row is on disk."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -94,3 +94,12 @@ def read_rows(path: Path) -> list[Row]:
         return []
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def history(run: Path, last: int) -> Iterator[tuple[int, dict[str, float], Path | None]]:
+    """What a run has logged, up to iteration `last`: of each its numbers, and its grid if any."""
+    rows = {int(row.pop("step")): row for row in read_rows(run / "metrics.csv")}
+    grids = {int(path.stem): path for path in (run / "samples").glob("[0-9]*.png")}
+    for step in sorted(i for i in rows.keys() | grids.keys() if i <= last):
+        numbers = {name: float(value) for name, value in rows.get(step, {}).items() if value}
+        yield step, numbers, grids.get(step)

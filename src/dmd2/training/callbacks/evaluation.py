@@ -8,6 +8,7 @@ import lightning as L
 from dmd2.distributed.fsdp import unsharded
 from dmd2.evaluation.scores import References
 from dmd2.evaluation.scoring import Evaluator
+from dmd2.training.callbacks.run_logger import run_loggers
 from dmd2.training.module import DMD
 from dmd2.training.record import Record
 
@@ -58,6 +59,8 @@ class Evaluation(L.Callback):
         assert isinstance(pl_module, DMD)
         with unsharded(pl_module.models.teacher):
             self.record.references |= self.score_teacher()
+        for logger in run_loggers(trainer.loggers):
+            logger.log_references(self.record.references)
         if self.pending is not None:
             self.score(trainer, pl_module, **self.pending)
 

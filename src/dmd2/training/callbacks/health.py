@@ -17,6 +17,7 @@ from dmd2.evaluation.health.probe import RealRows
 from dmd2.evaluation.samples import FewClassesSampleSet, GeneratorSampling
 from dmd2.evaluation.scores import best
 from dmd2.evaluation.scoring import Evaluator
+from dmd2.training.callbacks.run_logger import run_loggers
 from dmd2.training.module import DMD
 from dmd2.training.record import Record
 
@@ -110,6 +111,9 @@ class Health(L.Callback):
         row = broadcast_from_rank_zero(lambda: row)
         for verdict in self.monitor.add(iteration, row):
             warn(f"health: {verdict}")
+            if verdict.until is None:
+                for logger in run_loggers(module.trainer.loggers):
+                    logger.log_verdict(verdict)
         module.log_metrics({f"health/{k}": float(v) for k, v in self.monitor.answers.items()})
 
     def constants(self) -> dict[str, float]:

@@ -3,7 +3,10 @@
 The state is saved then, and the run can be resumed.
 """
 
+import os
 import signal
+import sys
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -13,6 +16,15 @@ from dmd2.distributed import hangup, slurm
 from dmd2.distributed.process_group import all_reduce_max
 from dmd2.training.manual_optimization import ManualOptimization
 from dmd2.training.record import Record
+
+
+def answer(received: signal.Signals, when: str) -> None:
+    """Say at once that the run will end, and when."""
+    line = f"\ndmd2: {received.name}: ending after this {when}; a second one ends at once\n"
+    # Not print, which would fail where the signal came in the middle of another; and there may be
+    # no terminal any more.
+    with suppress(OSError):
+        os.write(sys.stderr.fileno(), line.encode())
 
 
 class Interrupt(L.Callback):
@@ -55,6 +67,8 @@ class Interrupt(L.Callback):
             elif self.received is not None and number not in slurm.AHEAD:
                 raise KeyboardInterrupt
             self.received = signal.Signals(number)
+            if trainer.is_global_zero:
+                answer(self.received, "report" if trainer.world_size > 1 else "iteration")
             # Alone there is nobody to agree with; else it waits for the next comparison.
             if trainer.world_size == 1:
                 trainer.should_stop = True

@@ -8,7 +8,7 @@ from typing import Any
 
 import lightning as L
 
-from dmd2.distributed.rank_zero import progress_bar
+from dmd2.io.progress import progress_bar
 from dmd2.training.manual_optimization import ManualOptimization
 
 
@@ -21,12 +21,7 @@ class Progress(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Open the bar, on rank 0 alone."""
         self.bar = progress_bar(
-            total=self.total,
-            initial=trainer.global_step,
-            desc=self.title,
-            unit="it",
-            dynamic_ncols=True,
-            mininterval=0.5,
+            self.title, self.total, initial=trainer.global_step, unit="it", delay=0, leave=True
         )
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:

@@ -17,11 +17,15 @@ from dmd2.evaluation.scoring import Evaluator
 from dmd2.training.callbacks.run_logger import PICTURE, run_loggers
 from dmd2.training.module import DMD
 
+MAX_BY_STEP = 50
+"""Samples of which the picture of sampling steps is made, at most."""
+
 
 class SampleGrid(L.Callback):
     """Every `every` iterations and at the end a picture of the first weights.
 
-    It goes to `folder` and to the loggers.
+    It goes to `folder` and to the loggers. At the end `folder`/steps.png shows what each sampling
+    step makes, where there are several.
 
     num_samples  Samples a picture.
     autoencoder  Decodes latents for pictures, e.g. a tiny one; None is the data's own, which
@@ -88,11 +92,19 @@ class SampleGrid(L.Callback):
         evaluator, rows = self.evaluator, range(self.num_samples)
         # The first weights: an average where there is one, else the raw ones.
         name, network = next(iter(pl_module.students().items()))
-        samples = evaluator.sample_set(pl_module.device)
         with unsharded(network), evaluator.conditioned_on(pl_module.device):
-            batches = samples.batches(evaluator.sampling(network), rows, evaluator.batch_size)
+            samples, sampling = evaluator.sample_set(pl_module.device), evaluator.sampling(network)
+            batches = samples.batches(sampling, rows, evaluator.batch_size)
             x0 = torch.cat([x0 for x0, _ in batches])
+            if trainer.global_step >= trainer.max_steps and sampling.num_evaluations > 1:
+                few = range(min(self.num_samples, evaluator.batch_size, MAX_BY_STEP))
+                steps = sampling.by_step(samples, few)
+                on_rank_zero(partial(self._draw_steps, steps))
         on_rank_zero(partial(self._keep, trainer, name, x0))
+
+    def _draw_steps(self, steps: dict[str, Tensor]) -> None:
+        shown = {title: self.pixels_of(x0) for title, x0 in steps.items()}
+        picture(shown, self.folder / "steps.png")
 
     def _keep(self, trainer: L.Trainer, name: str, x0: Tensor) -> None:
         path = self.folder / f"{trainer.global_step:08d}.png"

@@ -1,6 +1,5 @@
 """Weights & Biases, an optional dependency: a page that groups keys and goes on when a run does."""
 
-import importlib.util
 import os
 import sys
 import uuid
@@ -11,15 +10,19 @@ from typing import Any
 
 from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
 
+from dmd2.evaluation.health import Verdict
+from dmd2.evaluation.scores import References
 from dmd2.io.files import write_bytes
-from dmd2.training.callbacks.csv_logger import read_rows
-from dmd2.training.callbacks.run_logger import PICTURE, RunLogger
+from dmd2.training.callbacks.csv_logger import history
+from dmd2.training.callbacks.run_logger import PICTURE, RunLogger, by_name, require_package
 
 TIMEOUTS = {"WANDB_INIT_TIMEOUT": "30", "WANDB_FINISH_TIMEOUT": "600"}
 """Seconds to wait for a server that does not answer, at the start and at the end of a run.
 
 The environment's own values come first.
 """
+LEFT = ("report.html", "comparison.png", "summary.json")
+"""What of a run's directory is sent at its end, as an artifact."""
 
 
 class WandbLogger(LightningWandbLogger, RunLogger):
@@ -34,13 +37,10 @@ class WandbLogger(LightningWandbLogger, RunLogger):
         self.log_hyperparams(dict(config))
         if resumed is None or (self.experiment.resumed and not self.experiment.offline):
             return
-        rows = {int(row.pop("step")): row for row in read_rows(resumed / "metrics.csv")}
-        pictures = {int(path.stem): path for path in (resumed / "samples").glob("[0-9]*.png")}
-        for step in sorted(i for i in rows.keys() | pictures.keys() if i <= iteration):
-            numbers = {name: float(value) for name, value in rows.get(step, {}).items() if value}
+        for step, numbers, grid in history(resumed, iteration):
             self.log_metrics(numbers, step)
-            if step in pictures:
-                self.log_picture(PICTURE, pictures[step], step)
+            if grid is not None:
+                self.log_picture(PICTURE, grid, step)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Send numbers of iteration `step`, which is the page's own step, too."""
@@ -51,18 +51,24 @@ class WandbLogger(LightningWandbLogger, RunLogger):
         """Send a picture."""
         self.log_image(key, [str(path)], step=iteration)
 
-    def end(self) -> None:
-        """Finish the page, so that the next run of a sweep gets one of its own."""
+    def log_references(self, references: References) -> None:
+        """Send them as summary values, which stand beside the last scores."""
+        self.experiment.summary.update(by_name(references))
+
+    def log_verdict(self, verdict: Verdict) -> None:
+        """Send an alert, which W&B may mail."""
+        self.experiment.alert(f"health: {verdict.name}", str(verdict), level="WARN")
+
+    def end(self, folder: Path) -> None:
+        """Send the run's page, and finish, so that the next run of a sweep gets one of its own."""
+        import wandb  # noqa: PLC0415
+
+        if files := [path for name in LEFT if (path := folder / name).is_file()]:
+            artifact = wandb.Artifact(f"report-{self.experiment.id}", "report")
+            for path in files:
+                artifact.add_file(str(path))
+            self.experiment.log_artifact(artifact)
         self.experiment.finish()
-
-
-def require_wandb() -> None:
-    """Raise ValueError where the package is missing."""
-    if importlib.util.find_spec("wandb") is None:
-        raise ValueError(
-            "logger=wandb needs the package wandb; type: make install EXTRAS=dev,wandb "
-            "(or pip install '.[wandb]' in the checkout)"
-        )
 
 
 def wandb_logger(project: str, group: str, save_dir: str, tags: Sequence[str] = ()) -> WandbLogger:
@@ -72,7 +78,7 @@ def wandb_logger(project: str, group: str, save_dir: str, tags: Sequence[str] = 
     `save_dir`/wandb, and a line on stderr says how to send it. Raises ValueError where the package
     is missing or the server refuses us.
     """
-    require_wandb()
+    require_package("wandb")
     import wandb  # noqa: PLC0415
 
     path = Path(save_dir) / "wandb_id.txt"

@@ -1,0 +1,69 @@
+"""Progress bars with an estimate of the time left; in a log file a line now and then."""
+
+import hashlib
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+CONTROL = re.compile(r"\x1b\[\w|[\r\n]")
+"""With what a bar is drawn over its last state."""
+DELAY = 2
+"""Seconds of a wait before it gets a bar."""
+LOG_INTERVAL = 30
+"""Seconds between two lines of a bar in a log file, at least."""
+
+
+class LogLines:
+    """Stands for a terminal where there is none: every state of a bar becomes a line."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> None:
+        """Write what a bar would draw, without what moves the cursor."""
+        if line := CONTROL.sub("", text).strip():
+            self.stream.write(f"{line}\n")
+
+    def flush(self) -> None:
+        """Flush the stream."""
+        self.stream.flush()
+
+
+def progress_bar(desc: str, total: int | None, **options: Any) -> "tqdm[Any]":
+    """A bar of tqdm's with its further `options`, on stderr, of rank 0 alone.
+
+    It comes after `DELAY` seconds, and goes when the work is done.
+    """
+    shown: dict[str, Any] = {"dynamic_ncols": True, "mininterval": 0.5}
+    if not sys.stderr.isatty():
+        # No bar is drawn, as the numbers say the same; tqdm must not hurry the next line either.
+        form = "{desc}: {percentage:.0f} %, {n_fmt} of {total_fmt} in {elapsed}, {remaining} left"
+        shown = {"file": LogLines(sys.stderr), "mininterval": LOG_INTERVAL, "maxinterval": 3600}
+        shown |= {"bar_format": form + ", {rate_fmt}{postfix}"} if total else {}
+    # By the environment: hashes and downloads come before ranks have met.
+    shown["disable"] = os.environ.get("RANK", "0") != "0"
+    return tqdm(desc=desc, total=total, **{"delay": DELAY, "leave": False} | shown | options)
+
+
+def bytes_bar(desc: str, total: int | None) -> "tqdm[Any]":
+    """The same of bytes; `total` None is not known."""
+    return progress_bar(desc, total, unit="B", unit_scale=True, unit_divisor=1024)
+
+
+def hashed(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal digits, with a bar."""
+    found = hashlib.sha256()
+    with path.open("rb") as file, bytes_bar(f"hashing {path.name}", size_of([path])) as bar:
+        while block := file.read(2**20):
+            found.update(block)
+            bar.update(len(block))
+    return found.hexdigest()
+
+
+def size_of(paths: list[Path]) -> int:
+    """Bytes of some files together; those that are not there have none."""
+    return sum(path.stat().st_size for path in paths if path.is_file())
