@@ -6,16 +6,31 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 from dmd2.diffusion.conditioning import Cond
 from dmd2.diffusion.denoiser import Denoiser
+
+
+class WholeMap(nn.Conv2d):
+    """A convolution whose kernel is a whole map: [B, C, h, w] to [B, C', 1, 1].
+
+    Of a map that has another size than the kernel it takes the means over as many parts.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, h, w] to [B, C', 1, 1]."""
+        height, width = self.kernel_size
+        # A map of the kernel's size keeps every bit: each part is one place.
+        return super().forward(adaptive_avg_pool2d(x, (height, width)))
 
 
 class ConvHead(nn.Module):
     """Feature map [B, C, h, w] to one logit an image [B, 1]: the head of DMD2 on ImageNet.
 
     Stride-2 convolutions down to at most 4x4, one convolution to 1x1, GroupNorm and SiLU after
-    each; then a 1x1 convolution to the logit. A side that is at most 4 already is kept.
+    each; then a 1x1 convolution to the logit. A side that is at most 4 already is kept. It is made
+    for the map `shape`, and takes maps of other sizes: the convolution to 1x1 is a `WholeMap`.
 
     num_groups  Of GroupNorm; must divide the channels.
     width       Channels that a 1x1 convolution, GroupNorm and SiLU make of the C first; None keeps
@@ -41,7 +56,7 @@ class ConvHead(nn.Module):
             conv = nn.Conv2d(channels, channels, (kernel[0], kernel[1]), (stride[0], stride[1]), 1)
             layers += self._layer(conv, num_groups)
             size = [n // step for n, step in zip(size, stride, strict=True)]
-        layers += self._layer(nn.Conv2d(channels, channels, (size[0], size[1])), num_groups)
+        layers += self._layer(WholeMap(channels, channels, (size[0], size[1])), num_groups)
         self.layers = nn.Sequential(*layers, nn.Conv2d(channels, 1, 1))
 
     @staticmethod

@@ -1,0 +1,112 @@
+"""Training with a GAN on images of several sizes: prepared in buckets, one bucket a batch."""
+
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import dmd2
+from dmd2.cli.main import main
+from families import save_family
+from pipelines import save_pipeline
+
+pytest.importorskip("diffusers", reason="diffusers is not installed: pip install '.[text]'")
+
+SHAPES = [(16, 16), (20, 20), (32, 32), (16, 24), (24, 40), (32, 48)]
+"""Heights and widths of the images, of which the first three are squares."""
+BUCKETS = "[[16,16],[16,24]]"
+SAMPLERS = {"sd3": "four_step", "sdxl": "one_step_399"}
+
+
+def run(*arguments: str) -> None:
+    sys.argv = ["dmd2", *arguments]
+    main()
+
+
+def prepare(name: str, source: str, *options: str) -> None:
+    """Latents of the pipeline's own VAE, by the command."""
+    codec = [
+        "recipe.autoencoder._target_=dmd2.nets.vae_of",
+        f"recipe.autoencoder.source={name}",
+        "recipe.autoencoder.resolution=16",
+        "~recipe.autoencoder.scaling_factor",
+    ]
+    run("prepare", "recipe=latents", f"source={source}", *codec, *options)
+
+
+def train(name: str, source: str, out: str, *options: str) -> list[dict[str, str]]:
+    """The rows of metrics.csv of a run with a GAN; returns them."""
+    run(
+        *("train", "experiment=sd15_dmd2_gan", "teacher=pipeline", f"teacher.source={name}"),
+        *("teacher.dtype=null", "teacher.autoencoder.resolution=16", f"sampler={SAMPLERS[name]}"),
+        *("weights=null", "critic_weights=null", "metric=none", "trainer=cpu"),
+        *("max_iterations=4", "critic_updates=1", "global_batch=2", "log_every=1"),
+        *("checkpoint.every=2", "optimizer.generator.lr=0.01", "optimizer.critic.lr=0.01"),
+        *("optimizer.lr_factor.warmup=0", "callbacks.samples=null"),
+        *("teacher.head.width=8", "+teacher.head.num_groups=4"),
+        *(f"data.source={source}", f"data.captions.source={source}", "data.num_workers=0"),
+        *(f"paths.run={out}", *options),
+    )
+    with Path(out, "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def workplace(tmp_path_factory: pytest.TempPathFactory):
+    """A Stable Diffusion 3 and an SDXL, tiny; images with captions, all of them and the squares;
+    and their latents: in two buckets, without buckets, in one bucket.
+    """
+    folder = tmp_path_factory.mktemp("buckets")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", sys.argv)
+        save_family(folder / "sd3", "sd3")
+        save_pipeline(folder / "sdxl", "sdxl")
+        for source, num in (("images", 6), ("squares", 3)):
+            Path(source).mkdir()
+            for i, size in enumerate(SHAPES[:num]):
+                pixels = np.random.default_rng(i).integers(0, 256, (*size, 3), np.uint8)
+                Image.fromarray(pixels).save(f"{source}/{i}.png")
+                Path(f"{source}/{i}.txt").write_text(["a red dot", "a dot"][i % 2])
+        for name in SAMPLERS:
+            prepare(name, "images", f"recipe.buckets={BUCKETS}", f"out={name}_two")
+        yield
+
+
+def weights(out: str) -> dict[str, torch.Tensor]:
+    return {
+        f"{part}.{key}": value
+        for part in ("student", "critic")
+        for key, value in load_file(f"{out}/checkpoints/{part}.safetensors").items()
+    }
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_gan_trains_on_two_buckets_and_resumes_to_the_same_weights(name: str):
+    rows = train(name, f"{name}_two", f"run_{name}")
+    keys = ["generator/loss_dm", "generator/loss_gan", "critic/loss_denoising", "critic/loss_gan"]
+    values = [float(row[key]) for row in rows for key in (*keys, "generator/gradient_norm")]
+    assert len(rows) == 4 and np.isfinite(values).all() and min(values) > 0
+    train(name, f"{name}_two", "cut", f"resume=run_{name}/checkpoints/00000002.ckpt")
+    whole, cut = weights(f"run_{name}"), weights("cut")
+    assert whole.keys() == cut.keys()
+    assert all(torch.equal(value, cut[key]) for key, value in whole.items())
+    # Both sizes were among them.
+    data = dmd2.load(f"run_{name}").data
+    batches = zip(data.train_dataloader(), range(4), strict=False)
+    sizes = [data.on_after_batch_transfer(batch)["size"] for batch, _ in batches]
+    assert set(sizes) == {(16, 16), (16, 24)} and len(set(sizes[2:])) > 0
+
+
+def test_one_bucket_is_the_run_without_buckets():
+    prepare("sd3", "squares", "out=plain")
+    prepare("sd3", "squares", "recipe.buckets=[[16,16]]", "out=one")
+    assert train("sd3", "plain", "run_plain")[-1]["critic/loss_gan"]
+    train("sd3", "one", "run_one")
+    plain, one = weights("run_plain"), weights("run_one")
+    assert all(torch.equal(value, one[key]) for key, value in plain.items())
