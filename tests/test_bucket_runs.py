@@ -2,7 +2,9 @@
 
 import csv
 import sys
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from safetensors.torch import load_file
 
 import dmd2
 from dmd2.cli.main import main
+from dmd2.runs.load import Student
 from dmd2.training.share import conditions
 from families import save_family
 from pipelines import save_pipeline
@@ -40,8 +43,8 @@ def prepare(name: str, source: str, *options: str) -> None:
     run("prepare", "recipe=latents", f"source={source}", *codec, *options)
 
 
-def train(name: str, source: str, out: str, *options: str) -> list[dict[str, str]]:
-    """The rows of metrics.csv of a run with a GAN; returns them."""
+def train(name: str, source: str, out: str, *options: str) -> None:
+    """A run of a pipeline with a GAN."""
     run(
         *("train", "experiment=sd15_dmd2_gan", "teacher=pipeline", f"teacher.source={name}"),
         *("teacher.dtype=null", "teacher.autoencoder.resolution=16", f"sampler={SAMPLERS[name]}"),
@@ -53,14 +56,24 @@ def train(name: str, source: str, out: str, *options: str) -> list[dict[str, str
         *(f"data.source={source}", f"data.captions.source={source}", "data.num_workers=0"),
         *(f"paths.run={out}", *options),
     )
+
+
+def rows_of(out: str) -> list[dict[str, str]]:
+    """What a run logged, an iteration a row."""
     with Path(out, "metrics.csv").open() as file:
         return list(csv.DictReader(file))
+
+
+def batches(student: Student, num: int) -> list[dict[str, Any]]:
+    """The first batches of a run's data, as it trained on them."""
+    data = student.data
+    return [data.on_after_batch_transfer(b) for b in islice(data.train_dataloader(), num)]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def workplace(tmp_path_factory: pytest.TempPathFactory):
     """A Stable Diffusion 3 and an SDXL, tiny; images with captions, all of them and the squares;
-    and their latents: in two buckets, without buckets, in one bucket.
+    their latents in two buckets, and runs on these.
     """
     folder = tmp_path_factory.mktemp("buckets")
     with pytest.MonkeyPatch.context() as patch:
@@ -76,6 +89,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory):
                 Path(f"{source}/{i}.txt").write_text(["a red dot", "a dot"][i % 2])
         for name in SAMPLERS:
             prepare(name, "images", f"recipe.buckets={BUCKETS}", f"out={name}_two")
+            train(name, f"{name}_two", f"run_{name}")
         yield
 
 
@@ -88,28 +102,32 @@ def weights(out: str) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_a_gan_trains_on_two_buckets_and_resumes_to_the_same_weights(name: str):
-    rows = train(name, f"{name}_two", f"run_{name}")
+def test_a_gan_trains_on_two_buckets(name: str):
+    rows = rows_of(f"run_{name}")
     keys = ["generator/loss_dm", "generator/loss_gan", "critic/loss_denoising", "critic/loss_gan"]
     values = [float(row[key]) for row in rows for key in (*keys, "generator/gradient_norm")]
     assert len(rows) == 4 and np.isfinite(values).all() and min(values) > 0
-    train(name, f"{name}_two", "cut", f"resume=run_{name}/checkpoints/00000002.ckpt")
-    whole, cut = weights(f"run_{name}"), weights("cut")
+    # Both sizes were among them, in either half.
+    sizes = [batch["size"] for batch in batches(dmd2.load(f"run_{name}"), 4)]
+    assert set(sizes[:2]) == set(sizes[2:]) == {(16, 16), (16, 24)}
+
+
+def test_a_run_on_buckets_resumes_to_the_same_weights():
+    train("sd3", "sd3_two", "cut", "resume=run_sd3/checkpoints/00000002.ckpt")
+    whole, cut = weights("run_sd3"), weights("cut")
     assert whole.keys() == cut.keys()
     assert all(torch.equal(value, cut[key]) for key, value in whole.items())
-    # Both sizes were among them.
-    data = dmd2.load(f"run_{name}").data
-    batches = zip(data.train_dataloader(), range(4), strict=False)
-    sizes = [data.on_after_batch_transfer(batch)["size"] for batch, _ in batches]
-    assert set(sizes) == {(16, 16), (16, 24)}
+
+
+def test_the_card_of_an_export_names_the_buckets():
+    run("export", "run=run_sdxl", "out=exported")
+    assert "takes any: 16 x 16, 16 x 24." in Path("exported/README.md").read_text()
 
 
 def test_real_and_generated_rows_of_sdxl_are_told_the_same_size():
     """Were only real ones told of a crop, the discriminator would read there which they are."""
-    train("sdxl", "sdxl_two", "told", "max_iterations=1", "checkpoint.every=1")
-    student = dmd2.load("told")
-    loader = zip(student.data.train_dataloader(), range(4), strict=False)
-    for batch in (student.data.on_after_batch_transfer(batch) for batch, _ in loader):
+    student = dmd2.load("run_sdxl")
+    for batch in batches(student, 4):
         told = student.conditioner.at_size(batch["size"])
         needs = frozenset[str](), frozenset({"real"})
         cond, real, real_cond = conditions(torch.tensor([1, 0]), batch, told, *needs)
@@ -122,7 +140,14 @@ def test_real_and_generated_rows_of_sdxl_are_told_the_same_size():
 def test_one_bucket_is_the_run_without_buckets():
     prepare("sd3", "squares", "out=plain")
     prepare("sd3", "squares", "recipe.buckets=[[16,16]]", "out=one")
-    assert train("sd3", "plain", "run_plain")[-1]["critic/loss_gan"]
-    train("sd3", "one", "run_one")
+    for name in ("plain", "one"):
+        train("sd3", name, f"run_{name}", "max_iterations=2")
     plain, one = weights("run_plain"), weights("run_one")
+    assert plain.keys() == one.keys()
     assert all(torch.equal(value, one[key]) for key, value in plain.items())
+    assert all(
+        a[key] == b[key]
+        for a, b in zip(rows_of("run_plain"), rows_of("run_one"), strict=True)
+        for key in a
+        if "loss" in key
+    )

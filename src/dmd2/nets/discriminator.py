@@ -69,8 +69,8 @@ class ConvHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """[B, C, h, w] to logits [B, 1]."""
         # A side that is shorter has its places several times; any other map stays as it is.
-        sides = [max(sizes) for sizes in zip(features.shape[2:], self.least, strict=True)]
-        return self.layers(adaptive_avg_pool2d(features, sides)).flatten(1)
+        height, width = map(max, zip(features.shape[2:], self.least, strict=True))
+        return self.layers(adaptive_avg_pool2d(features, (height, width))).flatten(1)
 
 
 class VectorHead(nn.Module):
