@@ -123,7 +123,7 @@ class Latents(Captioned):
     def identity(self) -> dict[str, Any]:
         """The hash of the captions, and the manifests' hashes of the arrays."""
         content = [read_manifest(part)["content"] for part in parts_of(self.source)]
-        return super().identity() | {"content": content if self.buckets else content[0]}
+        return super().identity() | {"content": content if len(content) > 1 else content[0]}
 
     def shown(self, x: np.ndarray) -> np.ndarray:
         """Stored latents decoded to pixels uint8 [B, 3, H, W], on the GPU where there is one."""

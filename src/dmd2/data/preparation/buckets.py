@@ -22,6 +22,8 @@ from dmd2.io.files import locked, write_hashed_json
 
 FAR = 0.25
 """An image is far from its bucket where the crop takes more than this share of it."""
+UNKNOWN = (0, 0.0)
+"""Bucket and share of a file that is no image: whoever decodes it says so, in any bucket."""
 
 
 def checked_sizes(given: Sequence[Any] | None, decoder: Decoder, codec: Codec) -> list[Size]:
@@ -126,18 +128,19 @@ def sort_images(source: Path, layout: Layout, sizes: Sequence[Size]) -> dict[str
 
     Raises ValueError for a bucket without images.
     """
-    found = {}
+    found = dict[str, tuple[int, float]]()
     about = {"desc": f"sizes in {source.name}", "unit": " images", "delay": 2, "mininterval": 1}
     with progress_bar(total=len(layout.train), **about) as bar:
         for member in members(source):
             if member.name in layout.labels:
                 found[member.name] = _bucket_of(member.read(), sizes)
                 bar.update()
-    bucket, cropped = zip(*(found[name] for name in layout.train), strict=True)
-    for i, size in enumerate(sizes):
+    # One that is gone again is noticed where it would be decoded.
+    bucket, cropped = zip(*(found.get(name, UNKNOWN) for name in layout.train), strict=True)
+    for i, (height, width) in enumerate(sizes):
         if i not in bucket:
             raise ValueError(
-                f"none of {len(bucket)} images is nearest to the bucket {written([size])[1:-1]}; "
+                f"none of {len(bucket)} images is nearest to the bucket [{height},{width}]; "
                 "take it out of recipe.buckets"
             )
     worst = int(np.argmax(cropped))
@@ -156,8 +159,7 @@ def _bucket_of(data: bytes, sizes: Sequence[Size]) -> tuple[int, float]:
     try:
         return nearest(shown_size(data), sizes)
     except Exception:  # PIL's decoders raise nearly anything at damaged bytes
-        # No image: whoever decodes it says so, in whichever bucket.
-        return 0, 0.0
+        return UNKNOWN
 
 
 def part_of_layout(layout: Layout, bucket: Sequence[int], number: int) -> Layout:
