@@ -57,6 +57,7 @@ class Job(NamedTuple):
     out: Path
     num: int
     killed_after: dict[int, int]
+    buckets: list[list[int]] | None = None
 
 
 class Met(Halved):
@@ -85,15 +86,20 @@ def as_rank(job: Job) -> None:
     with process_group.process_group(on_gpu=False):
         print(
             "\n".join(
-                latents(job.out.parent / "images", job.out, Decoder(8), codec, "caption", "skip")
+                latents(
+                    *(job.out.parent / "images", job.out, Decoder(8), codec, "caption", "skip"),
+                    job.buckets,
+                )
             )
         )
 
 
-def on_ranks(out: Path, num: int, **killed_after: int) -> None:
+def on_ranks(
+    out: Path, num: int, buckets: list[list[int]] | None = None, **killed_after: int
+) -> None:
     launch(
         as_rank,
-        Job(out, num, {int(name[-1]): after for name, after in killed_after.items()}),
+        Job(out, num, {int(name[-1]): after for name, after in killed_after.items()}, buckets),
         num,
         one_line,
     )

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,11 @@ class Halved:
 
     def __init__(self, scaling_factor: float = 2.0) -> None:
         self.scaling_factor = scaling_factor
+
+    def shape_at(self, size: Sequence[int]) -> tuple[int, ...]:
+        if any(pixels % 2 for pixels in size):
+            raise ValueError(f"height and width must be even, got {size}")
+        return (3, *(pixels // 2 for pixels in size))
 
     def require(self) -> None:
         pass

@@ -17,7 +17,13 @@ from dmd2.diffusion.schedules import (
 )
 from dmd2.nets.adm import DhariwalUNet
 from dmd2.nets.critic import Critic, step_embedding_on
-from dmd2.nets.discriminator import ConvHead, Discriminator, VectorHead, discriminator_on
+from dmd2.nets.discriminator import (
+    ConvHead,
+    Discriminator,
+    VectorHead,
+    WholeMap,
+    discriminator_on,
+)
 from dmd2.nets.song import SongUNet
 from dmd2.nets.toy import MLP, GaussianMixture
 
@@ -320,6 +326,29 @@ def test_conv_head_gives_one_logit_for_any_sides(sides: tuple[int, int], width: 
     # Every place of the map counts, but for what odd sides leave over: one row or column a halving.
     seen = (features.grad.abs().sum((0, 1)) > 0).float()
     assert seen.mean() > 0.5 and seen[0, 0] == 1
+
+
+@pytest.mark.parametrize("sides", [(8, 8), (8, 12), (13, 19), (4, 32), (2, 40), (33, 5)], ids=str)
+def test_conv_head_takes_a_map_of_any_sides(sides: tuple[int, int]):
+    torch.manual_seed(0)
+    head = ConvHead(torch.Size([1, 32, 16, 16]), num_groups=8)
+    features = torch.randn(2, 32, *sides, requires_grad=True)
+    logits = head(features)
+    assert logits.shape == (2, 1)
+    logits.sum().backward()
+    assert (features.grad.abs().sum((0, 1)) > 0).float().mean() > 0.5
+
+
+def test_a_whole_map_is_a_convolution_and_reads_means_of_another():
+    torch.manual_seed(0)
+    layer, plain = WholeMap(3, 5, (4, 4)), nn.Conv2d(3, 5, (4, 4))
+    plain.load_state_dict(layer.state_dict())
+    x = torch.randn(2, 3, 4, 4)
+    assert torch.equal(layer(x), plain(x))
+    # Each place four by two times: the means are the places again.
+    larger = x.repeat_interleave(4, 2).repeat_interleave(2, 3)
+    assert (layer(larger) - plain(x)).abs().max() < 1e-6
+    assert layer(torch.randn(1, 3, 3, 6)).shape == (1, 5, 1, 1)
 
 
 @pytest.mark.parametrize(

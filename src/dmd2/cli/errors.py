@@ -17,6 +17,7 @@ from dmd2.config.keys import VERBS_OF_EXPERIMENTS
 from dmd2.config.missing import Missing
 from dmd2.config.words import CHOICES
 from dmd2.distributed.slurm import Requeue, requeue
+from dmd2.io.files import in_one_line
 
 USER_ERRORS = (
     ValueError,
@@ -37,10 +38,10 @@ def one_line(error: BaseException) -> str | None:
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
         # The constructor's own message, without Hydra's account of where it was called. Of a
         # wrong argument (TypeError, so no user's error) Hydra's account says more.
-        return one_line(error.__cause__) or " ".join(str(error).split())
+        return one_line(error.__cause__) or in_one_line(error)
     if isinstance(error, Missing):
         return str(error)
-    text = " ".join(str(error).split())
+    text = in_one_line(error)
     # Of an error in a worker torch shows the worker's traceback, which ends with its words.
     text = re.sub(r"^Caught (\w+) in DataLoader worker process \d+\. .*\1: ", "", text)
     # torch reports a worker that was killed as a plain RuntimeError; nearly always by lack of

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from dmd2.io.files import in_one_line
+
 
 class Missing(ValueError):
     """Several things are missing; its text has a line for each."""
@@ -33,5 +35,5 @@ class Lack:
         if len(self._errors) == 1:
             raise self._errors[0]
         if self._errors:
-            lines = [" ".join(str(error).split()) for error in self._errors]
+            lines = [in_one_line(error) for error in self._errors]
             raise Missing("\n  ".join([f"{len(lines)} things are missing:", *lines]))

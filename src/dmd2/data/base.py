@@ -144,7 +144,7 @@ class DataModule(PlacedData):
         label = {"label"} if self.num_classes else set()
         return {"real"} | label | ({"pairs"} if self.pairs is not None else set())
 
-    def stored(self) -> dict[str, np.ndarray]:
+    def stored(self) -> dict[str, Any]:
         """The arrays whose rows make training batches, each under its key in a batch."""
         return {"real": self.train.x, "label": self.train.labels}
 

@@ -8,7 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from dmd2.data.preparation.folder import is_prepared, read_manifest
+from dmd2.data.preparation.bucket_folder import parts_of
+from dmd2.data.preparation.folder import read_manifest
 from dmd2.data.tables import TABLES, lines_of
 from dmd2.distributed.rank_zero import warn
 
@@ -49,8 +50,8 @@ def read_captions(
         raise FileNotFoundError(f"no captions at {path}; {hint or otherwise}")
     suffix = path.suffix.lower()
     if path.is_dir():
-        # The manifest keeps captions as names of classes, an image a class.
-        captions = read_manifest(path)["class_names"] if is_prepared(path) else []
+        # A manifest keeps captions as names of classes, an image a class.
+        captions = [text for part in parts_of(path) for text in read_manifest(part)["class_names"]]
     elif suffix == ".txt":
         captions = [line for _, line in lines_of(path)]
     elif suffix in TABLES:

@@ -3,7 +3,7 @@
 Gathering sample by sample and stacking would cost a Python call and a copy for each row.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,14 +19,14 @@ from dmd2.data.worker_signals import ignore_signals
 class BatchDataset(Dataset[dict[str, Any]]):
     """Batches of stored samples, uint8 for images, and of noise-image pairs where there are any.
 
-    stored      Arrays by the key that a batch has their rows under.
+    stored      Arrays, or `Joined` ones, by the key that a batch has their rows under.
     pairs       The pairs, or None.
     pair_order  Which pairs a batch has; given together with `pairs`.
     """
 
     def __init__(
         self,
-        stored: Mapping[str, np.ndarray],
+        stored: Mapping[str, Any],
         pairs: PairStore | None,
         pair_order: BatchSampler | None,
     ) -> None:
@@ -49,6 +49,22 @@ class BatchDataset(Dataset[dict[str, Any]]):
         raise TypeError("batches are endless; set trainer.use_distributed_sampler=false")
 
 
+class Joined:
+    """Arrays [N_i, ...] of several shapes, whose rows are numbered one array after the other.
+
+    Of its rows, those of one array at a time can be taken.
+    """
+
+    def __init__(self, arrays: Sequence[np.ndarray]) -> None:
+        self.arrays = arrays
+        self.firsts = np.cumsum([0, *(len(array) for array in arrays[:-1])])
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        i = int(np.searchsorted(self.firsts, rows[0], "right")) - 1
+        taken: np.ndarray = self.arrays[i][rows - self.firsts[i]]
+        return taken
+
+
 def batch_loader(
     dataset: BatchDataset, order: BatchSampler, num_workers: int, pin_memory: bool
 ) -> DataLoader[Any]:
@@ -69,6 +85,6 @@ def as_is(batch: Any) -> Any:
     return batch
 
 
-def _take(array: np.ndarray, rows: np.ndarray) -> Tensor:
+def _take(array: Any, rows: np.ndarray) -> Tensor:
     # Indexing copies the rows out of the memory map; asarray drops the type np.memmap they keep.
     return torch.from_numpy(np.asarray(array[rows]))

@@ -26,17 +26,28 @@ class Captioned(DataModule):
 
     captions     The table of captions, from which the generator's prompts are drawn.
     autoencoder  The teacher's.
+    buckets      Sizes of images, height and width in pixels, of which each batch has one; it then
+                 has it as "size", and the latents' as "shape" (C, h, w).
 
-    Takes the arguments of `DataModule` besides; raises ValueError for `flip`.
+    Takes the arguments of `DataModule` besides; raises ValueError for `flip`, and for buckets that
+    are no sizes or have no latents.
     """
 
-    def __init__(self, captions: Sequence[str], autoencoder: Codec, **common: Any) -> None:
+    def __init__(
+        self,
+        captions: Sequence[str],
+        autoencoder: Codec,
+        buckets: Sequence[Sequence[int]] | None = None,
+        **common: Any,
+    ) -> None:
         super().__init__(**common)
         if self.flip:
             raise ValueError(
                 "what is said of left and right would be wrong in a mirror; set data.flip=false"
             )
         self.captions, self.codec = list(captions), autoencoder
+        self.buckets = [size_of(given) for given in buckets or ()]
+        self.shapes = [self.codec.shape_at(size) for size in self.buckets]
 
     def prepare_data(self) -> None:
         """Raise FileNotFoundError without the autoencoder's files, before hours are spent."""
@@ -64,24 +75,9 @@ class Captioned(DataModule):
 class Prompts(Captioned):
     """Captions alone: a batch is {"label": int64 [B], "index": int}, and pairs if there are any.
 
-    buckets  Sizes of images, height and width in pixels, of which each batch has one, each as
-             likely; a batch then has it as "size", and the latents' as "shape" (C, h, w). None is
-             the autoencoder's size alone.
-
-    Takes the arguments of `Captioned` besides; raises ValueError for buckets that are no sizes or
-    have no latents.
+    Each of the `buckets` is as likely; None is the autoencoder's size alone. Takes the arguments of
+    `Captioned`.
     """
-
-    def __init__(
-        self,
-        captions: Sequence[str],
-        autoencoder: Codec,
-        buckets: Sequence[Sequence[int]] | None = None,
-        **common: Any,
-    ) -> None:
-        super().__init__(captions, autoencoder, **common)
-        self.buckets = [size_of(given) for given in buckets or ()]
-        self.shapes = [self.codec.shape_at(size) for size in self.buckets]
 
     def load(self) -> tuple[Split, Split, list[str]]:
         """A train split of all captions with placeholders for samples, an empty one, the table."""
@@ -96,7 +92,7 @@ class Prompts(Captioned):
         )
         return (*splits, self.captions)  # type: ignore[return-value]
 
-    def stored(self) -> dict[str, np.ndarray]:
+    def stored(self) -> dict[str, Any]:
         """The labels alone."""
         return {"label": self.train.labels}
 

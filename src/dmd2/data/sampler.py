@@ -4,11 +4,13 @@ The shuffled epochs are laid end to end in one line. Global batch k is the posit
 [k * GB, (k + 1) * GB) of that line, where GB is batch size times ranks, and rank r has the rows
 [r * B, (r + 1) * B) of it. So the order does not depend on how many ranks share it, and resuming at
 batch k needs no batch before it.
+
+Where rows are of several buckets, each global batch is of one (`BucketSampler`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -72,3 +74,34 @@ class BatchSampler:
             self._permutation = torch.randperm(self.num_samples, generator=draw).numpy()
             self._epoch = epoch
         return self._permutation
+
+
+class BucketSampler(BatchSampler):
+    """Endless batches of rows of one bucket each, which is the same on all ranks.
+
+    nums  Rows of each bucket; the buckets' rows are numbered one bucket after the other.
+
+    The buckets of batches 0, 1, ... are those of all rows in shuffled order, over and over; so a
+    bucket's share of the batches is its share of the rows. Its own batches are drawn as those of
+    `BatchSampler`. Takes the arguments of that besides.
+    """
+
+    def __init__(self, nums: Sequence[int], batch_size: int, *order: Any, **named: Any) -> None:
+        super().__init__(sum(nums), batch_size, *order, **named)
+        self.nums, self.firsts = nums, np.cumsum([0, *nums[:-1]])
+        self.buckets = [
+            BatchSampler(
+                num, batch_size, self.seed, self.rank, self.world_size, stream=f"{self.stream}/{i}"
+            )
+            for i, num in enumerate(nums)
+        ]
+
+    def rows(self, k: int) -> np.ndarray:
+        """Row numbers of batch k on this rank, int64 [B], all of one bucket."""
+        cycle, place = divmod(k, self.num_samples)
+        until_now = self._order(cycle)[: place + 1]
+        # As many batches of the bucket came before as rows of it, in this cycle and the others.
+        i = int(np.searchsorted(self.firsts, until_now[-1], "right")) - 1
+        first, num = self.firsts[i], self.nums[i]
+        earlier = np.count_nonzero((until_now[:-1] >= first) & (until_now[:-1] < first + num))
+        return first + self.buckets[i].rows(cycle * num + int(earlier))

@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from dmd2.io.files import parse_json
+from dmd2.io.files import in_one_line, parse_json
 
 Row = tuple[str, Any]  # where it is, for error messages, and its values
 DELIMITERS = ",;\t"  # Excel takes the second where commas stand in numbers.
@@ -77,7 +77,7 @@ def _parquet(path: Path, column: str) -> Iterator[Row]:
                 yield f"row {i} of {path}", row
     # Arrow's reader of the format raises OSError, and its texts may be no UTF-8.
     except (ArrowException, OSError, ValueError, OverflowError) as error:
-        words = " ".join(str(error).split())
+        words = in_one_line(error)
         raise ValueError(f"{path} is no Parquet file, or damaged ({words})") from error
 
 

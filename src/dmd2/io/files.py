@@ -81,6 +81,15 @@ def parse_json(text: bytes, name: str) -> Any:
         raise ValueError(f"{name} is damaged, it is no JSON: {error}") from error
 
 
+def in_one_line(said: object) -> str:
+    """What an error, or anything else, says, with every run of white space as one blank.
+
+    >>> in_one_line(ValueError("no\\n  such file"))
+    'no such file'
+    """
+    return " ".join(str(said).split())
+
+
 def refused(path: Path, reason: str) -> ValueError:
     """The error of a file that may hold code, of which none was run."""
     return ValueError(f"{path} is refused, and nothing in it was run: {reason}")

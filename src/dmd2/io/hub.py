@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from dmd2.io.files import read_json
+from dmd2.io.files import in_one_line, read_json
 from dmd2.io.tensors import shards_of
 
 # From `prediction_type` of a diffusers scheduler to `Denoiser.prediction`.
@@ -136,7 +136,7 @@ def named_in_errors(source: str | Path, part: str) -> Iterator[None]:
     except (OSError, ImportError, MemoryError):  # with names of files of their own
         raise
     except Exception as error:  # configs are checked in many ways, or not at all
-        words = " ".join(str(error).split())
+        words = in_one_line(error)
         raise ValueError(
             f"the {part} of {source} cannot be built as its files describe it: {words:.300}"
         ) from error

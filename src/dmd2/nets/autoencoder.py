@@ -67,7 +67,10 @@ class VAE:
         Raises ValueError where they are no multiples of `factor`.
         """
         if any(pixels % self.factor for pixels in size):
-            raise ValueError(f"height and width must be multiples of the VAE's {self.factor}")
+            got = " x ".join(map(str, size))
+            raise ValueError(
+                f"height and width must be multiples of the VAE's {self.factor}, got {got}"
+            )
         return (self.channels, *(pixels // self.factor for pixels in size))
 
     @classmethod

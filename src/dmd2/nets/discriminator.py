@@ -6,16 +6,31 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 from dmd2.diffusion.conditioning import Cond
 from dmd2.diffusion.denoiser import Denoiser
+
+
+class WholeMap(nn.Conv2d):
+    """A convolution whose kernel is a whole map: [B, C, h, w] to [B, C', 1, 1].
+
+    Of a map that has another size than the kernel it takes the means over as many parts.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, h, w] to [B, C', 1, 1]."""
+        height, width = self.kernel_size
+        # A map of the kernel's size keeps every bit: each part is one place.
+        return super().forward(adaptive_avg_pool2d(x, (height, width)))
 
 
 class ConvHead(nn.Module):
     """Feature map [B, C, h, w] to one logit an image [B, 1]: the head of DMD2 on ImageNet.
 
     Stride-2 convolutions down to at most 4x4, one convolution to 1x1, GroupNorm and SiLU after
-    each; then a 1x1 convolution to the logit. A side that is at most 4 already is kept.
+    each; then a 1x1 convolution to the logit. A side that is at most 4 already is kept. It is made
+    for the map `shape`, and takes maps of all sizes: the convolution to 1x1 is a `WholeMap`.
 
     num_groups  Of GroupNorm; must divide the channels.
     width       Channels that a 1x1 convolution, GroupNorm and SiLU make of the C first; None keeps
@@ -34,6 +49,8 @@ class ConvHead(nn.Module):
         if width is not None:
             layers += self._layer(nn.Conv2d(channels, width, 1), num_groups)
             channels = width
+        # A side of so many places has one left behind the halvings.
+        self.least = [1, 1]
         while max(size) > 4:
             # Kernel 4, stride 2, padding 1: exactly half of an even side, rounded down of an odd.
             # Kernel 3, stride 1, padding 1: as it was.
@@ -41,7 +58,8 @@ class ConvHead(nn.Module):
             conv = nn.Conv2d(channels, channels, (kernel[0], kernel[1]), (stride[0], stride[1]), 1)
             layers += self._layer(conv, num_groups)
             size = [n // step for n, step in zip(size, stride, strict=True)]
-        layers += self._layer(nn.Conv2d(channels, channels, (size[0], size[1])), num_groups)
+            self.least = [n * step for n, step in zip(self.least, stride, strict=True)]
+        layers += self._layer(WholeMap(channels, channels, (size[0], size[1])), num_groups)
         self.layers = nn.Sequential(*layers, nn.Conv2d(channels, 1, 1))
 
     @staticmethod
@@ -50,7 +68,9 @@ class ConvHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """[B, C, h, w] to logits [B, 1]."""
-        return self.layers(features).flatten(1)
+        # A side that is shorter has its places several times; any other map stays as it is.
+        height, width = map(max, zip(features.shape[2:], self.least, strict=True))
+        return self.layers(adaptive_avg_pool2d(features, (height, width))).flatten(1)
 
 
 class VectorHead(nn.Module):

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dmd2.io.files import in_one_line
 from dmd2.io.hub import DTYPES, config_in, network_of
 from dmd2.io.tensors import read_tensors
 from dmd2.nets.text.single_file import text_encoders
@@ -161,4 +162,4 @@ def _vae_config(configs: str, tensors: Mapping[str, Tensor]) -> dict[str, Any] |
 
 def _words(error: Exception) -> str:
     """What an error says, in one line that is not too long."""
-    return " ".join(str(error).split())[:200]
+    return in_one_line(error)[:200]

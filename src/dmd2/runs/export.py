@@ -9,6 +9,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from dmd2.config.check import Config
+from dmd2.data.prompts import Captioned
 from dmd2.io.files import locked, write_bytes
 from dmd2.io.replace import replacing
 from dmd2.io.tensors import let_others_read, save_tensors
@@ -104,7 +105,7 @@ def sampling_of(
         generator.folder,
         type(parts["scheduler"]).__name__,
         arguments_of(generator, student.sampler, resolution, encoder.get("length")),
-        student.config["data"].get("buckets") or (),
+        student.data.buckets if isinstance(student.data, Captioned) else (),
     )
 
 

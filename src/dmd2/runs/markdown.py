@@ -4,10 +4,12 @@ import json
 import re
 from collections.abc import Sequence
 
+from dmd2.io.files import in_one_line
+
 
 def text(name: object) -> str:
     """A name on one line of Markdown or in a cell of its table, as text."""
-    line = " ".join(str(name).split())
+    line = in_one_line(name)
     # A tag is named by its entity; what Markdown gives a meaning inside a line gets a backslash.
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*\[\]|#])", r"\\\1", line)
@@ -16,7 +18,7 @@ def text(name: object) -> str:
 def literal(name: str) -> str:
     """A name as a string of Python, in double quotes, on one line of a code block."""
     # A fence of backticks ends a code block wherever a line begins with it; there is one line.
-    return json.dumps(" ".join(name.split()))
+    return json.dumps(in_one_line(name))
 
 
 def aligned(lines: Sequence[str]) -> list[str]:

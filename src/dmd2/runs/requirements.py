@@ -6,7 +6,8 @@ import torch
 
 from dmd2.config.check import Config
 from dmd2.data.base import DataModule
-from dmd2.data.prompts import Prompts
+from dmd2.data.latents import Latents
+from dmd2.data.prompts import Captioned
 from dmd2.diffusion.conditioning import Conditioner
 from dmd2.diffusion.denoiser import Denoiser
 from dmd2.diffusion.sampling import FewStepSampler
@@ -26,7 +27,7 @@ def check_objective(
     pairs, provided = config["pairs"], data.provides()
     if pairs is not None:
         provided = provided | {"pairs"}
-    if "pairs" in provided and isinstance(data, Prompts) and data.buckets:
+    if "pairs" in provided and isinstance(data, Captioned) and data.buckets:
         raise ValueError("pairs have one size; set data.buckets=null, or pairs=null")
     has_gan = "discriminator" in objective.needs
     if missing := objective.needs - provided - {"discriminator"}:
@@ -81,10 +82,12 @@ def check_batch(
     Raises ValueError where a pass has no equal share of samples for each of the sampler's steps.
     """
     sampler.choose_steps(Draws(0, 0), len(sampler.times), data.batch_size // accumulate)
-    num, total = len(data.train), data.batch_size * num_devices
+    splits = data.splits if isinstance(data, Latents) else [data.train]
+    num, total = min(map(len, splits)), data.batch_size * num_devices
     if total > num:
+        where = "the data" if len(splits) == 1 else "the smallest bucket"
         warn(
-            f"a batch has {total:,} samples, and the data {num:,}: each batch repeats some; type "
+            f"a batch has {total:,} samples, and {where} {num:,}: each batch repeats some; type "
             f"data.batch_size={max(num // num_devices, 1)} for one that does not"
         )
 
@@ -131,7 +134,7 @@ def check_fit(denoiser: Denoiser, conditioner: Conditioner, data: DataModule) ->
             f"the teacher makes samples of shape {tuple(shape[1:])}, the data has {data.shape}"
         )
     # Without a pass for each: a large network takes minutes for them on a CPU.
-    for size in data.buckets if isinstance(data, Prompts) else ():
+    for size in data.buckets if isinstance(data, Captioned) else ():
         shape_at(denoiser, data, size)
 
 

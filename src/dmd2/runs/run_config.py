@@ -13,6 +13,7 @@ from dmd2.config.keys import check_renamed
 from dmd2.config.places import found_from_anywhere
 from dmd2.config.trust import check_trusted
 from dmd2.distributed.process_group import process_group
+from dmd2.io.files import in_one_line
 from dmd2.runs.build import device_for
 
 SECTIONS = {"data", "pairs", "teacher", "trainer"}
@@ -35,7 +36,7 @@ def config_of(run: Path, trust: bool) -> Config:
             raise ValueError(f"it lacks one of {', '.join(sorted(SECTIONS))}")
     # OmegaConf raises OSError where the file holds one number.
     except (ValueError, OSError, YAMLError, RecursionError, OmegaConfBaseException) as error:
-        words = " ".join(str(error).split())
+        words = in_one_line(error)
         raise ValueError(f"{path} is damaged, it is no config of a run: {words}") from error
     if not trust:
         check_trusted(path, config)

@@ -34,7 +34,7 @@ class PixelEncoder:
     dtype: type = np.uint8
 
     def __init__(self, decoder: Decoder) -> None:
-        self.shape: tuple[int, ...] = (decoder.channels, decoder.resolution, decoder.resolution)
+        self.shape: tuple[int, ...] = (decoder.channels, *decoder.size)
 
     def about(self) -> dict[str, Any]:
         """Nothing: pixels depend on the decoder alone."""
@@ -49,12 +49,15 @@ class LatentEncoder:
     """Stores float16 latents: one draw from the posterior of each image, by noise of its row.
 
     codec  The autoencoder, which runs on this process's GPU if there is one.
+    size   Height and width of the images in pixels.
+
+    Raises ValueError where images of this size have no latents.
     """
 
     dtype: type = np.float16  # scaled latents are about 1 in size, far inside its range
 
-    def __init__(self, codec: Codec) -> None:
-        self.codec, self.shape = codec, codec.shape
+    def __init__(self, codec: Codec, size: Sequence[int]) -> None:
+        self.codec, self.shape = codec, codec.shape_at(size)
         # Processes of torchrun share the GPUs of a machine; no process group tells them apart here.
         own = int(os.environ.get("LOCAL_RANK", 0)) % max(torch.cuda.device_count(), 1)
         self.device = (

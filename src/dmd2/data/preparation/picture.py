@@ -25,6 +25,8 @@ UPRIGHT = {
     7: Turn.TRANSVERSE,
     8: Turn.ROTATE_90,
 }
+LYING = (Turn.TRANSPOSE, Turn.ROTATE_270, Turn.TRANSVERSE, Turn.ROTATE_90)
+"""Those of an image whose stored height is the width that is shown."""
 
 
 def open_picture(data: bytes) -> Image.Image:
@@ -69,13 +71,30 @@ def _by_high_byte(image: Image.Image) -> Image.Image:
     return Image.merge("LA", (grey, Image.fromarray(alpha)))
 
 
+def shown_size(data: bytes) -> tuple[int, int]:
+    """Height and width in pixels of an image as a viewer shows it; raises what PIL raises.
+
+    Where it can be, from the headers alone.
+    """
+    with open_picture(data) as image:
+        # PIL says the turned size of a TIFF, and how it has to be turned, until it is loaded.
+        if image.format == "TIFF":
+            image.load()
+        lies = _turn(image) in LYING
+        return (image.width, image.height) if lies else (image.height, image.width)
+
+
 def _upright(image: Image.Image) -> Image.Image:
+    turn = _turn(image)
+    return image if turn is None else image.transpose(turn)
+
+
+def _turn(image: Image.Image) -> Turn | None:
     orientation = None
     # Viewers show an image whose EXIF is damaged, as it is stored; PIL raises nearly anything.
     with suppress(Exception):
         orientation = image.getexif().get(ExifTags.Base.Orientation)
-    turn = UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    return image if turn is None else image.transpose(turn)
+    return UPRIGHT.get(orientation) if isinstance(orientation, int) else None
 
 
 def _has_alpha(image: Image.Image) -> bool:

@@ -53,14 +53,11 @@ def prepare(
     """
     if broken not in get_args(Broken):
         raise ValueError(f"broken must be {' or '.join(get_args(Broken))}, got {broken}")
-    if folder.exists() and not is_prepared(folder) and any(folder.iterdir()):
-        raise ValueError(f"{folder} holds other things; choose another place for what is prepared")
+    check_place(source, folder)
     # Beside the folder, so that the last step is a rename within one file system.
     unfinished = folder.with_name(f"{folder.name}.partial")
     arrays, encoder = unfinished / "arrays", encoder or PixelEncoder(decoder)
     before = identity(source)
-    if source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
-        raise ValueError(f"{folder} lies in the source {source}; name one beside it: out=DIR")
     about = {"source": before, "decoder": asdict(decoder), **(options or {}), **encoder.about()}
     # All that rows and their values depend on: work begun otherwise is not continued.
     plan, num_files = key_of(FORMAT, about, asdict(layout)), len(layout.train) + len(layout.test)
@@ -84,6 +81,14 @@ def prepare(
             # A rename is atomic: who sees the folder sees all of it.
             os.rename(arrays, folder)
             discard(unfinished)
+
+
+def check_place(source: Path, folder: Path) -> None:
+    """Raise ValueError where a folder to make lies in the source, or holds other things."""
+    if source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
+        raise ValueError(f"{folder} lies in the source {source}; name one beside it: out=DIR")
+    if folder.exists() and not is_prepared(folder) and any(folder.iterdir()):
+        raise ValueError(f"{folder} holds other things; choose another place for what is prepared")
 
 
 def _create(layout: Layout, folder: Path, encoder: ImageEncoder) -> None:

@@ -4,12 +4,15 @@ A file of conf/recipe/ names one by its `_target_`, with its other arguments.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dmd2.data.captions import odd_captions
 from dmd2.data.codec import Codec
 from dmd2.data.preparation.archives import identity
+from dmd2.data.preparation.bucket_folder import about_of, is_begun, parts_of, read_buckets
+from dmd2.data.preparation.buckets import checked_sizes, cropped_words, prepare_buckets
 from dmd2.data.preparation.captioned import captioned
 from dmd2.data.preparation.decode import Decoder
 from dmd2.data.preparation.decode_blocks import Broken
@@ -59,7 +62,13 @@ def images(
 
 
 def latents(
-    source: Path, out: Path, decoder: Decoder, autoencoder: Codec, caption: str, broken: Broken
+    source: Path,
+    out: Path,
+    decoder: Decoder,
+    autoencoder: Codec,
+    caption: str,
+    broken: Broken,
+    buckets: Sequence[Sequence[int]] | None = None,
 ) -> list[str]:
     """Prepare latents of captioned images, for `data=latents`; returns the lines of a report.
 
@@ -69,21 +78,39 @@ def latents(
     autoencoder  Encodes them, on the GPU where there is one.
     caption      The key of an image's caption in JSON.
     broken       As of `images`.
+    buckets      Heights and widths in pixels, of which each image gets the one of the nearest
+                 shape; None is the decoder's size alone.
 
     Raises FileNotFoundError without the autoencoder's files, and ValueError where `out` is finished
-    and was made from another source or with other options.
+    and was made from another source or with other options, and for buckets that make no sense.
     """
     autoencoder.require()  # before the source is read, which may take an hour
-    encoder, options = LatentEncoder(autoencoder), {"caption": caption}
-    if is_prepared(out):
-        made_of = {"source": identity(source), "decoder": vars(decoder), **encoder.about()}
-        return _checked(out, made_of | options, broken)
-    prepare(source, captioned(source, caption), decoder, out, broken, encoder, options)
+    sizes, options = checked_sizes(buckets, decoder, autoencoder), {"caption": caption}
+    if parts_of(out):
+        asked = {
+            "source": identity(source),
+            "decoder": vars(decoder),
+            "autoencoder": autoencoder.identity(),
+            **options,
+            "buckets": [list(size) for size in sizes] if len(sizes) > 1 else None,
+        }
+        return _checked(out, asked, broken)
+    layout = captioned(source, caption)
+    if len(sizes) > 1:
+        prepare_buckets(source, layout, decoder, out, broken, autoencoder, options, sizes)
+    else:
+        encoder = LatentEncoder(autoencoder, decoder.size)
+        prepare(source, layout, decoder, out, broken, encoder, options)
     return report(out)
 
 
 def report(folder: Path) -> list[str]:
-    """Lines that say what a prepared folder holds, and which files were left out."""
+    """Lines that say what a finished folder holds, and which files were left out."""
+    lines = cropped_words(read_buckets(folder)) if is_begun(folder) else []
+    return lines + [line for part in parts_of(folder) for line in _holds(part)]
+
+
+def _holds(folder: Path) -> list[str]:
     train, test, class_names = open_prepared(folder)
     manifest = read_manifest(folder)
     size = " x ".join(map(str, train.x.shape[1:]))
@@ -120,22 +147,24 @@ def _checked(out: Path, asked: Mapping[str, Any], broken: Broken) -> list[str]:
 
     Raises ValueError where it was altered, or its manifest differs from what is `asked` for.
     """
-    manifest = read_manifest(out)
+    about, parts = about_of(out), parts_of(out)
     for key, value in asked.items():
-        # By get: a folder of pixels has no autoencoder to compare.
-        done = manifest.get(key)
+        # By get: a folder of pixels has no autoencoder to compare, one of one size no buckets.
+        done = about.get(key)
         if _without_path(done) != _without_path(value):
             raise ValueError(
                 f"{out} is finished and was made with {key} {done}, asked for {value}; remove it, "
                 "or choose another out"
             )
-    if broken == "stop" and manifest["broken"]:
+    left_out = [name for part in parts for name in read_manifest(part)["broken"]]
+    if broken == "stop" and left_out:
         raise ValueError(
             f"{out} is finished and was made with recipe.broken=skip, which left out "
-            f"{len(manifest['broken'])} files, asked for stop; remove it, or choose another out"
+            f"{len(left_out)} files, asked for stop; remove it, or choose another out"
         )
     # Rank 0 alone, whose report is printed: hashing takes as long as reading.
-    on_rank_zero(lambda: check(out))
+    for part in parts:
+        on_rank_zero(partial(check, part))
     return [f"{out} is finished, and what it holds is what its manifest says", *report(out)]
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from dmd2.io.files import in_one_line
 from dmd2.io.hub import config_in, file_of
 
 CLIPS = {
@@ -42,7 +43,7 @@ def text_encoders(path: Path, tensors: dict[str, Tensor], configs: str) -> dict[
             if any(weight.is_meta for weight in found[name].parameters()):
                 raise ValueError("some of its weights are lacking")
         except (KeyError, ValueError, RuntimeError) as error:
-            words = " ".join(str(error).split())[:200]
+            words = in_one_line(error)[:200]
             raise ValueError(
                 f"the {name} in {path} is another than that of {configs}: {words}"
             ) from error

@@ -124,10 +124,11 @@ class Health(L.Callback):
             found["watch/guidance"] = self.guidance
         if self.real is not None:
             batch_size = data.batch_size * world_size
-            found["watch/batches_per_epoch"] = len(data.train) / batch_size
+            labels = torch.tensor(data.stored()["label"])
+            found["watch/batches_per_epoch"] = len(labels) / batch_size
             if data.num_classes:
                 known = data.class_of(torch.arange(data.num_classes)).unique()
-                there = data.class_of(torch.tensor(data.train.labels)).unique()
+                there = data.class_of(labels).unique()
                 found["watch/missing_classes"] = float(len(known) - len(there))
         return found
 
