@@ -16,6 +16,7 @@ NOT_COMPARED = frozenset(
         "health",
         "checkpoint",
         "trainer",
+        "tf32",
         "launcher",
         "metric",
         "log_every",
