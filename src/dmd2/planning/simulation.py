@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from dmd2.benchmarks.iteration import random_module, shape_of
+from dmd2.benchmarks.meter import Meter
 from dmd2.config.check import Config
 from dmd2.planning.cuda_autocast import cuda_autocast
 from dmd2.planning.dry_run import BUILDING, DryRun
-from dmd2.planning.meter import Meter
 from dmd2.runs.build import build_trainer
 from dmd2.training.module import DMD
 
