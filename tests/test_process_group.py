@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dmd2.cli.main import main
 from dmd2.distributed import environment, process_group
-from dmd2.distributed.gradients import buckets
+from dmd2.distributed.gradients import buckets, mean_over_ranks
 from dmd2.losses.term import Logs
 from dmd2.losses.turns import Turn
 from dmd2.training.callbacks.csv_logger import read_rows
@@ -76,6 +76,7 @@ def as_rank() -> dict[str, Any]:
     with pytest.raises(ValueError) as differs:
         train_in_all_ranks(other, 1, ReplicatedStrategy())
     found["differs"] = str(differs.value)
+    found["wire"] = {dtype: sent_as(getattr(torch, dtype)) for dtype in ("float32", "bfloat16")}
     found["host"] = (
         process_group.broadcast_from_rank_zero(lambda: process_group.rank()),
         process_group.all_reduce_max(process_group.rank() * 15),
@@ -88,6 +89,16 @@ def as_rank() -> dict[str, Any]:
         train_in_all_ranks(module(accumulate=1, critic_updates=5), 10, ReplicatedStrategy())
     )
     return found
+
+
+def sent_as(dtype: torch.dtype) -> tuple[Tensor, Tensor, list[tuple[str, int]]]:
+    """The mean of gradients that were sent so, that of a number, and what was sent."""
+    weight = nn.Parameter(torch.zeros(1000))
+    weight.grad = torch.randn(1000, generator=torch.Generator().manual_seed(process_group.rank()))
+    numbers = {"loss": torch.tensor(0.1 + process_group.rank())}
+    with counted() as calls:
+        found = mean_over_ranks([weight], numbers, dtype)
+    return weight.grad, found["loss"], calls
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +143,21 @@ def test_only_the_updated_networks_gradients_are_sent_once_an_update(
         expected = [("all_reduce", size[network] + FLOAT * logs[network]) for network in turns]
         at_start = [] if i else [("all_gather_object", 0)]  # hashes of the weights
         assert found["calls"][start:end] == at_start + expected, i
+
+
+def test_gradients_in_bfloat16_are_half_the_bytes_and_off_by_its_rounding(
+    pair: list[dict[str, Any]],
+) -> None:
+    exact, number, calls = pair[0]["wire"]["float32"]
+    own = [torch.randn(1000, generator=torch.Generator().manual_seed(i)) for i in range(2)]
+    torch.testing.assert_close(exact, (own[0] + own[1]) / 2)
+    rounded, same_number, few = pair[0]["wire"]["bfloat16"]
+    assert torch.equal(rounded, pair[1]["wire"]["bfloat16"][0]) and torch.equal(number, same_number)
+    # Each of three roundings, of two summands and the sum, is off by 2^-8 at most.
+    bound = 2**-8 * (own[0].abs() / 2 + own[1].abs() / 2 + 1.01 * exact.abs())
+    assert ((rounded - exact).abs() <= bound).all()
+    assert 1e-3 < (rounded - exact).norm() / exact.norm() < 4e-3
+    assert [sent for _, sent in calls] == [4 * 1001] and [sent for _, sent in few] == [4, 2 * 1000]
 
 
 def test_what_is_not_finite_on_one_rank_is_skipped_and_named_by_all(

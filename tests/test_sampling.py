@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from dmd2.diffusion.conditioning import ClassLabels, Cond
 from dmd2.diffusion.denoiser import Denoiser, Encoding, Prediction, guided
@@ -468,3 +469,22 @@ def test_teacher_samples_are_guided(generator):
     sampling = TeacherSampling(generator, ClassLabels(3), Heun(5), guidance=3.0)
     assert torch.equal(sampling(lambda _: z, torch.arange(8) % 3), expected)
     assert sampling.num_evaluations == 9
+
+
+def test_a_step_that_all_rows_share_is_no_copy_from_the_host(generator: Denoiser):
+    """Such a copy waits for the device."""
+    copied = []
+
+    class Called(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            if func is torch.tensor:
+                copied.append(args)
+            return func(*args, **(kwargs or {}))
+
+    sampler, cond = FewStepSampler(FOUR), ClassLabels(3)(torch.arange(8) % 3)
+    with Called():
+        _, t = sampler.walk(generator, noises(4), cond, [3] * 8)
+        steps = sampler.steps_at([3] * 8)
+    assert not copied
+    assert torch.equal(t, torch.full((8,), 0.25)) and torch.equal(t, steps.t)
+    assert torch.equal(steps.index, torch.tensor([3] * 8)) and not steps.next_t.any()

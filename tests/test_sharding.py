@@ -24,6 +24,7 @@ from dmd2.distributed import process_group
 from dmd2.distributed.fsdp import blocks_of, unsharded
 from dmd2.runs.assemble import assemble
 from dmd2.runs.build import build
+from dmd2.runs.compiled import compile_networks
 from dmd2.training.checkpoints import load
 from dmd2.training.module import DMD
 from dmd2.training.strategies import ShardedStrategy
@@ -140,6 +141,10 @@ def as_rank() -> dict[str, Any]:
         train_in_all_ranks(other, 1, ShardedStrategy(**PLAIN))
     found["differs"] = str(differs.value)
     found["bf16"] = in_bf16()
+    compiled = module(**ACCUMULATED)
+    compile_networks(compiled, "blocks", backend="eager")
+    sharded = ShardedStrategy(teacher=True, recompute=True, block=1100)
+    found["compiled"] = networks(train_in_all_ranks(compiled, 10, sharded))
     if DIFFUSERS:
         found["captioned"] = in_text()
     found["nodes"] = on_two_nodes()
@@ -249,6 +254,13 @@ def test_a_sharded_teacher_and_activation_checkpointing_change_nothing(
     for average, teacher in (first["concluded"], second["concluded"]):
         assert torch.equal(average, first["average"]) and torch.equal(
             teacher, weights(module().models.teacher)
+        )
+
+
+def test_compiled_blocks_of_shards_compute_the_same(pair: list[dict[str, Any]]) -> None:
+    for network in NETWORKS:
+        torch.testing.assert_close(
+            pair[0]["compiled"][network], pair[0]["all"][network], rtol=1e-5, atol=1e-6
         )
 
 

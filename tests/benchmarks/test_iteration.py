@@ -38,6 +38,11 @@ def test_both_kinds_of_iteration_have_a_row(capsys):
         "| of the critic alone",
         "| mean of 5",
     ]
+    cells = [line.strip("| ").split(" | ") for line in lines if line.startswith("| of")]
+    both, alone = ([float(cell.replace(",", "")) for cell in row[2:]] for row in cells)
+    assert both[0] > alone[0] > 100  # operations
+    # Teacher, generator, critic, an average and four moments of 0.25 M float32 numbers at least.
+    assert 0.05 > both[1] >= alone[1] > 0.004
     assert "4 images a device" in lines[-2] and "2,000 iterations" in lines[-2]
 
 

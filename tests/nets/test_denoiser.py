@@ -203,10 +203,14 @@ def test_features_are_what_the_tapped_layers_output():
     assert all(torch.equal(f, seen[tap]) for f, tap in zip(features, taps, strict=True))
 
 
-def test_taps_leave_no_hook_behind(case):
+def test_taps_keep_one_hook_and_nothing_of_a_pass(case):
     denoiser, x_t, t, cond = case
-    denoiser(x_t, t, cond)
-    assert not any(layer._forward_hooks for layer in denoiser.modules())
+    for _pass in range(2):
+        denoiser(x_t, t, cond)
+        denoiser.model.encode(x_t, t, cond.get("label"))  # of which nobody asked for features
+    hooked = [layer for layer in denoiser.modules() if layer._forward_hooks]
+    assert [len(layer._forward_hooks) for layer in hooked] == [1] * len(denoiser.taps)
+    assert all(layer.caught is None for layer in hooked)
 
 
 def test_an_unknown_tap_is_refused_with_the_names_there_are():

@@ -8,12 +8,12 @@ from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
 from dmd2.benchmarks.iteration import random_module, shape_of
+from dmd2.benchmarks.meter import Meter
 from dmd2.cli.plan import beside_run, composed
 from dmd2.config.folder import config_folder
 from dmd2.io.files import write_hashed_json
 from dmd2.planning.cuda_autocast import FLOAT32, cuda_autocast
 from dmd2.planning.dry_run import BUILDING, DryRun, HostRead
-from dmd2.planning.meter import Meter
 from dmd2.planning.search import bytes_of, fitting, needed
 from dmd2.planning.showing import Showing
 from dmd2.planning.simulation import measured, simulate

@@ -5,7 +5,7 @@ from statistics import median
 
 import torch
 
-from dmd2.benchmarks.iteration import now
+from dmd2.benchmarks.timer import now
 from dmd2.diffusion.solvers import DDIM
 from dmd2.distributed.device import device_of
 from dmd2.evaluation.samples import Sampling, TeacherSampling

@@ -7,14 +7,12 @@ are read.
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from time import perf_counter
-from typing import Any
 
-import lightning as L
 import torch
 
 from dmd2.benchmarks.loader import RandomImages
 from dmd2.benchmarks.prompts import random_conditions
+from dmd2.benchmarks.timer import IterationTimer, mean_of
 from dmd2.config.check import Config, of_train
 from dmd2.config.devices import processes
 from dmd2.distributed.device import peak_memory_bytes
@@ -22,35 +20,13 @@ from dmd2.nets.diffusers_net import DiffusersNet
 from dmd2.randomness import seeded
 from dmd2.runs.assemble import build_critic, build_module, module_options
 from dmd2.runs.build import build, build_trainer, kept_dtype
+from dmd2.runs.compiled import check_compile, compile_networks
 from dmd2.runs.copies import copy_for
 from dmd2.runs.teacher import Teacher
 from dmd2.training.module import DMD
 
 NUM_SAMPLES = 1_000  # enough that no batch repeats an image
 NO_TEXT = "embeddings of prompts are random; text encoders and the VAE are neither held nor timed"
-
-
-class IterationTimer(L.Callback):
-    """Measures the seconds of every iteration, waiting for the device at both ends."""
-
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-
-    def on_train_batch_start(self, *_: Any) -> None:
-        """Start the clock."""
-        self.started = now()
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        """Stop it."""
-        self.seconds.append(now() - self.started)
-
-
-def now() -> float:
-    """The time in seconds, once the device has finished all work that was queued."""
-    # CUDA kernels are asynchronous: without this one would time their launches.
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return perf_counter()
 
 
 def iteration(
@@ -71,7 +47,8 @@ def iteration(
     batch_size  Images on each device.
     num_cold    Rounds that are not timed; a round is `critic_updates` iterations, of which one
                 updates the generator, too.
-    num_rounds  Rounds that are timed; medians are shown.
+    num_rounds  Rounds that are timed; medians are shown. Two more iterations are counted: what
+                torch dispatches but views, and the tensors that are alive.
     overrides   Further overrides of `dmd2 train`, e.g. ["lora=both"].
 
     Raises ValueError for a source, and for an experiment that needs pairs.
@@ -94,11 +71,15 @@ def iteration(
             f"{experiment} needs pairs, which cannot be made up; choose another part.experiment"
         )
     processes(config)  # says in a line where the trainer's devices are not there
-    every, watch = config["critic_updates"], IterationTimer()
+    every = config["critic_updates"]
+    num_timed = (num_cold + num_rounds) * every
+    watch = IterationTimer(num_timed)
     # No logger and no checkpoint: their time depends on how often one wants them.
     with TemporaryDirectory() as folder:
         module, data = parts(config, Path(folder))
-        build_trainer(config, (num_cold + num_rounds) * every, [watch], logger=False).fit(
+        check_compile(config, module)
+        compile_networks(module, config["compile"])
+        build_trainer(config, num_timed + min(every, 2), [watch], logger=False).fit(
             module, datamodule=data
         )
     # The generator is updated in the first iteration of each round (TTUR).
@@ -110,12 +91,18 @@ def iteration(
     if others:
         mean = (with_generator + (every - 1) * median(others)) / every
     num, hours = config["max_iterations"], mean * config["max_iterations"] / 3600
+    rows = {"of generator and critic": with_generator}
+    if others:
+        rows["of the critic alone"] = median(others)
     return [
-        "| iteration | s |",
-        "|---|---|",
-        f"| of generator and critic | {with_generator:.3g} |",
-        *([f"| of the critic alone | {median(others):.3g} |"] if others else []),
-        f"| mean of {every} | {mean:.3g} |",
+        "| iteration | s | operations | most memory alive, GB |",
+        "|---|---|---|---|",
+        *(
+            f"| {name} | {seconds:.3g} | {meter.num_operations:,} | "
+            f"{meter.ledger.peak.total() / 1e9:.3g} |"
+            for (name, seconds), meter in zip(rows.items(), watch.meters, strict=True)
+        ),
+        f"| mean of {every} | {mean:.3g} | {mean_of(watch.meters, every):,.0f} | |",
         f"{batch_size} images a device, {batch_size / mean:,.3g} images/s each; {num:,} "
         f"iterations: {hours:,.0f} h",
         f"most memory held: {peak_memory_bytes() / 1e9:.1f} GB",

@@ -22,6 +22,8 @@ SECTIONS: dict[str, set[str]] = {
         "ema",
         "max_skipped_updates",
         "log_every",
+        "compile",
+        "tf32",
         "discriminator_features",
         "critic_step_layer",
         "weights",

@@ -7,17 +7,17 @@ only some rows are decoded.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from dmd2.diffusion.conditioning import Cond, join
 from dmd2.diffusion.guidance import Guidance
 from dmd2.diffusion.schedules import NoiseSchedule, expand
+from dmd2.diffusion.taps import caught
 
 Prediction = Literal["x0", "eps", "v", "flow"]
 """What a network's output means."""
@@ -89,6 +89,8 @@ class Denoiser(nn.Module):
     """What `predict` gives."""
     model: Any
     """The network; the families here want one of two halves, `encode` and `decode`."""
+    halves: tuple[str, ...] = ("encode", "decode")
+    """Its methods that make a pass, one after the other; none where it is called as a whole."""
     lora_targets: tuple[str, ...] = ()
     """Ends of the names of the layers that get LoRA where nothing else is said."""
     # nn.Module says Any of what a call returns; a type checker needs to know that it is x0_hat.
@@ -156,31 +158,22 @@ class Denoiser(nn.Module):
             raise ValueError(f"no layer is named {name!r}; this network has {', '.join(likely)}")
         return modules[name]
 
-    @contextmanager
-    def catch(self) -> Iterator[list[Tensor]]:
-        """Record the outputs of the taps during one pass: a list in the order of `taps`.
+    def catch(self) -> AbstractContextManager[list[Tensor]]:
+        """A block that records the outputs of the taps during one pass."""
+        return caught(self.model, self.taps)
 
-        The list is filled when the block ends. Raises ValueError where a tapped layer did not run.
-        """
-        caught: dict[str, Tensor] = {}
-        features: list[Tensor] = []
-        hooks: list[RemovableHandle] = []
-        # By hook and not by a copied forward, so that networks of other packages can be tapped.
-        for tap in self.taps:
-            # tap=tap binds this tap; a plain closure would see the loop's last one in every hook.
-            keep = lambda _m, _args, output, tap=tap: caught.__setitem__(tap, output)  # noqa: E731
-            hooks.append(self.model.get_submodule(tap).register_forward_hook(keep))
-        try:
-            yield features
-            if beyond := [tap for tap in self.taps if tap not in caught]:
-                raise ValueError(
-                    f"the encoder ends before the layer {beyond[0]!r}; tap one of its own"
-                )
-            features.extend(caught[tap] for tap in self.taps)
-        finally:
-            # Also after an error: a hook that stayed would keep the graph of every later pass.
-            for hook in hooks:
-                hook.remove()
+    def blocks(self) -> list[nn.Module]:
+        """The layers of layers that `compile=blocks` compiles: members of the network's lists."""
+        return [block for block in listed(self.model) if any(block.children())]
+
+
+def listed(network: nn.Module) -> Iterator[nn.Module]:
+    """The members of a network's lists and dictionaries of layers."""
+    for child in network.children():
+        if isinstance(child, nn.ModuleList | nn.ModuleDict):
+            yield from child.children()
+        else:
+            yield from listed(child)
 
 
 def guided(

@@ -52,9 +52,9 @@ class FewStepSampler:
 
     def steps_at(self, step: Sequence[int], device: torch.device | str = "cpu") -> Steps:
         """The steps of these numbers, with their times and those that follow: tensors [B]."""
-        t = torch.tensor([self.times[i] for i in step], device=device)
-        next_t = torch.tensor([(*self.times, 0.0)[i + 1] for i in step], device=device)
-        return Steps(torch.tensor(step, device=device), t, next_t)
+        t = [self.times[i] for i in step]
+        next_t = [(*self.times, 0.0)[i + 1] for i in step]
+        return Steps(*(column(values, device) for values in (step, t, next_t)))
 
     def sample(self, generator: Denoiser, noise: Sequence[Tensor], cond: Cond) -> Tensor:
         """x0 [B, ...] from N(0, I) noise, a tensor [B, ...] a step; the last step has gradients."""
@@ -99,16 +99,17 @@ class FewStepSampler:
         # Scaled noise alone, without data, also where alpha(1) > 0 (Stable Diffusion's table).
         x_t = schedule.prior_std * noise[0]
         for i in range(max(step)):
-            # The other rows have arrived.
+            # The other rows have arrived. Where all go on, no index is copied to the device.
             on = [row for row, end in enumerate(step) if end > i]
-            rows = torch.tensor(on, device=x_t.device)
+            is_all = len(on) == len(step)
+            rows = slice(None) if is_all else torch.tensor(on, device=x_t.device)
             before = x_t[rows]
             # Without a graph: DMD2 trains the last step only, else memory would grow with steps.
             with torch.no_grad():
                 x0 = generator(before, self._time(i, before), {k: v[rows] for k, v in cond.items()})
-            after = self._following(schedule, before, x0, i, [n[rows] for n in noise])
-            x_t = x_t.index_copy(0, rows, after)
-        return x_t, self.steps_at(step, x_t.device).t
+            x_t = x_t.clone()  # somebody may have kept what the generator was given
+            x_t[rows] = self._following(schedule, before, x0, i, [n[rows] for n in noise])
+        return x_t, column([self.times[i] for i in step], x_t.device)
 
     def _following(
         self, schedule: NoiseSchedule, x_t: Tensor, x0: Tensor, i: int, noise: Sequence[Tensor]
@@ -119,6 +120,15 @@ class FewStepSampler:
 
     def _time(self, step: int, like: Tensor) -> Tensor:
         return torch.full((len(like),), self.times[step], device=like.device)
+
+
+def column(values: Sequence[float], device: torch.device | str) -> Tensor:
+    """The host's numbers as a tensor [B]; equal ones are filled in on the device, which no copy
+    from the host then waits for.
+    """
+    if len(set(values)) == 1:
+        return torch.full((len(values),), values[0], device=device)
+    return torch.tensor(values, device=device)
 
 
 class NoisedReal(FewStepSampler):

@@ -33,6 +33,7 @@ class DiffusersNet(Denoiser):
     """Of a pipeline, in which such a network is."""
     checkpointing: Callable[..., Any] | None = None
     """How a block is run with gradient checkpointing; None is diffusers' own way."""
+    halves = ()
 
     def __init__(
         self,

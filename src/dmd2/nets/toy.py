@@ -93,6 +93,7 @@ class GaussianMixture(Denoiser):
     """
 
     prediction: Prediction = "x0"
+    halves = ()
     means: Tensor
     stds: Tensor
     weights: Tensor

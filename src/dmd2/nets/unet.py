@@ -17,6 +17,8 @@ from dmd2.nets.diffusers_net import DiffusersNet
 
 DECODER = ("up_blocks", "conv_norm_out", "conv_act", "conv_out")
 """Where the names of the decoder's layers begin."""
+REPEATED = ("ResnetBlock2D", "BasicTransformerBlock")
+"""diffusers' classes of the layers that most of the network is made of."""
 
 
 class UNet(DiffusersNet):
@@ -52,6 +54,10 @@ class UNet(DiffusersNet):
 
     def check_size(self, height: int, width: int) -> None:
         """Any size will do: an odd map is halved, rounded up, and doubled to what it was."""
+
+    def blocks(self) -> list[nn.Module]:
+        """Its residual and its transformer blocks: whole levels would take long to compile."""
+        return [layer for layer in self.model.modules() if type(layer).__name__ in REPEATED]
 
     def arguments(self, cond: Cond) -> dict[str, Any]:
         """The network's own names for a condition."""

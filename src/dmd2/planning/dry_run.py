@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from dmd2.planning.meter import Meter
+from dmd2.benchmarks.meter import Meter
 
 ON_META = {"device": "meta", "generator": None}
 """Arguments of what is made of no tensor: where it goes, and the generator, which meta has not."""

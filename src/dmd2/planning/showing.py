@@ -5,9 +5,9 @@ from collections import Counter
 import lightning as L
 import torch
 
+from dmd2.benchmarks.meter import Meter
 from dmd2.config.check import Config
 from dmd2.nets.autoencoder import VAE
-from dmd2.planning.meter import Meter
 from dmd2.training.module import DMD
 
 

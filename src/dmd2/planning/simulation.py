@@ -11,11 +11,11 @@ from math import prod
 import torch
 
 from dmd2.benchmarks.iteration import random_module, shape_of
+from dmd2.benchmarks.meter import Meter
 from dmd2.config.check import Config
 from dmd2.nets.autoencoder import VAE
 from dmd2.planning.cuda_autocast import cuda_autocast
 from dmd2.planning.dry_run import BUILDING, DryRun
-from dmd2.planning.meter import Meter
 from dmd2.planning.showing import Showing
 from dmd2.planning.sizes import autoencoder_of, with_text
 from dmd2.planning.watch import Batches, Watch, Work

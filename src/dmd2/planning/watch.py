@@ -12,8 +12,8 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
+from dmd2.benchmarks.meter import Meter
 from dmd2.config.check import Config
-from dmd2.planning.meter import Meter
 from dmd2.training.module import DMD
 
 

@@ -23,6 +23,7 @@ from dmd2.nets.critic import Critic, step_embedding_on
 from dmd2.nets.discriminator import discriminator_on
 from dmd2.randomness import seeded
 from dmd2.runs.build import build, build_data
+from dmd2.runs.compiled import check_compile
 from dmd2.runs.copies import Copy, copy_for
 from dmd2.runs.requirements import check_batch, check_objective, check_starting_files
 from dmd2.runs.teacher import Teacher, build_teacher, teacher_file
@@ -86,6 +87,7 @@ def assemble(config: Config, protocol: ScoringProtocol) -> Parts:
     critic = build_critic(config, teacher, fake, objective, sampler, data.shape)
     options = module_options(config)
     module = build_module(teacher, generator, critic, objective, sampler, data.shape, options)
+    check_compile(config, module)
     if copies["generator"].has_weights:
         load_starting_files(config, module)
     return Parts(data, teacher, copies, module, evaluator)

@@ -51,6 +51,15 @@ def device_for(config: Config) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
 
 
+def set_tf32(config: Config) -> None:
+    """Let a GPU compute float32 matrix products and convolutions in TF32, or not.
+
+    torch by itself does one and not the other: convolutions alone.
+    """
+    is_on = config.get("tf32", True)  # a run of a version without the key
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = is_on
+
+
 def build_guidance(section: Config) -> float | Guidance:
     """The guidance of a teacher section: a number, or what its node describes."""
     guidance: float | Guidance = section["guidance"]
@@ -74,6 +83,7 @@ def build_trainer(
     config: Config, max_steps: int, callbacks: list[L.Callback], logger: Any
 ) -> L.Trainer:
     """A Lightning trainer that leaves bars, checkpoints and logging to our callbacks."""
+    set_tf32(config)
     # Here and not at import: a notebook that builds no trainer keeps its warnings.
     for phrase in KNOWN_WARNINGS:
         warnings.filterwarnings("ignore", phrase)

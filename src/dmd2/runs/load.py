@@ -26,7 +26,7 @@ from dmd2.io.files import key_of
 from dmd2.io.hashed_tensors import digest
 from dmd2.io.tensors import load_weights
 from dmd2.nets.text.prompts import Prompts
-from dmd2.runs.build import build, build_data, device_for
+from dmd2.runs.build import build, build_data, device_for, set_tf32
 from dmd2.runs.generator import build_generator
 from dmd2.runs.pipeline_source import with_pipeline
 from dmd2.runs.run_config import config_of
@@ -194,6 +194,7 @@ def load_student(run: Path, metric: Config | None = None, trust: bool = False) -
         composed = OmegaConf.create(config | {"metric": metric})
         config = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
     config = with_pipeline(config)
+    set_tf32(config)
     data, sampler = build_data(config["data"]), build(config["sampler"])
     generator = build_generator(run, config, data)
     generator.requires_grad_(False).eval().to(device_for(config))

@@ -19,6 +19,7 @@ NOT_COMPARED = frozenset(
         "checkpoint",
         "trainer",
         "memory",
+        "tf32",
         "launcher",
         "metric",
         "log_every",

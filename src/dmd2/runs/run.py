@@ -25,6 +25,7 @@ from dmd2.io.replace import sweep
 from dmd2.runs.assemble import Parts, assemble
 from dmd2.runs.build import build, build_data, build_trainer, build_with
 from dmd2.runs.cached import cached_data_references, cached_teacher_references, make_pairs
+from dmd2.runs.compiled import compile_networks
 from dmd2.runs.health import text_guidance
 from dmd2.runs.opening import opening
 from dmd2.runs.pipeline_source import with_pipeline
@@ -170,6 +171,7 @@ class Run:
         trainer = build_trainer(
             config, config["max_iterations"], list(callbacks.values()), self.loggers
         )
+        compile_networks(parts.module, config["compile"])
         earlier = 0.0 if checkpoint is None else checkpoint.manifest.get("wall_seconds", 0.0)
         self.record.start_clock(earlier)
         # weights_only: nothing in a checkpoint is run.

@@ -78,16 +78,17 @@ class ManualOptimization(L.LightningModule):
         # Numbers to log ride in the gradients' all-reduce: no collective of their own.
         found = dict(numbers)
         if self.trainer.world_size > 1:
-            found = mean_over_ranks(network.parameters(), found)
-        found[f"{name}/gradient_norm"] = clip(network.parameters(), self.max_grad_norm)
+            dtype = self.trainer.strategy.reduce_dtype  # type: ignore[attr-defined]
+            found = mean_over_ranks(network.parameters(), found, dtype)
+        # On torch's optimizer: Lightning's wrapper would hide what is set on it.
+        raw = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+        found[f"{name}/gradient_norm"] = clip(network.parameters(), self.max_grad_norm, raw)
         found[f"{name}/clipped"] = (found[f"{name}/gradient_norm"] > self.max_grad_norm).float()
         # What a loss term logs beside its loss may be NaN without harm, e.g. a mean over no sample.
         watched = {
             key: number for key, number in found.items() if any(part in key for part in WATCHED)
         }
         finite = self.nonfinite.watch(watched, self.iteration + 1)
-        # On torch's optimizer: Lightning's wrapper would hide it.
-        raw = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         skip_step_unless(finite, raw)
         before = sketch(raw)
         optimizer.step()

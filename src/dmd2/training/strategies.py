@@ -20,6 +20,9 @@ from dmd2.distributed.fsdp import blocks_of, gathered, mesh_of, parts, shard, sh
 from dmd2.distributed.process_group import check_same_weights
 from dmd2.training.module import DMD
 
+WIRE = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+"""Dtypes of gradients that are sent; float16 would overflow."""
+
 
 class ProcessEnvironment(LightningEnvironment):
     """The processes as whoever started them named them, in torchrun's variables."""
@@ -33,7 +36,20 @@ class ReplicatedStrategy(DDPStrategy):
 
     `dmd2.distributed.gradients` averages the updated network's gradients, once an update.
     Lightning's wrapper expects every parameter in every backward pass, or sends them all.
+
+    reduce_dtype  Of gradients on the wire: "float32", or "bfloat16", half the bytes.
+
+    Raises ValueError for another one.
     """
+
+    def __init__(self, reduce_dtype: str = "float32") -> None:
+        super().__init__()
+        if reduce_dtype not in WIRE:
+            raise ValueError(
+                f"reduce_dtype must be {' or '.join(WIRE)}, got {reduce_dtype}; type "
+                "trainer.strategy.reduce_dtype=float32"
+            )
+        self.reduce_dtype = WIRE[reduce_dtype]
 
     def configure_ddp(self) -> None:
         """Wrap nothing."""

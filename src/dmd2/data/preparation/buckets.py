@@ -17,8 +17,8 @@ from dmd2.data.preparation.layout import Layout
 from dmd2.data.preparation.picture import shown_size
 from dmd2.data.preparation.prepare import check_place, prepare
 from dmd2.data.sizes import Size, size_of, written
-from dmd2.distributed.rank_zero import progress_bar
 from dmd2.io.files import locked, write_hashed_json
+from dmd2.io.progress import progress_bar
 
 FAR = 0.25
 """An image is far from its bucket where the crop takes more than this share of it."""
@@ -129,8 +129,7 @@ def sort_images(source: Path, layout: Layout, sizes: Sequence[Size]) -> dict[str
     Raises ValueError for a bucket without images.
     """
     found = dict[str, tuple[int, float]]()
-    about = {"desc": f"sizes in {source.name}", "unit": " images", "delay": 2, "mininterval": 1}
-    with progress_bar(total=len(layout.train), **about) as bar:
+    with progress_bar(f"sizes in {source.name}", len(layout.train), unit=" images") as bar:
         for member in members(source):
             if member.name in layout.labels:
                 found[member.name] = _bucket_of(member.read(), sizes)
