@@ -84,10 +84,8 @@ class Run:
             status = "interrupted"
             if isinstance(error, Requeue):
                 raise
-            print(
-                f"to go on: the same command with paths.run={self.folder} resume=auto",
-                file=sys.stderr,
-            )
+            command = f"the same command with paths.run={self.folder} resume=auto"
+            print(f"to go on: {command}", file=sys.stderr)
             raise KeyboardInterrupt from error
         finally:
             self.conclude(status)
