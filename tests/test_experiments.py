@@ -270,7 +270,7 @@ def test_every_experiment_runs(
     assert np.isfinite(list(summary["metrics"].values())).all()
     for name in ("config.yaml", "metrics.csv", "comparison.png", "report.html"):
         assert (run / name).stat().st_size > 0, name
-    assert len(list((run / "samples").glob("*.png"))) == 2
+    assert len(list((run / "samples").glob("0*.png"))) == 2
     assert (run.parent / "latest").resolve() == run
     assert "completed" in capsys.readouterr().out
 

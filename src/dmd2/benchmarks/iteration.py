@@ -152,11 +152,15 @@ def random_module(config: Config, shape: tuple[int, ...]) -> DMD:
 
 
 def shape_of(section: Config) -> tuple[int, ...]:
-    """The shape [C, H, W] of a teacher's samples: of latents, where it has an autoencoder."""
+    """The shape of a teacher's samples: [D] of points, [C, H, W] of images, or of latents, where it
+    has an autoencoder.
+    """
     if section.get("autoencoder"):
         shape: tuple[int, ...] = build(section["autoencoder"]).shape
         return shape
-    # EDM's networks name their size `img_resolution`, those of diffusers `sample_size`.
     network = section["denoiser"]["model"]
+    if "dim" in network:
+        return (network["dim"],)
+    # EDM's networks name their size `img_resolution`, those of diffusers `sample_size`.
     size = network.get("img_resolution") or network["sample_size"]
     return network["in_channels"], size, size

@@ -14,7 +14,7 @@ MOST_VARIANTS = 256
 each width and each number of rows, with and without gradients, has a graph of its own."""
 
 
-class CompiledMethod:
+class _CompiledMethod:
     """A module's method, compiled when it is first called.
 
     A deep copy of the module gets one for its own weights. Hooks of the module run outside of it.
@@ -32,10 +32,10 @@ class CompiledMethod:
         """What the method gives."""
         return self.compiled(*args, **kwargs)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "CompiledMethod":
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_CompiledMethod":
         # The module is being copied, so that the memo has its copy. The bound method alone would
         # run the original's weights.
-        return CompiledMethod(copy.deepcopy(self.module, memo), self.name, self.backend)
+        return _CompiledMethod(copy.deepcopy(self.module, memo), self.name, self.backend)
 
 
 def methods(denoiser: Denoiser, parts: str | None) -> list[tuple[Any, str]]:
@@ -64,4 +64,4 @@ def methods(denoiser: Denoiser, parts: str | None) -> list[tuple[Any, str]]:
 def compile_in_place(denoiser: Denoiser, parts: str | None, backend: str = "inductor") -> None:
     """Compile the parts of a denoiser's network that `methods` says."""
     for module, name in methods(denoiser, parts):
-        setattr(module, name, CompiledMethod(module, name, backend))
+        setattr(module, name, _CompiledMethod(module, name, backend))

@@ -23,8 +23,7 @@ def page(config: Config, found: Simulation, num_devices: int) -> list[str]:
         "",
         *time_table(config, found),
         "",
-        f"each device sends {bytes_sent(config, found, num_devices) / 1e9:.2f} GB in a mean "
-        "iteration",
+        f"each device sends {amount(bytes_sent(config, found, num_devices))} in a mean iteration",
         *disk_lines(config, found),
     ]
 
@@ -84,28 +83,37 @@ def work_table(config: Config, found: Simulation) -> list[str]:
 def time_table(config: Config, found: Simulation) -> list[str]:
     """Estimates of a mean iteration on cards, by roofline."""
     mean, num = found.mean(config["critic_updates"]), config["max_iterations"]
-    rows = [(card, card.seconds(mean), needed(found) <= card.memory) for card in CARDS]
-    return [
+    lines = [
         "| card | fits | s a mean iteration, estimated | hours of the run |",
         "|---|---|---|---|",
-        *(
-            f"| {card.name} | {'yes' if fits else 'no'} | {time:.2g} | {time * num / 3600:,.0f} |"
-            for card, time, fits in rows
-        ),
     ]
+    for card in CARDS:
+        fits, time = needed(found) <= card.memory, card.seconds(mean)
+        hours = time * num / 3600
+        shown = f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
+        lines += [f"| {card.name} | {'yes' if fits else 'no'} | {time:.2g} | {shown} |"]
+    return lines
 
 
 def disk_lines(config: Config, found: Simulation) -> list[str]:
     """What a run keeps on disk; the best checkpoint lies beside the newest."""
     one, num = checkpoint_bytes(config, found), config["checkpoint"]["keep"] + 1
-    lines = [f"a checkpoint takes {one / 1e9:.1f} GB; {num} are kept: {num * one / 1e9:.1f} GB"]
+    lines = [f"a checkpoint takes {amount(one)}; {num} are kept: {amount(num * one)}"]
     if "encoder" in config["teacher"]["conditioner"] and not is_encoding(config):
-        size = embedding_bytes(config, found) / 1e3
-        lines += [f"embeddings in the cache take {size:.0f} kB a caption"]
+        size = amount(embedding_bytes(config, found))
+        lines += [f"embeddings in the cache take {size} a caption"]
     if config["pairs"] is not None:
-        size = pair_bytes(config, found) / 1e9
-        lines += [f"{config['pairs']['num_pairs']:,} pairs in the cache take {size:.2f} GB"]
+        size = amount(pair_bytes(config, found))
+        lines += [f"{config['pairs']['num_pairs']:,} pairs in the cache take {size}"]
     return lines
+
+
+def amount(num_bytes: float) -> str:
+    """Bytes in words, in the largest unit of which there is one."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if num_bytes >= size:
+            return f"{num_bytes / size:.1f} {unit}"
+    return f"{num_bytes:.0f} bytes"
 
 
 def advice(

@@ -59,7 +59,8 @@ def pairs_folder(config: Config, teacher: Teacher, data: DataModule) -> Path:
 def cached_data_references(config: Config, evaluator: Evaluator) -> References:
     """The scores to compare with that need no teacher; kept under the data's and metric's key."""
     path = data_references_path(config, evaluator)
-    return _cached(path, partial(data_references, evaluator, device_for(config)))
+    make = partial(data_references, evaluator, device_for(config))
+    return _cached("real samples and baselines", path, make)
 
 
 def cached_teacher_references(config: Config, evaluator: Evaluator, teacher: Teacher) -> References:
@@ -68,7 +69,8 @@ def cached_teacher_references(config: Config, evaluator: Evaluator, teacher: Tea
     They are kept under the key of the teacher, the data, the metric and the sampler.
     """
     path = teacher_references_path(config, evaluator, teacher)
-    return _cached(path, partial(teacher_references, evaluator, teacher.denoiser, teacher.guidance))
+    make = partial(teacher_references, evaluator, teacher.denoiser, teacher.guidance)
+    return _cached("the teacher", path, make)
 
 
 def data_references_path(config: Config, evaluator: Evaluator) -> Path:
@@ -86,12 +88,12 @@ def _path(config: Config, *made_of: Any) -> Path:
     return Path(config["paths"]["cache"]) / "references" / f"{key_of(*made_of)}.json"
 
 
-def _cached(path: Path, make: Callable[[], References]) -> References:
-    """References from the cache, or made by all ranks and kept there by rank 0."""
+def _cached(name: str, path: Path, make: Callable[[], References]) -> References:
+    """References called `name` from the cache, or made by all ranks and kept there by rank 0."""
     # Rank 0 reads for all: another rank may see the file a moment later.
     found = broadcast_from_rank_zero(partial(_read_references, path))
     if found is None:
-        print("scoring what to compare with, once")
+        print(f"scoring {name} to compare with, once; kept in {path.parent}")
         found = make()
         on_rank_zero(partial(write_hashed_json, path, found))
     return found
