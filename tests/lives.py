@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-import dmd2.runs.export
+import dmd2.runs.export  # noqa: F401
 import dmd2.runs.run  # noqa: F401  # loaded before the forks
 from dmd2.cli.main import main
 

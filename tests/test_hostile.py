@@ -102,9 +102,8 @@ def features(path: Path) -> None:
 
 
 def references(path: Path) -> None:
-    (path.parent / "references").mkdir()
-    (path.parent / "references" / path.name).write_bytes(pickle.dumps(Code()))
-    cached._cached({"paths": {"cache": str(path.parent)}}, path.stem, dict)
+    path.write_bytes(pickle.dumps(Code()))
+    cached._cached("data", path, dict)
 
 
 READERS: dict[str, tuple[str, Callable[[Path], None]]] = {

@@ -76,6 +76,7 @@ def test_a_caption_is_a_text_or_an_error_whatever_json_says(row: Any) -> None:
         ("a.csv", 'caption,url\n"a red dot, round",u\nred,u\n'),
         ("a.csv", '"url","caption"\nu,"a red dot, round"\nu,red\n'),
         ("a.csv", "caption;url\na red dot, round;u\nred;u\n"),
+        ("a.csv", "url; caption \nu;a red dot, round\nu;red\n"),
         ("a.csv", "url\tcaption\nu\ta red dot, round\nu\tred\n"),
         ("a.jsonl", '{"caption": "a red dot, round"}\n{"caption": "red"}\n'),
     ],
@@ -100,14 +101,49 @@ def test_another_encoding_is_one_line(tmp_path: Path, name: str, encoding: str) 
     ("text", "words"),
     [
         ("caption,url\na dot, round,u\n", r"line 2 of \S+ has more cells.*in quotes"),
-        ('caption,url\n"a dot,u\nred,u\n', r"a\.csv cannot be read"),
-        ("caption\n" + "a" * 200_000, r"a\.csv cannot be read .*field"),
+        ('caption,url\n"a",u\n"a dot,u\nred,u\n', r"line 3 on of \S+a\.csv cannot be read.*quotes"),
+        ("caption\n" + "a" * 200_000, r"line 2 on of \S+a\.csv cannot be read .*field"),
+        ("caption,url, caption\na,u,b\n", r"a\.csv has two columns caption; rename"),
         ("text;url\na;u\n", "has no column caption, it has text;url"),
     ],
 )
 def test_a_csv_that_would_lose_text_is_refused(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         read_captions(written(tmp_path / "a.csv", text))
+
+
+def test_a_name_that_comes_twice_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", '{"caption": "a"}\n{"caption": "a", "caption": "b"}')
+    with pytest.raises(ValueError, match=r"line 2 of \S+a\.jsonl .* 'caption' comes twice"):
+        read_captions(path)
+    pyarrow = pytest.importorskip("pyarrow")
+    table = pyarrow.Table.from_arrays([["a"], ["b"]], names=["caption", "caption"])
+    pytest.importorskip("pyarrow.parquet").write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"a\.parquet has two columns caption"):
+        read_captions(str(tmp_path / "a.parquet"))
+
+
+def test_no_bit_of_a_parquet_file_loses_rows(tmp_path: Path) -> None:
+    whole = Path(parquet_of(tmp_path / "a.parquet", [f"dot {i}" for i in range(40)])).read_bytes()
+    for at in range(4, len(whole), 5):
+        data = bytearray(whole)
+        data[at] ^= 1 << at % 8
+        try:
+            captions = read_captions(written(tmp_path / "a.parquet", bytes(data)))
+        except ValueError as error:
+            assert "a.parquet" in str(error) and one_line(error)
+        else:
+            assert len(captions) == 40
+
+
+def test_a_checksum_of_a_page_is_compared(tmp_path: Path) -> None:
+    pyarrow, parquet = (pytest.importorskip(name) for name in ("pyarrow", "pyarrow.parquet"))
+    table = pyarrow.Table.from_pylist([{"caption": "a red dot"}])
+    parquet.write_table(table, tmp_path / "a.parquet", write_page_checksum=True, compression="none")
+    data = (tmp_path / "a.parquet").read_bytes()
+    path = written(tmp_path / "a.parquet", data.replace(b"red", b"rod", 1))
+    with pytest.raises(ValueError, match=r"a\.parquet is no Parquet file, or damaged"):
+        read_captions(path)
 
 
 def test_damaged_parquet_is_named(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ ORDERS = [
     ["n01440764", "n01443537", "n02484975"],
     ["1440764", "2484975", "10000000"],
     ["v1.2", "v1.10", "v2.1"],
+    ["".join(chr(0x660 + int(digit)) for digit in str(i)) for i in range(12)],  # Arabic-Indic
+    ["class" + chr(0x966 + 9), "class" + chr(0x966 + 1) + chr(0x966)],  # Devanagari 9, 10
 ]
 
 
@@ -75,3 +77,26 @@ def test_the_report_names_the_labels(tmp_path: Path, pack, files) -> None:
     many = pack(tmp_path / "many", {f"c{i}/a.png": image for i in range(12)})
     lines = images(many, tmp_path / "2", Decoder(6), 0.0, None, "stop")
     assert any("8 c8, 9 c9 and 2 more, all in" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("a", " a"), ("a ", "a"), ("1", " 1", "2"), ("01440764", "1440764"), ("e\u0301", "\xe9")],
+    ids=ascii,
+)
+def test_class_folders_that_look_the_same_are_refused_by_both_names(
+    tmp_path: Path, pack, names
+) -> None:
+    source = pack(tmp_path / "a.tar", {f"{name}/a.png": b"" for name in names})
+    with pytest.raises(ValueError, match=r"a\.tar has the class folders .* merge or rename") as got:
+        lay_out(source, 0.0)
+    assert str(got.value).isascii() and ascii(names[0]) in str(got.value)
+
+
+def test_splits_are_known_in_capitals(tmp_path: Path, pack) -> None:
+    names = [f"{split}/{kind}/a.png" for split in ("Train", "Val") for kind in "ab"]
+    layout = lay_out(pack(tmp_path / "a.zip", dict.fromkeys(names, b"")), 0.0)
+    assert layout.class_names == ["a", "b"] and len(layout.train) == len(layout.test) == 2
+    both = dict.fromkeys([*names, "train/a/b.png"], b"")
+    with pytest.raises(ValueError, match=r"Train, Val, train in \S+b\.zip two are the same split"):
+        lay_out(pack(tmp_path / "b.zip", both), 0.0)

@@ -116,6 +116,29 @@ def test_a_list_that_a_damaged_length_shortens_is_seen(tmp_path: Path, pack) -> 
     assert not survives(source, bytes(data))
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"b/3.png", b"b/" + bytes(5)),  # zipfile cuts the name at the NUL, and sees a folder
+        (b"b/3.png", b"b/3.pn/"),
+        (b"b/3.png", b"b/3.pnx"),  # no image, so nobody reads it
+    ],
+)
+def test_a_damaged_name_in_the_list_of_a_zip_is_seen(tmp_path: Path, pack, old, new) -> None:
+    source = pack(tmp_path / "a.zip", FILES)
+    before, behind = source.read_bytes().rsplit(old, 1)
+    source.write_bytes(before + new + behind)
+    with pytest.raises(ValueError, match=r"a\.zip is damaged"):
+        list(members(source))
+
+
+def test_a_zip_of_which_the_end_was_zeroed_is_not_empty(tmp_path: Path, pack) -> None:
+    source = pack(tmp_path / "a.zip", FILES)
+    source.write_bytes(source.read_bytes()[:-18] + bytes(18))
+    with pytest.raises(ValueError, match=r"a\.zip is damaged .its end says that it is empty"):
+        list(members(source))
+
+
 @pytest.mark.parametrize("pair", [("a.zip", "b.zip"), ("a.tar", "b.tar")])
 def test_two_archives_in_one_file_are_not_half_read(tmp_path: Path, pack, pair) -> None:
     first, second = (pack(tmp_path / name, {name: b"x"}).read_bytes() for name in pair)
@@ -126,6 +149,13 @@ def test_two_archives_in_one_file_are_not_half_read(tmp_path: Path, pack, pair) 
             read(joined)
     else:  # a zip may stand behind anything, e.g. a program that unpacks it
         assert read(joined) == {"b.zip": b"x"}
+
+
+def test_a_key_that_comes_twice_in_labels_is_named(tmp_path: Path, pack) -> None:
+    text = b'{"labels": [["a.png", 1]], "labels": [["a.png", 0]]}'
+    source = pack(tmp_path / "a.zip", {"a.png": b"", "dataset.json": text})
+    with pytest.raises(ValueError, match=r"dataset\.json in \S+a\.zip .*'labels' comes twice"):
+        lay_out(source, 0.0)
 
 
 def claims(path: Path, size: int) -> Path:

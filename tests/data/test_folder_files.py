@@ -3,12 +3,14 @@
 import os
 import random
 import socket
+import sys
 import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from dmd2.cli.main import main
 from dmd2.data.images import Images
 from dmd2.data.preparation.archives import members
 from dmd2.data.preparation.captioned import captioned
@@ -133,3 +135,33 @@ def test_captions_and_splits_that_nobody_reads_are_counted(tmp_path: Path, files
     assert layout.passed_over == {
         "names in dataset.json of no image with a row": (1, "b.png")
     } and np.array_equal([*layout.labels.values()], [1])
+
+
+@pytest.mark.parametrize("suffix", ["", ".tar"])
+def test_a_name_that_is_no_text_is_named(tmp_path: Path, pack, suffix: str) -> None:
+    name = os.fsdecode(b"ant/\xff.png")
+    with pytest.raises(ValueError, match=r"holds the name 'ant/\\udcff\.png'"):
+        lay_out(pack(tmp_path / f"a{suffix}", {name: b""}), 0.0)
+
+
+def test_a_disk_that_fails_at_reading_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a.png").symlink_to("/proc/self/mem")  # whose first bytes give EIO
+    (member,) = members(tmp_path)
+    with pytest.raises(OSError, match=r"Errno 5.*a\.png"):
+        member.read()
+
+
+def test_names_reach_no_terminal_as_they_are(tmp_path: Path, pack, files, capsys) -> None:
+    image = files["ant/0.png"]
+    source = pack(tmp_path / "images", {"a\x1b[2J/0.png": image, "b/1.png": b"nothing"})
+    sys.argv = ["dmd2", "prepare", "recipe=imagenet64", f"source={source}", f"out={tmp_path}/out"]
+    sys.argv += ["recipe.num_classes=null", "recipe.decoder.resolution=6"]
+    with pytest.raises(SystemExit):
+        main()
+    error = capsys.readouterr().err
+    assert "cannot read the image b/1.png (it is no BMP, GIF" in error
+    sys.argv = ["dmd2", "prepare", "recipe=imagenet64", f"source={source}", f"out={tmp_path}/out"]
+    sys.argv += ["recipe.num_classes=null", "recipe.decoder.resolution=6", "recipe.broken=skip"]
+    main()
+    said = capsys.readouterr()
+    assert "labels are 0 a\\x1b[2J, 1 b" in said.out and "\x1b[2J" not in said.out + said.err

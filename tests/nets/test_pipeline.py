@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from dmd2.diffusion.schedules import VP, Flow
 from dmd2.io.hub import weights_of
 from dmd2.io.tensors import names_in, read_tensors, weights_sha256
 from dmd2.losses.weighting import eps, flow, of_pipeline, x0
+from dmd2.nets.autoencoder_kinds import vae_of
 from dmd2.nets.pipeline import check_agrees, from_configs, pipeline_encoder, pipeline_vae
 from dmd2.nets.pipeline_noise import FLOWS, TABLES, noise_of
 from dmd2.nets.unet import UNet, UNetXL
@@ -100,7 +102,7 @@ def test_a_flow_s_shift_is_used_and_its_network_is_told_the_noise_level(
         (
             "scheduler/scheduler_config.json",
             {"trained_betas": "x"},
-            "scheduler of .* cannot be built",
+            "scheduler of .* has trained_betas='x'",
         ),
         ("unet/config.json", {"_class_name": "UNet2DModel"}, "is a UNet2DModel"),
         ("unet/config.json", {"in_channels": 9}, "reads 9 channels and makes 4"),
@@ -178,6 +180,47 @@ def test_each_key_of_a_scheduler_is_used_refused_or_of_sampling_alone(name: str,
             if isinstance(after, str) and key in (*OTHERS, "invert_sigmas"):
                 assert key in after or str(value) in after or "cannot be built" in after, after
             file.write_text(plain)
+
+
+NO_NUMBERS = ["x", True, None, [1.0], math.nan, math.inf, -1]
+DYNAMIC = {"use_dynamic_shifting": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "wrong", "said"),
+    [
+        (FLOWS[0], "shift", [0, *NO_NUMBERS], {}),
+        (FLOWS[0], "num_train_timesteps", [0, 2.5, 10**12, *NO_NUMBERS], {}),
+        (FLOWS[0], "max_shift", NO_NUMBERS[:-1], DYNAMIC),
+        (FLOWS[0], "base_image_seq_len", [0, 4096, *NO_NUMBERS], DYNAMIC),
+        (FLOWS[0], "use_dynamic_shifting", ["false", 1], {}),
+        (TABLES[1], "num_train_timesteps", [0, 2.5, 10**12, *NO_NUMBERS], {}),
+        (TABLES[1], "beta_end", [1.0, *NO_NUMBERS], {}),
+        (TABLES[1], "beta_schedule", [None, 1], {}),
+        (TABLES[1], "trained_betas", [[], ["x"], [0.1, math.nan], 0.1], {}),
+    ],
+)
+def test_a_scheduler_s_value_of_no_sense_is_named(name, key, wrong, said, tmp_path: Path):
+    file = described(tmp_path, name, **said) / "scheduler/scheduler_config.json"
+    (tmp_path / "transformer").mkdir()
+    (tmp_path / "transformer/config.json").write_text('{"_class_name": "FluxTransformer2DModel"}')
+    noise_of(tmp_path, num_tokens=256)
+    for value in wrong:
+        edit(file, **{key: value})
+        with pytest.raises(ValueError, match=key) as caught:
+            noise_of(tmp_path, num_tokens=256)
+        assert "linspace" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["x", True, 0, -1, math.nan, math.inf])
+@pytest.mark.parametrize("key", ["scaling_factor", "latent_channels", "block_out_channels"])
+def test_a_vae_s_value_of_no_sense_is_named(key: str, value, tmp_path: Path):
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "vae/config.json").write_text(
+        json.dumps({"_class_name": "AutoencoderKL", key: value})
+    )
+    with pytest.raises(ValueError, match=f"the VAE of {tmp_path} has {key}="):
+        vae_of(str(tmp_path), 64)
 
 
 @pytest.mark.parametrize("name", [FLOWS[0], TABLES[0], TABLES[3]])

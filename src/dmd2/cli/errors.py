@@ -18,6 +18,7 @@ from dmd2.config.missing import Missing
 from dmd2.config.words import CHOICES
 from dmd2.distributed.slurm import Requeue, requeue
 from dmd2.io.files import in_one_line
+from dmd2.io.shown import printable
 
 USER_ERRORS = (
     ValueError,
@@ -133,7 +134,7 @@ def fail_for_users(error: BaseException) -> None:
     if any(isinstance(cause, KeyboardInterrupt) for cause in chain(error)):
         sys.exit(130)
     if (line := one_line(error)) is not None:
-        print(f"dmd2: {line}", file=sys.stderr)
+        print(f"dmd2: {printable(line)}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -121,7 +121,7 @@ def run_command() -> None:
 def verb_help(verb: str) -> str:
     """A verb's help page: its module's docstring, and the experiments where it takes one."""
     # From the source text, since importing the module would load torch.
-    source = (Path(__file__).parent / f"{MODULES.get(verb, verb)}.py").read_text()
+    source = (Path(__file__).parent / f"{MODULES.get(verb, verb)}.py").read_text(encoding="utf-8")
     text = source.split('"""')[1].strip()
     if verb not in VERBS_OF_EXPERIMENTS:
         return text

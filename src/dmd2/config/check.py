@@ -20,6 +20,7 @@ from dmd2.config.keys import (
     renamed_hint,
     unknown_key,
 )
+from dmd2.config.places import check_places
 from dmd2.config.resolvers import register
 from dmd2.config.values import OPTIONS, VALUES, check_present, check_values
 from dmd2.config.words import did_you_mean, skeleton, translated
@@ -29,9 +30,11 @@ register()  # here, since nothing is composed without this module
 
 
 def complete(composed: DictConfig) -> None:
-    """Raise ValueError that names the keys which must be given and were not."""
+    """Raise ValueError that names the keys which must be given and were not, or an empty path."""
     # Not resolved: an interpolation of a missing key would be reported in its place.
-    if missing := missing_keys(OmegaConf.to_container(composed)):
+    given = OmegaConf.to_container(composed)
+    check_places(given)
+    if missing := missing_keys(given):
         raise ValueError(
             f"no value for {', '.join(missing)}; type {' '.join(f'{key}=VALUE' for key in missing)}"
         )

@@ -19,6 +19,6 @@ def choices(group: str) -> dict[str, str]:
 def sentence(path: Path) -> str:
     """The first sentence of a YAML file's comment."""
     # A line with "@" is Hydra's `@package _global_`. ". " ends a sentence: "1.5" does not.
-    lines = path.read_text().splitlines()
+    lines = path.read_text(encoding="utf-8").splitlines()
     comment = " ".join(line[2:] for line in lines if line.startswith("# ") and "@" not in line)
     return f"{comment.partition('. ')[0].rstrip('.')}."

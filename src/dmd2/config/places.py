@@ -1,4 +1,6 @@
-"""Names of files in a run's config: relative to the directory in which the run was started."""
+"""Names of files in a config: none is empty; a run's are relative to the directory in which it was
+started.
+"""
 
 import os
 from pathlib import Path
@@ -9,6 +11,29 @@ PLACES = frozenset(
     | {"published", "runs", "run"}
 )
 """Keys, at any depth, whose values are files or folders, or lists of such."""
+
+
+def is_path_part(value: Any) -> bool:
+    """Whether a value names one file or folder, in none, and can be shown on a terminal."""
+    return (
+        isinstance(value, str)
+        and value.isprintable()
+        and not {"/", "\\"} & {*value}
+        and value.strip() not in ("", ".", "..")
+    )
+
+
+def check_places(config: Any, path: str = "") -> None:
+    """Raise ValueError for a file or folder, at any depth, whose name is empty: to Python it would
+    be the current folder.
+    """
+    for key, value in config.items() if isinstance(config, dict) else ():
+        where = f"{path}{key}"
+        if key in PLACES | {"out"} and isinstance(value, str) and not value.strip():
+            raise ValueError(
+                f"{where} is empty; type {where}=PATH, and {where}=. for the current folder"
+            )
+        check_places(value, f"{where}.")
 
 
 def found_from_anywhere(config: Any, start: Path) -> Any:

@@ -95,7 +95,7 @@ def _named_in_conf() -> frozenset[str]:
     named = set[str]()
     for path in config_folder().rglob("*.yaml"):
         if path.parent.name not in OTHER_VERBS:
-            named.update(re.findall(r"_target_: *([\w.]+)", path.read_text()))
+            named.update(re.findall(r"_target_: *([\w.]+)", path.read_text(encoding="utf-8")))
     return frozenset(named)
 
 

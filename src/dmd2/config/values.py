@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dmd2.config.keys import closest
+from dmd2.config.places import is_path_part
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ VALUES: dict[str, Kind] = {
         )
     },
     "pairs": SECTION.or_null(),
-    "name": TEXT,
+    "name": Kind("text of printable characters without a slash", "NAME", is_path_part),
     "seed": whole(0, 0),
     "max_iterations": whole(1, 2000),
     "critic_updates": whole(1, 5),

@@ -1,15 +1,13 @@
 """What a small teacher of a folder's images is made for: their size, colours and classes."""
 
 from functools import cache
-from io import BytesIO
 from pathlib import Path
 from typing import Any
-
-from PIL import Image
 
 from dmd2.data.preparation.archives import members
 from dmd2.data.preparation.folder import is_prepared, read_manifest
 from dmd2.data.preparation.layout import lay_out
+from dmd2.data.preparation.picture import open_picture
 
 SIZES = range(16, 65)
 """Heights and widths in pixels of which a small teacher is trained here."""
@@ -73,6 +71,11 @@ def _size(source: Path, name: str) -> int:
     """The shorter side of one image, rounded down to a multiple of `STEP`."""
     for member in members(source, {}):
         if member.name == name:
-            with Image.open(BytesIO(member.read())) as image:
-                return min(image.size) // STEP * STEP
+            try:
+                with open_picture(member.read()) as image:
+                    return min(image.size) // STEP * STEP
+            except Exception as error:  # PIL raises nearly anything at damaged bytes
+                raise ValueError(
+                    f"cannot read the image {name} in {source} ({error}); mend or remove it"
+                ) from error
     raise ValueError(f"{source} has no longer its image {name}; look into it")

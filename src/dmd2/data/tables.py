@@ -1,13 +1,13 @@
 """Tables of rows from JSON lines, CSV and Parquet files, as Windows and Excel write them, too."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
-from dmd2.io.files import in_one_line, parse_json
+from dmd2.io.files import in_one_line, name_in_errors, parse_json
 
 Row = tuple[str, Any]  # where it is, for error messages, and its values
 DELIMITERS = ",;\t"  # Excel takes the second where commas stand in numbers.
@@ -17,7 +17,7 @@ def lines_of(path: Path) -> Iterator[tuple[int, str]]:
     """The lines of a text file that are not empty, with their numbers from 1 on."""
     # Not str.splitlines, which also splits at U+2028 and other separators inside captions. The
     # byte order mark that Windows writes is no part of a text.
-    with unreadable_named(str(path)), path.open(encoding="utf-8-sig") as file:
+    with unreadable_named(path), path.open(encoding="utf-8-sig") as file:
         yield from ((i, line.strip()) for i, line in enumerate(file, 1) if line.strip())
 
 
@@ -28,11 +28,14 @@ def text_of(data: bytes, where: str) -> str:
 
 
 @contextmanager
-def unreadable_named(where: str) -> Iterator[None]:
-    """Inside, errors of what is no text or no CSV become a ValueError that names `where`."""
+def unreadable_named(where: str | Path) -> Iterator[None]:
+    """Inside, errors of what is no text become a ValueError that names `where`, and those of
+    reading name it, too.
+    """
     try:
-        yield
-    except (UnicodeDecodeError, csv.Error) as error:
+        with name_in_errors(where):
+            yield
+    except UnicodeDecodeError as error:
         raise ValueError(f"{where} cannot be read ({error}); save it as UTF-8") from error
 
 
@@ -44,20 +47,39 @@ def _jsonl(path: Path, column: str) -> Iterator[Row]:
 
 def _csv(path: Path, column: str) -> Iterator[Row]:
     # The csv module reads line ends itself: they may lie inside quotes.
-    with unreadable_named(str(path)), path.open(newline="", encoding="utf-8-sig") as file:
+    with unreadable_named(path), path.open(newline="", encoding="utf-8-sig") as file:
         first = file.readline()
-        headers = {d: next(csv.reader([first], delimiter=d), []) for d in DELIMITERS}
-        delimiter = next((d for d in DELIMITERS if column in headers[d]), ",")
+        splits = {d: [name.strip() for name in first.split(d)] for d in DELIMITERS}
+        quoted = {column, f'"{column}"'}
+        delimiter = next((d for d in DELIMITERS if quoted & {*splits[d]}), ",")
         # Strict, since a quote that nobody closes would swallow the rest of the file as one text.
-        reader = csv.DictReader(chain([first], file), delimiter=delimiter, strict=True)
-        for row in reader:
-            where = f"line {reader.line_num} of {path}"
-            if None in row:
-                raise ValueError(
-                    f"{where} has more cells than the first line; put texts that hold a "
-                    f"{delimiter!r} in quotes"
-                )
-            yield where, row
+        reader = csv.reader(chain([first], file), delimiter=delimiter, strict=True)
+        begin = 1
+        try:
+            header = [name.strip() for name in next(reader, [])]
+            _require_once(column, header, path)
+            begin = reader.line_num + 1
+            for cells in reader:
+                where = f"line {reader.line_num} of {path}"
+                if len(cells) > len(header):
+                    raise ValueError(
+                        f"{where} has more cells than the first line; put texts that hold a "
+                        f"{delimiter!r} in quotes"
+                    )
+                if cells:
+                    yield where, dict(zip_longest(header, cells))
+                begin = reader.line_num + 1
+        except csv.Error as error:
+            raise ValueError(
+                f"the row from line {begin} on of {path} cannot be read ({error}); close its "
+                "quotes, and write one inside a text twice"
+            ) from error
+
+
+def _require_once(column: str, header: Sequence[str], path: Path) -> None:
+    """Raise ValueError where two columns have the name that is wanted: one would be lost."""
+    if header.count(column) > 1:
+        raise ValueError(f"{path} has two columns {column}; rename one of them")
 
 
 def _parquet(path: Path, column: str) -> Iterator[Row]:
@@ -68,15 +90,29 @@ def _parquet(path: Path, column: str) -> Iterator[Row]:
             "reading .parquet needs pyarrow; type in the checkout: "
             "make install EXTRAS=dev,parquet, or pip install '.[parquet]'"
         ) from error
+    with _damage_named(path, ArrowException):
+        file = parquet.ParquetFile(path, page_checksum_verification=True)
+        header = file.schema_arrow.names
+    _require_once(column, header, path)
     i = 0
-    try:
+    with _damage_named(path, ArrowException), file:
         # By batches of rows, since such tables may be larger than memory.
-        for batch in parquet.ParquetFile(path).iter_batches():
+        for batch in file.iter_batches():
             for row in batch.to_pylist():
                 i += 1
                 yield f"row {i} of {path}", row
+        # A damaged count in a page gives fewer rows, and no error.
+        if i != (num := file.metadata.num_rows):
+            raise ArrowException(f"it gives {i} rows, and says that it has {num}")
+
+
+@contextmanager
+def _damage_named(path: Path, arrows: type[Exception]) -> Iterator[None]:
+    """Inside, what pyarrow raises at a damaged file becomes a ValueError that names it."""
+    try:
+        yield
     # Arrow's reader of the format raises OSError, and its texts may be no UTF-8.
-    except (ArrowException, OSError, ValueError, OverflowError) as error:
+    except (arrows, OSError, ValueError, OverflowError) as error:
         words = in_one_line(error)
         raise ValueError(f"{path} is no Parquet file, or damaged ({words})") from error
 

@@ -60,7 +60,10 @@ def process_group(on_gpu: bool) -> Iterator[None]:
         yield
         return
     init_process_group(on_gpu)
-    with open(os.devnull, "w") as silence, redirect_stdout(silence if rank() else sys.stdout):
+    with (
+        open(os.devnull, "w", encoding="utf-8") as silence,
+        redirect_stdout(silence if rank() else sys.stdout),
+    ):
         yield
     # Not in a `finally`: the other ranks may be inside a collective, and this one would wait for
     # them in place of reporting its error.

@@ -8,6 +8,7 @@ from typing import IO, Any
 
 from dmd2.distributed.process_group import broadcast_from_rank_zero, is_rank_zero
 from dmd2.io.files import try_lock
+from dmd2.io.shown import printable
 
 
 def on_rank_zero(work: Callable[[], Any], otherwise: Any = None) -> Any:
@@ -41,4 +42,4 @@ def claimed(path: Path, refusal: str) -> Iterator[None]:
 
 def warn(line: str) -> None:
     """A line on stderr, from rank 0 alone."""
-    on_rank_zero(lambda: print(f"dmd2: {line}", file=sys.stderr))
+    on_rank_zero(lambda: print(f"dmd2: {printable(line)}", file=sys.stderr))

@@ -106,7 +106,13 @@ class RealImages:
         for member in members(self.source):
             if is_image(member.name):
                 # Grey, palette and alpha become colour, as clean-fid reads files.
-                images.append(open_picture(member.read()).convert("RGB"))
+                try:
+                    images.append(open_picture(member.read()).convert("RGB"))
+                except Exception as error:  # PIL raises nearly anything at damaged bytes
+                    raise ValueError(
+                        f"cannot read the image {member.name} in {self.source} ({error}); mend or "
+                        "remove it"
+                    ) from error
             if len(images) == BATCH_SIZE:
                 yield images
                 images = []

@@ -39,7 +39,7 @@ def fsynced(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def name_in_errors(path: Path) -> Iterator[None]:
+def name_in_errors(path: str | Path) -> Iterator[None]:
     """Add the file's name to an OSError raised in this block."""
     try:
         yield
@@ -67,16 +67,18 @@ def read_json(path: Path) -> Any:
     """The content of a JSON file; raises ValueError that names one that is damaged or too long."""
     if (size := path.stat().st_size) > MAX_JSON_BYTES:
         raise ValueError(f"{path} has {size:,} bytes, more than any JSON that is read here")
-    return parse_json(path.read_bytes(), str(path))
+    with name_in_errors(path):
+        return parse_json(path.read_bytes(), str(path))
 
 
 def parse_json(text: bytes, name: str) -> Any:
     """The content of JSON text, with or without a byte order mark.
 
-    Raises ValueError that names `name`, the place it is from, where it is damaged.
+    Raises ValueError that names `name`, the place it is from, where it is damaged, or has a key
+    twice: Python would take the last one without a word.
     """
     try:
-        return json.loads(text.decode("utf-8-sig"))
+        return json.loads(text.decode("utf-8-sig"), object_pairs_hook=_once_each)
     except (ValueError, RecursionError) as error:  # nested too deep for Python, or no UTF-8
         raise ValueError(f"{name} is damaged, it is no JSON: {error}") from error
 
@@ -88,6 +90,14 @@ def in_one_line(said: object) -> str:
     'no such file'
     """
     return " ".join(str(said).split())
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        key = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
+        raise ValueError(f"the key {key!r} comes twice; leave one")
+    return content
 
 
 def refused(path: Path, reason: str) -> ValueError:
@@ -157,7 +167,7 @@ def link_to(link: Path, target: str) -> None:
 
 def sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal digits."""
-    with path.open("rb") as file:
+    with name_in_errors(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -1,7 +1,7 @@
 """Files of a published diffusers pipeline: in a local folder, or on the Hugging Face hub."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,52 @@ DTYPES = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (torch.float32, torch.bfloat16, torch.float16)
 }
+Kind = tuple[str, Callable[[Any], bool]]
+"""What a key of a pipeline's file takes, in words, and whether a value fits."""
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number; true and false are none, as in JSON."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def is_count(value: Any) -> bool:
+    """Whether a value is a whole number of at least 1, and small enough for a size of memory."""
+    return is_number(value) and isinstance(value, int) and 1 <= value <= MAX_COUNT
+
+
+def list_of(kind: Kind) -> Kind:
+    """A list of at least one value that fits."""
+    return (
+        f"a list, each {kind[0]}",
+        lambda x: isinstance(x, list | tuple) and len(x) > 0 and all(map(kind[1], x)),
+    )
+
+
+def or_null(kind: Kind) -> Kind:
+    """The same, and null as well."""
+    return f"{kind[0]}, or null", lambda x: x is None or kind[1](x)
+
+
+MAX_COUNT = 1_000_000
+NUMBER: Kind = ("a finite number", is_number)
+POSITIVE: Kind = ("a finite number above 0", lambda x: is_number(x) and x > 0)
+SHARE: Kind = ("a number of at least 0 and below 1", lambda x: is_number(x) and 0 <= x < 1)
+COUNT: Kind = (f"a whole number from 1 to {MAX_COUNT:,}", is_count)
+SWITCH: Kind = ("true or false", lambda x: isinstance(x, bool))
+WORD: Kind = ("text", lambda x: isinstance(x, str))
+
+
+def check_keys(what: str, config: Mapping[str, Any], kinds: Mapping[str, Kind]) -> None:
+    """Raise ValueError for the first key of a file that is there and not of its kind.
+
+    what  What the file describes, e.g. "the VAE of DIR".
+    """
+    for key, (words, fits) in kinds.items():
+        if key in config and not fits(config[key]):
+            raise ValueError(
+                f"{what} has {key}={config[key]!r:.60}, expected {words}; mend the file"
+            )
 
 
 def file_of(source: str | Path, name: str) -> Path:

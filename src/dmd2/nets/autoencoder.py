@@ -7,12 +7,24 @@ in [-1, 1], latents [B, channels, H / factor, W / factor].
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from dmd2.io.hub import config_in, dtype_of, named_in_errors, variant_of
+from dmd2.io.hub import (
+    COUNT,
+    NUMBER,
+    POSITIVE,
+    Kind,
+    check_keys,
+    config_in,
+    dtype_of,
+    list_of,
+    named_in_errors,
+    or_null,
+    variant_of,
+)
 
 
 class VAE:
@@ -34,6 +46,13 @@ class VAE:
     kind = "AutoencoderKL"  # the class's name in diffusers, which is imported late
     unsupported: tuple[str, ...] = ("latents_mean", "latents_std")
     """Keys of the file that change the latents and are not read here."""
+    read: ClassVar[dict[str, Kind]] = {
+        "scaling_factor": POSITIVE,
+        "shift_factor": or_null(NUMBER),
+        "latent_channels": COUNT,
+        "block_out_channels": list_of(COUNT),
+    }
+    """Keys of the file that are read here, and their values."""
 
     def __init__(
         self,
@@ -87,8 +106,10 @@ class VAE:
         """Raise FileNotFoundError where there is no such VAE, ValueError where it is of another
         class; reads no weights.
         """
-        if (kind := self._file().get("_class_name")) != self.kind:
+        config = self._file()
+        if (kind := config.get("_class_name")) != self.kind:
             raise ValueError(f"the VAE of {self.source} is a {kind}, and not a {self.kind}")
+        check_keys(f"the VAE of {self.source}", config, self.read)
 
     def _file(self) -> dict[str, Any]:
         # What the file says itself: diffusers fills in defaults of a newer time.

@@ -2,13 +2,22 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dmd2.io.hub import config_in
+from dmd2.io.hub import (
+    COUNT,
+    NUMBER,
+    POSITIVE,
+    SWITCH,
+    Kind,
+    check_keys,
+    config_in,
+    list_of,
+)
 from dmd2.nets.autoencoder import VAE
 
 
@@ -19,6 +28,11 @@ class DCAutoencoder(VAE):
     """
 
     kind = "AutoencoderDC"
+    read: ClassVar[dict[str, Kind]] = {
+        "scaling_factor": POSITIVE,
+        "latent_channels": COUNT,
+        "encoder_block_out_channels": list_of(COUNT),
+    }
 
     @classmethod
     def said(cls, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,6 +95,12 @@ class QwenVAE(ChannelVAE):
 
     kind = "AutoencoderKLQwenImage"
     unsupported = ()
+    read: ClassVar[dict[str, Kind]] = {
+        "z_dim": COUNT,
+        "temperal_downsample": list_of(SWITCH),
+        "latents_mean": list_of(NUMBER),
+        "latents_std": list_of(POSITIVE),
+    }
 
     @classmethod
     def said(cls, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,6 +144,12 @@ class Flux2VAE(ChannelVAE):
     """
 
     kind = "AutoencoderKLFlux2"
+    read: ClassVar[dict[str, Kind]] = {
+        "latent_channels": COUNT,
+        "block_out_channels": list_of(COUNT),
+        "patch_size": list_of(COUNT),
+        "batch_norm_eps": POSITIVE,
+    }
 
     def __init__(
         self,
@@ -183,6 +209,7 @@ def kind_of(source: str | Path) -> tuple[type[VAE], dict[str, Any]]:
         raise ValueError(
             f"the VAE of {source} is a {name}, and supported are {', '.join(sorted(KINDS))}"
         )
+    check_keys(f"the VAE of {source}", config, KINDS[name].read)
     return KINDS[name], KINDS[name].said(config)
 
 

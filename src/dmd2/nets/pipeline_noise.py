@@ -13,7 +13,21 @@ import torch
 
 from dmd2.diffusion.denoiser import Prediction
 from dmd2.diffusion.schedules import VP, Flow, NoiseSchedule
-from dmd2.io.hub import PREDICTIONS, config_in, named_in_errors
+from dmd2.io.hub import (
+    COUNT,
+    NUMBER,
+    POSITIVE,
+    PREDICTIONS,
+    SHARE,
+    SWITCH,
+    WORD,
+    Kind,
+    check_keys,
+    config_in,
+    list_of,
+    named_in_errors,
+    or_null,
+)
 
 FLOWS = (
     "FlowMatchEulerDiscreteScheduler",
@@ -62,6 +76,25 @@ UNSUPPORTED = {
     "variance_type": (None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"),
 }
 """Keys that change what a network reads or makes, and the values at which they do not."""
+ALWAYS_READ: dict[str, Kind] = {
+    "num_train_timesteps": COUNT,
+    "rescale_betas_zero_snr": or_null(SWITCH),
+    "use_flow_sigmas": or_null(SWITCH),
+    "use_dynamic_shifting": or_null(SWITCH),
+}
+"""Keys that are read of every scheduler, and their values."""
+OF_TABLES: dict[str, Kind] = {
+    "beta_start": SHARE,
+    "beta_end": SHARE,
+    "beta_schedule": WORD,
+    "trained_betas": or_null(list_of(SHARE)),
+}
+OF_DYNAMIC_SHIFTS: dict[str, Kind] = {
+    "base_shift": NUMBER,
+    "max_shift": NUMBER,
+    "base_image_seq_len": COUNT,
+    "max_image_seq_len": COUNT,
+}
 LAST_ALPHA2 = 2.0**-24
 """The most that alpha^2 may be in a last row without signal, as in diffusers' Euler scheduler: not
 0, so that sigma / alpha is finite."""
@@ -72,7 +105,8 @@ def noise_of(source: str | Path, num_tokens: int | None = None) -> tuple[NoiseSc
 
     num_tokens  Of an image, where a shift may depend on them.
 
-    Raises FileNotFoundError without a scheduler's file, ValueError for one that nothing here knows.
+    Raises FileNotFoundError without a scheduler's file, ValueError for one that nothing here knows,
+    and for a value of no sense.
     """
     import diffusers  # noqa: PLC0415
 
@@ -99,6 +133,8 @@ def noise_of(source: str | Path, num_tokens: int | None = None) -> tuple[NoiseSc
                 "out of scheduler/scheduler_config.json if it changes no noise"
             )
     said = {key: p.default for key, p in parameters.items()} | config
+    here = f"the scheduler of {source}"
+    check_keys(here, said, ALWAYS_READ)
     is_dynamic = said.get("use_dynamic_shifting")
     if is_dynamic and (name not in FLOWS or num_tokens is None):
         raise ValueError(
@@ -125,11 +161,16 @@ def noise_of(source: str | Path, num_tokens: int | None = None) -> tuple[NoiseSc
             f"the scheduler of {source} has rescale_betas_zero_snr and predicts epsilon: in its "
             "last row there is no signal, from which nothing can be predicted"
         )
-    # A schedule of betas of another name, numbers that are none, a table that rises.
+    if predicted == "flow_prediction":
+        key = "shift" if name in FLOWS else "flow_shift"
+        check_keys(here, said, {key: POSITIVE} | (OF_DYNAMIC_SHIFTS if is_dynamic else {}))
+    else:
+        check_keys(here, said, OF_TABLES)
+    # A schedule of betas of another name, a table that rises.
     # On the CPU also where a network takes no memory (meta): the table's numbers are read.
     with named_in_errors(source, "scheduler"), torch.device("cpu"):
         if predicted == "flow_prediction":
-            shift = said["shift"] if name in FLOWS else said["flow_shift"]
+            shift = said[key]
             if is_dynamic and num_tokens is not None:
                 shift = dynamic_shift(said, num_tokens, is_flux2(source))
             return Flow(float(shift), int(said["num_train_timesteps"])), "flow"
@@ -154,6 +195,8 @@ def dynamic_shift(said: Mapping[str, Any], num_tokens: int, is_by_steps: bool = 
         mu = mu_by_steps(num_tokens, num_steps=50)
     else:
         first, last = said["base_image_seq_len"], said["max_image_seq_len"]
+        if last <= first:
+            raise ValueError(f"max_image_seq_len={last} is no more than base_image_seq_len={first}")
         slope = (said["max_shift"] - said["base_shift"]) / (last - first)
         mu = said["base_shift"] + slope * (num_tokens - first)
     return mu if said.get("time_shift_type") == "linear" else math.exp(mu)

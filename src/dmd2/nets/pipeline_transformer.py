@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dmd2.diffusion.guidance import Guidance
-from dmd2.io.hub import config_in
+from dmd2.io.hub import COUNT, check_keys, config_in, or_null
 from dmd2.nets import families
 from dmd2.nets.autoencoder_kinds import kind_of
 from dmd2.nets.transformer import Transformer
@@ -99,6 +99,8 @@ def transformer_config(source: str | Path) -> dict[str, Any]:
     for key, what in family.unsupported.items():
         if config.get(key):
             raise ValueError(f"the network of {source} reads {what} ({key}={config[key]})")
+    sizes = ("in_channels", "out_channels", "sample_size", "patch_size")
+    check_keys(f"the transformer of {source}", config, dict.fromkeys(sizes, or_null(COUNT)))
     read, made = config.get("in_channels"), config.get("out_channels")
     if read is not None and made not in (None, read * family.outputs):
         raise ValueError(

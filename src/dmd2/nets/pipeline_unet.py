@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dmd2.io.hub import config_in
+from dmd2.io.hub import COUNT, check_keys, config_in
 
 UNSUPPORTED = {
     "class_embed_type": "labels or embeddings of another network",
@@ -28,6 +28,9 @@ def unet_config(source: str | Path) -> dict[str, Any]:
     for key, what in UNSUPPORTED.items():
         if config.get(key) is not None:
             raise ValueError(f"the U-Net of {source} reads {what} ({key}={config[key]})")
+    check_keys(
+        f"the U-Net of {source}", config, dict.fromkeys(("in_channels", "out_channels"), COUNT)
+    )
     read, made = config.get("in_channels", 4), config.get("out_channels", 4)
     if read != made:
         raise ValueError(

@@ -46,11 +46,13 @@ def unfinished(folder: Path) -> list[str]:
             error, log = place / "error.txt", Path(job["log"] or "")
             # A job that was killed by Slurm or for memory had no time to write a traceback.
             if error.exists():
-                lines += [f"  {line}" for line in error.read_text().splitlines()]
+                lines += [f"  {line}" for line in error.read_text(encoding="utf-8").splitlines()]
             elif log.is_file():
                 lines += [
                     f"  {line}"
-                    for line in log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+                    for line in log.read_text(encoding="utf-8", errors="replace").splitlines()[
+                        -LOG_LINES:
+                    ]
                 ]
                 lines.append(f"  (the end of {log})")
     return lines
@@ -76,7 +78,7 @@ def fill(page: Path, lines: list[str]) -> None:
 
     A page without them, or a new one, gets the marks and the table at its end.
     """
-    content = page.read_text() if page.exists() else ""
+    content = page.read_text(encoding="utf-8") if page.exists() else ""
     before, _, rest = content.partition(MARKS[0])
     # What stood between the marks is replaced; without an end mark, all behind the first one.
     after = rest.partition(MARKS[1])[2]

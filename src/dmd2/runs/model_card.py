@@ -66,7 +66,7 @@ def card(
     environment = jinja2.Environment(trim_blocks=True, keep_trailing_newline=True)
     # Names are other people's, and stay text: in Markdown, and in the code that a reader copies.
     environment.filters |= {"text": text, "literal": literal}
-    template = environment.from_string(TEMPLATE.read_text())
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
         metadata=OmegaConf.to_yaml(OmegaConf.create(metadata)),
         summary=summary,

@@ -53,6 +53,6 @@ def hardware() -> str:
 def _processor() -> str:
     # `platform` knows the architecture alone on Linux.
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.machine())

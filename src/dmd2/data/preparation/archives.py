@@ -12,12 +12,12 @@ from typing import Any
 
 from dmd2.data.preparation.folder_files import files_of
 from dmd2.data.preparation.lmdb_reader import lmdb_members
-from dmd2.data.preparation.member import Member, require_plausible
+from dmd2.data.preparation.member import Member, require_plausible, require_text
 from dmd2.data.preparation.passed_over import PassedOver, pass_over_file
 from dmd2.data.preparation.picture import is_image
 from dmd2.data.preparation.tar_reader import tar_members
 from dmd2.data.preparation.zip_reader import zip_members
-from dmd2.io.files import key_of
+from dmd2.io.files import key_of, name_in_errors
 
 TARS = ("tar", "tar.gz", "tgz", "tar.xz", "txz", "tar.zst")
 ARCHIVES = tuple(f".{suffix}" for suffix in ("zip", *TARS))
@@ -110,12 +110,14 @@ def _require_alone(own: Collection[Path], source: Path, passed: PassedOver) -> N
 def _folder(source: Path, passed: PassedOver) -> Iterator[Member]:
     for path in files_of(source, passed):
         name = path.relative_to(source).as_posix()
+        require_text(name, source)
         yield Member(name, partial(_read_file, path, name, source), random_access=True)
 
 
 def _read_file(path: Path, name: str, source: Path) -> bytes:
     require_plausible(path.stat().st_size, name, source)
-    return path.read_bytes()
+    with name_in_errors(path):
+        return path.read_bytes()
 
 
 def _webdataset(tars: Sequence[Path], passed: PassedOver) -> Iterator[Member]:

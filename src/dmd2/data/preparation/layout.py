@@ -49,22 +49,24 @@ class Layout:
 def lay_out(source: Path, test_fraction: float) -> Layout:
     """The layout of a source by its dataset.json (EDM's format), or by its folders.
 
-    Where the top level is `train/` and `test/` (or `val/`, which is ignored beside `test/`), these
-    are the splits; they may lie in one common folder. Otherwise `test_fraction` of each class is
-    the test split. Raises ValueError where there are no images, or their labels make no sense.
+    Where the top level is `train/` and `test/` (or `val/`, which is ignored beside `test/`), in
+    small letters or capitals, these are the splits; they may lie in one common folder. Otherwise
+    `test_fraction` of each class is the test split. Raises ValueError where there are no images, or
+    their labels make no sense.
     """
     passed: PassedOver = {}
     names, listed = _scan(source, passed)
-    paths = _unwrapped({name: PurePosixPath(name) for name in names})
+    paths = _unwrapped({name: PurePosixPath(name) for name in names}, source)
     train, test = names, []
-    if _has_splits(paths):
+    if _has_splits(paths, source):
         # val/ alone is the test split, as of ImageNet; beside test/ its images get no row.
-        test_folder = "test" if any(path.parts[0] == "test" for path in paths.values()) else "val"
-        train = [name for name in names if paths[name].parts[0] == "train"]
+        split = {name: path.parts[0].lower() for name, path in paths.items()}
+        test_folder = "test" if "test" in split.values() else "val"
+        train = [name for name in names if split[name] == "train"]
         for name in names:
-            if paths[name].parts[0] not in ("train", test_folder):
+            if split[name] not in ("train", test_folder):
                 pass_over(passed, f"images of {paths[name].parts[0]}/ beside test/", name)
-        test = [name for name in names if paths[name].parts[0] == test_folder]
+        test = [name for name in names if split[name] == test_folder]
         paths = {name: paths[name].relative_to(paths[name].parts[0]) for name in train + test}
     if test and test_fraction:
         raise ValueError(
@@ -113,13 +115,21 @@ def in_order(names: list[str], source: Path) -> list[str]:
     return sorted(names)
 
 
-def _has_splits(paths: dict[str, PurePosixPath]) -> bool:
+def _has_splits(paths: dict[str, PurePosixPath], source: Path) -> bool:
     # With any other folder beside it, train/ is a class of that name.
     tops = {path.parts[0] for path in paths.values()}
-    return "train" in tops and tops <= set(SPLITS)
+    splits = {top.lower() for top in tops}
+    if "train" not in splits or not splits <= set(SPLITS):
+        return False
+    if len(splits) < len(tops):
+        raise ValueError(
+            f"of the folders {', '.join(sorted(tops))} in {source} two are the same split, whether "
+            "in small letters or capitals; merge or rename them"
+        )
+    return True
 
 
-def _unwrapped(paths: dict[str, PurePosixPath]) -> dict[str, PurePosixPath]:
+def _unwrapped(paths: dict[str, PurePosixPath], source: Path) -> dict[str, PurePosixPath]:
     """The paths without the common folder around train/ and test/, where there is one."""
     if len({path.parts[0] for path in paths.values()}) > 1 or any(
         len(p.parts) < 2 for p in paths.values()
@@ -127,7 +137,7 @@ def _unwrapped(paths: dict[str, PurePosixPath]) -> dict[str, PurePosixPath]:
         return paths
     # Archives are often packed with their own folder, e.g. cifar10/train/...
     inner = {name: path.relative_to(path.parts[0]) for name, path in paths.items()}
-    return inner if _has_splits(inner) else paths
+    return inner if _has_splits(inner, source) else paths
 
 
 def _labels_of_json(

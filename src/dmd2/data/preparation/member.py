@@ -38,12 +38,23 @@ class Member(NamedTuple):
 
 def safe_name(name: str, source: Path) -> str:
     """The name with forward slashes; raises ValueError where it leads out of the archive."""
+    require_text(name, source)
     path = PureWindowsPath(name)  # knows both slashes and drive letters
     if path.anchor or ".." in path.parts:
         raise ValueError(
             f"{source} holds the unsafe name {name!r}; pack it again with relative names"
         )
     return path.as_posix()
+
+
+def require_text(name: str, source: Path) -> None:
+    """Raise ValueError for a name that is no Unicode text, which no manifest could hold."""
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{source} holds the name {name!a}, which is no UTF-8; rename that file"
+        ) from error
 
 
 def require_plausible(num_bytes: int, name: str, source: Path) -> None:
@@ -66,5 +77,6 @@ def damage_named(source: Path) -> Iterator[None]:
     except OSError as error:
         # A place before the file's begin, which a zip's list may claim.
         if error.errno != errno.EINVAL:
+            error.filename = error.filename or str(source)  # the system names none at reading
             raise
         raise ValueError(f"{source} is damaged ({error}); fetch it again") from error

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import PurePosixPath
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from dmd2.data.preparation import colour_profile
 
@@ -30,8 +30,13 @@ LYING = (Turn.TRANSPOSE, Turn.ROTATE_270, Turn.TRANSVERSE, Turn.ROTATE_90)
 
 
 def open_picture(data: bytes) -> Image.Image:
-    """The image in the bytes of a file, not yet decoded; raises what PIL raises."""
-    return Image.open(io.BytesIO(data), formats=FORMATS)
+    """The image in the bytes of a file, not yet decoded; raises what PIL raises, and ValueError for
+    bytes of none of the formats.
+    """
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError as error:  # its words name an object in memory
+        raise ValueError(f"it is no {', '.join(FORMATS)}") from error
 
 
 def as_shown(image: Image.Image, mode: str, background: str) -> Image.Image:

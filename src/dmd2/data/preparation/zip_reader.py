@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from dmd2.data.preparation.member import Member, damage_named, require_plausible, safe_name
+from dmd2.data.preparation.picture import is_image
 
 END_BYTES = 22  # of the record at the end of a zip, without its comment
 MAX_RATIO = 200  # how much smaller than its bytes a large file may be; photographs shrink by 1
@@ -17,6 +18,7 @@ def zip_members(source: Path) -> Iterator[Member]:
     with damage_named(source), zipfile.ZipFile(source) as archive:
         _require_all(archive, source)
         for info in archive.infolist():
+            _require_own_name(archive, info)
             if not info.is_dir():
                 name = safe_name(info.filename, source)
                 yield Member(name, partial(_read, archive, info, source))
@@ -28,10 +30,22 @@ def _require_all(archive: zipfile.ZipFile, source: Path) -> None:
     with source.open("rb") as file:
         file.seek(-END_BYTES - len(archive.comment), 2)
         end = file.read(END_BYTES)
+    if not archive.infolist() and source.stat().st_size > len(end) + len(archive.comment):
+        raise zipfile.BadZipFile("its end says that it is empty, and it is not")
     num, listed = int.from_bytes(end[10:12], "little"), len(archive.infolist())
     # The largest number says that another record has it, where there are more.
     if num != 0xFFFF and num != listed & 0xFFFF:
         raise zipfile.BadZipFile(f"its list has {listed} files, its end says {num}")
+
+
+def _require_own_name(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
+    """Raise BadZipFile where a name in the list is damaged, so that its file would not be read."""
+    # zipfile cuts a name at a NUL, and takes one that then ends in a slash for a folder.
+    if "\0" in info.orig_filename or (info.is_dir() and info.file_size):
+        raise zipfile.BadZipFile(f"its list has the name {info.orig_filename!r} of a file")
+    # Opening compares the name with the one before the bytes. Of an image, reading does.
+    if not is_image(info.filename):
+        archive.open(info).close()
 
 
 def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, source: Path) -> bytes:

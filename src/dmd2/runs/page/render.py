@@ -22,7 +22,9 @@ def render(template: str, **content: Any) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    style, script = ((FOLDER / name).read_text() for name in ("page.css", "page.js"))
+    style, script = (
+        (FOLDER / name).read_text(encoding="utf-8") for name in ("page.css", "page.js")
+    )
     library, library_hash = plotly()
     return environment.get_template(template).render(
         style=Markup(style),

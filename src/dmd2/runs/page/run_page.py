@@ -18,7 +18,7 @@ from dmd2.training.callbacks.csv_logger import read_rows
 
 def run_page(folder: Path, summary: Mapping[str, Any]) -> str:
     """The page of the run in a directory, as HTML; its log and its pictures are read there."""
-    text = (folder / "config.yaml").read_text()
+    text = (folder / "config.yaml").read_text(encoding="utf-8")
     config: Any = OmegaConf.to_container(OmegaConf.create(text))
     return render(
         "run.html.jinja",

@@ -92,7 +92,7 @@ def read_rows(path: Path) -> list[Row]:
     """The rows of a log, values as text; none where there is no file."""
     if not path.exists():
         return []
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 

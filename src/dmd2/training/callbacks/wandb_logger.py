@@ -95,7 +95,7 @@ def wandb_logger(project: str, group: str, save_dir: str, tags: Sequence[str] = 
         name=f"{group} {path.parent.name}",
         tags=list(tags),
         save_dir=save_dir,
-        id=path.read_text(),
+        id=path.read_text(encoding="utf-8"),
     )
     # The newest piece is the whole page, and sending it replaces what an earlier one has left.
     hint = f"to send the page later type: wandb sync {save_dir}/wandb/latest-run"

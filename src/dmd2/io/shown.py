@@ -1,0 +1,12 @@
+"""Names and texts of others as a terminal may show them."""
+
+
+def printable(text: str) -> str:
+    r"""The text with control characters, and what is no character, as Python escapes them.
+
+    Names of files may hold any; a terminal would obey them. Line ends stay.
+
+    >>> printable("a\x1b[2Jb\udcff")
+    'a\\x1b[2Jb\\udcff'
+    """
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
