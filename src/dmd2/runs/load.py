@@ -23,7 +23,7 @@ from dmd2.evaluation.partial_sums import PartialSums
 from dmd2.evaluation.samples import GeneratorSampling, OneClassSampleSet, SampleSet
 from dmd2.evaluation.scoring import Evaluator
 from dmd2.io.files import key_of
-from dmd2.io.hashed_tensors import digest
+from dmd2.io.hashed_tensors import check_hash, digest
 from dmd2.io.tensors import load_weights
 from dmd2.nets.text.prompts import Prompts
 from dmd2.runs.build import build, build_data, device_for
@@ -57,11 +57,15 @@ class Student:
     def read(self, weights: str | None) -> None:
         """Fill the generator: from an average, "raw" or a file; None is the run's first average.
 
-        Raises ValueError or FileNotFoundError where there is nothing of this name.
+        Raises ValueError or FileNotFoundError where there is nothing of this name, and
+        ValueError where it is damaged.
         """
         if weights is None:
-            load_weights(self.generator, self.run / "checkpoints" / "student.safetensors")
+            path = self.run / "checkpoints" / "student.safetensors"
+            check_hash(path)
+            load_weights(self.generator, path)
         elif weights.endswith(".safetensors"):
+            check_hash(Path(weights))
             load_fitting(self.generator, Path(weights), self.config["teacher"])
         elif weights not in self.names:
             raise ValueError(
