@@ -1,5 +1,6 @@
 """Reads a run's config.yaml as data: bounded, and without what this program never writes in it."""
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from dmd2.config.keys import node_at
 from dmd2.io.small_files import read_small_text
 
 MAX_CONFIG_BYTES = 2**20
@@ -30,6 +32,14 @@ def read_config(path: Path) -> dict[str, Any]:
     except (ValueError, yaml.YAMLError, RecursionError, OmegaConfBaseException) as error:
         words = " ".join(str(error).split())
         raise ValueError(f"{path} is damaged, it is no config of a run: {words:.300}") from error
+
+
+def check_has(path: Path, config: Mapping[str, Any], keys: Iterable[str]) -> None:
+    """Raise ValueError that names the file where its config lacks one of some dotted keys."""
+    for name in keys:
+        section, _, key = name.rpartition(".")
+        if key not in (node_at(config, section) or {}):
+            raise ValueError(f"{path} is damaged: it lacks {name}")
 
 
 def _refuse_bombs(text: str) -> None:

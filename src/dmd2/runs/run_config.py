@@ -5,20 +5,15 @@ from pathlib import Path
 
 from dmd2.config.batch_size import share_batch
 from dmd2.config.check import Config
-from dmd2.config.keys import check_renamed, node_at
+from dmd2.config.keys import check_renamed
 from dmd2.config.places import found_from_anywhere
 from dmd2.config.trust import check_trusted
 from dmd2.distributed.process_group import process_group
 from dmd2.runs.build import device_for
-from dmd2.runs.config_file import read_config
+from dmd2.runs.config_file import check_has, read_config
 
-READ = (
-    *(("", key) for key in ("accumulate", "ema", "metric", "name", "sampler", "seed")),
-    *(("teacher", key) for key in ("conditioner", "denoiser")),
-    ("data", "batch_size"),
-    *(("trainer", key) for key in ("accelerator", "devices")),
-)
-"""Sections and keys that any student is built by."""
+SHARED = ("data.batch_size", "trainer.accelerator", "trainer.devices")
+"""Keys by which batches are shared among devices."""
 
 
 def config_of(run: Path, trust: bool) -> Config:
@@ -34,9 +29,7 @@ def config_of(run: Path, trust: bool) -> Config:
     if not trust:
         check_trusted(path, config)
     check_renamed(config, str(path))
-    for section, key in READ:
-        if key not in (node_at(config, section) or {}):
-            raise ValueError(f"{path} is damaged: it lacks {f'{section}.{key}'.lstrip('.')}")
+    check_has(path, config, SHARED)
     share_batch(config)  # done already, but in a file that `--cfg job` wrote
     start = config.get("paths", {}).get("start")
     return config if start is None else found_from_anywhere(config, Path(start))
