@@ -66,6 +66,10 @@ def line_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ("train -m ++paths.run=a,b", ["no effect", "hydra.sweep.dir="]),
         ("train --choices los", ["did you mean loss?"]),
         ("--completion fish", ["bash"]),
+        ("train experiment=[toy2d_dmd2,digits_dmd2]", ["experiment is one choice of"]),
+        ("train loss=[dmd2,sid]", ["loss is one choice of: dmd2 train --choices loss"]),
+        ("train experiment=", ["experiment= names no choice", "type experiment=NAME"]),
+        ("plan memory=1XB", ["memory=24GB"]),
     ],
 )
 def test_what_is_no_key_and_value_is_answered_with_what_to_type(
@@ -151,6 +155,38 @@ def test_bash_completes_at_tab(line: str, expected: list[str], program: dict[str
 )
 def test_a_page_whose_reader_goes_is_quiet(command: str, program: dict[str, str]) -> None:
     check_pipe(f"dmd2 {command}", program)
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("--help >&-", 0),
+        ("--version 2>&-", 0),
+        ("trian 2>&-", 2),
+        ("--help >&- 2>&-", 0),
+        ("--help >/dev/full", 2),
+        ("trian 2>/dev/full", 2),
+        ("--complete", 0),
+    ],
+)
+def test_streams_that_take_nothing_are_no_matter(
+    command: str, code: int, program: dict[str, str]
+) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"dmd2 {command}"], env=program, capture_output=True, text=True, check=False
+    )
+    full = "dmd2: stdout cannot be written: No space left on device\n"
+    assert done.returncode == code and done.stderr == full * (command == "--help >/dev/full")
+
+
+def test_a_folder_that_was_removed_is_said(program: dict[str, str]) -> None:
+    script = "mkdir gone && cd gone && rmdir ../gone && dmd2 train"
+    done = subprocess.run(
+        ["bash", "-c", script], env=program, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "dmd2: the directory that you are in was removed; type cd DIR\n" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def check_pipe(command: str, program: dict[str, str]) -> None:

@@ -1,6 +1,8 @@
 """The comparison of runs: what is averaged, what is apart, and what is left out by name."""
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from dmd2.evaluation import pictures
 from dmd2.io.files import write_hashed_json
 from dmd2.runs.compare import table, write_comparison
 from dmd2.runs.groups import gather
+from dmd2.runs.health import health_of
 from dmd2.runs.markdown import aligned
 
 SUMMARY = {
@@ -24,6 +27,8 @@ SUMMARY = {
 }
 CONFIG = {
     "seed": 0,
+    "pairs": None,
+    "trainer": {"precision": "32-true"},
     "name": "e",
     "max_iterations": 10,
     "teacher": {"weights": "a.safetensors"},
@@ -47,6 +52,13 @@ BAD = {
     "torn": json.dumps(SUMMARY)[:30],
     "nested": "[" * 100_000,
     "edited": json.dumps(SUMMARY | {"sha256_of_content": "0" * 64}),
+    "health of text": json.dumps(SUMMARY | {"health": "x"}),
+    "health of a number": json.dumps(SUMMARY | {"health": 5}),
+    "a number beyond floats": json.dumps(SUMMARY | {"metrics": {"rfd": 10**400}}),
+    "a teacher of nothing": json.dumps(SUMMARY | {"teacher": {"1": None}}),
+    "a score that is a list": json.dumps(SUMMARY | {"teacher": {"1": {"modes": []}}}),
+    "a floor of nothing": json.dumps(SUMMARY | {"floor": {"modes": None}}),
+    "a baseline of a number": json.dumps(SUMMARY | {"baselines": {"x": 7}}),
 }
 
 
@@ -61,6 +73,82 @@ def test_a_bad_run_is_named_and_left_out_of_the_table(
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("left out: ") and str(tmp_path / "bad") in line
     assert "| e | 1 | 1 |" in table(found)
+
+
+def as_fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def as_endless(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+NO_FILES: dict[str, Callable[[Path], None]] = {
+    "a pipe": as_fifo,
+    "a device": as_endless,
+    "a folder": Path.mkdir,
+}
+
+
+@pytest.mark.parametrize("name", ["summary.json", "config.yaml"])
+@pytest.mark.parametrize("what", NO_FILES)
+def test_what_is_no_file_is_named_and_that_run_is_left_out(
+    what: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "0")
+    write_run(tmp_path / "bad")
+    (tmp_path / "bad" / name).unlink()
+    NO_FILES[what](tmp_path / "bad" / name)
+    found = gather(tmp_path)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"left out: {tmp_path}/bad/{name} is damaged: it is ")
+    assert "| e | 1 | 1 |" in table(found)
+
+
+CONFIGS = {
+    "empty": "",
+    "a number": "12",
+    "a list": "[1]",
+    "of other keys": "x: 1",
+    "aliases": "a: &a [1]\nb: [*a, *a]",
+    "itself": "a: &x [*x]",
+    "deep": "[" * 5000,
+    "torn": "a: [",
+    "no text": "\x00",
+}
+
+
+@pytest.mark.parametrize("what", CONFIGS)
+def test_a_run_with_a_bad_configuration_is_named_and_left_out(
+    what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "0")
+    write_run(tmp_path / "bad")
+    (tmp_path / "bad" / "config.yaml").write_text(CONFIGS[what])
+    found = gather(tmp_path)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"left out: {tmp_path}/bad/config.yaml is damaged")
+    assert "| e | 1 | 1 |" in table(found)
+
+
+LOGS = {
+    "a byte order mark": ("\ufeffstep,x\n1,2.0\n", None),
+    "a last row cut off": ("step,x,y\n1,2.0,3.0\n2,", None),
+    "no step": ("x\n1\n", "no column `step`"),
+    "no number": ("step,x\n1,2.0\n2,dog\n3,1.0\n", "at line 3"),
+    "a row cut off": ("step,x,y\n1,2.0\n2,1.0,1.0\n", "at line 2"),
+}
+
+
+@pytest.mark.parametrize("what", LOGS)
+def test_damage_of_a_log_is_named_with_its_line(what: str, tmp_path: Path) -> None:
+    content, said = LOGS[what]
+    (tmp_path / "metrics.csv").write_text(content)
+    if said is None:
+        assert health_of(tmp_path)
+    else:
+        with pytest.raises(ValueError, match=rf"metrics.csv is damaged.*{said}"):
+            health_of(tmp_path)
 
 
 def test_a_person_may_edit_a_summary_by_taking_its_hash_out(tmp_path: Path) -> None:

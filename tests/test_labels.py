@@ -1,10 +1,12 @@
 """A class or caption that does not exist is said in a line that names what exists."""
 
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 import dmd2
 from answers import answer
@@ -56,6 +58,39 @@ def test_one_class_is_drawn_where_it_is_asked_for() -> None:
     sys.argv = ["dmd2", "sample", "run=run", "label=3", "num_images=2", "out=threes"]
     main()
     assert len(list(Path("threes").glob("0*.png"))) == 2
+
+
+def test_a_folder_holds_the_samples_of_one_set(capsys: pytest.CaptureFixture[str]) -> None:
+    for num in (3, 3, 4):  # the same command goes on, and more are added
+        sys.argv = ["dmd2", "sample", "run=run", f"num_images={num}", "out=some"]
+        main()
+    capsys.readouterr()
+    for other in (["num_images=4", "seed=1"], ["num_images=2"], ["num_images=4", "label=1"]):
+        line = answer(capsys, "sample", "run=run", "out=some", *other)
+        assert "some holds other samples" in line and "out=DIR" in line
+    assert len(list(Path("some").glob("0*.png"))) == 4
+    line = answer(capsys, "sample", "run=run", "num_images=100000000000", "out=many")
+    assert "num_images=100,000,000,000 files do not fit" in line and not Path("many").exists()
+
+
+def test_a_student_with_a_flipped_bit_is_refused(tmp_path: Path) -> None:
+    shutil.copytree("run", tmp_path / "run")
+    path = tmp_path / "run" / "checkpoints" / "student.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+    for weights in (None, str(path)):
+        with pytest.raises(ValueError, match=r"student.safetensors is damaged"):
+            dmd2.load(tmp_path / "run", weights)
+
+
+def test_a_run_whose_configuration_lacks_a_key_is_named(tmp_path: Path) -> None:
+    shutil.copytree("run", tmp_path / "run")
+    config = OmegaConf.load("run/config.yaml")
+    del config.data.batch_size
+    OmegaConf.save(config, tmp_path / "run" / "config.yaml")
+    with pytest.raises(ValueError, match=r"config.yaml is damaged: it lacks data.batch_size"):
+        dmd2.load(tmp_path / "run")
 
 
 def test_a_label_of_another_kind_is_said(capsys: pytest.CaptureFixture[str]) -> None:

@@ -114,6 +114,7 @@ def test_an_option_of_a_wrong_type_is_named(
         (["sample", "run=x", "seeed=1"], ["did you mean seed?"]),
         (["train", "logger=tb"], ["logger=tensorboard"]),
         (["train", "trainer=cuda"], ["trainer=gpu"]),
+        (["train", "experiment=toy2d_dmd2", "+data.num_workers=-1"], ["num_workers must be a"]),
         (["train", "optimizer=adam"], ["optimizer=adamw"]),
         (["train", "experiment=digits_dm2"], ["did you mean experiment=digits_dmd2", "toy2d_dmd2"]),
         (["train", "loss=dmd3"], ["did you mean loss=dmd", "no_gan"]),
@@ -132,5 +133,9 @@ def test_the_nearest_key_or_choice_is_named(
 
 def test_what_only_a_class_takes_is_added_with_a_plus(capsys: pytest.CaptureFixture[str]) -> None:
     line = answer(capsys, "train", "optimizer.critic.betas=[0.5,0.9]")
+    assert "type +optimizer.critic.betas=[0.5,0.9]" in line
+    line = answer(capsys, "train", "experiment=toy2d_dmd2", "data.num_workers=-1")
+    assert "type +data.num_workers=-1" in line
+    line = answer(capsys, "train", "experiment=text2digits_dit", "optimizer.critic.betas=[0.5,0.9]")
     assert "type +optimizer.critic.betas=[0.5,0.9]" in line
     assert "+" not in answer(capsys, "train", "optimizer.critic.zzz=1").replace("++", "")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from dmd2.config.folder import choices
+from dmd2.config.folder import choices, config_folder
 from dmd2.config.keys import VERBS_OF_EXPERIMENTS
 
 FLAGS_WITH_VALUE = {
@@ -32,6 +32,8 @@ def check_arguments(verb: str, arguments: Sequence[str]) -> None:
             _refuse_spaces(argument, after)
         elif "=" not in argument and not argument.startswith("~"):
             raise ValueError(f"{argument} is no KEY=VALUE; {_meant(verb, argument)}")
+        else:
+            _check_choice(verb, argument)
     is_sweep = {"--multirun", "-m", "hydra.mode=MULTIRUN"} & set(arguments)
     for argument in arguments if is_sweep else ():
         if argument.lstrip("+").startswith("paths.run="):
@@ -67,6 +69,18 @@ def _check_flag(argument: str, after: str) -> None:
     key = name.lstrip("-").replace("-", "_")
     value = value or (after if after and "=" not in after else "VALUE")
     raise ValueError(f"there is no flag {name}; keys have no dashes: type {key}={value}")
+
+
+def _check_choice(verb: str, argument: str) -> None:
+    """Raise ValueError where a group gets several choices, or none: it takes one."""
+    group, _, value = argument.lstrip("+").partition("=")
+    if group[:1] in "~" or not (config_folder() / group).is_dir():
+        return
+    listed = f"of: dmd2 {verb} --choices {group}"
+    if not value:
+        raise ValueError(f"{argument} names no choice; type {group}=NAME, {listed}")
+    if value.startswith("["):
+        raise ValueError(f"{argument} names a list, and {group} is one choice {listed}")
 
 
 def _refuse_spaces(*parts: str) -> None:

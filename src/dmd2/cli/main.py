@@ -68,7 +68,7 @@ def run_command() -> None:
         if verb == "--completion" and rest != ["bash"]:
             print("dmd2: completion is for bash; type dmd2 --completion bash", file=sys.stderr)
             sys.exit(2)
-        print(BASH if verb == "--completion" else "\n".join(completions(rest[0], VERBS)))
+        print(BASH if verb == "--completion" else "\n".join(completions(" ".join(rest[:1]), VERBS)))
         return
     if verb not in VERBS:
         close = difflib.get_close_matches(verb, VERBS, 1)
@@ -79,6 +79,11 @@ def run_command() -> None:
     if {"-h", "--help", "--hydra-help", "--shell-completion", "-sc"} & set(rest):
         print(verb_help(verb))
         return
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        print("dmd2: the directory that you are in was removed; type cd DIR", file=sys.stderr)
+        sys.exit(2)
     # Ranks of one run and jobs of one sweep must agree on the run's name, so it is fixed before
     # Hydra starts; Hydra's own ${now:} would give each process another.
     os.environ.setdefault("DMD2_RUN_ID", time.strftime("%Y-%m-%d_%H-%M-%S"))

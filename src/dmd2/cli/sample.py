@@ -9,7 +9,8 @@ usage: dmd2 sample run=DIR [num_images=100] [out=samples] [KEY=VALUE ...]
   prompt       What to draw: a text, a list of texts, or a file of captions. There are four images
                of each, or as many as num_images has, and grid.png with a prompt a row.
   num_images   How many; the classes, captions or prompts come in turn.
-  out          Folder for the files. Points get points.npy and one picture.
+  out          Folder for the files. Points get points.npy and one picture. One that holds other
+               samples is refused.
   weights      One of the run's averages, or "raw", or a generator's .safetensors, e.g. of
                `dmd2 import`; by default the first average.
   label        One class, or caption, by its number; null draws all of them in turn.
@@ -31,12 +32,15 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from dmd2.cli.sample_folder import check_room, take_folder
 from dmd2.data.captions import texts_of
 from dmd2.distributed.process_group import rank_blocks, rank_zero_first, world_size
 from dmd2.distributed.rank_zero import claimed, on_rank_zero
 from dmd2.evaluation.pictures import image, picture
 from dmd2.evaluation.prompt_grid import prompt_grid
 from dmd2.evaluation.samples import SampleSet
+from dmd2.io.files import key_of
+from dmd2.io.hashed_tensors import digest
 from dmd2.io.progress import progress_bar
 from dmd2.io.replace import replacing, sweep
 from dmd2.runs.load import Student, load_student
@@ -53,12 +57,20 @@ def main(options: DictConfig) -> None:
     with as_one_of_torchrun(Path(options.run), options.trust):
         student, prompts = student_for(options)
         samples = student.sample_set(options.seed, options.label)
+        num = options.num_images or len(prompts) * NUM_OF_PROMPT or NUM_ON_SHEET
+        batch_size = options.batch_size or student.config["metric"]["batch_size"]
+        check_room(out, student.shape, num, batch_size)
+        weights = digest(student.generator.state_dict())
+        key = key_of(
+            weights, options.seed, options.label, list(prompts), student.size, student.shape
+        )
         # After all that may be refused: a mistake leaves no folder.
         out.mkdir(parents=True, exist_ok=True)
         with claimed(out / "sample", refusal):
             with rank_zero_first():  # before the others write: theirs would be swept as well
                 on_rank_zero(lambda: sweep(out, 0))
-            draw(options, student, samples, prompts)
+                on_rank_zero(lambda: take_folder(out, key, num))
+            draw(out, student, samples, prompts, num, batch_size)
 
 
 def student_for(options: DictConfig) -> tuple[Student, Sequence[str]]:
@@ -80,17 +92,21 @@ def student_for(options: DictConfig) -> tuple[Student, Sequence[str]]:
     return (student.asked_for(prompts) if prompts else student), prompts
 
 
-def draw(options: DictConfig, student: Student, samples: SampleSet, prompts: Sequence[str]) -> None:
+def draw(
+    out: Path,
+    student: Student,
+    samples: SampleSet,
+    prompts: Sequence[str],
+    num: int,
+    batch_size: int,
+) -> None:
     """Write this rank's samples as they come, and on rank 0 the sheet of its first ones."""
-    out = Path(options.out)
-    num = options.num_images or len(prompts) * NUM_OF_PROMPT or NUM_ON_SHEET
     data, sampling, rows = student.data, student.sampling(), range(num)
     is_image = len(data.shape) > 1
     shown: list[Tensor] = []
     # This rank's blocks alone; names of files are numbers of samples, so ranks share the folder.
-    blocks = rank_blocks(rows, options.batch_size or student.config["metric"]["batch_size"])
     with progress_bar("sampling", num, unit=" samples") as bar:
-        for block in blocks:
+        for block in rank_blocks(rows, batch_size):
             x = data.to_pixels(samples.make(sampling, block)[0])
             if is_image:
                 for i, pixels in zip(block, x, strict=True):

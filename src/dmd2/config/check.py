@@ -20,12 +20,15 @@ from dmd2.config.keys import (
     renamed_hint,
     unknown_key,
 )
+from dmd2.config.options import OPTIONS
 from dmd2.config.places import check_places
 from dmd2.config.resolvers import register
-from dmd2.config.values import OPTIONS, VALUES, check_present, check_values
+from dmd2.config.values import VALUES, check_present, check_values
 from dmd2.config.words import did_you_mean, skeleton, translated
 
 Config = dict[str, Any]
+MOST_AT_ONCE = 2**24
+"""Samples of a batch on a device, at most: no device has room for more."""
 register()  # here, since nothing is composed without this module
 
 
@@ -94,9 +97,9 @@ def check(config: Config) -> None:
     for name in ("data", "pairs") if config["pairs"] is not None else ("data",):
         # Gradient accumulation cuts a batch into equal shares.
         size, num_shares = config[name]["batch_size"], config["accumulate"]
-        if not isinstance(size, int) or size < 1 or size % num_shares:
+        if not isinstance(size, int) or not 1 <= size <= MOST_AT_ONCE or size % num_shares:
             raise ValueError(
-                f"{name}.batch_size={size} must be a whole number of at least 1 that "
+                f"{name}.batch_size={size} must be a whole number from 1 to {MOST_AT_ONCE:,} that "
                 f"accumulate={num_shares} divides"
             )
     # The teacher trains on the run's data with the changes of its own section, which therefore

@@ -71,6 +71,7 @@ TEXT = Kind("text", "NAME", lambda x: isinstance(x, str))
 SECTION = Kind("a section with keys of its own", "NAME", lambda x: isinstance(x, Mapping))
 SHARE = Kind("a number between 0 and 1", "0.5", lambda x: is_number(x) and 0 <= x <= 1)
 SWITCH = Kind("true or false", "true", lambda x: isinstance(x, bool))
+EVERY = whole(1, 500)
 DECAY = Kind("", "", lambda x: is_number(x) and 0 < x < 1)
 AT_LEAST_0 = Kind("a number of at least 0", "0.01", lambda x: is_number(x) and x >= 0)
 BETAS = Kind(
@@ -109,7 +110,11 @@ VALUES: dict[str, Kind] = {
     "accumulate": whole(1, 1),
     "max_grad_norm": POSITIVE,
     "max_skipped_updates": whole(0, 0),
-    "ema": list_of("a list of decays between 0 and 1", "[0.999]", DECAY.fits),
+    "ema": Kind(
+        "a list of decays between 0 and 1, each once",
+        "[0.999]",
+        lambda x: isinstance(x, list) and all(map(DECAY.fits, x)) and len({*x}) == len(x),
+    ),
     "log_every": whole(1, 50),
     "discriminator_features": one_of("critic", "teacher"),
     **{key: TEXT.or_null() for key in ("critic_step_layer", "weights", "critic_weights")},
@@ -117,6 +122,11 @@ VALUES: dict[str, Kind] = {
     "resume_allow": list_of("a list of keys", "[seed]", TEXT.fits),
     "checkpoint.every": whole(1, 1000),
     "checkpoint.keep": whole(1, 2),
+    "data.num_workers": whole(0, 4),
+    "callbacks.evaluation.every": EVERY,
+    "callbacks.samples.every": EVERY,
+    "callbacks.samples.num_samples": whole(1, 100),
+    "callbacks.report.every": EVERY,
     "paths.runs": TEXT,
     "paths.cache": TEXT,
     "paths.run": TEXT,
@@ -148,30 +158,6 @@ VALUES: dict[str, Kind] = {
     },
 }
 """Keys of an experiment's config."""
-
-_COUNTS = "a whole number of at least 1, or a list of them"
-OPTIONS: dict[str, Kind] = {
-    **{name: TEXT for name in ("run", "runs")},
-    **{name: TEXT.or_null() for name in ("source", "out", "weights")},
-    "num_images": whole(1, 100).or_null(),
-    "label": Kind("a whole number, or null", "0", lambda x: x is None or is_whole(x)),
-    "prompt": Kind(
-        "a text, a list of texts, a file of captions, or null",
-        '\'["a red dot","two dots"]\'',
-        lambda x: all(isinstance(text, str) for text in (x if isinstance(x, list) else [x])),
-    ).or_null(),
-    "seed": whole(0, 0),
-    "batch_size": whole(1, 100).or_null(),
-    "num_samples": Kind(
-        f"{_COUNTS}, or null",
-        "10000",
-        lambda x: (
-            x is None
-            or all(is_whole(n) and n > 0 for n in (x if isinstance(x, list) and x else [x]))
-        ),
-    ),
-}
-"""Options of the verbs that train nothing; one of a name means the same for each of them."""
 
 
 def check_values(config: Mapping[str, Any], kinds: Mapping[str, Kind]) -> None:

@@ -129,8 +129,16 @@ def did_you_mean(path: str, value: str, config: Mapping[str, Any], verb: str) ->
         return f"did you mean {section}.{close}?"
     if (straight := straightened(path, config)) is not None:
         return f"did you mean {straight}?"
-    if verb in VERBS_OF_EXPERIMENTS and (own := translated(path, value)) is not None:
+    own = translated(path, value) if verb in VERBS_OF_EXPERIMENTS else None
+    # A key of this very name is no other program's word, and lacks here for another reason.
+    if own is not None and not own.startswith(f"{path}="):
         return f"in this program's words: type {own}"
+    known = dict[str, Any]()
+    if isinstance(node, Mapping) and "_target_" in node:
+        # Only here is a class looked up, which loads torch.
+        known = parameters_of(get_object(node["_target_"]))
+    if key in known and key not in config:  # a key of the top level is handed on to classes
+        return f"its class takes it all the same: type +{path}={value or 'VALUE'}"
     # The same key elsewhere, e.g. `recipe.source` of `source`; the shortest path first.
     elsewhere = sorted(
         (p for p in paths_of(config) if p.rpartition(".")[2] == key),
@@ -138,13 +146,11 @@ def did_you_mean(path: str, value: str, config: Mapping[str, Any], verb: str) ->
     )
     if elsewhere:
         return f"did you mean {', or '.join(elsewhere[:3])}?"
-    if isinstance(node, Mapping) and "_target_" in node:
-        # Only here is a class looked up, which loads torch.
-        known = parameters_of(get_object(node["_target_"]))
-        if key in known or takes_any(known):
-            return f"its class takes it all the same: type +{path}={value or 'VALUE'}"
-        if close := closest(key, known):
-            return f"did you mean {section}.{close}? Type +{section}.{close}={value or 'VALUE'}"
+    if takes_any(known):
+        return f"its class takes it all the same: type +{path}={value or 'VALUE'}"
+    if close := closest(key, known):
+        return f"did you mean {section}.{close}? Type +{section}.{close}={value or 'VALUE'}"
+    if known:
         return f"known here: {', '.join(sorted(known))}"
     known_here = node if isinstance(node, Mapping) else config
     return f"known here: {', '.join(sorted(known_here))}"

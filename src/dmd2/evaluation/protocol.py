@@ -59,6 +59,17 @@ class ScoringProtocol:
             raise ValueError(
                 f"metric.classes must be {' or '.join(SAMPLE_SETS)}, got {self.classes}"
             )
+        if self.batch_size < 1 or any(num < 1 for num in self.teacher_steps):
+            raise ValueError(
+                "metric.batch_size and each of metric.teacher_steps must be at least 1, got "
+                f"{self.batch_size} and {list(self.teacher_steps)}"
+            )
+        metrics = self.suite.metrics.values()
+        known = sorted(metric.prefix + name for metric in metrics for name in metric.reports)
+        if all(metric.reports for metric in metrics) and known and self.primary not in known:
+            raise ValueError(
+                f"metric.primary is {self.primary}, but the metrics are {', '.join(known)}"
+            )
         # Reading the counts also checks them.
         num = self.counts.numbers[-1]
         if self.captions is not None and len(self.captions) < num:

@@ -8,13 +8,15 @@ Scores = dict[str, float]
 """Numbers by metric, e.g. {"fid": 1.3}; with several numbers of samples {"fid_10k": 1.5, ...}."""
 References = dict[str, dict[str, Scores]]
 """What scores are read against: "floor", "baselines", "teacher" and "start", each by name."""
+MOST = 10**8
+"""Samples that a score is made of at most; published ones are of 50,000."""
 
 
 class SampleCounts:
     """How many samples scores are made of: one number, or rising ones that begin one set.
 
     Of a lone number a score is called as its metric; of several "fid_10k", "fid_50k". Raises
-    ValueError where the numbers do not rise or are below 2.
+    ValueError where the numbers do not rise, are below 2 or above `MOST`.
     """
 
     def __init__(self, num_samples: int | Sequence[int]) -> None:
@@ -22,9 +24,10 @@ class SampleCounts:
         self.numbers = (num_samples,) if isinstance(num_samples, int) else tuple(num_samples)
         self.are_named = not is_lone
         rising = list(self.numbers) == sorted(set(self.numbers))
-        if not self.numbers or self.numbers[0] < 2 or not rising:
+        if not self.numbers or self.numbers[0] < 2 or self.numbers[-1] > MOST or not rising:
             raise ValueError(
-                f"num_samples must be at least 2, or rising numbers, got {num_samples}; e.g. 10000"
+                f"num_samples must be from 2 to {MOST:,}, or rising numbers, got {num_samples}; "
+                "e.g. 10000"
             )
 
     def name(self, metric: str, num_samples: int) -> str:

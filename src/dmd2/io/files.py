@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from dmd2.io.replace import replacing, sweep_halves_of
+from dmd2.io.small_files import read_small
 
-MAX_JSON_BYTES = 256 * 2**20
-"""The most that a JSON file read here may have; ours and those of pipelines have some kilobytes."""
 OWN_HASH = "sha256_of_content"
 """The key of a JSON file's hash of all its other keys."""
 
@@ -65,10 +64,8 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def read_json(path: Path) -> Any:
     """The content of a JSON file; raises ValueError that names one that is damaged or too long."""
-    if (size := path.stat().st_size) > MAX_JSON_BYTES:
-        raise ValueError(f"{path} has {size:,} bytes, more than any JSON that is read here")
     with name_in_errors(path):
-        return parse_json(path.read_bytes(), str(path))
+        return parse_json(read_small(path), str(path))
 
 
 def parse_json(text: bytes, name: str) -> Any:

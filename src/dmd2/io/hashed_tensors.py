@@ -36,6 +36,12 @@ def read_hashed(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, metadata
 
 
+def check_hash(path: Path) -> None:
+    """Raise ValueError where a file says its hash and holds something else; others' say none."""
+    if OWN_HASH in read_metadata(path):
+        read_hashed(path)
+
+
 def cached(path: Path, make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Tensors that are kept at `path`; made by one process where they are not there, or damaged.
 

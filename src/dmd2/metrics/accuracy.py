@@ -16,6 +16,8 @@ class ClassAccuracy(FeatureMetric):
     num_samples: Tensor
     num_correct: Tensor
 
+    reports = ("accuracy",)
+
     def __init__(self, detector: str, prefix: str = "") -> None:
         super().__init__(detector, prefix)
         # Counts in float64 are exact up to 2^53, so their sum over ranks is too.

@@ -18,6 +18,8 @@ class FeatureMetric(Metric):
     samples, then `compute`.
     """
 
+    reports: tuple[str, ...] = ()
+    """The names that `compute` may give; empty where that is not known."""
     # Every state is a sum or a list, so two parts of the samples merge without the reference.
     full_state_update = False
 

@@ -63,6 +63,8 @@ class ClipScore(FeatureMetric):
     total: Tensor
     num_samples: Tensor
 
+    reports = ("clip",)
+
     def __init__(
         self, detector: str, source: str, captions: Sequence[str], before: str, prefix: str = ""
     ) -> None:

@@ -14,6 +14,8 @@ class ConditionDiversity(StoredFeatures):
     it: less is a sign of collapse.
     """
 
+    reports = ("diversity",)
+
     def set_reference(self, train: Tensor, test: Tensor) -> None:
         """Learn the width D of the features [N, D]; real data are not compared with."""
         self.reference = train.new_empty(0, 1 + train.shape[1])

@@ -73,7 +73,7 @@ class FrechetDistance(FeatureMetric):
 
     def __init__(self, detector: str, name: str, prefix: str = "") -> None:
         super().__init__(detector, prefix)
-        self.name = name
+        self.name, self.reports = name, (name,)
         for buffer in ("mu", "sigma", "root"):
             self.register_buffer(buffer, torch.empty(0), persistent=False)
 

@@ -23,6 +23,8 @@ class InceptionScore(StoredFeatures):
     Real data is not read.
     """
 
+    reports = ("is",)
+
     def __init__(
         self, detector: str, num_splits: int = 10, seed: int = 0, prefix: str = ""
     ) -> None:

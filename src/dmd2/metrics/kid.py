@@ -45,7 +45,7 @@ class KernelDistance(StoredFeatures):
         prefix: str = "",
     ) -> None:
         super().__init__(detector, prefix)
-        self.name, self.seed = name, seed
+        self.name, self.reports, self.seed = name, (name,), seed
         self.num_subsets, self.subset_size = num_subsets, subset_size
 
     def compute(self) -> dict[str, Tensor]:

@@ -50,6 +50,8 @@ class PrecisionRecall(StoredFeatures):
 
     radii: Tensor
 
+    reports = ("precision", "recall")
+
     def __init__(self, detector: str, k: int = 3, prefix: str = "") -> None:
         super().__init__(detector, prefix)
         self.k = k
@@ -86,6 +88,8 @@ class NearestTrain(FeatureMetric):
     num_samples: Tensor
     total: Tensor
     num_near: Tensor
+
+    reports = ("nearest_train", "near_copies")
 
     def __init__(self, detector: str, prefix: str = "") -> None:
         super().__init__(detector, prefix)

@@ -38,6 +38,8 @@ class SlicedWasserstein(StoredFeatures):
     directions: Tensor
     ordered: Tensor
 
+    reports = ("sliced_wasserstein",)
+
     def __init__(
         self, detector: str, num_directions: int = 256, seed: int = 0, prefix: str = ""
     ) -> None:
@@ -90,6 +92,8 @@ class ModesFound(FeatureMetric):
     centres: Tensor
     hits: Tensor
     num_samples: Tensor
+
+    reports = ("modes", "high_quality")
 
     def __init__(
         self,

@@ -14,11 +14,12 @@ FRAGMENTATION = 0.08
 
 
 def bytes_of(text: str) -> float:
-    """Bytes of 24GB, 24GiB or 24, which are GB; raises ValueError for anything else."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(GB|GiB)?", text, re.IGNORECASE)
+    """Bytes of 24GB, 24GiB, 1TB, 1TiB or 24, which are GB; raises ValueError for anything else."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([GT]B|[GT]iB)?", text, re.IGNORECASE)
     if found is None or float(found[1]) <= 0:
         raise ValueError(f"memory={text} is no amount of memory; type e.g. memory=24GB")
-    return float(found[1]) * (GIB if (found[2] or "").lower() == "gib" else 1e9)
+    units = {"gb": 1e9, "gib": GIB, "tb": 1e12, "tib": 1024 * GIB}
+    return float(found[1]) * units[(found[2] or "GB").lower()]
 
 
 def needed(found: Simulation) -> float:

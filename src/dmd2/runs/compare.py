@@ -6,6 +6,7 @@ from typing import Any
 
 from dmd2.evaluation.pictures import dots
 from dmd2.io.files import write_bytes
+from dmd2.io.small_files import read_small_text
 from dmd2.runs.groups import Groups, metrics_of, references
 from dmd2.runs.job import read_jobs
 from dmd2.runs.markdown import text
@@ -45,8 +46,8 @@ def unfinished(folder: Path) -> list[str]:
             lines.append(" ".join([f"{job['status']}: {place}", *varied[place]]))
             error, log = place / "error.txt", Path(job["log"] or "")
             # A job that was killed by Slurm or for memory had no time to write a traceback.
-            if error.exists():
-                lines += [f"  {line}" for line in error.read_text(encoding="utf-8").splitlines()]
+            if error.is_file():
+                lines += [f"  {line}" for line in read_small_text(error).splitlines()]
             elif log.is_file():
                 lines += [
                     f"  {line}"
@@ -78,7 +79,7 @@ def fill(page: Path, lines: list[str]) -> None:
 
     A page without them, or a new one, gets the marks and the table at its end.
     """
-    content = page.read_text(encoding="utf-8") if page.exists() else ""
+    content = read_small_text(page) if page.exists() else ""
     before, _, rest = content.partition(MARKS[0])
     # What stood between the marks is replaced; without an end mark, all behind the first one.
     after = rest.partition(MARKS[1])[2]

@@ -7,12 +7,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
 from dmd2.config.words import skeleton
 from dmd2.io.tensors import read_metadata
+from dmd2.runs.config_file import read_config
 
 WATCHING = frozenset(
     {
@@ -41,12 +38,8 @@ def leaves_of(run: Path) -> dict[str, str]:
     path = run / "config.yaml"
     if not path.exists():
         return {}
-    try:
-        config: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-        kept = {key: value for key, value in config.items() if key not in WATCHING}
-    except (OmegaConfBaseException, YAMLError, AttributeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is damaged: {str(error).partition(chr(10))[0]}") from error
-    found = dict(_flat(kept, ""))
+    config = read_config(path)
+    found = dict(_flat({key: node for key, node in config.items() if key not in WATCHING}, ""))
     # The data's draws follow the run's seed, unless they were given one; a teacher's own stays.
     if found.get("data.seed") == str(config.get("seed")):
         del found["data.seed"]

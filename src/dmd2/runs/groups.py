@@ -110,7 +110,7 @@ def _scored(folder: Path) -> Iterator[tuple[Path, dict[str, Any], dict[str, str]
             continue
         try:
             summary, leaves = read_summary(path), leaves_of(path.parent)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             print(f"left out: {error}")
             continue
         if why := flaw(summary):

@@ -8,7 +8,7 @@ from dmd2.evaluation.health.checks import BY_NAME
 from dmd2.nets.families import Flux
 from dmd2.nets.text.prompts import Prompts
 from dmd2.runs.teacher import Teacher
-from dmd2.training.callbacks.csv_logger import read_rows
+from dmd2.training.callbacks.csv_logger import read_numbers
 
 
 def text_guidance(teacher: Teacher) -> float | None:
@@ -23,14 +23,13 @@ def text_guidance(teacher: Teacher) -> float | None:
 
 def monitor_of(folder: Path) -> Monitor:
     """What the checks say of a run; raises FileNotFoundError where it has logged nothing."""
-    rows = read_rows(folder / "metrics.csv")
+    rows = read_numbers(folder / "metrics.csv")
     if not rows:
         raise FileNotFoundError(f"there is no metrics.csv with rows in {folder}; type run=DIR")
     # What the run did not ask is not asked here; one with health=none did not ask anything.
     asked = {key.removeprefix("health/") for key in rows[-1] if key.startswith("health/")}
     ignored = BY_NAME.keys() - asked if asked else ()
-    known = ({key: float(value) for key, value in row.items() if value} for row in rows)
-    return replay(known, ignored)
+    return replay(rows, ignored)
 
 
 def health_of(folder: Path) -> list[str]:

@@ -23,10 +23,11 @@ from dmd2.evaluation.partial_sums import PartialSums
 from dmd2.evaluation.samples import GeneratorSampling, OneClassSampleSet, SampleSet
 from dmd2.evaluation.scoring import Evaluator
 from dmd2.io.files import key_of
-from dmd2.io.hashed_tensors import digest
+from dmd2.io.hashed_tensors import check_hash, digest
 from dmd2.io.tensors import load_weights
 from dmd2.nets.text.prompts import Prompts
 from dmd2.runs.build import build, build_data, device_for, set_tf32
+from dmd2.runs.config_file import check_has
 from dmd2.runs.generator import build_generator
 from dmd2.runs.pipeline_source import with_pipeline
 from dmd2.runs.run_config import config_of
@@ -34,6 +35,9 @@ from dmd2.runs.sizes import shape_at
 from dmd2.runs.teacher import conditioner_of, identity_key
 from dmd2.runs.weights import load_fitting
 from dmd2.training.checkpoints import newest, read
+
+OF_STUDENTS = ("ema", "metric", "name", "sampler", "teacher.conditioner", "teacher.denoiser")
+"""Keys of a config that a student is made by."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +61,15 @@ class Student:
     def read(self, weights: str | None) -> None:
         """Fill the generator: from an average, "raw" or a file; None is the run's first average.
 
-        Raises ValueError or FileNotFoundError where there is nothing of this name.
+        Raises ValueError or FileNotFoundError where there is nothing of this name, and
+        ValueError where it is damaged.
         """
         if weights is None:
-            load_weights(self.generator, self.run / "checkpoints" / "student.safetensors")
+            path = self.run / "checkpoints" / "student.safetensors"
+            check_hash(path)
+            load_weights(self.generator, path)
         elif weights.endswith(".safetensors"):
+            check_hash(Path(weights))
             load_fitting(self.generator, Path(weights), self.config["teacher"])
         elif weights not in self.names:
             raise ValueError(
@@ -189,6 +197,7 @@ def load_student(run: Path, metric: Config | None = None, trust: bool = False) -
     Raises as `config_of`.
     """
     config = config_of(run, trust)
+    check_has(run / "config.yaml", config, OF_STUDENTS)
     if metric is not None:
         # Its interpolations refer to the run's config, so both are resolved together.
         composed = OmegaConf.create(config | {"metric": metric})

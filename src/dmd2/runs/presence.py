@@ -15,11 +15,12 @@ from hydra.errors import InstantiationException
 from dmd2.config.check import Config
 from dmd2.config.devices import check_started
 from dmd2.config.missing import Lack
+from dmd2.data.preparation.folder import is_prepared, open_prepared
 from dmd2.nets.lora import require_peft
-from dmd2.runs.build import build
+from dmd2.runs.build import build, build_data
 from dmd2.runs.copies import wants_shards
 from dmd2.runs.pipeline_source import single_file, with_lender
-from dmd2.runs.requirements import check_starting_files
+from dmd2.runs.requirements import check_labels, check_starting_files
 from dmd2.runs.resume import checkpoint_of
 from dmd2.runs.teacher import teacher_file
 from dmd2.training.callbacks.run_logger import require_package
@@ -89,6 +90,22 @@ def check_data(node: Config) -> None:
     if isinstance(source, str) and not Path(source).exists():
         hint = node.get("hint") or "type data.source=PATH of what there is"
         raise FileNotFoundError(f"no data at {source}; {hint}")
+    if isinstance(source, str) and is_prepared(Path(source)):
+        open_prepared(Path(source))  # it compares sizes alone
+
+
+def check_classes(config: Config) -> None:
+    """Raise ValueError where data that are at hand have other labels than the teacher."""
+    teacher, data = config["teacher"]["conditioner"], config["data"]
+    if "num_classes" in teacher and not {"source", "captions"} & data.keys():
+        check_labels(_try(teacher), build_data(data))
+
+
+def check_folder(key: str, path: Path) -> None:
+    """Raise ValueError where no folder can be made or written at a path."""
+    there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ValueError(f"{key}={path}, and {there} is no folder to write in; type {key}=DIR")
 
 
 def check_captions(node: Any) -> None:
@@ -108,6 +125,13 @@ def check_run(config: Config) -> str:
     lack = note_lack(config)
     with lack.noted():
         _try(config["metric"])
+    with lack.noted():
+        _try(config["sampler"])
+    with lack.noted():
+        check_classes(config)
+    for name in ("run", "cache"):
+        with lack.noted():
+            check_folder(f"paths.{name}", Path(config["paths"][name]))
     with lack.noted():
         checkpoint = checkpoint_of(config)
     with lack.noted():
@@ -185,5 +209,8 @@ def _try(node: Any) -> Any:
         return build(node)
     except InstantiationException as error:
         cause = error.__cause__ or error
+        # A slip of ours, or arithmetic on a 0 that a user typed: Hydra's words name the class.
+        if not isinstance(cause, (ValueError, OSError, ImportError)):
+            cause = ValueError(" ".join(str(error).split()))
     # Not in the handler: a cause whose context is what it caused is a circle.
     raise cause

@@ -12,6 +12,7 @@ from dmd2.distributed.fsdp import is_sharded
 from dmd2.evaluation.health.monitor import summary_of
 from dmd2.evaluation.pictures import comparison
 from dmd2.io.files import write_bytes, write_hashed_json
+from dmd2.io.hashed_tensors import save_hashed
 from dmd2.io.tensors import save_weights
 from dmd2.runs.assemble import Parts
 from dmd2.runs.build import device_for
@@ -92,7 +93,7 @@ def save_networks(run: Finished) -> None:
     module, folder = run.parts.module, run.folder / "checkpoints"
     name, student = next(iter(module.students().items()))
     metadata = {"weights": name, "teacher": run.parts.teacher.sha256}
-    save_weights(student, folder / "student.safetensors", metadata)
+    save_hashed(student.state_dict(), folder / "student.safetensors", metadata)
     save_weights(module.critic, folder / "critic.safetensors")
 
 

@@ -102,8 +102,8 @@ def check_starting_files(config: Config) -> None:
             )
 
 
-def check_fit(denoiser: Denoiser, conditioner: Conditioner, data: DataModule) -> None:
-    """Raise ValueError where the network does not take this data's shape or labels."""
+def check_labels(conditioner: Conditioner, data: DataModule) -> None:
+    """Raise ValueError where a teacher of these classes does not take this data's labels."""
     if conditioner.num_classes and not data.num_classes:
         raise ValueError(
             f"the teacher wants one of {conditioner.num_classes} classes, and this data has no "
@@ -120,6 +120,11 @@ def check_fit(denoiser: Denoiser, conditioner: Conditioner, data: DataModule) ->
             f"only its classes 0 to {data.num_classes - 1} are asked for; they must be the same "
             "ones in the same order"
         )
+
+
+def check_fit(denoiser: Denoiser, conditioner: Conditioner, data: DataModule) -> None:
+    """Raise ValueError where the network does not take this data's shape or labels."""
+    check_labels(conditioner, data)
     try:
         with torch.no_grad():
             # A dry run on one sample: it says more than any comparison of numbers in configs.

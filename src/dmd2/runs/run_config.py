@@ -3,21 +3,17 @@
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
 from dmd2.config.batch_size import share_batch
 from dmd2.config.check import Config
 from dmd2.config.keys import check_renamed
 from dmd2.config.places import found_from_anywhere
 from dmd2.config.trust import check_trusted
 from dmd2.distributed.process_group import process_group
-from dmd2.io.files import in_one_line
 from dmd2.runs.build import device_for
+from dmd2.runs.config_file import check_has, read_config
 
-SECTIONS = {"data", "pairs", "teacher", "trainer"}
-"""Some of what the config of any run has."""
+SHARED = ("data.batch_size", "trainer.accelerator", "trainer.devices")
+"""Keys by which batches are shared among devices."""
 
 
 def config_of(run: Path, trust: bool) -> Config:
@@ -27,20 +23,13 @@ def config_of(run: Path, trust: bool) -> Config:
     is not trusted.
     """
     path = run / "config.yaml"
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"there is no run at {run}; {_runs_near(run)}")
-    try:
-        loaded = OmegaConf.load(path)
-        config: Config = OmegaConf.to_container(loaded)  # type: ignore[assignment]
-        if not isinstance(config, dict) or not config.keys() >= SECTIONS:
-            raise ValueError(f"it lacks one of {', '.join(sorted(SECTIONS))}")
-    # OmegaConf raises OSError where the file holds one number.
-    except (ValueError, OSError, YAMLError, RecursionError, OmegaConfBaseException) as error:
-        words = in_one_line(error)
-        raise ValueError(f"{path} is damaged, it is no config of a run: {words}") from error
+    config: Config = read_config(path)
     if not trust:
         check_trusted(path, config)
     check_renamed(config, str(path))
+    check_has(path, config, SHARED)
     share_batch(config)  # done already, but in a file that `--cfg job` wrote
     start = config.get("paths", {}).get("start")
     return config if start is None else found_from_anywhere(config, Path(start))

@@ -106,7 +106,11 @@ def number_or_text(text: str) -> float | str:
 
 def run_points(run: Path, weights: str | None) -> dict[str, Points]:
     """The numbers in a run's log; of scores those of the weights that runs are judged by."""
-    found = points_of(read_rows(run / "metrics.csv"))
+    try:
+        found = points_of(read_rows(run / "metrics.csv"))
+    except (ValueError, OSError) as error:
+        print(f"left out: {error}")
+        return {}
     judged = f"score/{weights}/"
     return {
         key: points
@@ -122,7 +126,7 @@ def pictures(groups: Groups) -> Iterator[dict[str, str]]:
         run, summary = group.best()
         if not (grids := grids_of(run)):
             continue
-        at = summary.get("best", {}).get("iteration", int(grids[-1].stem))
+        at = (summary.get("best") or {}).get("iteration", int(grids[-1].stem))
         path = min(grids, key=lambda grid: abs(int(grid.stem) - at))
         room -= path.stat().st_size
         if room < 0:

@@ -4,6 +4,8 @@ import base64
 from collections.abc import Sequence
 from pathlib import Path
 
+from dmd2.io.small_files import read_small
+
 MAX_GRIDS = 40
 """Grids of samples that a page shows at most."""
 MAX_GRID_BYTES = 3 * 2**20
@@ -14,7 +16,7 @@ MAX_PICTURE_BYTES = 2 * 2**20
 
 def data_uri(path: Path) -> str:
     """A PNG file as text that stands for its address."""
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+    return "data:image/png;base64," + base64.b64encode(read_small(path)).decode()
 
 
 def evenly(paths: Sequence[Path], num: int) -> list[Path]:
@@ -32,7 +34,7 @@ def evenly(paths: Sequence[Path], num: int) -> list[Path]:
 
 def grids_of(run: Path) -> list[Path]:
     """The grids of a run's samples, by iteration."""
-    return sorted((run / "samples").glob("[0-9]*.png"))
+    return sorted(p for p in (run / "samples").glob("[0-9]*.png") if p.is_file())
 
 
 def shown_grids(run: Path) -> list[dict[str, str]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from dmd2.io.small_files import read_small_text
 from dmd2.runs.differences import changed
 from dmd2.runs.page.curves import add_references, charts, in_order
 from dmd2.runs.page.pictures import grids_of, lone_picture, shown_grids
@@ -18,7 +19,7 @@ from dmd2.training.callbacks.csv_logger import read_rows
 
 def run_page(folder: Path, summary: Mapping[str, Any]) -> str:
     """The page of the run in a directory, as HTML; its log and its pictures are read there."""
-    text = (folder / "config.yaml").read_text(encoding="utf-8")
+    text = read_small_text(folder / "config.yaml")
     config: Any = OmegaConf.to_container(OmegaConf.create(text))
     return render(
         "run.html.jinja",

@@ -9,6 +9,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 
 from dmd2.io.files import name_in_errors, write_bytes
+from dmd2.io.small_files import read_small_text
 from dmd2.training.callbacks.run_logger import RunLogger
 
 Row = dict[str, str]
@@ -89,17 +90,43 @@ def _is_whole(row: Row) -> bool:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a log, values as text; none where there is no file."""
+    """The rows of a log, values as text; none where there is no file.
+
+    Raises ValueError that names a file which is no log.
+    """
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    try:
+        rows = list(csv.DictReader(io.StringIO(read_small_text(path), newline="")))
+    except csv.Error as error:
+        raise ValueError(f"{path} is damaged, it is no table: {error}") from error
+    if rows and "step" not in rows[0]:
+        raise ValueError(f"{path} is damaged: its first line names no column `step`")
+    return rows
+
+
+def read_numbers(path: Path) -> list[dict[str, float]]:
+    """The rows of a log as numbers, without those that are empty; a last row may be cut off.
+
+    Raises ValueError that names the file and the line of any other damage.
+    """
+    rows = read_rows(path)
+    if rows and not _is_whole(rows[-1]):
+        del rows[-1]
+    found = []
+    for line, row in enumerate(rows, start=2):
+        try:
+            if not _is_whole(row):
+                raise ValueError("it has not the columns of the first line, or no step")
+            found.append({key: float(value) for key, value in row.items() if value})
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged at line {line}: {error}; take it out") from error
+    return found
 
 
 def history(run: Path, last: int) -> Iterator[tuple[int, dict[str, float], Path | None]]:
     """What a run has logged, up to iteration `last`: of each its numbers, and its grid if any."""
-    rows = {int(row.pop("step")): row for row in read_rows(run / "metrics.csv")}
+    rows = {int(row.pop("step")): row for row in read_numbers(run / "metrics.csv")}
     grids = {int(path.stem): path for path in (run / "samples").glob("[0-9]*.png")}
     for step in sorted(i for i in rows.keys() | grids.keys() if i <= last):
-        numbers = {name: float(value) for name, value in rows.get(step, {}).items() if value}
-        yield step, numbers, grids.get(step)
+        yield step, rows.get(step, {}), grids.get(step)

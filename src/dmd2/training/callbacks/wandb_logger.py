@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
 from dmd2.evaluation.health import Verdict
 from dmd2.evaluation.scores import References
 from dmd2.io.files import write_bytes
+from dmd2.io.small_files import read_small_text
 from dmd2.training.callbacks.csv_logger import history
 from dmd2.training.callbacks.run_logger import PICTURE, RunLogger, by_name, require_package
 
@@ -95,7 +96,7 @@ def wandb_logger(project: str, group: str, save_dir: str, tags: Sequence[str] = 
         name=f"{group} {path.parent.name}",
         tags=list(tags),
         save_dir=save_dir,
-        id=path.read_text(encoding="utf-8"),
+        id=read_small_text(path),
     )
     # The newest piece is the whole page, and sending it replaces what an earlier one has left.
     hint = f"to send the page later type: wandb sync {save_dir}/wandb/latest-run"

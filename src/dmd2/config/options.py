@@ -1,0 +1,27 @@
+"""The types and ranges of the options of the verbs that train nothing, in words for the user."""
+
+from dmd2.config.values import TEXT, Kind, is_whole, whole
+
+_COUNTS = "a whole number of at least 1, or a list of them"
+OPTIONS: dict[str, Kind] = {
+    **{name: TEXT for name in ("run", "runs")},
+    **{name: TEXT.or_null() for name in ("source", "out", "weights")},
+    "num_images": whole(1, 100).or_null(),
+    "label": Kind("a whole number, or null", "0", lambda x: x is None or is_whole(x)),
+    "prompt": Kind(
+        "a text, a list of texts, a file of captions, or null",
+        '\'["a red dot","two dots"]\'',
+        lambda x: all(isinstance(text, str) for text in (x if isinstance(x, list) else [x])),
+    ).or_null(),
+    "seed": whole(0, 0),
+    "batch_size": whole(1, 100).or_null(),
+    "num_samples": Kind(
+        f"{_COUNTS}, or null",
+        "10000",
+        lambda x: (
+            x is None
+            or all(is_whole(n) and n > 0 for n in (x if isinstance(x, list) and x else [x]))
+        ),
+    ),
+}
+"""Options of the verbs that train nothing; one of a name means the same for each of them."""
