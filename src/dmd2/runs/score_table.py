@@ -1,5 +1,6 @@
 """Rows and columns of the score table: on the console, in report.html, on the model card."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
@@ -8,6 +9,10 @@ from rich.console import Console
 from rich.table import Table
 
 from dmd2.evaluation.scores import Scores
+
+
+WIDTH = 200
+"""Columns of a table where there is no terminal."""
 
 
 def print_table(summary: Mapping[str, Any], primary: str) -> None:
@@ -23,7 +28,8 @@ def print_table(summary: Mapping[str, Any], primary: str) -> None:
         table.add_column(name.replace("_", " "), justify="right", min_width=longest)
     for label, scores in rows(summary):
         table.add_row(label, *(cell(scores, name) for name in names))
-    Console().print(table)
+    # A file or a pipe has no edge to fold at; a narrow one would lose the last metrics.
+    Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
     # A summary of an older version, or of a run without scores, has none.
     if found := summary.get("best"):
         print(f"best of {found['of']} scored: {primary} {found[primary]:.3g} of {found['weights']}")
