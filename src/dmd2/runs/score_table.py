@@ -10,7 +10,6 @@ from rich.table import Table
 
 from dmd2.evaluation.scores import Scores
 
-
 WIDTH = 200
 """Columns of a table where there is no terminal."""
 
