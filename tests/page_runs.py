@@ -43,7 +43,7 @@ def write_page_run(
     config  Further keys of its configuration.
     """
     (folder / "samples").mkdir(parents=True)
-    own = {"name": text, "teacher": {"negative": text}}
+    own = {"name": text, "teacher": {"negative": text}, "data": {}, "pairs": None, "trainer": {}}
     OmegaConf.save(own | config, folder / "config.yaml")
     weights = text.replace("/", "|")  # a slash would part the key
     with (folder / "metrics.csv").open("w", newline="") as file:
