@@ -105,8 +105,15 @@ def test_another_size_is_what_the_stock_pipeline_draws(name: str):
     theirs = stock(name, student, samples.noise(range(2), 0))
     assert theirs.std() > 0.1
     assert (x0 - theirs).abs().max() <= 1e-5 * theirs.abs().max().clamp_min(1)
-    run("sample", f"run=run_{name}", f"size=[{WIDE[0]},{WIDE[1]}]", "num_images=2", "seed=3")
-    drawn = np.stack([np.asarray(Image.open(f"samples/{i:06d}.png")) for i in range(2)])
+    run(
+        "sample",
+        f"run=run_{name}",
+        f"size=[{WIDE[0]},{WIDE[1]}]",
+        "num_images=2",
+        "seed=3",
+        f"out={name}",
+    )
+    drawn = np.stack([np.asarray(Image.open(f"{name}/{i:06d}.png")) for i in range(2)])
     assert drawn.shape == (2, *WIDE, 3)
     assert np.array_equal(drawn, student.data.to_pixels(x0).permute(0, 2, 3, 1).numpy())
     same = dmd2.load(f"run_{name}")

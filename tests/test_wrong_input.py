@@ -155,7 +155,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             ["train", *TEXT, "teacher.negative=blurry", "teacher.guidance=1"],
             ["'blurry'", "teacher.guidance=W"],
         ),
-        (["train", "data.batch_size=0"], ["data.batch_size=0", "at least 1"]),
+        (["train", "data.batch_size=0"], ["data.batch_size=0", "from 1"]),
         (["train", "data.batch_size=few"], ["data.batch_size=few", "whole number"]),
         (["sample", "run=gone", "num_image=3"], ["num_image", "did you mean num_images?"]),
         (["evaluate", "run=gone", "+num_sample=3"], ["num_sample", "did you mean num_samples?"]),
