@@ -27,7 +27,7 @@ from dmd2.planning.simulation import simulate
 from dmd2.runs.run_config import config_of
 from dmd2.runs.summary import read_summary
 
-OWN = re.compile(r"memory=\d|gpus=|run=")
+OWN = re.compile(r"memory=[\d.]|gpus=|run=")
 """How words begin that are no config's: a card's size is a number, and `memory=low` a choice."""
 
 
@@ -36,7 +36,10 @@ def main(arguments: Sequence[str]) -> None:
     own = dict(a.split("=", 1) for a in arguments if OWN.match(a))
     words = [a for a in arguments if not OWN.match(a)]
     if "run" in own:
-        print("\n".join(beside_run(Path(own["run"]))))
+        folder = own.pop("run")
+        if others := [*own, *words]:
+            raise ValueError(f"dmd2 plan run={folder} takes no other word, got {others[0]}")
+        print("\n".join(beside_run(Path(folder))))
         return
     memory = bytes_of(own["memory"]) if "memory" in own else None
     num_devices = number_of(own.get("gpus", "1"))

@@ -61,9 +61,9 @@ def main(options: DictConfig) -> None:
         batch_size = options.batch_size or student.config["metric"]["batch_size"]
         check_room(out, student.shape, num, batch_size)
         weights = digest(student.generator.state_dict())
-        key = key_of(
-            weights, options.seed, options.label, list(prompts), student.size, student.shape
-        )
+        parts = [student.config[name] for name in ("sampler", "teacher", "data")]
+        asked = [options.seed, options.label, list(prompts), student.size, student.shape]
+        key = key_of(weights, *asked, *parts)
         # After all that may be refused: a mistake leaves no folder.
         out.mkdir(parents=True, exist_ok=True)
         with claimed(out / "sample", refusal):

@@ -41,9 +41,12 @@ def check_room(out: Path, shape: tuple[int, ...], num: int, batch_size: int) -> 
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     sample_bytes = 4 * prod(shape)
     if len(shape) > 1:
-        free = shutil.disk_usage(next(p for p in out.absolute().parents if p.exists())).free
-        if num * LEAST_FILE_BYTES > free:
-            most = free // LEAST_FILE_BYTES
+        place = out.absolute()
+        free = shutil.disk_usage(next(p for p in (place, *place.parents) if p.exists())).free
+        # What is there already is written over.
+        there = sum(1 for _ in out.glob("*.png"))
+        if (num - there) * LEAST_FILE_BYTES > free:
+            most = there + free // LEAST_FILE_BYTES
             raise ValueError(
                 f"num_images={num:,} files do not fit on the disk of {out}, which has room for "
                 f"{most:,} at most; type a smaller num_images, or out=DIR on another disk"

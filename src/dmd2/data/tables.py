@@ -97,7 +97,7 @@ def _parquet(path: Path, column: str) -> Iterator[Row]:
     i = 0
     with _damage_named(path, ArrowException), file:
         # By batches of rows, since such tables may be larger than memory.
-        for batch in file.iter_batches():
+        for batch in file.iter_batches(batch_size=1024):
             for row in batch.to_pylist():
                 i += 1
                 yield f"row {i} of {path}", row
@@ -111,6 +111,8 @@ def _damage_named(path: Path, arrows: type[Exception]) -> Iterator[None]:
     """Inside, what pyarrow raises at a damaged file becomes a ValueError that names it."""
     try:
         yield
+    except (MemoryError, PermissionError):  # which arrow's and the system's errors are as well
+        raise
     # Arrow's reader of the format raises OSError, and its texts may be no UTF-8.
     except (arrows, OSError, ValueError, OverflowError) as error:
         words = in_one_line(error)

@@ -77,7 +77,7 @@ def parse_json(text: bytes, name: str) -> Any:
     try:
         return json.loads(text.decode("utf-8-sig"), object_pairs_hook=_once_each)
     except (ValueError, RecursionError) as error:  # nested too deep for Python, or no UTF-8
-        raise ValueError(f"{name} is damaged, it is no JSON: {error}") from error
+        raise ValueError(f"{name} is damaged, it is no JSON that is read here: {error}") from error
 
 
 def in_one_line(said: object) -> str:
@@ -90,10 +90,11 @@ def in_one_line(said: object) -> str:
 
 
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        key = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
-        raise ValueError(f"the key {key!r} comes twice; leave one")
+    content = dict[str, Any]()
+    for key, value in pairs:
+        if key in content:
+            raise ValueError(f"the key {key!r} comes twice; leave one")
+        content[key] = value
     return content
 
 

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dmd2.config.keys import node_at
+from dmd2.io.files import in_one_line
 from dmd2.io.small_files import read_small_text
 
 MAX_CONFIG_BYTES = 2**20
@@ -30,7 +31,7 @@ def read_config(path: Path) -> dict[str, Any]:
             raise ValueError(f"it lacks one of {', '.join(sorted(SECTIONS))}")
         return OmegaConf.to_container(loaded)  # type: ignore[return-value]
     except (ValueError, yaml.YAMLError, RecursionError, OmegaConfBaseException) as error:
-        words = " ".join(str(error).split())
+        words = in_one_line(error)
         raise ValueError(f"{path} is damaged, it is no config of a run: {words:.300}") from error
 
 

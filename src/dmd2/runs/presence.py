@@ -16,6 +16,7 @@ from dmd2.config.check import Config
 from dmd2.config.devices import check_started
 from dmd2.config.missing import Lack
 from dmd2.data.preparation.folder import is_prepared, open_prepared
+from dmd2.io.files import in_one_line
 from dmd2.nets.lora import require_peft
 from dmd2.runs.build import build, build_data
 from dmd2.runs.copies import wants_shards
@@ -211,6 +212,6 @@ def _try(node: Any) -> Any:
         cause = error.__cause__ or error
         # A slip of ours, or arithmetic on a 0 that a user typed: Hydra's words name the class.
         if not isinstance(cause, (ValueError, OSError, ImportError)):
-            cause = ValueError(" ".join(str(error).split()))
+            cause = ValueError(in_one_line(error))
     # Not in the handler: a cause whose context is what it caused is a circle.
     raise cause
