@@ -234,6 +234,18 @@ def test_an_encrypted_zip_says_so(tmp_path: Path, pack) -> None:
         read(source)
 
 
+@pytest.mark.parametrize(("at", "value"), [((6, 8), 1), ((8, 10), 9)])
+def test_a_file_of_a_zip_that_nobody_reads_may_be_encrypted_or_packed_by_anything(
+    tmp_path: Path, pack, at: tuple[int, int], value: int
+) -> None:
+    source = pack(tmp_path / "a.zip", {"README": b"of another program"} | FILES)
+    data = bytearray(source.read_bytes())
+    for signature, place in zip((b"PK\3\4", b"PK\1\2"), at, strict=True):
+        data[data.index(signature) + place] = value
+    source.write_bytes(data)
+    assert {m.name: m.read() for m in members(source) if m.name != "README"} == FILES
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from dmd2.benchmarks.iteration import random_module, shape_of
 from dmd2.benchmarks.meter import Meter
-from dmd2.cli.plan import beside_run, composed
+from dmd2.cli.plan import beside_run, composed, main
 from dmd2.config.folder import config_folder
 from dmd2.io.files import write_hashed_json
 from dmd2.planning.cuda_autocast import FLOAT32, cuda_autocast
@@ -163,3 +163,5 @@ def test_a_run_s_measured_peak_stands_beside_its_plan(tmp_path):
     assert line.startswith("measured at most: 1.00 GiB of the process")
     with pytest.raises(FileNotFoundError, match="there is no run at"):
         beside_run(tmp_path / "none")
+    with pytest.raises(ValueError, match="takes no other word, got gpus"):
+        main([f"run={tmp_path}", "gpus=4"])
