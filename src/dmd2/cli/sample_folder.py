@@ -19,12 +19,9 @@ def take_folder(out: Path, key: str, num: int) -> None:
 
     Raises ValueError where other samples are there.
     """
-    record, numbers = (
-        out / RECORD,
-        [int(path.stem) for path in out.glob("*.png") if path.stem.isdigit()],
-    )
-    points = [out / "points.npy"] if (out / "points.npy").exists() else []
-    if numbers or points:
+    record = out / RECORD
+    numbers = [int(path.stem) for path in out.glob("*.png") if path.stem.isdigit()]
+    if numbers or (out / "points.npy").exists():
         said = read_hashed_json(record) if record.exists() else {}
         if said.get("key") != key or max(numbers, default=0) >= num:
             raise ValueError(

@@ -57,13 +57,13 @@ def bytes_bar(desc: str, total: int | None) -> "tqdm[Any]":
 def hashed(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal digits, with a bar."""
     found = hashlib.sha256()
-    with path.open("rb") as file, bytes_bar(f"hashing {path.name}", size_of([path])) as bar:
+    with path.open("rb") as file, bytes_bar(f"hashing {path.name}", num_bytes_of([path])) as bar:
         while block := file.read(2**20):
             found.update(block)
             bar.update(len(block))
     return found.hexdigest()
 
 
-def size_of(paths: list[Path]) -> int:
+def num_bytes_of(paths: list[Path]) -> int:
     """Bytes of some files together; those that are not there have none."""
     return sum(path.stat().st_size for path in paths if path.is_file())

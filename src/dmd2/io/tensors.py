@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dmd2.io.files import read_json
-from dmd2.io.progress import bytes_bar, hashed, size_of
+from dmd2.io.progress import bytes_bar, hashed, num_bytes_of
 from dmd2.io.replace import folder_beside, replacing, unused_name
 
 
@@ -121,7 +121,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises FileNotFoundError where there is none, and ValueError where it is damaged.
     """
     tensors, parts = dict[str, Tensor](), files_of(path)
-    with bytes_bar(f"reading {path.name}", size_of(parts)) as bar:
+    with bytes_bar(f"reading {path.name}", num_bytes_of(parts)) as bar:
         for part in parts:
             if not part.is_file():
                 raise FileNotFoundError(f"there are no weights at {part}")
