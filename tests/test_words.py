@@ -1,5 +1,7 @@
 """Wrong types, misspelt paths and words of other programs: each answer says what to type."""
 
+import re
+
 import pytest
 
 from answers import answer, inside  # noqa: F401 - a fixture
@@ -129,6 +131,38 @@ def test_the_nearest_key_or_choice_is_named(
     line = answer(capsys, *arguments)
     assert all(word in line for word in words), line
     assert "type +" not in line
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "optimizer.critic={lr: 1, beta: 1}",
+        "teacher.denoiser.model={widh: 8}",
+        "teacher.denoiser.schedule={sigma_mx: 1}",
+    ],
+)
+def test_a_mapping_with_an_unknown_key_names_it_and_how_to_put_it_in_the_place_of_the_other(
+    given: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    section = given.partition("=")[0]
+    line = answer(capsys, "train", given)
+    assert re.search(rf"no key {section}\.\w+", line), line
+    assert f"'~{section}' '+{given}'" in line
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("teacher.denoiser", "teacher.weighting", "teacher.conditioner", "optimizer.lr_factor"),
+        *("lora.generator", "callbacks.samples", "teacher.denoiser.schedule", "loss.views.critic"),
+    ],
+)
+@pytest.mark.parametrize("value", ["abc", "3"])
+def test_plain_data_where_an_object_goes_is_one_line(
+    key: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = answer(capsys, "train", f"{key}={value}", "max_iterations=1")
+    assert key in line, line
 
 
 def test_what_only_a_class_takes_is_added_with_a_plus(capsys: pytest.CaptureFixture[str]) -> None:

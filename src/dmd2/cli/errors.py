@@ -70,7 +70,22 @@ def one_line(error: BaseException) -> str | None:
         return f"{given} names no choice; type {group}=NAME, of: dmd2 {verb} --choices {group}"
     if isinstance(error, OverrideParseException) or "--multirun" in text:
         return unread(error, text, verb)
-    return unknown_override(text, verb, overrides) or text
+    return lacks_below(error, text) or unknown_override(text, verb, overrides) or text
+
+
+def lacks_below(error: BaseException, text: str) -> str | None:
+    """The message for a mapping with a key that is not in the mapping it is merged into, or None.
+
+    Hydra names the mapping alone, which is there.
+    """
+    found = re.search(r"Could not override '([^']+)'.* use \+\S+?=(.*)$", text)
+    lacking = getattr(error.__cause__, "full_key", None)
+    if found is None or lacking is None or not lacking.startswith(f"{found[1]}."):
+        return None
+    return (
+        f"there is no key {lacking}: a mapping is merged into the one that is there; to put it in "
+        f"its place type '~{found[1]}' '+{found[1]}={found[2]}'"
+    )
 
 
 def unread(error: BaseException, text: str, verb: str) -> str:

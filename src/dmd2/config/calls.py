@@ -6,11 +6,14 @@ from typing import Any
 from hydra.utils import get_object
 
 from dmd2.config.keys import unknown_key
-from dmd2.config.types import takes, words_of
+from dmd2.config.types import PLAIN, first_misfit
 from dmd2.config.values import misfit
 
 EXACT = ("dmd2.", "torch.", "lightning.")
 """Whose annotations say what is taken; those of diffusers say less, e.g. `tuple[int]` of many."""
+
+HYDRAS_OWN = {"_target_": PLAIN[str], "_partial_": PLAIN[bool]}
+"""Keys of a call that are Hydra's, and what they take."""
 
 
 def check_calls(path: str, node: Any) -> None:
@@ -19,14 +22,17 @@ def check_calls(path: str, node: Any) -> None:
     path  Dotted path of `node`, "" for a whole config.
     """
     for call_path, call in _calls(path, node):
+        for key, (what, fits) in HYDRAS_OWN.items():
+            if key in call and not fits(call[key]):
+                raise ValueError(misfit(f"{call_path}.{key}".lstrip("."), call[key], what, "VALUE"))
         known = parameters_of(get_object(call["_target_"]))
         is_exact = call["_target_"].startswith(EXACT)
         for key, value in call.items():
             key_path = f"{call_path}.{key}".lstrip(".")
             # Keys with an underscore are Hydra's own, e.g. `_partial_`.
-            if is_exact and key in known and not takes(known[key], value):
-                what = words_of(known[key].annotation)
-                raise ValueError(misfit(key_path, value, what, "VALUE"))
+            wrong = first_misfit(key_path, known[key], value) if is_exact and key in known else None
+            if wrong is not None:
+                raise ValueError(misfit(*wrong, "VALUE"))
             if not key.startswith("_") and key not in known and not takes_any(known):
                 raise ValueError(unknown_key(key_path, known, f"; take it out: ~{key_path}"))
 

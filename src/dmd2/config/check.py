@@ -23,7 +23,7 @@ from dmd2.config.keys import (
 from dmd2.config.options import OPTIONS
 from dmd2.config.places import check_places
 from dmd2.config.resolvers import register
-from dmd2.config.values import VALUES, check_present, check_values
+from dmd2.config.values import CALL, VALUES, check_present, check_values
 from dmd2.config.words import did_you_mean, skeleton, translated
 
 Config = dict[str, Any]
@@ -114,6 +114,8 @@ def check(config: Config) -> None:
                     f"loss.{network}.{name} is set, but this loss has no such term; "
                     f"take it out: ~loss.{network}.{name}, or choose a loss that has it"
                 )
+    for section in ("callbacks", "logger"):
+        check_values(config, {f"{section}.{name}": CALL.or_null() for name in config[section]})
     # From here on classes are looked up, which loads torch: all that needs none stands above.
     if config["teacher"].get("negative") is not None:
         _check_negative(config["teacher"])

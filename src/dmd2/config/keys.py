@@ -74,7 +74,7 @@ SECTIONS: dict[str, set[str]] = {
     "health": {"every", "num_samples", "stop_on", "ignore", "callback"},
     "lora": {"generator", "critic"},
     "memory": {"gradient_checkpointing", "embeddings", "decoded_at_once"},
-    "optimizer": {"generator", "critic", "lr_factor"},
+    "optimizer": {"generator", "critic", "lr_factor", "critic_lr_factor"},
     "paths": {"runs", "cache", "run"},
 }
 
@@ -106,14 +106,15 @@ def node_at(config: Mapping[str, Any], path: str) -> Any:
     """The node at a dotted path; None where a section on the way is missing or null."""
     node: Any = config
     for part in filter(None, path.split(".")):
-        node = (node or {}).get(part)
+        node = node.get(part) if isinstance(node, Mapping) else None
     return node
 
 
 def check_sections(config: Mapping[str, Any]) -> None:
     """Raise ValueError that names the first key of `SECTIONS` which nothing reads."""
     for section, known in SECTIONS.items():
-        for key in node_at(config, section) or {}:
+        node = node_at(config, section)
+        for key in node if isinstance(node, Mapping) else ():
             if key not in known:
                 raise ValueError(unknown_key(f"{section}.{key}".lstrip("."), known))
 

@@ -58,7 +58,7 @@ def list_of(what: str, example: str, fits: Callable[[Any], bool]) -> Kind:
 
 def is_node(value: Any) -> bool:
     """Whether a value is a call that gives the value."""
-    return isinstance(value, Mapping) and "_target_" in value
+    return isinstance(value, Mapping) and isinstance(value.get("_target_"), str)
 
 
 def one_of(*names: str) -> Kind:
@@ -69,6 +69,7 @@ def one_of(*names: str) -> Kind:
 POSITIVE = Kind("a number above 0", "1.0", lambda x: is_number(x) and x > 0)
 TEXT = Kind("text", "NAME", lambda x: isinstance(x, str))
 SECTION = Kind("a section with keys of its own", "NAME", lambda x: isinstance(x, Mapping))
+CALL = Kind("a call", "{_target_:NAME}", is_node)
 SHARE = Kind("a number between 0 and 1", "0.5", lambda x: is_number(x) and 0 <= x <= 1)
 SWITCH = Kind("true or false", "true", lambda x: isinstance(x, bool))
 EVERY = whole(1, 500)
@@ -117,7 +118,8 @@ VALUES: dict[str, Kind] = {
     ),
     "log_every": whole(1, 50),
     "discriminator_features": one_of("critic", "teacher"),
-    **{key: TEXT.or_null() for key in ("critic_step_layer", "weights", "critic_weights")},
+    **dict.fromkeys(("critic_step_layer", "weights", "critic_weights"), TEXT.or_null()),
+    "teacher.weights": TEXT.or_null(),
     "resume": Kind("auto, a file, or null", "auto", lambda x: x is None or isinstance(x, str)),
     "resume_allow": list_of("a list of keys", "[seed]", TEXT.fits),
     "checkpoint.every": whole(1, 1000),
@@ -133,16 +135,19 @@ VALUES: dict[str, Kind] = {
     "pairs.num_pairs": whole(1, 2000),
     "pairs.at_once": whole(1, 500),
     "pairs.global_batch": whole(1, 64).or_null(),
-    "teacher.guidance": Kind(
-        "a number, or a node with a _target_", "1.0", lambda x: is_number(x) or is_node(x)
-    ),
+    **dict.fromkeys(("teacher.denoiser", "teacher.conditioner", "teacher.weighting"), CALL),
+    **dict.fromkeys(("optimizer.generator", "optimizer.critic", "optimizer.lr_factor"), CALL),
+    **dict.fromkeys(("teacher.head", "teacher.autoencoder"), CALL.or_null()),
+    **dict.fromkeys(("lora.generator", "lora.critic"), CALL.or_null()),
+    **dict.fromkeys(("optimizer.critic_lr_factor", "teacher.pretrain.module"), CALL.or_null()),
+    "teacher.guidance": Kind("a number, or a call", "1.0", lambda x: is_number(x) or is_node(x)),
     "teacher.sigma_data": POSITIVE,
     "teacher.distilled": one_of("refuse", "allow"),
     "teacher.configs": TEXT.or_null(),
     "teacher.loras": list_of(
         "a list of LoRA files with scales", "[{source:FILE,scale:1.0}]", is_lora_node
     ),
-    "teacher.pretrain": SECTION.or_null(),
+    **dict.fromkeys(("teacher.pretrain", "teacher.pretrain.data"), SECTION.or_null()),
     "teacher.pretrain.max_iterations": whole(1, 1300),
     "optimizer.lr_factor.max_iterations": whole(1, 2000),
     "optimizer.lr_factor.warmup": whole(0, 100),
