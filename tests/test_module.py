@@ -196,6 +196,15 @@ def test_learning_rate_factor_is_of_the_iteration_for_both_players():
     assert torch.allclose(torch.tensor(rates.values), torch.tensor(expected), rtol=1e-6, atol=0)
 
 
+def test_the_critic_s_learning_rate_may_have_a_factor_of_its_own():
+    falling, kept = WarmupCosine(4, decay_from=0.0), WarmupCosine(4, warmup=2)
+    made = module(lr_factor=falling, critic_lr_factor=kept)
+    rates = Record(lambda m: [o.param_groups[0]["lr"] for o in m.optimizers(False)])
+    fit(made, 4, rates)
+    expected = [[1e-3 * kept(i), 1e-3 * falling(i)] for i in range(5)]  # the critic's is the first
+    assert torch.allclose(torch.tensor(rates.values), torch.tensor(expected), rtol=1e-6, atol=0)
+
+
 # Averages
 
 

@@ -150,6 +150,7 @@ def module_options(config: Config) -> dict[str, Any]:
     return {
         "optimizers": {name: optimizer[name] for name in ("generator", "critic")},
         "lr_factor": optimizer["lr_factor"],
+        "critic_lr_factor": optimizer.get("critic_lr_factor"),  # none in a run of an older version
         **{key: config[key] for key in OPTIONS},
     }
 

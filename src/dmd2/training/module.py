@@ -40,7 +40,8 @@ class DMD(ManualOptimization):
     sampler              The steps in which the generator is sampled, and so trained.
     shape                Of one sample, e.g. (3, 64, 64), where a batch says no other.
     optimizers           What makes the optimizer of "generator" and of "critic" from weights.
-    lr_factor            The learning rate's factor at an iteration.
+    lr_factor            The learning rates' factor at an iteration.
+    critic_lr_factor     The same of the critic's alone; None: no other.
     critic_updates       Critic updates per generator update (DMD2 section 4.2: 5).
     critic_head_start    Iterations at the start that update the critic alone.
     max_grad_norm        Global L2 norm to which each network's gradient is clipped.
@@ -61,6 +62,7 @@ class DMD(ManualOptimization):
         optimizers: Mapping[str, Callable[..., Optimizer]],
         lr_factor: Callable[[int], float] = constant,
         *,
+        critic_lr_factor: Callable[[int], float] | None = None,
         critic_updates: int = 5,
         critic_head_start: int = 0,
         max_grad_norm: float = 10.0,
@@ -77,7 +79,8 @@ class DMD(ManualOptimization):
         # and not optimized.
         self._models = (models,)
         self.objective, self.sampler, self.shape = objective, sampler, shape
-        self.make_optimizer, self.lr_factor = optimizers, lr_factor
+        self.make_optimizer = optimizers
+        self.lr_factors = {"critic": critic_lr_factor or lr_factor, "generator": lr_factor}
         self.critic_updates, self.critic_head_start = critic_updates, critic_head_start
         self.accumulate, self.seed = accumulate, seed
         self.logs: Logs = {}
@@ -191,12 +194,10 @@ class DMD(ManualOptimization):
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LambdaLR]]:
         """One optimizer a network, of its weights that are not frozen, and its learning rates."""
-        trained = [[p for p in getattr(self, n).parameters() if p.requires_grad] for n in NETWORKS]
-        optimizers = [
-            self.make_optimizer[name](weights)
-            for name, weights in zip(NETWORKS, trained, strict=True)
-        ]
-        return optimizers, [LambdaLR(optimizer, self.lr_factor) for optimizer in optimizers]
+        own = {n: [p for p in getattr(self, n).parameters() if p.requires_grad] for n in NETWORKS}
+        optimizers = {name: self.make_optimizer[name](weights) for name, weights in own.items()}
+        rates = [LambdaLR(o, self.lr_factors[name]) for name, o in optimizers.items()]
+        return [*optimizers.values()], rates
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what the next report would say of the last generator update."""
