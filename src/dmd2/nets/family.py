@@ -46,6 +46,8 @@ class Family:
 
     folder: ClassVar[str]
     """Of a pipeline, in which such a network is."""
+    prefix: ClassVar[str] = ""
+    """What diffusers' table of its authors' names wants before each name."""
 
     def check(self, source: str | Path, config: Config) -> None:
         """Raise ValueError where a network reads what no denoiser here gives it."""

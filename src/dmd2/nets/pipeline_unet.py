@@ -25,6 +25,7 @@ class UNetFamily(Family):
     """diffusers' `UNet2DConditionModel`: of Stable Diffusion 1 and 2, and of SDXL."""
 
     folder = UNet.folder
+    prefix = "model.diffusion_model."
 
     def check(self, source: str | Path, config: Config) -> None:
         """Raise ValueError where a network reads what no denoiser here gives it."""

@@ -41,7 +41,9 @@ def convert(path: Path, configs: str, out: Path) -> str:
     tensors = read_tensors(path)
     network = _network_tensors(tensors)
     _check_layout(path, network, configs, config)
-    parts = {folder: _converted(path, network, configs, config, folder)}
+    prefix = FAMILIES[config["_class_name"]].prefix
+    prefixed = {f"{prefix}{name}": x for name, x in network.items()}
+    parts = {folder: _converted(path, prefixed, configs, config, folder)}
     if config_of_vae := _vae_config(configs, tensors):
         parts["vae"] = _converted(path, tensors, configs, config_of_vae, "vae")
     parts |= text_encoders(path, tensors, configs)
@@ -114,12 +116,9 @@ def _converted(
     tables: Any = single_file_model.SINGLE_FILE_LOADABLE_CLASSES
     kind = getattr(diffusers, config["_class_name"])
     rename = tables[config["_class_name"]]["checkpoint_mapping_fn"]
-    # A U-Net's table wants the prefix, and those of transformers do without.
-    prefix = NETWORK if part == "unet" else ""
-    given = {f"{prefix}{name}": x for name, x in tensors.items()}
     try:
         # What its tables do not find is a KeyError, or an empty chunk.
-        renamed = dict(rename(checkpoint=given, config=dict(config)))
+        renamed = dict(rename(checkpoint=dict(tensors), config=dict(config)))
         with torch.device("meta"):
             model = kind.from_config(config)
         _check_same(model.state_dict(), renamed)
