@@ -21,8 +21,8 @@ from dmd2.diffusion import Flow
 from dmd2.io.tensors import read_tensors
 from dmd2.nets import ConvHead, vae_of
 from dmd2.nets.autoencoder_kinds import kind_of
+from dmd2.nets.pipeline_families import num_tokens
 from dmd2.nets.pipeline_noise import noise_of
-from dmd2.nets.pipeline_transformer import num_tokens
 from dmd2.runs.build import build
 from families import FAMILIES, SIZES, TRANSFORMERS
 

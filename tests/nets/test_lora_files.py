@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dmd2.io.tensors import save_tensors
 from dmd2.nets.lora_files import layer_names, merge, merge_texts, read_lora
-from dmd2.nets.original_names import original_names
+from dmd2.nets.pipeline_families import original_names
 from families import TRANSFORMERS, save_family
 from pipelines import UNET, XL, save_pipeline
 

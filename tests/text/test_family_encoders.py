@@ -14,7 +14,8 @@ from torch import Tensor
 
 from dmd2.diffusion.conditioning import Cond, drop, join
 from dmd2.io.hub import config_in
-from dmd2.nets.text import ENCODERS, CachedPrompts, Prompts, TextEncoder
+from dmd2.nets.pipeline_families import FAMILIES as ROWS
+from dmd2.nets.text import CachedPrompts, Prompts, TextEncoder
 from dmd2.nets.text.families import klein_text, pixart_text, sd3_text
 from families import FAMILIES, save_family
 
@@ -29,7 +30,7 @@ CAPTIONS = ["A red dot", "two small dots, one of them Green and the other one bl
 
 def load(folder: Path, **arguments: Any) -> TextEncoder:
     kind = config_in(folder, "transformer/config.json")["_class_name"]
-    return ENCODERS[kind](str(folder), **arguments)
+    return ROWS[kind].text(str(folder), **arguments)
 
 
 def conds(encoder: TextEncoder, negative: str | None = None) -> tuple[Cond, Cond]:

@@ -93,6 +93,8 @@ class Denoiser(nn.Module):
     """Its methods that make a pass, one after the other; none where it is called as a whole."""
     lora_targets: tuple[str, ...] = ()
     """Ends of the names of the layers that get LoRA where nothing else is said."""
+    embedded_guidance: float | None = None
+    """The guidance scale that the network is told; None where it reads none."""
     # nn.Module says Any of what a call returns; a type checker needs to know that it is x0_hat.
     __call__: Callable[..., Tensor]
 

@@ -16,6 +16,9 @@ from dmd2.diffusion.conditioning import Cond
 from dmd2.diffusion.denoiser import Denoiser, Encoding, Prediction
 from dmd2.diffusion.schedules import NoiseSchedule
 
+Tap = str | float
+"""A layer's name, or a depth: 0.5 is half-way."""
+
 
 class DecoderReached(Exception):
     """Ends a pass whose decoder nobody reads."""
@@ -55,6 +58,12 @@ class DiffusersNet(Denoiser):
     def output(self, x: Tensor, told: Tensor, cond: Cond) -> Tensor:
         """What `prediction` names [B, C, H, W], of x [B, C, H, W] in the weights' dtype, and of
         what the schedule tells a network of t, `told` [B].
+        """
+        raise NotImplementedError
+
+    def shapes(self, length: int) -> dict[str, tuple[int, ...]]:
+        """The shapes of a row of the condition that it reads, by key, with so many tokens of text;
+        more than it reads, where a family's networks differ.
         """
         raise NotImplementedError
 

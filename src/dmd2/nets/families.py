@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from dmd2.diffusion.conditioning import Cond
 from dmd2.diffusion.denoiser import Prediction
 from dmd2.diffusion.schedules import NoiseSchedule
-from dmd2.nets.transformer import Tap, Transformer
+from dmd2.nets.diffusers_net import Tap
+from dmd2.nets.transformer import Transformer
 
 
 class SD3(Transformer):
@@ -49,6 +50,8 @@ class AuraFlow(Transformer):
 class Sana(Transformer):
     """SANA (Xie et al. 2024): it also reads cond["mask"], bool [B, L]."""
 
+    text_width = "caption_channels"
+
     def output(self, x: Tensor, told: Tensor, cond: Cond) -> Tensor:
         """The velocity [B, C, H, W]."""
         return self.model(
@@ -64,6 +67,8 @@ class PixArt(Transformer):
     """PixArt-alpha and -Sigma (Chen et al. 2023, 2024): it reads cond["mask"], bool [B, L], and the
     row of a table; half of its output channels are a variance, which nobody reads here.
     """
+
+    text_width = "caption_channels"
 
     def output(self, x: Tensor, told: Tensor, cond: Cond) -> Tensor:
         """The noise [B, C, H, W]."""
@@ -252,6 +257,7 @@ class ZImage(Transformer):
 
     stacks = ("layers",)
     final = "all_final_layer.2-1"
+    text_width = "cap_feat_dim"
 
     @staticmethod
     def patch_of(config: Mapping[str, Any]) -> int:

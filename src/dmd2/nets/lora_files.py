@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dmd2.io.files import parse_json, read_json
 from dmd2.io.tensors import read_metadata, read_tensors
-from dmd2.nets.original_names import original_names
+from dmd2.nets.pipeline_families import original_names
 
 FACTOR = re.compile(
     r"(?P<layer>.+?)(?:\.lora_(?P<peft>[AB])(?:\.default)?"

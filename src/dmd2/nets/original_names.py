@@ -3,7 +3,7 @@ trainers name them.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -58,32 +58,36 @@ FLUX = {
     "single_blocks.{i}.linear2": ["single_transformer_blocks.{i}.proj_out"],
     "single_blocks.{i}.modulation.lin": ["single_transformer_blocks.{i}.norm.linear"],
 }
-TRANSFORMERS = {
-    "SD3Transformer2DModel": SD3,
-    "FluxTransformer2DModel": FLUX,
-    "ChromaTransformer2DModel": FLUX,
-}
 
 
-def original_names(network: nn.Module) -> Iterator[tuple[str, list[str]]]:
+def no_names(network: nn.Module) -> Iterator[tuple[str, list[str]]]:
+    """No name of any layer: of networks whose authors' names are not known here."""
+    yield from ()
+
+
+def names_by(
+    patterns: Mapping[str, Sequence[str]], network: nn.Module
+) -> Iterator[tuple[str, list[str]]]:
     """Names of layers in their authors' code, each with the layers that its rows are here.
 
-    Of U-Nets of Stable Diffusion's kind, SD3, FLUX.1 and Chroma; none for another network. Layers
-    whose rows are in another order there are left out.
+    patterns  As `SD3`. Layers whose rows are in another order there are left out.
     """
-    kind = type(network).__name__
     names = {name for name, _ in network.named_modules()}
-    if kind == "UNet2DConditionModel":
-        num: Any = network.config["layers_per_block"]  # type: ignore[index]
-        for name in names:
-            if (original := unet_name(name, names, num)) is not None:
-                yield original, [name]
     numbers = {found[1] for name in names if (found := re.search(r"blocks\.(\d+)", name))}
-    for pattern, parts in TRANSFORMERS.get(kind, {}).items():
+    for pattern, parts in patterns.items():
         for i in numbers:
             here = [part.format(i=i) for part in parts]
             if names.issuperset(here):
                 yield pattern.format(i=i), here
+
+
+def unet_names(network: nn.Module) -> Iterator[tuple[str, list[str]]]:
+    """The same of a U-Net of Stable Diffusion's kind."""
+    names = {name for name, _ in network.named_modules()}
+    num: Any = network.config["layers_per_block"]  # type: ignore[index]
+    for name in names:
+        if (original := unet_name(name, names, num)) is not None:
+            yield original, [name]
 
 
 def unet_name(name: str, names: set[str], num: int) -> str | None:

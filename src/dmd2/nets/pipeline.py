@@ -12,29 +12,16 @@ from typing import Any, Literal
 import torch
 
 from dmd2.diffusion.guidance import Guidance
-from dmd2.io.hub import PREDICTION_TYPES, named_in_errors, network_of
+from dmd2.io.hub import PREDICTION_TYPES, named_in_errors
 from dmd2.nets.autoencoder import VAE
-from dmd2.nets.autoencoder_kinds import kind_of, vae_of
-from dmd2.nets.diffusers_net import DiffusersNet
+from dmd2.nets.autoencoder_kinds import vae_of
+from dmd2.nets.diffusers_net import DiffusersNet, Tap
+from dmd2.nets.pipeline_families import family_of, network_config, num_tokens, resolution_of
 from dmd2.nets.pipeline_noise import noise_of
-from dmd2.nets.pipeline_transformer import (
-    check_is_teacher,
-    family_of,
-    num_tokens,
-    transformer_config,
-    transformer_resolution,
-)
-from dmd2.nets.pipeline_unet import check_text, reads_sizes, unet_config
-from dmd2.nets.text.clip import clip, clip_pair
 from dmd2.nets.text.encoder import TextEncoder
-from dmd2.nets.text.families import ENCODERS
-from dmd2.nets.transformer import Tap
-from dmd2.nets.unet import UNet, UNetXL
 
 UNREAD = ("sample_size", "upcast_attention", "dropout")
 """Arguments of a network that change no number of a frozen one, or its precision alone."""
-MIDDLE = "mid_block"
-"""A U-Net's layer at the depth 0.5, half-way."""
 
 
 def from_configs(
@@ -59,20 +46,11 @@ def from_configs(
     """
     import diffusers  # noqa: PLC0415
 
-    if network_of(source) == "unet":
-        config = unet_config(source)
-        schedule, prediction = noise_of(source)
-        kind = UNetXL if reads_sizes(config) else UNet
-        with named_in_errors(source, "U-Net"):
-            model = diffusers.UNet2DConditionModel.from_config(config)
-        named = [MIDDLE if tap == 0.5 else str(tap) for tap in taps]
-        return kind(model, schedule, prediction, named, gradient_checkpointing)
-    config = transformer_config(source)
+    family, config = family_of(source), network_config(source)
     if distilled == "refuse":
-        check_is_teacher(source)
-    family = family_of(source)
+        family.check_is_teacher(source, config)
     schedule, prediction = noise_of(source, num_tokens(source, resolution))
-    with named_in_errors(source, "transformer"):
+    with named_in_errors(source, family.folder):
         model = getattr(diffusers, config["_class_name"]).from_config(config)
     scale: dict[str, float | None] = {}
     if config.get("guidance_embeds"):
@@ -82,23 +60,14 @@ def from_configs(
         raise ValueError(
             f"the network of {source} reads no guidance scale; type teacher.embedded_guidance=null"
         )
-    return family.denoiser(model, schedule, prediction, taps, gradient_checkpointing, **scale)
+    kind = family.denoiser_for(config)
+    return kind(model, schedule, prediction, taps, gradient_checkpointing, **scale)
 
 
 def pipeline_guidance(source: str) -> float | Guidance:
     """The guidance that a pipeline's family is published with; 1.0 is none."""
-    if network_of(source) == "unet":
-        return 3.0  # nothing in its files says one
-    is_told = transformer_config(source).get("guidance_embeds")
+    is_told = network_config(source).get("guidance_embeds")
     return 1.0 if is_told else family_of(source).guidance
-
-
-def network_config(source: str | Path) -> dict[str, Any]:
-    """The file of a pipeline's denoiser.
-
-    Raises FileNotFoundError where there is none, ValueError where nothing here is like it.
-    """
-    return unet_config(source) if network_of(source) == "unet" else transformer_config(source)
 
 
 def check_agrees(source: str | Path, denoiser: DiffusersNet, resolution: int | None = None) -> None:
@@ -114,8 +83,7 @@ def check_agrees(source: str | Path, denoiser: DiffusersNet, resolution: int | N
     remedy = "choose the teacher that it is of, or teacher=pipeline, which reads the files"
     if (kind := theirs["_class_name"]) != (here := type(denoiser.model).__name__):
         raise ValueError(f"the network of {source} is a {kind}, and here it is a {here}; {remedy}")
-    tokens = None if isinstance(denoiser, UNet) else num_tokens(source, resolution)
-    schedule, prediction = noise_of(source, tokens)
+    schedule, prediction = noise_of(source, num_tokens(source, resolution))
     if prediction != denoiser.prediction:
         raise ValueError(
             f"{source} predicts {PREDICTION_TYPES[prediction]}, and this configuration has "
@@ -165,17 +133,8 @@ def pipeline_vae(
     Other arguments are those of `VAE`. Raises FileNotFoundError where there is no VAE, ValueError
     where no class here is for it, or no file says a size.
     """
-    if resolution is None and network_of(source) == "transformer":
-        resolution = transformer_resolution(source)
-    elif resolution is None:
-        _, said = kind_of(source)
-        size = unet_config(source).get("sample_size")
-        if not isinstance(size, int):
-            raise ValueError(
-                f"the U-Net of {source} has sample_size={size}; name height and width of the "
-                "images: teacher.autoencoder.resolution=512"
-            )
-        resolution = size * said["factor"]
+    if resolution is None:
+        resolution = resolution_of(source)
     return vae_of(source, resolution, variant, dtype, at_once)
 
 
@@ -196,17 +155,5 @@ def pipeline_encoder(
     Raises FileNotFoundError where a part is lacking, ValueError where the encoders do not make
     what the network reads.
     """
-    if network_of(source) == "transformer":
-        kind = transformer_config(source)["_class_name"]
-        if kind not in ENCODERS:
-            raise ValueError(
-                f"the network of {source} is a {kind}, and reads no text; type teacher=dit, whose "
-                "condition is a class"
-            )
-        return ENCODERS[kind](source, variant, dtype, length)
-    config = unet_config(source)
-    check_text(source, config)
-    if not reads_sizes(config):
-        return clip(source, variant, dtype)
-    size = resolution or pipeline_vae(source).resolution
-    return clip_pair(source, size, variant, dtype)
+    config = network_config(source)
+    return family_of(source).encoder(source, config, resolution, variant, dtype, length)

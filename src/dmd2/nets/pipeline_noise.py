@@ -4,10 +4,8 @@ Every key that changes them is used, or refused by its name.
 """
 
 import inspect
-import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -28,6 +26,8 @@ from dmd2.io.hub import (
     named_in_errors,
     or_null,
 )
+from dmd2.nets.flow_shift import dynamic_shift
+from dmd2.nets.pipeline_families import family_of
 
 FLOWS = (
     "FlowMatchEulerDiscreteScheduler",
@@ -172,52 +172,12 @@ def noise_of(source: str | Path, num_tokens: int | None = None) -> tuple[NoiseSc
         if predicted == "flow_prediction":
             shift = said[key]
             if is_dynamic and num_tokens is not None:
-                shift = dynamic_shift(said, num_tokens, is_flux2(source))
+                shift = dynamic_shift(said, family_of(source).mu(said, num_tokens))
             return Flow(float(shift), int(said["num_train_timesteps"])), "flow"
         table = kind.from_config(config).alphas_cumprod.double()
         if said.get("rescale_betas_zero_snr"):
             table[-1] = min(LAST_ALPHA2, float(table[-2]) / 2)
         return VP(table), PREDICTIONS[predicted]
-
-
-def dynamic_shift(said: Mapping[str, Any], num_tokens: int, is_by_steps: bool = False) -> float:
-    """The shift of an image of so many tokens, by a scheduler's file: mu is a line in the tokens,
-    and the shift exp(mu), or mu itself where `time_shift_type` is linear.
-
-    is_by_steps  FLUX.2's mu, which also depends on the number of steps: here the teacher's 50.
-
-    >>> said = {"base_shift": 0.5, "max_shift": 1.15}
-    >>> said |= {"base_image_seq_len": 256, "max_image_seq_len": 4096}
-    >>> round(dynamic_shift(said, num_tokens=4096), 3)
-    3.158
-    """
-    if is_by_steps:
-        mu = mu_by_steps(num_tokens, num_steps=50)
-    else:
-        first, last = said["base_image_seq_len"], said["max_image_seq_len"]
-        if last <= first:
-            raise ValueError(f"max_image_seq_len={last} is no more than base_image_seq_len={first}")
-        slope = (said["max_shift"] - said["base_shift"]) / (last - first)
-        mu = said["base_shift"] + slope * (num_tokens - first)
-    return mu if said.get("time_shift_type") == "linear" else math.exp(mu)
-
-
-def mu_by_steps(num_tokens: int, num_steps: int) -> float:
-    """FLUX.2's mu: a line in the number of steps through what it is at 10 and at 200 of them, and
-    what it is at 200 for images of more than 4300 tokens.
-
-    >>> round(mu_by_steps(num_tokens=4096, num_steps=4), 3)
-    2.291
-    """
-    at_10, at_200 = 8.73809524e-5 * num_tokens + 1.89833333, 0.00016927 * num_tokens + 0.45666666
-    if num_tokens > 4300:
-        return at_200
-    return at_200 + (at_10 - at_200) * (200 - num_steps) / 190
-
-
-def is_flux2(source: str | Path) -> bool:
-    """Whether a pipeline is a FLUX.2."""
-    return config_in(source, "transformer/config.json")["_class_name"] == "Flux2Transformer2DModel"
 
 
 def _parameters(kind: type) -> Mapping[str, inspect.Parameter]:

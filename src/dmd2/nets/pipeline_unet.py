@@ -1,10 +1,14 @@
-"""What a published pipeline says of a U-Net, and of the text that it reads."""
+"""The family of U-Nets: what a published pipeline says of its network, its sizes and its text."""
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from dmd2.io.hub import COUNT, check_keys, config_in
+from dmd2.nets.autoencoder_kinds import kind_of
+from dmd2.nets.family import Config, Family
+from dmd2.nets.text.clip import clip, clip_pair
+from dmd2.nets.text.encoder import TextEncoder
+from dmd2.nets.unet import UNet, UNetXL
 
 UNSUPPORTED = {
     "class_embed_type": "labels or embeddings of another network",
@@ -16,46 +20,77 @@ UNSUPPORTED = {
 """Arguments that give a U-Net an input which no denoiser here fills, and what it would read."""
 
 
-def unet_config(source: str | Path) -> dict[str, Any]:
-    """A pipeline's `unet/config.json`.
+@dataclass(frozen=True, kw_only=True)
+class UNetFamily(Family):
+    """diffusers' `UNet2DConditionModel`: of Stable Diffusion 1 and 2, and of SDXL."""
 
-    Raises FileNotFoundError where there is none, ValueError where the network is of another class,
-    or reads what no denoiser here gives it.
-    """
-    config = config_in(source, "unet/config.json")
-    if (kind := config.get("_class_name")) != "UNet2DConditionModel":
-        raise ValueError(f"the network of {source} is a {kind}, and not a UNet2DConditionModel")
-    for key, what in UNSUPPORTED.items():
-        if config.get(key) is not None:
-            raise ValueError(f"the U-Net of {source} reads {what} ({key}={config[key]})")
-    check_keys(
-        f"the U-Net of {source}", config, dict.fromkeys(("in_channels", "out_channels"), COUNT)
-    )
-    read, made = config.get("in_channels", 4), config.get("out_channels", 4)
-    if read != made:
-        raise ValueError(
-            f"the U-Net of {source} reads {read} channels and makes {made}: it is one for "
-            "inpainting or editing, and reads an image beside the noise"
+    folder = UNet.folder
+    prefix = "model.diffusion_model."
+
+    def check(self, source: str | Path, config: Config) -> None:
+        """Raise ValueError where a network reads what no denoiser here gives it."""
+        for key, what in UNSUPPORTED.items():
+            if config.get(key) is not None:
+                raise ValueError(f"the U-Net of {source} reads {what} ({key}={config[key]})")
+        check_keys(
+            f"the U-Net of {source}", config, dict.fromkeys(("in_channels", "out_channels"), COUNT)
         )
-    if config.get("addition_embed_type") not in (None, "text_time"):
-        raise ValueError(
-            f"the U-Net of {source} has addition_embed_type={config['addition_embed_type']}, and "
-            "only text_time (SDXL's) is supported"
-        )
-    if config.get("attention_type", "default") != "default":
-        raise ValueError(
-            f"the U-Net of {source} has attention_type={config['attention_type']}: it reads "
-            "boxes beside the text"
-        )
-    return config
+        read, made = config.get("in_channels", 4), config.get("out_channels", 4)
+        if read != made:
+            raise ValueError(
+                f"the U-Net of {source} reads {read} channels and makes {made}: it is one for "
+                "inpainting or editing, and reads an image beside the noise"
+            )
+        if config.get("addition_embed_type") not in (None, "text_time"):
+            raise ValueError(
+                f"the U-Net of {source} has addition_embed_type={config['addition_embed_type']}, "
+                "and only text_time (SDXL's) is supported"
+            )
+        if config.get("attention_type", "default") != "default":
+            raise ValueError(
+                f"the U-Net of {source} has attention_type={config['attention_type']}: it reads "
+                "boxes beside the text"
+            )
+
+    def denoiser_for(self, config: Config) -> type[UNet]:
+        """The class of the denoiser for a network."""
+        return UNetXL if reads_sizes(config) else UNet
+
+    def resolution_of(self, source: str | Path, config: Config) -> int:
+        """Height and width of images in pixels; raises ValueError where the file does not say."""
+        _, said = kind_of(source)
+        size = config.get("sample_size")
+        if not isinstance(size, int):
+            raise ValueError(
+                f"the U-Net of {source} has sample_size={size}; name height and width of the "
+                "images: teacher.autoencoder.resolution=512"
+            )
+        factor: int = said["factor"]
+        return size * factor
+
+    def encoder(
+        self,
+        source: str,
+        config: Config,
+        resolution: int | None,
+        variant: str | None,
+        dtype: str,
+        length: int | None,
+    ) -> TextEncoder:
+        """SDXL's two encoders where the network reads them, else the one."""
+        check_text(source, config)
+        if not reads_sizes(config):
+            return clip(source, variant, dtype)
+        size = resolution or self.resolution_of(source, config)
+        return clip_pair(source, size, variant, dtype)
 
 
-def reads_sizes(config: Mapping[str, Any]) -> bool:
+def reads_sizes(config: Config) -> bool:
     """Whether a U-Net of this config is SDXL's: it also reads pooled text, sizes and crops."""
     return config.get("addition_embed_type") is not None
 
 
-def check_text(source: str | Path, config: Mapping[str, Any]) -> None:
+def check_text(source: str | Path, config: Config) -> None:
     """Raise ValueError where a pipeline's encoders do not make what its U-Net, of this config,
     reads.
     """
@@ -80,6 +115,6 @@ def check_text(source: str | Path, config: Mapping[str, Any]) -> None:
             )
 
 
-def _size(config: Mapping[str, Any], key: str) -> int:
+def _size(config: Config, key: str) -> int:
     value = config.get(key)
     return value if isinstance(value, int) else 0

@@ -14,25 +14,13 @@ from torch import Tensor
 from dmd2.io.files import in_one_line
 from dmd2.io.hub import DTYPES, config_in, network_of
 from dmd2.io.tensors import read_tensors
+from dmd2.nets.pipeline_families import FAMILIES
 from dmd2.nets.text.single_file import text_encoders
 
 NETWORK = "model.diffusion_model."
 """What a network's names begin with where a file has other parts, too."""
 VAES = ("first_stage_model.", "vae.")
 """What a VAE's names begin with there."""
-LAYOUTS = {
-    "UNet2DConditionModel": "input_blocks.0.0.weight",
-    "SD3Transformer2DModel": "joint_blocks.0.context_block.attn.qkv.weight",
-    "Flux2Transformer2DModel": "single_stream_modulation.lin.weight",
-    # Before FLUX.1, whose blocks it has.
-    "ChromaTransformer2DModel": "distilled_guidance_layer.in_proj.weight",
-    "FluxTransformer2DModel": "double_blocks.0.img_attn.qkv.weight",
-    "AuraFlowTransformer2DModel": "double_layers.0.attn.w1q.weight",
-    "ZImageTransformer2DModel": "layers.0.adaLN_modulation.0.weight",
-    "SanaTransformer2DModel": "blocks.0.cross_attn.q_linear.weight",
-    "QwenImageTransformer2DModel": "transformer_blocks.0.img_mod.1.weight",
-}
-"""A name that a network of each class has in its authors' files."""
 TEXT_WIDTHS = {768: "Stable Diffusion 1's", 1024: "Stable Diffusion 2's", 2048: "SDXL's"}
 """Of the text that a U-Net reads."""
 
@@ -53,7 +41,9 @@ def convert(path: Path, configs: str, out: Path) -> str:
     tensors = read_tensors(path)
     network = _network_tensors(tensors)
     _check_layout(path, network, configs, config)
-    parts = {folder: _converted(path, network, configs, config, folder)}
+    prefix = FAMILIES[config["_class_name"]].prefix
+    prefixed = {f"{prefix}{name}": x for name, x in network.items()}
+    parts = {folder: _converted(path, prefixed, configs, config, folder)}
     if config_of_vae := _vae_config(configs, tensors):
         parts["vae"] = _converted(path, tensors, configs, config_of_vae, "vae")
     parts |= text_encoders(path, tensors, configs)
@@ -72,7 +62,7 @@ def convert(path: Path, configs: str, out: Path) -> str:
 
 def looks_like(names: Sequence[str]) -> str | None:
     """The class of diffusers' that a network with its authors' names is of; None: not known."""
-    return next((kind for kind, name in LAYOUTS.items() if name in names), None)
+    return next((kind for kind, family in FAMILIES.items() if family.layout in names), None)
 
 
 def _network_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -92,16 +82,17 @@ def _check_layout(
     kind, asked = looks_like(list(network)), config["_class_name"]
     remedy = "name a pipeline of the file's own kind: teacher.configs=DIR"
     if kind is None:
+        known = [kind for kind, family in FAMILIES.items() if family.layout is not None]
         raise ValueError(
             f"{path} is no model in one file that is known here: its first name is "
-            f"{min(network, default='none')!r}; known are {', '.join(LAYOUTS)} in their authors' "
+            f"{min(network, default='none')!r}; known are {', '.join(known)} in their authors' "
             "names; a network in diffusers' names is teacher.weights=FILE"
         )
     if kind != asked:
         raise ValueError(f"{path} looks like a {kind}, and {configs} is of a {asked}; {remedy}")
     reads = [x.shape[1] for name, x in network.items() if name.endswith(".attn2.to_k.weight")]
     width = config.get("cross_attention_dim", 0)
-    if kind == "UNet2DConditionModel" and reads and reads[0] != width:
+    if reads and reads[0] != width:
         theirs, ours = (TEXT_WIDTHS.get(w, "another") for w in (reads[0], width))
         raise ValueError(
             f"{path} looks like {theirs} U-Net: it reads text of width {reads[0]}, and that of "
@@ -125,12 +116,9 @@ def _converted(
     tables: Any = single_file_model.SINGLE_FILE_LOADABLE_CLASSES
     kind = getattr(diffusers, config["_class_name"])
     rename = tables[config["_class_name"]]["checkpoint_mapping_fn"]
-    # A U-Net's table wants the prefix, and those of transformers do without.
-    prefix = NETWORK if part == "unet" else ""
-    given = {f"{prefix}{name}": x for name, x in tensors.items()}
     try:
         # What its tables do not find is a KeyError, or an empty chunk.
-        renamed = dict(rename(checkpoint=given, config=dict(config)))
+        renamed = dict(rename(checkpoint=dict(tensors), config=dict(config)))
         with torch.device("meta"):
             model = kind.from_config(config)
         _check_same(model.state_dict(), renamed)

@@ -17,12 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from dmd2.diffusion.denoiser import Prediction, last
 from dmd2.diffusion.schedules import NoiseSchedule
-from dmd2.nets.diffusers_net import DecoderReached, DiffusersNet
-
-Tap = str | float
-"""A layer's name, or a depth: 0.5 is the block that is half-way."""
-SHARED = ("image_rotary_emb",)
-"""Inputs of blocks that have no batch axis."""
+from dmd2.nets.diffusers_net import DecoderReached, DiffusersNet, Tap
 
 
 class Transformer(DiffusersNet):
@@ -48,6 +43,10 @@ class Transformer(DiffusersNet):
     """The lists of blocks, in the order in which they run."""
     final = "norm_out"
     """The first layer behind the blocks. It and those behind it are small."""
+    shared: tuple[str, ...] = ("image_rotary_emb",)
+    """Inputs of blocks that have no batch axis."""
+    text_width = "joint_attention_dim"
+    """What its config calls the width of the text that it reads."""
 
     def __init__(
         self,
@@ -81,6 +80,16 @@ class Transformer(DiffusersNet):
     def most_tokens(self) -> float:
         """Rows, and columns, of tokens that the network has places for; here any number."""
         return math.inf
+
+    def shapes(self, length: int) -> dict[str, tuple[int, ...]]:
+        """The shapes of a row of its condition; a mask, whether it is read or not."""
+        config = self.model.config
+        pooled = config.get("pooled_projection_dim")
+        found: dict[str, tuple[int, ...]] = {
+            "text": (length, config[self.text_width]),
+            "mask": (length,),
+        }
+        return found if pooled is None else found | {"pooled": (pooled,)}
 
     def check_size(self, height: int, width: int) -> None:
         """Raise ValueError where height or width are no whole tokens, or more than have places."""
@@ -148,12 +157,12 @@ class Transformer(DiffusersNet):
     ) -> tuple[tuple[()], dict[str, Any]]:
         """What a block of this pass reads, by name, in place of what it was given."""
         given = inspect.signature(block.forward).bind(*args, **kwargs).arguments
-        num = self.num_kept
+        keep = partial(last, num=self.num_kept)
         if block not in self.narrow_blocks:
             return (), given
         # Inputs that have `num` rows already stay as they are.
         return (), {
-            name: value if name in SHARED else tree_map_only(Tensor, partial(last, num=num), value)
+            name: value if name in self.shared else tree_map_only(Tensor, keep, value)
             for name, value in given.items()
         }
 

@@ -13,8 +13,12 @@ from torch.utils._pytree import tree_map_only
 from dmd2.diffusion.conditioning import Cond
 from dmd2.diffusion.denoiser import Prediction, last
 from dmd2.diffusion.schedules import NoiseSchedule
-from dmd2.nets.diffusers_net import DiffusersNet
+from dmd2.nets.diffusers_net import DiffusersNet, Tap
 
+MIDDLE = "mid_block"
+"""The layer half-way: the tap 0.5, a U-Net's only depth."""
+NUM_SIZES = 6
+"""SDXL's time_ids: original size, crop corner and target size, two numbers each."""
 DECODER = ("up_blocks", "conv_norm_out", "conv_act", "conv_out")
 """Where the names of the decoder's layers begin."""
 REPEATED = ("ResnetBlock2D", "BasicTransformerBlock")
@@ -40,10 +44,11 @@ class UNet(DiffusersNet):
         model: Any,
         schedule: NoiseSchedule,
         prediction: Prediction,
-        taps: Sequence[str] = (),
+        taps: Sequence[Tap] = (),
         gradient_checkpointing: bool = False,
     ) -> None:
-        super().__init__(model, schedule, prediction, taps, gradient_checkpointing)
+        named = [MIDDLE if tap == 0.5 else str(tap) for tap in taps]
+        super().__init__(model, schedule, prediction, named, gradient_checkpointing)
         # All layers run in `encode`, so no pass would notice such a tap by itself; and its rows may
         # have been dropped.
         if beyond := [tap for tap in self.taps if tap.startswith(DECODER)]:
@@ -58,6 +63,10 @@ class UNet(DiffusersNet):
     def blocks(self) -> list[nn.Module]:
         """Its residual and its transformer blocks: whole levels would take long to compile."""
         return [layer for layer in self.model.modules() if type(layer).__name__ in REPEATED]
+
+    def shapes(self, length: int) -> dict[str, tuple[int, ...]]:
+        """The shape of a row of its text, by key."""
+        return {"text": (length, self.model.config["cross_attention_dim"])}
 
     def arguments(self, cond: Cond) -> dict[str, Any]:
         """The network's own names for a condition."""
@@ -96,6 +105,14 @@ class UNetXL(UNet):
     """SDXL's: it also reads pooled text, cond["pooled"] [B, P], and sizes and crops,
     cond["time_ids"] [B, 6].
     """
+
+    def shapes(self, length: int) -> dict[str, tuple[int, ...]]:
+        """The shapes of a row of its condition, by key."""
+        config = self.model.config
+        # Its embedding takes the pooled text and the embedded sizes side by side.
+        sizes = NUM_SIZES * config["addition_time_embed_dim"]
+        pooled = config["projection_class_embeddings_input_dim"] - sizes
+        return super().shapes(length) | {"pooled": (pooled,), "time_ids": (NUM_SIZES,)}
 
     def arguments(self, cond: Cond) -> dict[str, Any]:
         """The network's own names for a condition."""

@@ -16,8 +16,6 @@ from dmd2.io.tensors import let_others_read, save_tensors
 from dmd2.nets.autoencoder import VAE
 from dmd2.nets.diffusers_net import DiffusersNet
 from dmd2.nets.lora import layers, merged, products
-from dmd2.nets.text.clip import CLIP
-from dmd2.nets.text.t5 import CLIPsAndT5
 from dmd2.runs.build import build
 from dmd2.runs.export_sampling import Sampling, arguments_of, rows_of, scheduler_for
 from dmd2.runs.load import Student
@@ -89,8 +87,7 @@ def tuned_encoders(section: Config) -> dict[str, Any]:
     if not section.get("loras"):
         return {}
     encoder = build(conditioner_of(section)["encoder"])
-    # Of other kinds no LoRA has parts.
-    models: Any = encoder.models if isinstance(encoder, CLIP | CLIPsAndT5) else []
+    models = encoder.models if encoder.takes_loras else []
     return {f"text_encoder{f'_{i}' * (i > 1)}": x for i, x in enumerate(models, start=1)}
 
 

@@ -13,9 +13,7 @@ from dmd2.diffusion.sampling import FewStepSampler, ODEWalk
 from dmd2.diffusion.schedules import VP, Flow
 from dmd2.io.hub import PREDICTION_TYPES
 from dmd2.nets.diffusers_net import DiffusersNet
-from dmd2.nets.families import Flux
-from dmd2.nets.pipeline_transformer import FAMILIES
-from dmd2.nets.transformer import Transformer
+from dmd2.nets.pipeline_families import family_of_network
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,8 @@ def scheduler_for(generator: DiffusersNet, sampler: FewStepSampler) -> Any:
     times that are not evenly spaced.
     """
     schedule, walks = generator.schedule, isinstance(sampler, ODEWalk)
-    if isinstance(schedule, Flow) and isinstance(generator, Transformer):
+    takes = family_of_network(generator.model).takes
+    if isinstance(schedule, Flow) and "sigmas" in takes:
         return flow_scheduler(schedule, walks)
     if not isinstance(schedule, VP):
         raise ValueError(
@@ -82,30 +81,22 @@ def arguments_of(
     resolution  Height and width of the student's images; None leaves them to the pipeline.
     length      Tokens of a caption, where it was trained on another number than the pipeline's.
     """
-    num = len(sampler.times)
-    # DDIM, which walks along the ODE, takes no rows but its own.
-    by_rows: dict[str, Any] = (
-        {"num_inference_steps": num}
-        if isinstance(sampler, ODEWalk)
-        else {"timesteps": rows_of(generator, sampler)}
-    )
-    if not isinstance(generator, Transformer):
-        return {**by_rows, "guidance_scale": 0.0}
-    family = FAMILIES[type(generator.model).__name__]
-    off = dict(family.unguided)
-    if isinstance(generator, Flux) and generator.embedded_guidance is not None:
-        # It was trained at this scale, which here is an input and no guidance.
-        off = {"guidance_scale": generator.embedded_guidance}
-    if family.is_by_class:
-        return {"num_inference_steps": num, **off}
-    if resolution is not None:
-        off |= {"height": resolution, "width": resolution}
-    if length is not None:
-        off |= {"max_sequence_length": length}
-    if isinstance(generator.schedule, Flow):
+    family, schedule = family_of_network(generator.model), generator.schedule
+    given: dict[str, Any] = {"num_inference_steps": len(sampler.times)}
+    if isinstance(schedule, Flow):
         # Before the shift, which is the scheduler's matter.
-        return {"num_inference_steps": num, "sigmas": list(sampler.times), **off}
-    return {**by_rows, **off}
+        given["sigmas"] = list(sampler.times)
+    elif "timesteps" in family.takes and not isinstance(sampler, ODEWalk):
+        # DDIM, which walks along the ODE, takes no rows but its own.
+        given = {"timesteps": rows_of(generator, sampler)}
+    # A scale that it was trained at is an input here, and no guidance.
+    scale = generator.embedded_guidance
+    given |= family.unguided if scale is None else {"guidance_scale": scale}
+    if "sizes" in family.takes and resolution is not None:
+        given |= {"height": resolution, "width": resolution}
+    if "sizes" in family.takes and length is not None:
+        given["max_sequence_length"] = length
+    return given
 
 
 def flow_scheduler(schedule: Flow, walks: bool) -> Any:

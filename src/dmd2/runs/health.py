@@ -5,7 +5,6 @@ from pathlib import Path
 from dmd2.diffusion.guidance import Guidance
 from dmd2.evaluation.health import Monitor, replay
 from dmd2.evaluation.health.checks import BY_NAME
-from dmd2.nets.families import Flux
 from dmd2.nets.text.prompts import Prompts
 from dmd2.runs.teacher import Teacher
 from dmd2.training.callbacks.csv_logger import read_numbers
@@ -15,7 +14,7 @@ def text_guidance(teacher: Teacher) -> float | None:
     """The guidance scale of a text teacher, or the one that its network reads; None of others."""
     if not isinstance(teacher.conditioner, Prompts):
         return None
-    if isinstance(teacher.denoiser, Flux) and teacher.denoiser.embedded_guidance is not None:
+    if teacher.denoiser.embedded_guidance is not None:
         return teacher.denoiser.embedded_guidance
     guidance = teacher.guidance
     return guidance.scale if isinstance(guidance, Guidance) else guidance

@@ -3,7 +3,6 @@
 from dmd2.nets.text.clip import CLIP, CLIPPair, clip_pair
 from dmd2.nets.text.encoder import TextEncoder
 from dmd2.nets.text.families import (
-    ENCODERS,
     auraflow_text,
     chroma_text,
     flux_text,
@@ -20,7 +19,6 @@ from dmd2.nets.text.tiny import tiny_clip
 # The functions `clip` and `prompts` are left to their modules, whose names they have.
 __all__ = [
     "CLIP",
-    "ENCODERS",
     "CLIPPair",
     "CachedPrompts",
     "Prompts",

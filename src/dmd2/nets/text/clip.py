@@ -17,6 +17,7 @@ class CLIP(TextEncoder):
     """
 
     stored = torch.float32
+    takes_loras = True
 
     def __init__(self, tokenizer: Any, model: Any) -> None:
         super().__init__([tokenizer], [model], clip_length(tokenizer, model))

@@ -34,6 +34,8 @@ class TextEncoder(nn.Module):
     """The caption that stands for none."""
     stored = torch.bfloat16
     """In what a cache on disk holds the condition."""
+    takes_loras = False
+    """Whether a teacher's LoRA files may have parts of it, which an export then writes anew."""
 
     def __init__(self, tokenizers: Sequence[Any], models: Sequence[nn.Module], length: int) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ of another class.
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -18,7 +18,7 @@ from torch import nn
 from dmd2.io.hub import config_in
 from dmd2.nets.text.clip import clip_tokenizer
 from dmd2.nets.text.decoders import KleinText, QwenImageText, SanaText, ZImageText
-from dmd2.nets.text.encoder import TextEncoder, kinds_of, model_of, tokenizer_of
+from dmd2.nets.text.encoder import kinds_of, model_of, tokenizer_of
 from dmd2.nets.text.t5 import (
     AuraFlowText,
     ChromaText,
@@ -154,17 +154,3 @@ def _body(body: Any, whole: Any, source: str, variant: str | None, dtype: str) -
         found: Any = model_of(whole, source, "text_encoder", variant, dtype)
         return found.model
     return model_of(body, source, "text_encoder", variant, dtype)
-
-
-ENCODERS: dict[str, Callable[..., TextEncoder]] = {
-    "SD3Transformer2DModel": sd3_text,
-    "FluxTransformer2DModel": flux_text,
-    "Flux2Transformer2DModel": klein_text,
-    "ChromaTransformer2DModel": chroma_text,
-    "SanaTransformer2DModel": sana_text,
-    "QwenImageTransformer2DModel": qwen_image_text,
-    "ZImageTransformer2DModel": zimage_text,
-    "PixArtTransformer2DModel": pixart_text,
-    "AuraFlowTransformer2DModel": auraflow_text,
-}
-"""From `_class_name` in `transformer/config.json` to the function that loads the text encoder."""

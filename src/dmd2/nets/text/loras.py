@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dmd2.nets.lora_files import merge_texts, read_lora
-from dmd2.nets.text.clip import CLIP
 from dmd2.nets.text.encoder import TextEncoder
-from dmd2.nets.text.t5 import CLIPsAndT5
 
 
 def with_loras(encoder: TextEncoder, loras: Sequence[Mapping[str, Any]]) -> TextEncoder:
@@ -19,8 +17,7 @@ def with_loras(encoder: TextEncoder, loras: Sequence[Mapping[str, Any]]) -> Text
     """
     for lora in loras:
         file = read_lora(Path(lora["source"]))
-        # An export writes these encoders anew, and takes others from the teacher's pipeline.
-        if file.texts and not isinstance(encoder, CLIP | CLIPsAndT5):
+        if file.texts and not encoder.takes_loras:
             raise ValueError(
                 f"{file.path} is also of a text encoder, and those of {type(encoder).__name__} "
                 "take none; type teacher.loras=[]"

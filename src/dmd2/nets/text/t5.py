@@ -76,6 +76,7 @@ class CLIPsAndT5(TextEncoder):
     Without a T5 there are as many tokenizers as CLIPs, and tokens of CLIP alone.
     """
 
+    takes_loras = True
     num_clips: int
 
     def __init__(self, tokenizers: Sequence[Any], models: Sequence[nn.Module], length: int) -> None:
