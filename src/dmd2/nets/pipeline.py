@@ -156,6 +156,7 @@ def pipeline_vae(
     variant: str | None = None,
     dtype: str = "float32",
     at_once: int = 4,
+    tile: int | None = None,
 ) -> VAE:
     """A pipeline's VAE, of the class, scale, channels and factor that its own file says.
 
@@ -176,7 +177,7 @@ def pipeline_vae(
                 "images: teacher.autoencoder.resolution=512"
             )
         resolution = size * said["factor"]
-    return vae_of(source, resolution, variant, dtype, at_once)
+    return vae_of(source, resolution, variant, dtype, at_once, tile)
 
 
 def pipeline_encoder(
