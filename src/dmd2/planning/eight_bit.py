@@ -26,7 +26,7 @@ class PlannedAdamW8bit(Optimizer):
         super().__init__(params, {"lr": lr, "fused": True})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> Any:
         """Make the states, once."""
         for group in self.param_groups:
             for p in group["params"]:
