@@ -99,6 +99,7 @@ def test_one_word_chooses_what_is_kept_on_the_gpu(name: str) -> None:
             teacher["conditioner"]["cache"],
             teacher["autoencoder"]["at_once"],
         )
+    assert composed(*chosen, "memory.decoded_tile=512")["teacher"]["autoencoder"]["tile"] == 512
 
 
 @pytest.mark.parametrize(("network", "other"), [("generator", "critic"), ("critic", "generator")])

@@ -17,7 +17,7 @@ from dmd2.planning.dry_run import BUILDING, DryRun, HostRead
 from dmd2.planning.search import bytes_of, fitting, needed
 from dmd2.planning.showing import Showing
 from dmd2.planning.simulation import measured, simulate
-from dmd2.planning.sizes import autoencoder_of, with_text
+from dmd2.planning.sizes import autoencoder_of, with_encoding, with_text
 from dmd2.training.module import DMD
 from page_runs import SUMMARY
 
@@ -107,8 +107,12 @@ def test_text_encoders_count_where_they_are_on_the_device():
     for memory, in_training in (("balanced", 3_270_881_280), ("low", 0)):
         config = composed(1, [*chosen, f"memory={memory}"])
         assert with_text(config, Counter())["text encoders"] == in_training
-        # COCO's captions have no table: their encoder comes for the score.
-        assert with_text(config, Counter(), is_score=True)["text encoders"] == 3_270_881_280
+        # COCO's captions have no table: their encoder comes before the samples are made, or stays.
+        peak, kept = Counter(VAE=2**32), Counter(weights=2**31)
+        found = with_encoding(config, peak, kept)
+        one = {"weights": 2**31, "text encoders": 3_270_881_280}
+        assert found == (with_text(config, peak) if in_training else one)
+        assert not in_training or found["text encoders"] == in_training
 
 
 def test_nothing_is_computed_and_no_number_is_read():

@@ -19,7 +19,6 @@ from pathlib import Path
 from hydra import initialize_config_dir
 
 from dmd2.config.check import Config, of_train
-from dmd2.config.devices import processes
 from dmd2.config.folder import config_folder
 from dmd2.planning.page import advice, measured_line, page
 from dmd2.planning.search import bytes_of
@@ -55,7 +54,9 @@ def beside_run(folder: Path) -> list[str]:
     """The plan of a run, and a line of what it measured; raises FileNotFoundError without one."""
     config, summary = config_of(folder, trust=False), read_summary(folder / "summary.json")
     found = simulate(config)
-    return [*page(config, found, processes(config)), measured_line(config, found, summary)]
+    # The devices that it had are not asked for: they need not be here.
+    num_devices = summary.get("devices") or 1
+    return [*page(config, found, num_devices), measured_line(config, found, summary)]
 
 
 def composed(num_devices: int, words: list[str]) -> Config:

@@ -17,8 +17,13 @@ A run that was interrupted resumes at its last checkpoint: the same command with
 resume=auto (or resume=DIR/checkpoints/N.ckpt).
 """
 
+from collections.abc import Mapping
+from functools import partial
+
 from dmd2.cli.processes import in_all_processes
 from dmd2.config.check import Config
+from dmd2.distributed.environment import ranks
+from dmd2.planning.run_plan import planned_peaks
 from dmd2.runs.presence import check_there
 from dmd2.runs.run import Run
 
@@ -26,10 +31,12 @@ from dmd2.runs.run import Run
 def work(config: Config) -> None:
     """Run it in as many processes as its trainer takes."""
     check_there(config)
+    # Before there is a process group: the plan is one device's, and rank 0 says it.
+    planned = planned_peaks(config) if ranks()[0] == 0 else None
     # Launched processes import `train` by its name, so it is a function of this module.
-    in_all_processes(config, train)
+    in_all_processes(config, partial(train, planned))
 
 
-def train(config: Config) -> None:
+def train(planned: Mapping[str, int] | None, config: Config) -> None:
     """Train, in this process or as one of the ranks."""
-    Run(config).start()
+    Run(config, planned).start()

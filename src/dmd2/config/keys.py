@@ -73,7 +73,7 @@ SECTIONS: dict[str, set[str]] = {
     "checkpoint": {"every", "keep"},
     "health": {"every", "num_samples", "stop_on", "ignore", "callback"},
     "lora": {"generator", "critic"},
-    "memory": {"gradient_checkpointing", "embeddings", "decoded_at_once"},
+    "memory": {"gradient_checkpointing", "embeddings", "decoded_at_once", "decoded_tile"},
     "optimizer": {"generator", "critic", "lr_factor", "critic_lr_factor"},
     "paths": {"runs", "cache", "run"},
 }

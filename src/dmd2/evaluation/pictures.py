@@ -116,10 +116,9 @@ def comparison(
         for s in teacher_samplings(evaluator, teacher, guidance)
     }
     samplings["student"] = evaluator.sampling(student)
-    with evaluator.conditioned_on(device):
-        for title, sampling in samplings.items():
-            x0, _ = samples.make(sampling, range(num))
-            shown[f"{title} ({sampling.num_evaluations} NFE)"] = data.to_pixels(x0)
+    for title, sampling in samplings.items():
+        x0, _ = samples.make(evaluator.encoded(sampling, samples, [range(num)]), range(num))
+        shown[f"{title} ({sampling.num_evaluations} NFE)"] = data.to_pixels(x0)
     picture(shown, path)
 
 

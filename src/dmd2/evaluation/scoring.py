@@ -1,8 +1,9 @@
 """Scores of a generator: a set of samples through a suite of metrics, fitted to real data."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,15 +12,18 @@ from dmd2.data.base import DataModule
 from dmd2.diffusion.conditioning import Conditioner
 from dmd2.diffusion.denoiser import Denoiser
 from dmd2.diffusion.sampling import FewStepSampler
-from dmd2.distributed.device import device_of, lent
+from dmd2.distributed.device import device_of
 from dmd2.distributed.process_group import rank_blocks
+from dmd2.evaluation.encoded_ahead import NUM_AHEAD, EncodedAhead
 from dmd2.evaluation.partial_sums import PartialSums
 from dmd2.evaluation.protocol import SAMPLE_SETS, ScoringProtocol
 from dmd2.evaluation.real_images import FolderStatistics, TrainSplit
-from dmd2.evaluation.samples import GeneratorSampling, SampleSet, Sampling
+from dmd2.evaluation.samples import GeneratorSampling, SampleSet, Sampling, TeacherSampling
 from dmd2.evaluation.scores import Scores
 from dmd2.io.progress import progress_bar
 from dmd2.metrics.suite import Batches, MetricSuite
+
+AnySampling = TypeVar("AnySampling", GeneratorSampling, TeacherSampling, Sampling)
 
 
 class RealReference(Protocol):
@@ -64,11 +68,14 @@ class Evaluator:
         )
         self._fitted_on: torch.device | None = None
 
-    def conditioned_on(self, device: torch.device) -> AbstractContextManager[None]:
-        """A block in which the conditioner is on `device`, with a text encoder that training keeps
-        on the host.
+    def encoded(
+        self, sampling: AnySampling, samples: SampleSet, blocks: Iterable[range]
+    ) -> AnySampling:
+        """The same sampling with the conditions of some blocks encoded now, on the samples'
+        device; a text encoder that training keeps on the host is back there.
         """
-        return lent(self.conditioner, device)
+        batches, device = map(samples.labels, blocks), torch.device(samples.device)
+        return replace(sampling, conditioner=EncodedAhead(self.conditioner, batches, device))
 
     def sample_set(self, device: torch.device | str) -> SampleSet:
         """The samples that everything here is scored on, and grids show."""
@@ -115,20 +122,19 @@ class Evaluator:
         def batches(rows: range) -> Iterator[tuple[Tensor, Tensor]]:
             # A block goes through the network as one on any number of ranks: its rounding is the
             # same.
-            for block in rank_blocks(rows, self.batch_size):
-                # Between batches, so that a signal ends a long score within one.
-                if stop():
-                    raise InterruptedError("a score was asked to end early")
-                x0, labels = samples.make(sampling, block)
-                yield self.data.to_pixels(x0), self.data.class_of(labels)
-                bar.update(block.stop - bar.n)
+            blocks = rank_blocks(rows, self.batch_size)
+            while ahead := list(islice(blocks, max(NUM_AHEAD // self.batch_size, 1))):
+                encoded = self.encoded(sampling, samples, ahead)
+                for block in ahead:
+                    # Between batches, so that a signal ends a long score within one.
+                    if stop():
+                        raise InterruptedError("a score was asked to end early")
+                    x0, labels = samples.make(encoded, block)
+                    yield self.data.to_pixels(x0), self.data.class_of(labels)
+                    bar.update(block.stop - bar.n)
 
         # A score must not depend on the precision that training happens to use.
-        with (
-            bar,
-            torch.autocast(device.type, enabled=False),
-            self.conditioned_on(device),
-        ):
+        with bar, torch.autocast(device.type, enabled=False):
             try:
                 return self._nested(batches, counts, sums or PartialSums())
             finally:

@@ -25,6 +25,7 @@ from dmd2.io.hub import (
     or_null,
     variant_of,
 )
+from dmd2.nets.tiles import decoded_in_tiles
 
 
 class VAE:
@@ -39,8 +40,10 @@ class VAE:
     dtype           What weights are held as and computed in.
     at_once         Images in one pass of the network: activations at full resolution are large.
     variant         Variant of its file, e.g. fp16; without one the plain file is read.
+    tile            Height and width in pixels of the tiles in which images are decoded, which
+                    changes them a little where the network has norms; None: as wholes.
 
-    Raises ValueError where `resolution` is no multiple of `factor`.
+    Raises ValueError where `resolution` or `tile` is no multiple of `factor`.
     """
 
     kind = "AutoencoderKL"  # the class's name in diffusers, which is imported late
@@ -65,14 +68,20 @@ class VAE:
         dtype: str = "float32",
         at_once: int = 4,
         variant: str | None = None,
+        tile: int | None = None,
     ) -> None:
         if resolution % factor:
             raise ValueError(
                 f"resolution must be a multiple of the VAE's {factor}, got {resolution}"
             )
+        if tile is not None and (tile < 4 * factor or tile % factor):
+            raise ValueError(
+                f"tiles of the VAE are multiples of {factor} pixels, {4 * factor} at least, got "
+                f"{tile}; type memory.decoded_tile=512, or null"
+            )
         self.channels, self.factor = channels, factor
         self.source, self.subfolder, self.variant = source, subfolder, variant
-        self.dtype, self.at_once = dtype_of(dtype), at_once
+        self.dtype, self.at_once, self.tile = dtype_of(dtype), at_once, tile
         # The shift stands in the VAE's config, which is read with its weights.
         self.resolution, self.scaling_factor, self.shift = resolution, scaling_factor, 0.0
         # The shape of one sample's latents. The data and the networks need it before any file is
@@ -218,7 +227,7 @@ class VAE:
         self.network.to(latents.device)
         z = self._unscaled(latents.float()).to(self.dtype)
         with torch.autocast(latents.device.type, enabled=False):
-            return torch.cat([self._decoded(part) for part in z.split(self.at_once)]).float()
+            return torch.cat([self._images(part) for part in z.split(self.at_once)]).float()
 
     def offload(self) -> None:
         """Send the network back to the host, if it was read; the next call moves it again."""
@@ -230,8 +239,13 @@ class VAE:
         posterior = self.network.encode(images).latent_dist
         return posterior.mean, posterior.std
 
+    def _images(self, z: Tensor) -> Tensor:
+        if self.tile is None:
+            return self._decoded(z)
+        return decoded_in_tiles(self._decoded, z, self.tile // self.factor, self.factor)
+
     def _decoded(self, z: Tensor) -> Tensor:
-        """Images [B, 3, H, W] of z [B, C, h, w]."""
+        """Images [B, 3, H, W] of z [B, C, h, w], in one pass."""
         return self.network.decode(z).sample
 
     def _scaled(self, z: Tensor) -> Tensor:

@@ -65,9 +65,10 @@ class ChannelVAE(VAE):
         dtype: str = "float32",
         at_once: int = 4,
         variant: str | None = None,
+        tile: int | None = None,
     ) -> None:
         super().__init__(
-            source, resolution, 1.0, channels, factor, subfolder, dtype, at_once, variant
+            source, resolution, 1.0, channels, factor, subfolder, dtype, at_once, variant, tile
         )
 
     def mean_std(self) -> tuple[Tensor, Tensor]:
@@ -161,8 +162,11 @@ class Flux2VAE(ChannelVAE):
         dtype: str = "float32",
         at_once: int = 4,
         variant: str | None = None,
+        tile: int | None = None,
     ) -> None:
-        super().__init__(source, resolution, channels, factor, subfolder, dtype, at_once, variant)
+        super().__init__(
+            source, resolution, channels, factor, subfolder, dtype, at_once, variant, tile
+        )
 
     @classmethod
     def said(cls, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -219,6 +223,7 @@ def vae_of(
     variant: str | None = None,
     dtype: str = "float32",
     at_once: int = 4,
+    tile: int | None = None,
 ) -> VAE:
     """A pipeline's VAE, of the class, scale, channels and factor that its own file says.
 
@@ -228,4 +233,6 @@ def vae_of(
     where no class here is for it.
     """
     kind, said = kind_of(source)
-    return kind(source, resolution, **said, variant=variant, dtype=dtype, at_once=at_once)
+    return kind(
+        source, resolution, **said, variant=variant, dtype=dtype, at_once=at_once, tile=tile
+    )

@@ -124,6 +124,7 @@ def pipeline_vae(
     variant: str | None = None,
     dtype: str = "float32",
     at_once: int = 4,
+    tile: int | None = None,
 ) -> VAE:
     """A pipeline's VAE, of the class, scale, channels and factor that its own file says.
 
@@ -135,7 +136,7 @@ def pipeline_vae(
     """
     if resolution is None:
         resolution = resolution_of(source)
-    return vae_of(source, resolution, variant, dtype, at_once)
+    return vae_of(source, resolution, variant, dtype, at_once, tile)
 
 
 def pipeline_encoder(

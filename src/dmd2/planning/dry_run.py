@@ -4,6 +4,7 @@ It is what `FakeTensorMode` of torch does, on plain CPU tensors. So modules can 
 moved and cast, and meet small real tensors, as in a run; fake tensors as parameters cannot.
 """
 
+from functools import cache
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -53,7 +54,13 @@ class DryRun(Meter):
             return func(*args, **kwargs)
         if key not in self.known:
             self.known[key] = recipe(func, args, kwargs)
-        found = tree_map_only(Recipe, lambda made: made.on(tensors), self.known[key])
+        made = self.known[key]
+        # Nearly always one tensor; walking a tree takes longer than all the rest.
+        found: Any = (
+            made.on(tensors)
+            if isinstance(made, Recipe)
+            else tree_map_only(Recipe, lambda part: part.on(tensors), made)
+        )
         if not self.computed:
             return found
         results = [x for x in tree_leaves(found) if isinstance(x, Tensor)]
@@ -119,6 +126,7 @@ def described(x: Any, tensors: list[Tensor]) -> Any:
     return (type(x), x) if isinstance(x, bool | int | float) else str(x)
 
 
+@cache
 def is_without_contents(func: Any) -> bool:
     """Whether an operation reads and writes no contents: views, and questions about a shape."""
     if func.is_view or torch.Tag.inplace_view in func.tags:

@@ -5,7 +5,7 @@ from typing import Any
 
 from dmd2.config.check import Config
 from dmd2.planning.cards import CARDS, GIB
-from dmd2.planning.search import CONTEXT_BYTES, FRAGMENTATION, fitting, needed
+from dmd2.planning.search import CONTEXT_BYTES, EIGHT_BIT, FRAGMENTATION, fitting, needed
 from dmd2.planning.simulation import Simulation
 from dmd2.planning.sizes import autoencoder_node, is_encoding, text_bytes
 from dmd2.planning.traffic import bytes_sent, checkpoint_bytes, embedding_bytes, pair_bytes
@@ -131,8 +131,10 @@ def advice(
     if better is None:
         return f"{begin}; no setting of this program makes it fit: try gpus=N trainer=fsdp"
     added, then = better
+    wanted = "" if EIGHT_BIT not in added else " (8-bit moments want torchao: .[low_memory])"
     return (
-        f"{begin}; with these words it takes {needed(then) / GIB:.1f} GiB, type: {' '.join(added)}"
+        f"{begin}; with these words it takes {needed(then) / GIB:.1f} GiB{wanted}, type: "
+        f"{' '.join(added)}"
     )
 
 

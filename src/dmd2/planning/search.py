@@ -6,11 +6,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dmd2.config.check import Config
 from dmd2.planning.cards import GIB
 from dmd2.planning.simulation import Simulation, simulate
+from dmd2.training.module import NETWORKS
 
 CONTEXT_BYTES = 0.8 * GIB
 """What CUDA's context and libraries take."""
 FRAGMENTATION = 0.08
 """Part of the tensors' bytes that the allocator loses."""
+ADAMW = "torch.optim.AdamW"
+EIGHT_BIT = "optimizer=adamw_8bit"
+"""A quarter of the optimizers' memory; it wants torchao."""
 
 
 def bytes_of(text: str) -> float:
@@ -40,6 +44,11 @@ def levers(config: Config) -> Iterator[list[str]]:
         yield ["teacher.dtype=bfloat16"]
     if config["memory"]["decoded_at_once"] > 1 and "autoencoder" in config["teacher"]:
         yield ["memory=low"]  # embeddings on disk
+    if config["memory"]["decoded_tile"] is None and "autoencoder" in config["teacher"]:
+        yield ["memory.decoded_tile=512"]  # images change a little, and what is learned does not
+    # From here on other numbers are learned. Nodes of other optimizers stay as they are.
+    if all(config["optimizer"][name]["_target_"] == ADAMW for name in NETWORKS):
+        yield [EIGHT_BIT]
     if "encoder" in config["teacher"]["conditioner"]:
         if config["lora"]["generator"] is None or config["lora"]["critic"] is None:
             yield ["lora=both"]

@@ -8,6 +8,7 @@ import torch
 from dmd2.benchmarks.meter import Meter
 from dmd2.config.check import Config
 from dmd2.nets.autoencoder import VAE
+from dmd2.planning.sizes import detector_bytes, with_encoding
 from dmd2.training.module import DMD
 
 
@@ -19,7 +20,7 @@ class Showing(L.Callback):
     """
 
     def __init__(self, config: Config, meter: Meter, vae: VAE | None) -> None:
-        self.meter, self.vae = meter, vae
+        self.config, self.meter, self.vae = config, meter, vae
         self.batch_size: int = config["metric"]["batch_size"]
         self.peaks: dict[str, Counter[str]] = {}
         self.nums: dict[str, int] = {}
@@ -35,8 +36,12 @@ class Showing(L.Callback):
         assert isinstance(module, DMD)
         for name, num in self.nums.items():
             self.meter.ledger.peak = Counter()
+            # Detectors come first, and text encoders are back on the host before a pass begins.
+            detectors = Counter({"detectors": detector_bytes(self.config) * (name == "score")})
+            kept = self.meter.ledger.alive + detectors
             self.show(module, num)
-            self.peaks[name] = self.meter.ledger.peak.copy()
+            peak = self.meter.ledger.peak + detectors
+            self.peaks[name] = with_encoding(self.config, peak, kept)
 
     @torch.no_grad()
     def show(self, module: DMD, num: int) -> None:

@@ -16,6 +16,7 @@ from dmd2.config.check import Config
 from dmd2.nets.autoencoder import VAE
 from dmd2.planning.cuda_autocast import cuda_autocast
 from dmd2.planning.dry_run import BUILDING, DryRun
+from dmd2.planning.eight_bit import with_planned
 from dmd2.planning.showing import Showing
 from dmd2.planning.sizes import autoencoder_of, with_text
 from dmd2.planning.watch import Batches, Watch, Work
@@ -65,7 +66,7 @@ def simulate(config: Config) -> Simulation:
     Raises ValueError where its text encoder or another part would have to be read from files.
     """
     with DryRun(BUILDING):
-        module = random_module(config, shape_of(config["teacher"]))
+        module = random_module(with_planned(config), shape_of(config["teacher"]))
         vae = autoencoder_of(config["teacher"])
     with cuda_autocast(), DryRun() as meter:
         return measured(config, module, meter, vae)
@@ -93,10 +94,7 @@ def measured(config: Config, module: DMD, meter: Meter, vae: VAE | None = None) 
     networks = {"generator": module.generator, "critic": module.critic}
     cond = module.models.conditioner(torch.zeros(1, dtype=torch.long))
     return Simulation(
-        peaks={
-            name: with_text(config, peak, name == "score")
-            for name, peak in ({"training": watch.peak} | showing.peaks).items()
-        },
+        peaks={"training": with_text(config, watch.peak)} | showing.peaks,
         both=both,
         alone=alone,
         forward=watch.forward,

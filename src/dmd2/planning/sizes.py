@@ -86,12 +86,16 @@ def autoencoder_of(section: Config) -> VAE | None:
     return vae
 
 
-def with_text(config: Config, peak: Counter[str], is_score: bool = False) -> Counter[str]:
-    """A peak with text encoders, where they are on the device, and in a score its detectors."""
-    of_metric = config["metric"].get("captions") is not None
-    own: Counter[str] = Counter()
-    if is_encoding(config) or (is_score and of_metric):
-        own["text encoders"] = text_bytes(config) or 0
-    if is_score:
-        own["detectors"] = detector_bytes(config)
-    return peak + own
+def with_text(config: Config, peak: Counter[str]) -> Counter[str]:
+    """The peak of training with text encoders, where they are on the device."""
+    return peak + Counter({"text encoders": is_encoding(config) * (text_bytes(config) or 0)})
+
+
+def with_encoding(config: Config, peak: Counter[str], kept: Counter[str]) -> Counter[str]:
+    """The peak of a grid or a score, which text encoders that are on the host precede where the
+    metric has captions of its own: they come while these are encoded, beside what is `kept`.
+    """
+    if is_encoding(config) or config["metric"].get("captions") is None:
+        return with_text(config, peak)
+    encoding = kept + Counter({"text encoders": text_bytes(config) or 0})
+    return max(peak, encoding, key=Counter.total)

@@ -1,5 +1,7 @@
 """What a run says before it begins: where and on what, which networks, what is made first."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 
@@ -8,13 +10,21 @@ from dmd2.config.devices import trainer_of
 from dmd2.distributed.process_group import world_size
 from dmd2.runs.assemble import Parts
 from dmd2.runs.cached import data_references_path, pairs_folder, teacher_references_path
+from dmd2.runs.memory import planned_words
 from dmd2.runs.provenance import hardware
 
 
-def opening(config: Config, parts: Parts, iteration: int, is_scored: bool) -> list[str]:
+def opening(
+    config: Config,
+    parts: Parts,
+    iteration: int,
+    is_scored: bool,
+    planned: Mapping[str, int] | None = None,
+) -> list[str]:
     """Lines on the run that begins at `iteration`.
 
     is_scored  Whether it is scored, and so beside what has scores of its own.
+    planned    Bytes of its device at the peaks of its plan; None where it has none.
     """
     trainer, data = trainer_of(config), parts.data
     start = f"{iteration:,} to " if iteration else ""
@@ -34,6 +44,7 @@ def opening(config: Config, parts: Parts, iteration: int, is_scored: bool) -> li
         f"{log_every} to a report",
         f"  in {config['paths']['cache']}: {', '.join(there) or 'nothing'}; "
         f"made first: {', '.join(made) or 'nothing'}",
+        *([f"  memory by plan: {planned_words(planned)}"] if planned else []),
     ]
 
 

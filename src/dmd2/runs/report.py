@@ -9,6 +9,7 @@ from typing import Any
 from dmd2.config.check import Config
 from dmd2.distributed.device import peak_memory_bytes
 from dmd2.distributed.fsdp import is_sharded
+from dmd2.distributed.process_group import world_size
 from dmd2.evaluation.health.monitor import summary_of
 from dmd2.evaluation.pictures import comparison
 from dmd2.io.files import write_bytes, write_hashed_json
@@ -16,6 +17,7 @@ from dmd2.io.hashed_tensors import save_hashed
 from dmd2.io.tensors import save_weights
 from dmd2.runs.assemble import Parts
 from dmd2.runs.build import device_for
+from dmd2.runs.memory import measured_words
 from dmd2.runs.page.run_page import run_page
 from dmd2.runs.provenance import hardware, versions
 from dmd2.runs.score_table import print_table
@@ -58,6 +60,7 @@ def summarise(
         # None where nothing measures it.
         "images_per_second": record.images_per_second if config["callbacks"].get("speed") else None,
         "peak_memory_bytes": peak_memory_bytes(),
+        "devices": world_size(),
         "primary": record.primary,
         "weights": next(iter(students), None),
         "metrics": next(iter(students.values()), {}),
@@ -109,6 +112,13 @@ def draw_comparison(run: Finished) -> None:
     comparison(run.parts.evaluator, teacher.denoiser, teacher.guidance, student, path)
 
 
+def print_memory(run: Finished) -> None:
+    """The measured peak of memory on the console, beside the planned one."""
+    planned = run.summary["planned_memory_bytes"]
+    if planned is not None:
+        print(f"memory: {measured_words(run.summary['peak_memory_bytes'], planned)}")
+
+
 def print_scores(run: Finished) -> None:
     """The table of scores on the console."""
     print_table(run.summary, run.record.primary)
@@ -136,6 +146,7 @@ def write_results(run: Finished) -> None:
         for output in OF_SCORES if run.record.history else ():
             output(run)
     if run.summary["iterations"]:
+        print_memory(run)
         with errors_of_the_disk(status):
             write_page(run.folder, run.summary)
             print(f"{status}: {run.folder}/report.html")

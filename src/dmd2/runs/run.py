@@ -1,6 +1,7 @@
 """One training run from its config to what lies in its directory, however it ends."""
 
 import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from dmd2.runs.build import build, build_data, build_trainer, build_with
 from dmd2.runs.cached import cached_data_references, cached_teacher_references, make_pairs
 from dmd2.runs.compiled import compile_networks
 from dmd2.runs.health import text_guidance
+from dmd2.runs.loggers import begin_loggers
 from dmd2.runs.opening import opening
 from dmd2.runs.pipeline_source import with_pipeline
 from dmd2.runs.provenance import commit
@@ -39,13 +41,17 @@ from dmd2.training.record import Record
 
 
 class Run:
-    """Builds, trains and concludes; `resume` in the config says whether it resumes a run."""
+    """Builds, trains and concludes; `resume` in the config says whether it resumes a run.
 
-    def __init__(self, config: Config) -> None:
+    planned  Bytes of its device at the peaks of its plan; None where it has none.
+    """
+
+    def __init__(self, config: Config, planned: Mapping[str, int] | None = None) -> None:
         self.config, self.folder = config, Path(config["paths"]["run"])
         self.protocol: ScoringProtocol = build(config["metric"])
         self.commit = commit()  # now: of the code that this process has read
         self.record = Record(self.protocol.primary_score)
+        self.planned = planned
         self.parts: Parts | None = None
         self.loggers: list[Logger] = []
         self.owns_folder = False
@@ -103,7 +109,8 @@ class Run:
 
     def summary(self, status: str) -> dict[str, Any]:
         """What summary.json says of the run so far."""
-        return summarise(self.config, self.record, self.parts, status, self.commit)
+        summary = summarise(self.config, self.record, self.parts, status, self.commit)
+        return summary | {"planned_memory_bytes": self.planned}
 
     def report(self) -> None:
         """Write report.html of the run so far; days of training do not end for a page."""
@@ -146,7 +153,8 @@ class Run:
         callbacks = self.callbacks(config, parts, identity, checkpoint)
         is_scored = any(isinstance(callback, Evaluation) for callback in callbacks.values())
         iteration = 0 if checkpoint is None else checkpoint.manifest["iteration"]
-        on_rank_zero(lambda: print(*opening(config, parts, iteration, is_scored), sep="\n"))
+        lines = opening(config, parts, iteration, is_scored, self.planned)
+        on_rank_zero(lambda: print(*lines, sep="\n"))
         if is_scored:
             self.record.references |= cached_data_references(config, parts.evaluator)
         # Rank 0 trains the teacher where there is none; the others then read it.
@@ -206,13 +214,3 @@ class Run:
         runs = Path(self.config["paths"]["runs"]) / self.config["name"]
         if self.folder.parent == runs:
             on_rank_zero(lambda: link_to(runs / "latest", self.folder.name))
-
-
-def begin_loggers(config: Config, checkpoint: Verified | None) -> list[Logger]:
-    """The loggers; what they have of iterations after the checkpoint is logged again."""
-    loggers: list[Logger] = [build(node) for node in config["logger"].values()]
-    resumed = None if checkpoint is None else checkpoint.path.parents[1]
-    iteration = 0 if checkpoint is None else checkpoint.manifest["iteration"]
-    for logger in run_loggers(loggers):
-        logger.begin(config, resumed, iteration)
-    return loggers

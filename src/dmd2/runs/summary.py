@@ -51,6 +51,8 @@ OPTIONAL: dict[str, Callable[[Any], bool]] = {
     "health": _is_health,
     "best": lambda value: isinstance(value, dict) and isinstance(value.get("iteration", 0), int),
     "weights": _is_text,
+    "devices": lambda value: isinstance(value, int) and value > 0,
+    "planned_memory_bytes": _are_scores,
 }
 """What a summary may have, or have as null: an older version, or a run without scores, has none."""
 

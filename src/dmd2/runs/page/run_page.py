@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from dmd2.io.small_files import read_small_text
 from dmd2.runs.differences import changed
+from dmd2.runs.memory import measured_words
 from dmd2.runs.page.curves import add_references, charts, in_order
 from dmd2.runs.page.pictures import grids_of, lone_picture, shown_grids
 from dmd2.runs.page.render import render
@@ -109,7 +110,8 @@ def commands(folder: Path, config: Mapping[str, Any]) -> list[tuple[str, str]]:
 def facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Code, versions and hardware."""
     versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
-    memory = f"{summary['peak_memory_bytes'] / 2**30:.3g} GiB at its peak"
+    planned = summary.get("planned_memory_bytes")  # not of an older version
+    memory = measured_words(summary["peak_memory_bytes"], planned)
     return [
         ("commit", summary["commit"]),
         ("hardware", summary["hardware"]),

@@ -92,13 +92,15 @@ class SampleGrid(L.Callback):
         evaluator, rows = self.evaluator, range(self.num_samples)
         # The first weights: an average where there is one, else the raw ones.
         name, network = next(iter(pl_module.students().items()))
-        with unsharded(network), evaluator.conditioned_on(pl_module.device):
+        size = evaluator.batch_size
+        blocks = [rows[start : start + size] for start in range(0, len(rows), size)]
+        with unsharded(network):
             samples, sampling = evaluator.sample_set(pl_module.device), evaluator.sampling(network)
-            batches = samples.batches(sampling, rows, evaluator.batch_size)
-            x0 = torch.cat([x0 for x0, _ in batches])
+            encoded = evaluator.encoded(sampling, samples, blocks)
+            x0 = torch.cat([samples.make(encoded, block)[0] for block in blocks])
             if trainer.global_step >= trainer.max_steps and sampling.num_evaluations > 1:
-                few = range(min(self.num_samples, evaluator.batch_size, MAX_BY_STEP))
-                steps = sampling.by_step(samples, few)
+                few = range(min(self.num_samples, size, MAX_BY_STEP))
+                steps = evaluator.encoded(sampling, samples, [few]).by_step(samples, few)
                 on_rank_zero(partial(self._draw_steps, steps))
         on_rank_zero(partial(self._keep, trainer, name, x0))
 
