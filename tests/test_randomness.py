@@ -1,12 +1,14 @@
 """Every draw is a function of (seed, iteration, stream, row) and of nothing else."""
 
+import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from dmd2.randomness import Draws, generator, normal_rows, seeded
+from dmd2.randomness import BLOCK, Draws, normal_rows, seed_of, seeded
 
 KINDS: dict[str, Callable[[Draws, str, int], Tensor]] = {
     "normal": lambda draws, stream, num: draws.normal(stream, (num, 3, 2)),
@@ -45,6 +47,39 @@ def test_ranks_at_B_draw_what_one_rank_at_the_whole_batch_draws(draw, world_size
     assert torch.equal(torch.cat(shards), whole)
 
 
+def test_ranks_draw_what_one_draws_where_a_batch_has_many_blocks(draw):
+    num = 12 * BLOCK // 8  # a block and a half of single numbers, nine of the normal draw's rows
+    whole = draw(Draws(5, 2), "noise", num)
+    for world_size in (3, 12):  # the ends of their rows are inside blocks
+        shards = [
+            draw(Draws(5, 2, rank, world_size), "noise", num // world_size)
+            for rank in range(world_size)
+        ]
+        assert torch.equal(torch.cat(shards), whole)
+
+
+def test_a_rank_draws_its_own_rows_and_less_than_two_blocks_beside(monkeypatch):
+    drawn: list[int] = []
+    randn = torch.randn
+
+    def counted(shape: tuple[int, ...], **options: Any) -> Tensor:
+        drawn.append(math.prod(shape))
+        return randn(shape, **options)
+
+    monkeypatch.setattr(torch, "randn", counted)
+    for rank in (0, 501, 999):
+        drawn.clear()
+        own = Draws(0, 0, rank, 1000).normal("noise", (5, 3, 64, 64))
+        assert own.numel() <= sum(drawn) < own.numel() + 2 * BLOCK
+
+
+def test_neighbouring_blocks_are_independent():
+    x = Draws(0, 0).normal("noise", (16, BLOCK))
+    correlation = x @ x.T / BLOCK
+    # A correlation of N independent normals has a standard deviation of N^-1/2 = 0.0028.
+    assert correlation.fill_diagonal_(0).abs().max() < 5 * BLOCK**-0.5
+
+
 def test_ranks_agree_on_the_sampling_step_and_steps_are_uniform():
     for iteration in range(20):
         steps = {Draws(0, iteration, rank, 8).step(4) for rank in range(8)}
@@ -72,7 +107,7 @@ def test_a_sample_s_noise_depends_on_its_number_alone():
 
 def test_keys_do_not_run_together():
     seeds = {
-        generator(*key).initial_seed() for key in [(1, 23), (12, 3), ("1", "2", 3), (1, 2, "3", "")]
+        seed_of(*key) for key in [(1, 23), (12, 3), ("1", "2", 3), (1, 2, "3", "")]
     }
     assert len(seeds) == 4
 

@@ -1,29 +1,40 @@
 """Stateless random numbers: every draw is a function of (seed, iteration, stream, row).
 
 No draw depends on a generator's history. So a resumed run draws what an uninterrupted one would,
-ranks draw different rows, and two ranks of batch size B draw what one rank of batch size 2 B draws:
-each draws all rows of the batch and keeps its own.
+ranks draw different rows, and two ranks of batch size B draw what one rank of batch size 2 B draws.
+The rows of the whole batch are cut into blocks, each with a seed of its own, and a rank draws the
+blocks that hold its rows.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
+BLOCK = 2**17
+"""Numbers of a block: a generator is seeded for each, and at most two are drawn in part in vain."""
 
-def generator(*key: int | str, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator seeded by a hash of `key`.
+
+def seed_of(*key: int | str) -> int:
+    """A hash of `key`, in [0, 2^63)."""
+    # Not Python's hash(), which differs between processes. Shifted: a seed is a signed int64.
+    digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def generator(*key: int | str) -> torch.Generator:
+    """A generator on the host, seeded by a hash of `key`.
 
     >>> first = torch.rand(1, generator=generator(0, 100, "noise"))
     >>> bool(first == torch.rand(1, generator=generator(0, 100, "noise")))
     True
     """
-    # Not Python's hash(), which differs between processes. Shifted: a seed is a signed int64.
-    digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=8).digest()
-    return torch.Generator(device).manual_seed(int.from_bytes(digest, "little") >> 1)
+    return torch.Generator().manual_seed(seed_of(*key))
 
 
 def normal_rows(rows: Sequence[int], shape: tuple[int, ...], *key: int | str) -> Tensor:
@@ -53,23 +64,15 @@ class Draws:
 
     def normal(self, stream: str, shape: tuple[int, ...]) -> Tensor:
         """Standard normal noise of this rank's shape [B, ...]."""
-        # All ranks' rows are drawn, and this rank's kept: see the module's docstring.
-        all_rows = (shape[0] * self.world_size, *shape[1:])
-        return self._mine(torch.randn(all_rows, generator=self._of(stream), device=self.device))
+        return self._rows(stream, shape, torch.randn)
 
     def uniform(self, stream: str, num: int) -> Tensor:
         """Uniform numbers in [0, 1) of this rank's rows, [num]."""
-        return self._mine(
-            torch.rand(num * self.world_size, generator=self._of(stream), device=self.device)
-        )
+        return self._rows(stream, (num,), torch.rand)
 
     def integers(self, stream: str, low: int, high: int, num: int) -> Tensor:
         """Integers in [low, high) of this rank's rows, [num]."""
-        return self._mine(
-            torch.randint(
-                low, high, (num * self.world_size,), generator=self._of(stream), device=self.device
-            )
-        )
+        return self._rows(stream, (num,), partial(torch.randint, low, high))
 
     def labels(self, num_classes: int, num: int) -> Tensor:
         """Labels of this rank's rows, int64 [num], on the host: tables of captions are there."""
@@ -77,16 +80,29 @@ class Draws:
 
     def step(self, num_steps: int) -> int:
         """One integer in [0, num_steps), the same on all ranks, drawn on the host."""
-        # The seed itself is random, being a hash. The host reads no device here, and need not wait.
+        # A hash is random itself. The host reads no device here, and need not wait.
         # The stream keeps its first name: under another one the same seed would draw other steps.
-        return generator(self.seed, self.iteration, "rung").initial_seed() % num_steps
+        return seed_of(self.seed, self.iteration, "rung") % num_steps
 
-    # The rank is no part of the key: it only chooses rows.
-    def _of(self, stream: str) -> torch.Generator:
-        return generator(self.seed, self.iteration, stream, device=self.device)
-
-    def _mine(self, all_rows: Tensor) -> Tensor:
-        return all_rows.chunk(self.world_size)[self.rank]
+    def _rows(self, stream: str, shape: tuple[int, ...], draw: Callable[..., Tensor]) -> Tensor:
+        """This rank's rows of what `draw` makes of a shape, a generator and a device."""
+        num, total = shape[0], shape[0] * self.world_size
+        per_block = max(BLOCK // math.prod(shape[1:]), 1)
+        first = self.rank * num
+        # The rank is no part of the key: it only chooses blocks. Seeds are far apart, being hashes,
+        # so those after one are free for its blocks.
+        seed = seed_of(self.seed, self.iteration, stream)
+        own = range(first // per_block, (first + num - 1) // per_block + 1)
+        blocks = [
+            # A block is drawn whole: how many numbers are asked for decides what they are.
+            draw(
+                (min(per_block, total - i * per_block), *shape[1:]),
+                generator=torch.Generator(self.device).manual_seed(seed + i),
+                device=self.device,
+            )
+            for i in own
+        ]
+        return torch.cat(blocks).narrow(0, first - own.start * per_block, num)
 
 
 @contextmanager
@@ -98,5 +114,5 @@ def seeded(*key: int | str) -> Iterator[None]:
     """
     # The CPU's generator only: networks are initialised there.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator(*key).initial_seed())
+        torch.manual_seed(seed_of(*key))
         yield

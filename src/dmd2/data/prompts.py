@@ -16,7 +16,7 @@ from dmd2.data.base import DataModule
 from dmd2.data.codec import Codec
 from dmd2.data.sizes import size_of
 from dmd2.data.split import Split
-from dmd2.randomness import generator
+from dmd2.randomness import seed_of
 
 
 class Captioned(DataModule):
@@ -104,7 +104,7 @@ class Prompts(Captioned):
         if not self.buckets:
             return batch
         # A function of the batch's number, as all that is drawn: the seed is random, being a hash.
-        i = generator(self.seed, batch["index"], "bucket").initial_seed() % len(self.buckets)
+        i = seed_of(self.seed, batch["index"], "bucket") % len(self.buckets)
         return batch | {"size": self.buckets[i], "shape": self.shapes[i]}
 
     def provides(self) -> set[str]:
