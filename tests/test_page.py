@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dmd2.runs.page.by_class import class_charts
 from dmd2.runs.page.curves import GROUPS, MAX_POINTS, charts, group_of, points_of, thinned
 from dmd2.runs.page.glossary import LOGGED, meaning_of_logged, meaning_of_score
 from dmd2.runs.page.pictures import MAX_GRID_BYTES, shown_grids
@@ -110,14 +111,32 @@ def test_a_page_is_bounded_however_many_pictures_and_rows_there_are(tmp_path: Pa
 def test_a_run_without_scores_shows_its_pictures_and_without_a_log_its_configuration(
     tmp_path: Path,
 ) -> None:
-    unscored = {"metrics": {}, "students": {}, "teacher": {}, "floor": {}, "baselines": {}}
-    summary = write_page_run(tmp_path, "e") | unscored | {"best": {}, "primary": ""}
+    unscored = {name: {} for name in ("metrics", "students", "teacher", "floor", "baselines")}
+    summary = write_page_run(tmp_path, "e") | unscored | {"best": {}, "by_class": {}, "primary": ""}
     page = run_page(tmp_path, summary)
     assert 'id="scores"' not in page and 'id="grid-picture"' in page and 'id="curves"' in page
     assert page.count("What each sampling step") == 2  # a caption, and a label
     (tmp_path / "metrics.csv").unlink()
     page = run_page(tmp_path, summary)
     assert 'id="curves"' not in page and "All of it (config.yaml)" in page
+
+
+def test_scores_by_class_are_bars_of_the_student_beside_teacher_and_real_data() -> None:
+    (found,) = class_charts(SUMMARY)
+    assert (found["title"], found["kind"], found["arrow"]) == ("accuracy by class", "bars", "↑")
+    shown = {bars["name"]: (bars["x"], bars["y"]) for bars in found["curves"]}
+    assert list(shown) == ["real, held out", "teacher, 35 NFE", "student, ema"]
+    assert shown["student, ema"] == (["0", "1", "10"], [0.95, 0.7, 0.99])
+    many = {f"{i}/accuracy": i / 100 for i in range(100)}
+    (found,) = class_charts(SUMMARY | {"by_class": {"student, ema": many}})
+    assert (found["kind"], found["axis"], len(found["curves"][0]["y"])) == (
+        "counts",
+        "accuracy",
+        100,
+    )
+    for nothing in (None, {}, {"student, ema": {"0/accuracy": 1.0}}):
+        assert class_charts(SUMMARY | {"by_class": nothing}) == []
+    assert not class_charts({key: value for key, value in SUMMARY.items() if key != "by_class"})
 
 
 def test_a_verdict_on_health_is_shown_with_its_reason_and_remedy(tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ OPTIONAL: dict[str, Callable[[Any], bool]] = {
     "health": _is_health,
     "best": lambda value: isinstance(value, dict) and isinstance(value.get("iteration", 0), int),
     "weights": _is_text,
+    "by_class": _are_rows,
 }
 """What a summary may have, or have as null: an older version, or a run without scores, has none."""
 

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from dmd2.io.small_files import read_small_text
 from dmd2.runs.differences import changed
+from dmd2.runs.page.by_class import class_charts
 from dmd2.runs.page.curves import add_references, charts, in_order
 from dmd2.runs.page.pictures import grids_of, lone_picture, shown_grids
 from dmd2.runs.page.render import render
@@ -85,7 +86,8 @@ def score_table(summary: Mapping[str, Any]) -> Table:
 
 def run_charts(folder: Path, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The charts of the run's log, with a line for each reference."""
-    found = in_order(charts(read_rows(folder / "metrics.csv")), summary["primary"])
+    logged = charts(read_rows(folder / "metrics.csv"))
+    found = in_order([*logged, *class_charts(summary)], summary["primary"])
     others = [(label, scores) for label, scores in rows(summary) if not label.startswith("student")]
     add_references(found, others)
     return found
