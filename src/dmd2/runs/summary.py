@@ -82,8 +82,10 @@ def read_summary(path: Path) -> dict[str, Any]:
 
 
 def flaw(summary: dict[str, Any]) -> str | None:
-    """Why the scores of a run's summary cannot be compared; None where they can."""
+    """Why a run cannot be compared; None where it can, by its scores or, without any, its log."""
     scores = summary["metrics"]
+    if not scores and summary.get("iterations"):
+        return None
     if summary["status"] != "completed":
         return str(summary["status"])
     if not scores:
