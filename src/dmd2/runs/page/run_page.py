@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from dmd2.io.small_files import read_small_text
+from dmd2.runs.config_file import read_config
 from dmd2.runs.differences import changed
 from dmd2.runs.page.by_class import class_charts
 from dmd2.runs.page.curves import add_references, charts, in_order
@@ -20,8 +20,7 @@ from dmd2.training.callbacks.csv_logger import read_rows
 
 def run_page(folder: Path, summary: Mapping[str, Any]) -> str:
     """The page of the run in a directory, as HTML; its log and its pictures are read there."""
-    text = read_small_text(folder / "config.yaml")
-    config: Any = OmegaConf.to_container(OmegaConf.create(text))
+    config = read_config(folder / "config.yaml")
     return render(
         "run.html.jinja",
         summary=summary,
@@ -38,7 +37,7 @@ def run_page(folder: Path, summary: Mapping[str, Any]) -> str:
         commands=commands(folder, config),
         facts=facts(summary),
         changed=changed(config),
-        config=text,
+        config=OmegaConf.to_yaml(OmegaConf.create(config)),
     )
 
 
