@@ -34,5 +34,5 @@ def one_chart(name: str, rows: Mapping[str, Mapping[str, float]]) -> dict[str, A
         y = [number(f"{value:.5g}") for value in own.values()]
         place["curves"].append({"name": label, "group": i, "x": list(own), "y": y})
     if max(len(bars["x"]) for bars in place["curves"]) > MAX_BARS:
-        place |= {"kind": "counts", "axis": name}
+        place |= {"kind": "counts", "axis": f"{name}, and how many classes have it"}
     return place

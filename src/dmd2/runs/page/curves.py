@@ -11,10 +11,10 @@ GROUPS = {
     "What varied": r"",
     "Quality": r"score/.*",
     "Quality by class": r"",
-    "Discriminator": r".*(gan|accuracy|discriminator).*",
+    "Discriminator": r"(generator|critic)/.*(gan|accuracy|discriminator).*",
     "Generator": r"generator/.*",
     "Critic": r"critic/.*",
-    "Health": r"(watch|train)/.*",
+    "Health": r"(watch|health|train)/.*",
     "Speed and memory": r"speed/.*",
     "Other": r".*",
 }

@@ -82,11 +82,11 @@ function layout(chart) {
   const isSpeed = chart.group === "Speed and memory";
   return {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: colour("--text"), size: 11 },
-    barmode: chart.kind === "counts" ? "overlay" : "group", bargap: 0.3, bargroupgap: 0.05,
-    margin: { l: 52, r: 12, t: 8, b: 38 + 21 * legend }, hovermode: chart.axis && !chart.kind ? "closest" : "x unified",
+    barmode: chart.kind === "counts" ? "overlay" : "group", bargap: chart.kind === "counts" ? 0.05 : 0.3, bargroupgap: 0.05,
+    margin: { l: 52, r: 12, t: 8, b: 38 + (chart.kind ? 21 : 28) * legend }, hovermode: chart.axis && !chart.kind ? "closest" : "x unified",
     modebar: { bgcolor: "rgba(0,0,0,0)" },
     hoverlabel: { bgcolor: colour("--panel"), font: { color: colour("--text") } },
-    xaxis: { ...lines, title: { text: plain(chart.axis || "iteration"), standoff: 4 }, type: xScaleOf(chart), exponentformat: "power" },
+    xaxis: { ...lines, showgrid: !chart.kind, nticks: chart.kind === "bars" ? 30 : 7, title: { text: plain(chart.axis || "iteration"), standoff: 4 }, type: xScaleOf(chart), exponentformat: "power" },
     yaxis: { ...lines, type: isLog ? "log" : "linear", exponentformat: isSpeed ? "SI" : "power",
       rangemode: isSpeed ? "tozero" : "normal", dtick: isLog ? logTicks(chart) : undefined },
     showlegend: legend > 0, legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", font: { size: 10 } },
