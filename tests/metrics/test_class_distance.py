@@ -45,6 +45,14 @@ def test_few_samples_are_no_distance_on_average() -> None:
     assert abs(torch.tensor(means).mean()) < 2
 
 
+def test_a_class_of_copies_of_one_image_has_no_distance() -> None:
+    x, labels = points(20, seed=0)
+    x[labels == 1] = x[1]
+    found = MetricSuite({"points": Flatten()}, {"distance": ClassDistance("points")})
+    found.fit(x, labels, x, labels)
+    assert set(found.floor()) == {"class_distance", "0/class_distance", "2/class_distance"}
+
+
 def test_diversity_of_each_class_is_that_of_its_samples_alone() -> None:
     x, labels = points(200, seed=3)
     x[labels == 2] = 20.0 + 0.5 * (x[labels == 2] - 20.0)

@@ -25,7 +25,9 @@ class ClassDistance(LabelledFeatures):
         """Take mean [D] and variance [] of each class's real images, with what chance adds."""
         super().set_reference(train, test)
         found = {int(i): train[self.real_labels == i].double() for i in self.real_labels.unique()}
-        self.real = {i: moments(x) for i, x in found.items() if len(x) > 1}
+        known = {i: moments(x) for i, x in found.items() if len(x) > 1}
+        # Copies of one image have no variance to measure by.
+        self.real = {i: real for i, real in known.items() if real[1] > 0}
 
     def compute(self) -> dict[str, Tensor]:
         """Percentages, nothing where no class has two samples and two real images."""

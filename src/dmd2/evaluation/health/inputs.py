@@ -24,8 +24,8 @@ def input_gap(
     noise  A tensor [B, ...] for each step, N(0, I).
     real   Real samples [B, ...], for a sampler that trains on them.
 
-    The noise that both have in common cancels. So it is 0 by backward simulation, and about sqrt(2)
-    of noised real samples however good the generator is: they are others than the noise leads to.
+    The noise that both have in common cancels. So it is 0 by backward simulation, and of noised
+    real samples it is not, however good the generator is: they are others than the noise leads to.
     """
     last = [len(sampler.times) - 1] * len(real)
     trained, t = sampler.training_input(generator, noise, cond, last, real)
