@@ -28,6 +28,13 @@ SUMMARY: dict[str, Any] = {
     "teacher": {"35": {"rfd": 1.0, "recall": 0.7, "near_copies": 0.0}},
     "floor": {"rfd": 0.5, "recall": 0.99, "near_copies": 0.05},
     "baselines": {"class_gaussian": {"rfd": 12.0, "recall": 0.1, "near_copies": 0.0}},
+    "by_class": {
+        "real, held out": {"0/accuracy": 0.99, "1/accuracy": 0.97, "10/accuracy": 0.98},
+        "teacher, 1 NFE": {"0/accuracy": 0.2, "1/accuracy": 0.3, "10/accuracy": 0.1},
+        "teacher, 35 NFE": {"0/accuracy": 0.98, "1/accuracy": 0.96, "10/accuracy": 0.97},
+        "student, ema": {"0/accuracy": 0.95, "1/accuracy": 0.7, "10/accuracy": 0.99},
+        "student, raw": {"0/accuracy": 0.9, "1/accuracy": 0.6, "10/accuracy": 0.9},
+    },
     "versions": {"python": "3.11"},
     "hardware": "2 cores",
     "commit": "unknown",

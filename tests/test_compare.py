@@ -14,6 +14,8 @@ from dmd2.runs.compare import table, write_comparison
 from dmd2.runs.groups import gather
 from dmd2.runs.health import health_of
 from dmd2.runs.markdown import aligned
+from dmd2.runs.page.comparison_page import comparison_charts, pictures as pictures_of, varied_charts
+from page_runs import write_page_run
 
 SUMMARY = {
     "status": "completed",
@@ -179,6 +181,45 @@ def test_runs_that_differ_in_more_than_the_seed_are_rows_apart_and_say_in_what(
     lines = table(found)
     assert sum(line.startswith("| teacher, 1 NFE, of e ") for line in lines) == 2
     assert any("| 2 | 2 ± 1.4 |" in line for line in lines)
+
+
+def test_runs_that_were_not_scored_have_rows_of_their_own_and_say_why(tmp_path: Path) -> None:
+    ill = {"state": "unhealthy", "verdicts": [{"name": "gan_won", "since": 2, "until": None}]}
+    write_run(tmp_path / "0")
+    for i, status in enumerate(("interrupted", "interrupted", "completed")):
+        unscored = {"metrics": {}, "status": status, "iterations": 5, "health": ill}
+        own = {"seed": i} if status == "interrupted" else {"metric": None}
+        write_run(tmp_path / f"unscored{i}", own, **unscored)
+    write_run(tmp_path / "untrained", metrics={}, status="failed", iterations=0)
+    found = gather(tmp_path)
+    assert [(group.is_scored, len(group.folders)) for group in found] == [
+        *((True, 1), (False, 2), (False, 1))
+    ]
+    lines = table(found)
+    assert any("| e (not scored, interrupted) " in line for line in lines)
+    assert "2 of 2: gan_won" in lines[-2] and "e (not scored) " in lines[-1]
+    files = write_comparison(found, tmp_path, tmp_path / "out")
+    page = files[-1].read_text()
+    assert "e (not scored, interrupted)</th>" in page and "4 runs in 3 rows" in page
+    unscored = [group for group in found if not group.is_scored]
+    files = write_comparison(unscored, tmp_path, tmp_path / "alone")
+    assert [path.name for path in files] == ["README.md", "comparison.html"]
+    assert '<h2 id="scores">Runs</h2>' in files[-1].read_text()
+
+
+def test_curves_pictures_and_what_varied_of_runs_without_scores_are_on_the_page(
+    tmp_path: Path,
+) -> None:
+    for name, lr, metrics in (("a", 1, {"rfd": 2.0}), ("b", 2, {})):
+        summary = write_page_run(tmp_path / name, "e", lr=lr) | {"metrics": metrics}
+        write_hashed_json(tmp_path / name / "summary.json", summary | {"weights": "e"})
+    groups = gather(tmp_path)
+    curves = {one["title"]: len(one["curves"]) for one in comparison_charts(groups)}
+    assert curves["generator/loss_dm"] == 2
+    assert [one["name"] for one in pictures_of(groups)] == ["e lr=1", "e (not scored) lr=2"]
+    (varied,) = varied_charts(groups)
+    assert [curve["name"] for curve in varied["curves"]] == ["e lr=1"]
+    assert varied_charts(groups[1:]) == []
 
 
 def test_names_stay_text_in_the_table(tmp_path: Path) -> None:

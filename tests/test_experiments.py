@@ -264,8 +264,9 @@ def test_every_experiment_runs(
     if full.pairs is not None:
         overrides += ["pairs.num_pairs=8", "pairs.batch_size=4", "pairs.solver.num_steps=2"]
     run, summary = trained(folder, experiment, *SMALL, *overrides)
-    # Of so few samples no class may have two, and then they have no diversity.
-    scores, floor = ({*summary[key]} | {"diversity"} for key in ("metrics", "floor"))
+    # Of so few samples no class may have two, and then they have no scores of classes.
+    of_classes = {"diversity", "class_distance"}
+    scores, floor = ({*summary[key]} | of_classes for key in ("metrics", "floor"))
     assert summary["teacher"] and scores == floor
     assert np.isfinite(list(summary["metrics"].values())).all()
     for name in ("config.yaml", "metrics.csv", "comparison.png", "report.html"):

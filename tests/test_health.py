@@ -13,10 +13,13 @@ from torch import Tensor
 
 from answers import answer, inside  # noqa: F401 - a fixture
 from dmd2.cli.main import main
+from dmd2.diffusion import EDM, FewStepSampler, Karras, NoisedReal, ODEWalk
 from dmd2.evaluation.health import CHECKS, Monitor, Verdict, replay
+from dmd2.evaluation.health.inputs import input_gap
 from dmd2.evaluation.health.probe import RealRows, condition_share, variance_within
 from dmd2.evaluation.health.rules import Above, All, Below, Fell, Rose
 from dmd2.losses.terms.matching import error_ratio
+from dmd2.nets.toy import MLP
 from dmd2.runs.health import health_of, monitor_of
 from dmd2.training.callbacks.csv_logger import read_rows
 from docs_hooks import website
@@ -107,6 +110,20 @@ def test_the_best_denoiser_of_the_samples_has_no_more_error_than_any_other() -> 
         error_ratio(x, other, best, t) < 1 < error_ratio(x, best, other, t) for other in others
     )
     assert error_ratio(x, best, best, t) == 1
+
+
+def test_inputs_by_backward_simulation_have_no_gap_and_noised_real_ones_have() -> None:
+    draw, times = torch.Generator().manual_seed(0), [1.0, 0.5]
+    generator = EDM(MLP(dim=2), Karras())  # whose alpha is 1
+    real, *noise = (torch.randn(100, 2, generator=draw) for _ in range(3))
+    for kind in (FewStepSampler, ODEWalk):
+        assert input_gap(kind(times), generator, noise, {}, real) == 0
+    assert input_gap(NoisedReal([1.0]), generator, noise, {}, real) == 0, "one step begins at noise"
+    with torch.no_grad():
+        first = generator(generator.schedule.prior_std * noise[0], torch.ones(100), {})
+    expected = (real - first).square().mean().sqrt() / real.std()
+    found = input_gap(NoisedReal(times), generator, noise, {}, real)
+    assert found == pytest.approx(expected.item(), rel=1e-4)
 
 
 def dmd2(*arguments: str) -> None:

@@ -17,7 +17,8 @@ import torch
 
 from dmd2.data.pairs import PairStore, PairWriter
 from dmd2.data.preparation.folder import open_prepared, write_manifest
-from dmd2.io.files import sha256, write_json
+from dmd2.io.files import write_json
+from dmd2.io.progress import hashed
 from dmd2.io.tensors import load_weights, names_in, read_metadata
 from dmd2.metrics.detectors import Flatten
 from dmd2.metrics.frechet import FrechetDistance, PublishedFrechetDistance
@@ -48,7 +49,7 @@ def checkpoint(path: Path) -> None:
 
 def bare_pickle(path: Path) -> None:
     path.write_bytes(pickle.dumps(Code()))
-    write_json(path.with_suffix(".json"), {"size": path.stat().st_size, "sha256": sha256(path)})
+    write_json(path.with_suffix(".json"), {"size": path.stat().st_size, "sha256": hashed(path)})
     load(path)
 
 

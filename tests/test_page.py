@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from dmd2.runs.page.by_class import class_charts
 from dmd2.runs.page.curves import GROUPS, MAX_POINTS, charts, group_of, points_of, thinned
 from dmd2.runs.page.glossary import LOGGED, meaning_of_logged, meaning_of_score
 from dmd2.runs.page.pictures import MAX_GRID_BYTES, shown_grids
 from dmd2.runs.page.run_page import run_page, score_table
+from docs_hooks import website
 from page_runs import SUMMARY, write_page_run
 
 HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror=hacked=1>'\""
@@ -27,6 +29,7 @@ HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror=hacked=
         ("generator/gradient_norm", "Generator"),
         ("critic/loss_denoising", "Critic"),
         ("watch/spread", "Health"),
+        ("health/gan_won", "Health"),
         ("train/skipped_updates", "Health"),
         ("speed/peak_memory_bytes", "Speed and memory"),
         ("something/else", "Other"),
@@ -34,6 +37,21 @@ HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror=hacked=
 )
 def test_a_number_is_in_the_group_where_a_person_looks_for_it(key: str, group: str) -> None:
     assert group_of(key) == group
+
+
+def test_prefixes_which_dashboards_group_panels_by_are_the_groups_of_the_page() -> None:
+    measured = website.metrics_page.ranges()  # of two experiments' logs
+    found: dict[str, set[str]] = {}
+    for key in [*measured, "score/raw/fid", "speed/images_seen", "health/gan_won"]:
+        found.setdefault(group_of(key), set()).add(key.partition("/")[0])
+    assert found == {
+        "Quality": {"score"},
+        "Discriminator": {"generator", "critic"},
+        "Generator": {"generator"},
+        "Critic": {"critic"},
+        "Health": {"watch", "health", "train"},
+        "Speed and memory": {"speed"},
+    }
 
 
 def test_curves_that_are_read_against_each_other_share_a_chart() -> None:
@@ -110,14 +128,29 @@ def test_a_page_is_bounded_however_many_pictures_and_rows_there_are(tmp_path: Pa
 def test_a_run_without_scores_shows_its_pictures_and_without_a_log_its_configuration(
     tmp_path: Path,
 ) -> None:
-    unscored = {"metrics": {}, "students": {}, "teacher": {}, "floor": {}, "baselines": {}}
-    summary = write_page_run(tmp_path, "e") | unscored | {"best": {}, "primary": ""}
+    unscored = {name: {} for name in ("metrics", "students", "teacher", "floor", "baselines")}
+    summary = write_page_run(tmp_path, "e") | unscored | {"best": {}, "by_class": {}, "primary": ""}
     page = run_page(tmp_path, summary)
     assert 'id="scores"' not in page and 'id="grid-picture"' in page and 'id="curves"' in page
     assert page.count("What each sampling step") == 2  # a caption, and a label
     (tmp_path / "metrics.csv").unlink()
     page = run_page(tmp_path, summary)
     assert 'id="curves"' not in page and "All of it (config.yaml)" in page
+
+
+def test_scores_by_class_are_bars_of_the_student_beside_teacher_and_real_data() -> None:
+    (found,) = class_charts(SUMMARY)
+    assert (found["title"], found["kind"], found["arrow"]) == ("accuracy by class", "bars", "↑")
+    shown = {bars["name"]: (bars["x"], bars["y"]) for bars in found["curves"]}
+    assert list(shown) == ["real, held out", "teacher, 35 NFE", "student, ema"]
+    assert shown["student, ema"] == (["0", "1", "10"], [0.95, 0.7, 0.99])
+    many = {f"{i}/accuracy": i / 100 for i in range(100)}
+    (found,) = class_charts(SUMMARY | {"by_class": {"student, ema": many}})
+    assert found["kind"] == "counts" and found["axis"].startswith("accuracy, and how many")
+    assert len(found["curves"][0]["y"]) == 100
+    for nothing in (None, {}, {"student, ema": {"0/accuracy": 1.0}}):
+        assert class_charts(SUMMARY | {"by_class": nothing}) == []
+    assert not class_charts({key: value for key, value in SUMMARY.items() if key != "by_class"})
 
 
 def test_a_verdict_on_health_is_shown_with_its_reason_and_remedy(tmp_path: Path) -> None:

@@ -117,6 +117,23 @@ def test_what_a_sweep_varied_is_a_chart_each_of_dots(browser: Any, pages: dict[s
     page.close()
 
 
+def test_scores_by_class_are_bars_and_those_of_many_classes_are_counted(
+    browser: Any, tmp_path: Path
+) -> None:
+    summary = write_page_run(tmp_path, "e")
+    many = {"student, ema": {f"{i}/accuracy": i / 100 for i in range(100)}}
+    for rows, kind, num in ((summary["by_class"], "bar", 3), (many, "histogram", 1)):
+        path = tmp_path / f"{kind}.html"
+        path.write_text(run_page(tmp_path, summary | {"by_class": rows}))
+        page, wrong = opened(browser, path, 400, "dark")
+        page.get_by_label("curves of accuracy by class").scroll_into_view_if_needed()
+        plot = "document.querySelector('[aria-label=\"curves of accuracy by class\"]')"
+        page.wait_for_function(f"{plot}.data?.length")
+        assert page.evaluate(f"{plot}.data.map((one) => one.type)") == [kind] * num
+        page.close()
+        assert not wrong
+
+
 def test_curves_zoom_smooth_and_take_log_axes(browser: Any, pages: dict[str, Path]) -> None:
     page, wrong = opened(browser, pages["run"])
     plot = "document.querySelector('.main .plot')"

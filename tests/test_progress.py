@@ -1,16 +1,17 @@
 """Progress bars: drawn over on a terminal, lines in a log file, of rank 0 alone."""
 
+import hashlib
 import os
 import pty
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from dmd2.io import progress
-from dmd2.io.files import sha256
-from dmd2.io.progress import hashed, progress_bar
+from dmd2.io.progress import hashed, progress_bar, writing
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +68,26 @@ def test_a_terminal_gets_a_bar_with_an_estimate(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_hash_with_a_bar_is_the_hash(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "file").write_bytes(bytes(range(256)) * 10_000)
-    assert hashed(tmp_path / "file") == sha256(tmp_path / "file")
+    content = bytes(range(256)) * 10_000
+    (tmp_path / "file").write_bytes(content)
+    assert hashed(tmp_path / "file") == hashlib.sha256(content).hexdigest()
     assert "hashing file: " in capsys.readouterr().err
+
+
+def test_a_file_or_folder_that_a_library_writes_has_a_bar_of_its_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "LOOK_EVERY", 0.01)
+    for place, file in ((tmp_path / "file",) * 2, (tmp_path / "folder", tmp_path / "folder/file")):
+        file.parent.mkdir(exist_ok=True)
+        with writing(place, place.name, 8):
+            file.write_bytes(bytes(4))
+            said = ""
+            for _ in range(1000):  # what the library does takes so long
+                said += capsys.readouterr().err
+                if "50 %" in said:
+                    break
+                time.sleep(0.01)
+        assert f"writing {place.name}: 50 %, 4.00 of 8.00 in " in said
+    with pytest.raises(OSError, match="full"), writing(tmp_path / "other", "other", 8):
+        raise OSError("full")

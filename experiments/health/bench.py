@@ -28,6 +28,8 @@ SHORT = {
     "metric.num_samples=1000 metric.teacher_steps=[18]",
     "digits_dmd2": "max_iterations=100 log_every=10 health.every=20 callbacks.evaluation.every=100 "
     "metric.num_samples=200",
+    "digits_4step": "max_iterations=200 log_every=10 health.every=20 "
+    "callbacks.evaluation.every=200 metric.num_samples=1000 metric.teacher_steps=[18]",
     "text2digits_dmd2": "max_iterations=20 log_every=10 metric=none "
     "teacher.pretrain.max_iterations=20",
 }
@@ -53,6 +55,7 @@ CASES = {
     "healthy toy2d": case("toy2d_dmd2", ""),
     "healthy digits": case("digits_dmd2", ""),
     "healthy text": case("text2digits_dmd2", ""),
+    "healthy four steps": case("digits_4step", ""),
     "critic frozen": case("toy2d_dmd2", "optimizer.critic.lr=0.0", "critic_frozen"),
     "critic lr / 20": case("toy2d_dmd2", "optimizer.critic.lr=1e-4", "critic_slow", "critic_lags"),
     "critic_updates=1": case("toy2d_dmd2", "critic_updates=1", "critic_slow", "critic_lags"),
@@ -64,6 +67,7 @@ CASES = {
     "labels shuffled": case("digits_dmd2", f"{DATA}ShuffledLabels", "labels_disagree"),
     "two classes gone": case("digits_dmd2", f"{DATA}TwoClassesGone", "classes_missing"),
     "a tenth of the data": case("digits_dmd2", f"{DATA}TenthOfData", "data_too_small"),
+    "noised real inputs": case("digits_4step", "sampler=four_step_real", "inputs_not_simulated"),
     "guidance none": case("text2digits_dmd2", "teacher.guidance=1.0", "guidance_missing"),
     "guidance wrong sign": case("text2digits_dmd2", "teacher.guidance=-1.5", "guidance_missing"),
 }

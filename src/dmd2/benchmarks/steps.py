@@ -6,6 +6,7 @@ import torch
 
 from dmd2.distributed.device import device_of
 from dmd2.evaluation.samples import GeneratorSampling
+from dmd2.evaluation.scores import overall
 from dmd2.runs.load import load_student
 
 
@@ -43,7 +44,7 @@ def steps(source: Path | None) -> list[str]:
     labels = data.class_of(samples.labels(range(num)).cpu())
     lines = []
     for name, x0 in made.items():
-        scores = evaluator.suite.evaluate([(data.to_pixels(x0), labels)])
+        scores = overall(evaluator.suite.evaluate([(data.to_pixels(x0), labels)]))
         lines += [
             f"| {name} | {x0.std():.3f} | "
             f"{' | '.join(f'{value:.3g}' for value in scores.values())} |"

@@ -6,7 +6,8 @@ usage: dmd2 compare runs=DIR [out=DIR]
   out    A folder whose README.md gets the table, between its two table marks, and that gets
          scores.png and the page comparison.html; null only prints.
 
-Runs that differ in more than their seeds are never averaged: they are rows apart.
+Runs that differ in more than their seeds are never averaged: they are rows apart, and so are those
+that were not scored (metric=none, or ended before the first score).
 
 The references are scores of real data, of simple baselines and of the teacher.
 """
@@ -29,7 +30,8 @@ def main(options: DictConfig) -> None:
     # Without one there are no metrics either, of which the table would have columns.
     if not groups:
         raise FileNotFoundError(
-            f"there is no completed run below {runs}; e.g. runs=runs/sweeps/TIME"
+            f"there is no completed run below {runs}, nor one that trained; "
+            "e.g. runs=runs/sweeps/TIME"
         )
     print("\n".join(aligned(table(groups))))
     if options.out is not None:

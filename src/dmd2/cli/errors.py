@@ -17,8 +17,7 @@ from dmd2.config.keys import VERBS_OF_EXPERIMENTS
 from dmd2.config.missing import Missing
 from dmd2.config.words import CHOICES
 from dmd2.distributed.slurm import Requeue, requeue
-from dmd2.io.files import in_one_line
-from dmd2.io.shown import printable
+from dmd2.io.shown import in_one_line, printable
 
 USER_ERRORS = (
     ValueError,

@@ -22,7 +22,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from dmd2.distributed.rank_zero import claimed, on_rank_zero
-from dmd2.evaluation.scores import Scores, best
+from dmd2.evaluation.scores import Scores, best, by_class, overall
 from dmd2.evaluation.scoring import Evaluator
 from dmd2.io.files import discard, write_hashed_json
 from dmd2.io.replace import sweep_halves_of
@@ -78,10 +78,11 @@ def evaluate(options: DictConfig) -> None:
 
 
 def write_evaluation(
-    student: Student, evaluator: Evaluator, students: dict[str, Scores], summary: dict[str, Any]
+    student: Student, evaluator: Evaluator, scores: dict[str, Scores], summary: dict[str, Any]
 ) -> None:
     """Write evaluation.json, and print the table beside what is in the run's summary."""
     run, primary = student.run, evaluator.primary
+    students = {name: overall(found) for name, found in scores.items()}
     first = next(iter(students))
     found = {
         "weights": first,
@@ -89,7 +90,8 @@ def write_evaluation(
         "students": students,
         "best": best([{"iteration": summary["iterations"], "scores": students}], primary),
     }
-    whole = {"num_samples": evaluator.counts.numbers[-1], **found}
+    classes = {name: by_class(found) for name, found in scores.items()}
+    whole = {"num_samples": evaluator.counts.numbers[-1], **found, "by_class": classes}
     write_hashed_json(run / "evaluation.json", whole)
     # The partial sums; only now, so that scoring which is interrupted before this line resumes.
     discard(run / "scoring")

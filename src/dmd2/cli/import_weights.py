@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from dmd2.io.files import locked
-from dmd2.io.progress import hashed
+from dmd2.io.progress import bytes_bar, hashed
 from dmd2.io.tensors import read_tensors, save_tensors
 from dmd2.weights.authors import read_checkpoint, student
 from dmd2.weights.edm import network
@@ -58,11 +58,13 @@ def import_weights(source: Path, out: Path) -> None:
         tensors, architecture = network(read_pickle(source))
         metadata["architecture"], kind = json.dumps(architecture), architecture["model"]["class"]
     check_size(tensors, source)
-    # safetensors refuses tensors that share memory, and views of another layout.
-    apart = {
-        name: tensor.clone(memory_format=torch.contiguous_format)
-        for name, tensor in tensors.items()
-    }
+    apart = dict[str, Tensor]()
+    # Only here the authors' files are read, which are mapped.
+    with bytes_bar(f"reading {source.name}", sum(x.nbytes for x in tensors.values())) as bar:
+        for name, tensor in tensors.items():
+            # safetensors refuses tensors that share memory, and views of another layout.
+            apart[name] = tensor.clone(memory_format=torch.contiguous_format)
+            bar.update(tensor.nbytes)
     with locked(out):  # so that what a kill left of it is nobody's, and is removed
         save_tensors(apart, out, metadata)
     num_parameters = sum(tensor.numel() for tensor in tensors.values())

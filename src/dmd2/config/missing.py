@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dmd2.io.files import in_one_line
+from dmd2.io.shown import in_one_line
 
 
 class Missing(ValueError):

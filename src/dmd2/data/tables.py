@@ -7,7 +7,8 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
-from dmd2.io.files import in_one_line, name_in_errors, parse_json
+from dmd2.io.files import name_in_errors, parse_json
+from dmd2.io.shown import in_one_line
 
 Row = tuple[str, Any]  # where it is, for error messages, and its values
 DELIMITERS = ",;\t"  # Excel takes the second where commas stand in numbers.

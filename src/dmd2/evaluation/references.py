@@ -5,7 +5,7 @@ import torch
 from dmd2.diffusion.denoiser import Denoiser
 from dmd2.diffusion.guidance import Guidance
 from dmd2.evaluation.samples import TeacherSampling
-from dmd2.evaluation.scores import References
+from dmd2.evaluation.scores import References, overall
 from dmd2.evaluation.scoring import Evaluator
 
 
@@ -26,7 +26,8 @@ def data_references(evaluator: Evaluator, device: torch.device) -> References:
     floor = evaluator.suite.floor() if num_held_out else {}
     if floor and protocol.primary not in floor:
         raise ValueError(
-            f"metric.primary is {protocol.primary}, but the metrics are {', '.join(sorted(floor))}"
+            f"metric.primary is {protocol.primary}, but the metrics are "
+            f"{', '.join(sorted(overall(floor)))}"
         )
     num = evaluator.counts.numbers[-1]
     baselines = {}

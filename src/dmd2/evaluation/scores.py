@@ -5,11 +5,29 @@ from math import isnan
 from typing import Any
 
 Scores = dict[str, float]
-"""Numbers by metric, e.g. {"fid": 1.3}; with several numbers of samples {"fid_10k": 1.5, ...}."""
+"""Numbers by metric, e.g. {"fid": 1.3}; with several numbers of samples {"fid_10k": 1.5, ...}.
+
+That of a class alone has its number before it: {"3/accuracy": 0.9}.
+"""
 References = dict[str, dict[str, Scores]]
 """What scores are read against: "floor", "baselines", "teacher" and "start", each by name."""
 MOST = 10**8
 """Samples that a score is made of at most; published ones are of 50,000."""
+
+
+def overall(scores: Scores) -> Scores:
+    """The scores of all samples, which tables and logs have.
+
+    >>> scores = {"accuracy": 0.9, "3/accuracy": 0.8}
+    >>> overall(scores), by_class(scores)
+    ({'accuracy': 0.9}, {'3/accuracy': 0.8})
+    """
+    return {name: value for name, value in scores.items() if "/" not in name}
+
+
+def by_class(scores: Scores) -> Scores:
+    """The scores of single classes."""
+    return {name: value for name, value in scores.items() if "/" in name}
 
 
 class SampleCounts:

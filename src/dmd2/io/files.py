@@ -80,15 +80,6 @@ def parse_json(text: bytes, name: str) -> Any:
         raise ValueError(f"{name} is damaged, it is no JSON that is read here: {error}") from error
 
 
-def in_one_line(said: object) -> str:
-    """What an error, or anything else, says, with every run of white space as one blank.
-
-    >>> in_one_line(ValueError("no\\n  such file"))
-    'no such file'
-    """
-    return " ".join(str(said).split())
-
-
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict[str, Any]()
     for key, value in pairs:
@@ -161,12 +152,6 @@ def link_to(link: Path, target: str) -> None:
     # A link cannot be overwritten: a new one is made beside it, and renamed over it.
     with replacing(link) as partial:
         partial.symlink_to(target)
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal digits."""
-    with name_in_errors(path), path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def discard(folder: Path) -> None:

@@ -20,9 +20,8 @@ def save_hashed(
 
     Raises OSError where the file cannot be written.
     """
-    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     about = dict(metadata or {})
-    save_tensors(held, path, about | {OWN_HASH: _hash_of(held, about)})
+    save_tensors(tensors, path, about | {OWN_HASH: _hash_of(tensors, about)})
 
 
 def read_hashed(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from dmd2.io.files import in_one_line, read_json
+from dmd2.io.files import read_json
+from dmd2.io.shown import in_one_line
 from dmd2.io.tensors import shards_of
 
 # From `prediction_type` of a diffusers scheduler to `Denoiser.prediction`.

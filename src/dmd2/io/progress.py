@@ -4,7 +4,10 @@ import hashlib
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any, TextIO
 
 from tqdm import tqdm
@@ -13,6 +16,8 @@ CONTROL = re.compile(r"\x1b\[\w|[\r\n]")
 """With what a bar is drawn over its last state."""
 DELAY = 2
 """Seconds of a wait before it gets a bar."""
+LOOK_EVERY = 0.5
+"""Seconds between two looks at how much of a file is written."""
 LOG_INTERVAL = 30
 """Seconds between two lines of a bar in a log file, at least."""
 
@@ -62,6 +67,31 @@ def hashed(path: Path) -> str:
             found.update(block)
             bar.update(len(block))
     return found.hexdigest()
+
+
+@contextmanager
+def writing(path: Path, name: str, num_bytes: int) -> Iterator[None]:
+    """A bar around a block that writes a file, or the files of a folder, of about so many bytes.
+
+    name  What the bar calls it.
+
+    A library that writes says nothing meanwhile, so a thread looks at what is there.
+    """
+    ended = Event()
+
+    def look() -> None:
+        while not ended.wait(LOOK_EVERY):
+            with suppress(OSError):  # a file may get another name meanwhile
+                bar.update(num_bytes_of([path, *path.rglob("*")]) - bar.n)
+
+    with bytes_bar(f"writing {name}", num_bytes) as bar:
+        thread = Thread(target=look, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
 
 def num_bytes_of(paths: list[Path]) -> int:

@@ -10,3 +10,12 @@ def printable(text: str) -> str:
     'a\\x1b[2Jb\\udcff'
     """
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
+def in_one_line(said: object) -> str:
+    """What an error, or anything else, says, with every run of white space as one blank.
+
+    >>> in_one_line(ValueError("no\\n  such file"))
+    'no such file'
+    """
+    return " ".join(str(said).split())

@@ -5,7 +5,7 @@ Published weights may be spread over several files, with an index (.json) in the
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -15,32 +15,30 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dmd2.io.files import read_json
-from dmd2.io.progress import bytes_bar, hashed, num_bytes_of
+from dmd2.io.progress import bytes_bar, hashed, num_bytes_of, writing
 from dmd2.io.replace import folder_beside, replacing, unused_name
 
 
 def save_weights(module: nn.Module, path: Path, metadata: dict[str, str] | None = None) -> None:
     """Write a module's state dict; raises OSError where the file cannot be written."""
-    tensors = {
-        # safetensors refuses views with gaps, e.g. channels-last weights
-        name: tensor.detach().cpu().contiguous()
-        for name, tensor in module.state_dict().items()
-    }
-    save_tensors(tensors, path, metadata)
+    save_tensors(module.state_dict(), path, metadata)
 
 
 def save_tensors(
-    tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None
+    tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None
 ) -> None:
-    """Write contiguous tensors that share no memory, and metadata, to `path`, atomically.
+    """Write tensors that share no memory, and metadata, to `path`, atomically.
 
     Parent folders are made. Raises OSError where the file cannot be written.
     """
+    # safetensors refuses views with gaps, e.g. channels-last weights.
+    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
         # The library writes beside the name it is given, at one that nobody would sweep.
         with replacing(path) as partial, folder_beside(partial) as folder:
             written = folder / "tensors"
-            save_file(tensors, written, metadata)
+            with writing(written, path.name, sum(x.nbytes for x in held.values())):
+                save_file(held, written, metadata)
             let_others_read(written)
             written.replace(partial)
     except SafetensorError as error:

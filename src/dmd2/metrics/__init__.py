@@ -6,6 +6,7 @@
 from dmd2.metrics.accuracy import ClassAccuracy
 from dmd2.metrics.base import FeatureMetric, StoredFeatures
 from dmd2.metrics.baselines import class_gaussian
+from dmd2.metrics.class_distance import ClassDistance
 from dmd2.metrics.classifier import Classifier, ClassifierLogits
 from dmd2.metrics.clean_fid import CleanInception
 from dmd2.metrics.clip_score import ClipImages, ClipScore
@@ -47,6 +48,7 @@ from dmd2.metrics.toy import ModesFound, SlicedWasserstein, quantiles
 __all__ = [
     "Batches",
     "ClassAccuracy",
+    "ClassDistance",
     "Classifier",
     "ClassifierLogits",
     "CleanFidClasses",

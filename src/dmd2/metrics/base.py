@@ -29,6 +29,9 @@ class FeatureMetric(Metric):
         self.detector = detector
         self.prefix = prefix
 
+    def set_labels(self, train: Tensor) -> None:
+        """Take the labels [N] of the real train split, before its features; nothing by default."""
+
     def set_reference(self, train: Tensor, test: Tensor) -> None:
         """Take the features [N, D] of the real train and test splits; nothing by default."""
 
@@ -37,7 +40,10 @@ class FeatureMetric(Metric):
         raise NotImplementedError
 
     def compute(self) -> dict[str, Tensor]:
-        """Name to value, over all samples of all ranks since `reset`."""
+        """Name to value, over all samples of all ranks since `reset`.
+
+        Where a class's own value is known, that of class 3 is called "3/NAME".
+        """
         raise NotImplementedError
 
     def _apply(self, fn: Any, exclude_state: Any = "") -> Any:

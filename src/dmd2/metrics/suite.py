@@ -95,6 +95,7 @@ class MetricSuite:
             train_features = features["train"]
             for metric in self.metrics.values():
                 if metric.detector == name:
+                    metric.set_labels(labels.to(self.device))
                     metric.set_reference(train_features, features.get("test", train_features[:0]))
 
     def to(self, device: torch.device | str) -> None:
@@ -176,13 +177,14 @@ class MetricSuite:
         values: dict[str, float] = {}
         for name, metric in self.metrics.items():
             for key, value in metric.compute().items():
+                label, slash, own = key.rpartition("/")
+                key = f"{label}{slash}{metric.prefix}{own}"
                 # Two Fréchet distances of one name would otherwise overwrite each other.
-                if metric.prefix + key in values:
+                if key in values:
                     raise ValueError(
-                        f"two metrics report {metric.prefix + key}; set "
-                        f"metric.metrics.{name}.prefix={name}_"
+                        f"two metrics report {key}; set metric.metrics.{name}.prefix={name}_"
                     )
-                values[metric.prefix + key] = float(value)
+                values[key] = float(value)
         return dict(sorted(values.items()))
 
     def floor(self) -> dict[str, float]:

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dmd2.io.files import in_one_line
 from dmd2.io.hub import DTYPES, config_in, network_of
+from dmd2.io.shown import in_one_line
 from dmd2.io.tensors import read_tensors
+from dmd2.nets.files import save_pipeline
 from dmd2.nets.pipeline_families import FAMILIES
 from dmd2.nets.text.single_file import text_encoders
 
@@ -56,7 +57,7 @@ def convert(path: Path, configs: str, out: Path) -> str:
             f"{path} has {', '.join(parts)}, and {configs} lacks another part of a pipeline: "
             f"{_words(error)}"
         ) from error
-    pipeline.save_pretrained(out)
+    save_pipeline(pipeline, out)
     return f"{', '.join(parts)} of {path}, the rest of {configs}"
 
 

@@ -62,16 +62,17 @@ def unfinished(folder: Path) -> list[str]:
 def write_comparison(groups: Groups, folder: Path, out: Path) -> list[Path]:
     """Write what compares the runs of `folder` into the folder `out`; returns the files.
 
-    The table goes into `README.md`; `scores.png` has the primary score of every run, and
-    `comparison.html` is the page.
+    The table goes into `README.md`; `scores.png` has the primary score of every run that was
+    scored, and `comparison.html` is the page.
     """
     out.mkdir(parents=True, exist_ok=True)
-    files = [out / name for name in ("README.md", "scores.png", "comparison.html")]
-    fill(files[0], table(groups))
+    table_file, picture, page = (out / n for n in ("README.md", "scores.png", "comparison.html"))
+    fill(table_file, table(groups))
     primary = groups[0].primary
-    dots({group.name: group.values(primary) for group in groups}, primary, files[1])
-    write_bytes(files[2], comparison_page(groups, folder.name, unfinished(folder)).encode())
-    return files
+    if values := {group.name: group.values(primary) for group in groups if group.is_scored}:
+        dots(values, primary, picture)
+    write_bytes(page, comparison_page(groups, folder.name, unfinished(folder)).encode())
+    return [table_file, *([picture] if values else []), page]
 
 
 def fill(page: Path, lines: list[str]) -> None:

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dmd2.config.keys import node_at
-from dmd2.io.files import in_one_line
+from dmd2.io.shown import in_one_line
 from dmd2.io.small_files import read_small_text
 
 MAX_CONFIG_BYTES = 2**20

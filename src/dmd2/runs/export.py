@@ -15,6 +15,7 @@ from dmd2.io.replace import replacing
 from dmd2.io.tensors import let_others_read, save_tensors
 from dmd2.nets.autoencoder import VAE
 from dmd2.nets.diffusers_net import DiffusersNet
+from dmd2.nets.files import save_pipeline
 from dmd2.nets.lora import layers, merged, products
 from dmd2.runs.build import build
 from dmd2.runs.export_sampling import Sampling, arguments_of, rows_of, scheduler_for
@@ -118,16 +119,13 @@ def write(folder: Path, pipeline: Any, lora: DiffusersNet | None, readme: str) -
     Raises OSError where it cannot be written.
     """
     try:
-        pipeline.save_pretrained(folder)
+        save_pipeline(pipeline, folder)
     except SafetensorError as error:  # a full disk, in the library's own words
         raise OSError(f"{folder} could not be written: {error}") from error
     for path in folder.rglob("*.safetensors"):
         let_others_read(path)
     if lora is not None:
-        named = {
-            f"{lora.folder}.{name}": x.detach().cpu().contiguous()
-            for name, x in products(lora.model).items()
-        }
+        named = {f"{lora.folder}.{name}": x for name, x in products(lora.model).items()}
         save_tensors(named, folder / "lora" / "pytorch_lora_weights.safetensors", {"format": "pt"})
     write_bytes(folder / "README.md", readme.encode())
 

@@ -1,8 +1,9 @@
-"""Completed runs below a folder, in groups that differ by their seeds only."""
+"""Runs below a folder, in groups that differ by their seeds only: scored ones, and others apart."""
 
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -15,7 +16,7 @@ from dmd2.runs.summary import flaw, read_summary
 
 @dataclass
 class Group:
-    """Completed runs that differ by their seeds only; folders and summaries go together.
+    """Runs that differ by their seeds only, all scored or none; folders and summaries go together.
 
     differences  What they differ in from the other groups of their experiment, by dotted key.
     """
@@ -29,7 +30,20 @@ class Group:
     def name(self) -> str:
         """The experiment and the differences, e.g. "digits_dmd2 max_iterations=500"."""
         found = [f"{key}={value}" for key, value in self.differences.items()]
-        return " ".join([self.experiment, *found])
+        return " ".join([self.title, *found])
+
+    @property
+    def title(self) -> str:
+        """The experiment, and why there are no scores where there are none."""
+        if self.is_scored:
+            return self.experiment
+        ends = {summary["status"] for summary in self.summaries} - {"completed"}
+        return f"{self.experiment} ({', '.join(['not scored', *sorted(ends)])})"
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether its runs have scores."""
+        return bool(self.summaries[0]["metrics"])
 
     @property
     def primary(self) -> str:
@@ -51,34 +65,39 @@ class Group:
         return "healthy" if watched else ""
 
     def best(self) -> tuple[Path, dict[str, Any]]:
-        """Folder and summary of the run with the best primary score."""
+        """Folder and summary of the run with the best primary score; of unscored ones the first."""
         runs = zip(self.folders, self.summaries, strict=True)
-        return min(runs, key=lambda run: run[1]["metrics"][self.primary])
+        return min(runs, key=lambda run: run[1]["metrics"].get(self.primary, inf))
 
 
 Groups = list[Group]
-"""Sorted by the mean of the primary score, the best first."""
+"""Sorted by the mean of the primary score, the best first; those without scores are behind."""
 
 
 def gather(folder: Path) -> Groups:
-    """The completed runs below a folder; those that are left out are named on the console."""
-    scored = list(_scored(folder))
+    """The runs below a folder that can be compared; the others are named on the console."""
+    runs = list(_comparable(folder))
     # The metric of most runs: the odd one may be the first.
-    primaries = Counter(summary["primary"] for _, summary, _ in scored).most_common(1)
-    found: dict[tuple[str, frozenset[tuple[str, str]]], Group] = {}
-    for run, summary, leaves in scored:
-        if summary["primary"] != (usual := primaries[0][0]):
+    primaries = Counter(s["primary"] for _, s, _ in runs if s["metrics"]).most_common(1)
+    found: dict[tuple[str, frozenset[tuple[str, str]], bool], Group] = {}
+    for run, summary, leaves in runs:
+        is_scored = bool(summary["metrics"])
+        if is_scored and summary["primary"] != (usual := primaries[0][0]):
             print(f"left out: {run} is scored by {summary['primary']}, others by {usual}")
             continue
         experiment = summary["experiment"]
-        group = found.setdefault((experiment, frozenset(leaves.items())), Group(experiment))
+        key = experiment, frozenset(leaves.items()), is_scored
+        group = found.setdefault(key, Group(experiment))
         group.folders.append(run)
         group.summaries.append(summary)
-    for experiment in {name for name, _ in found}:
+    for experiment in {name for name, *_ in found}:
         alike = [key for key in found if key[0] == experiment]
-        for key, own in zip(alike, differences([dict(k[1]) for k in alike]), strict=True):
-            found[key].differences = own
-    return sorted(found.values(), key=lambda group: mean(group.values(group.primary)))
+        for place, own in zip(alike, differences([dict(k[1]) for k in alike]), strict=True):
+            found[place].differences = own
+    return sorted(
+        found.values(),
+        key=lambda group: mean(group.values(group.primary)) if group.is_scored else inf,
+    )
 
 
 def metrics_of(groups: Groups) -> list[str]:
@@ -91,7 +110,7 @@ def references(groups: Groups, names: list[str]) -> list[tuple[str, Scores]]:
     """What scores are read against; what differs between groups is named with its group."""
     found: dict[str, dict[tuple[str, ...], tuple[str, Scores]]] = {}
     for group in groups:
-        for label, scores in rows(group.summaries[0]):
+        for label, scores in rows(group.summaries[0]) if group.is_scored else []:
             # The rows of `rows` whose label begins so are this one run's own scores.
             if not label.startswith("student"):
                 cells = tuple(cell(scores, name) for name in names)
@@ -103,8 +122,8 @@ def references(groups: Groups, names: list[str]) -> list[tuple[str, Scores]]:
     ]
 
 
-def _scored(folder: Path) -> Iterator[tuple[Path, dict[str, Any], dict[str, str]]]:
-    """The runs below a folder whose scores can be compared; the others are named."""
+def _comparable(folder: Path) -> Iterator[tuple[Path, dict[str, Any], dict[str, str]]]:
+    """The runs below a folder that can be compared; the others are named."""
     for path in sorted(folder.rglob("summary.json")):
         if path.parent.is_symlink():  # `latest`, which is another directory's second name
             continue

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dmd2.config.check import Config
 from dmd2.diffusion.denoiser import Denoiser
-from dmd2.io.files import sha256
+from dmd2.io.progress import hashed
 from dmd2.nets.lora_files import LoRAFile, merge, placed, read_lora
 
 
@@ -42,7 +42,7 @@ def read_loras(section: Config, denoiser: Denoiser) -> tuple[TeacherLoRA, ...]:
             raise ValueError(
                 f"{path} is also of a text encoder ({first}), and this teacher has none"
             )
-        loras.append(TeacherLoRA(file, sha256(path), float(node.get("scale", 1.0))))
+        loras.append(TeacherLoRA(file, hashed(path), float(node.get("scale", 1.0))))
     return tuple(loras)
 
 

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 
-from dmd2.io.files import in_one_line
+from dmd2.io.shown import in_one_line
 
 
 def text(name: object) -> str:

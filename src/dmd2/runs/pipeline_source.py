@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from dmd2.config.check import Config
-from dmd2.io.files import key_of, locked, refused, sha256
+from dmd2.io.files import key_of, locked, refused
+from dmd2.io.progress import hashed
 from dmd2.io.replace import replacing
 from dmd2.nets.single_file import convert
 
@@ -82,7 +83,7 @@ def _is_file(path: Path) -> bool:
 
 def _converted(path: Path, configs: str, cache: Path) -> Path:
     """The folder in the cache with the file as a pipeline, made where there is none."""
-    folder = cache / key_of(sha256(path), _identity(configs))
+    folder = cache / key_of(hashed(path), _identity(configs))
     # Other runs that want the same file wait here, and find it.
     with locked(folder):
         if not folder.is_dir():
@@ -106,7 +107,7 @@ def _identity(configs: str) -> Any:
 
 def _digest(path: Path) -> str:
     is_long = path.stat().st_size > MAX_READ_BYTES
-    return "" if is_long else sha256(path)
+    return "" if is_long else hashed(path)
 
 
 def _replaced(node: Any, source: str, folder: str) -> Any:

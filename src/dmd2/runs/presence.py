@@ -16,7 +16,7 @@ from dmd2.config.check import Config
 from dmd2.config.devices import check_started
 from dmd2.config.missing import Lack
 from dmd2.data.preparation.folder import is_prepared, open_prepared
-from dmd2.io.files import in_one_line
+from dmd2.io.shown import in_one_line
 from dmd2.nets.lora import require_peft
 from dmd2.runs.build import build, build_data
 from dmd2.runs.copies import wants_shards

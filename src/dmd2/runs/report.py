@@ -12,6 +12,7 @@ from dmd2.distributed.fsdp import is_sharded
 from dmd2.distributed.process_group import world_size
 from dmd2.evaluation.health.monitor import summary_of
 from dmd2.evaluation.pictures import comparison
+from dmd2.evaluation.scores import Scores, by_class, overall
 from dmd2.io.files import write_bytes, write_hashed_json
 from dmd2.io.hashed_tensors import save_hashed
 from dmd2.io.tensors import save_weights
@@ -20,7 +21,7 @@ from dmd2.runs.build import device_for
 from dmd2.runs.memory import measured_words
 from dmd2.runs.page.run_page import run_page
 from dmd2.runs.provenance import hardware, versions
-from dmd2.runs.score_table import print_table
+from dmd2.runs.score_table import print_table, rows
 from dmd2.training.record import Record
 
 
@@ -51,6 +52,7 @@ def summarise(
     iterations = module.iteration if module is not None and module._trainer is not None else 0
     students = record.history[-1]["scores"] if record.history else {}
     references = record.references
+    baselines = references.get("baselines", {}) | references.get("start", {})
     return {
         "status": status,
         "experiment": config["name"],
@@ -67,14 +69,32 @@ def summarise(
         "best": record.best(),
         "health": None if record.verdicts is None else summary_of(record.verdicts),
         "students": students,
-        "teacher": references.get("teacher", {}),
-        "floor": references.get("floor", {}).get("real", {}),
-        "baselines": references.get("baselines", {}) | references.get("start", {}),
+        "teacher": each(overall, references.get("teacher", {})),
+        "floor": overall(references.get("floor", {}).get("real", {})),
+        "baselines": each(overall, baselines),
+        "by_class": scores_by_class(record),
         "versions": versions(),
         "hardware": hardware(),
         "commit": commit,
         "seed": config["seed"],
     }
+
+
+def each(part: Callable[[Scores], Scores], found: Mapping[str, Scores]) -> dict[str, Scores]:
+    """A part of each of some scores, by their names."""
+    return {name: part(scores) for name, scores in found.items()}
+
+
+def scores_by_class(record: Record) -> dict[str, Scores]:
+    """The newest scores of single classes, by the labels of rows in the table of scores."""
+    references = record.references
+    of_classes = {
+        "floor": by_class(references.get("floor", {}).get("real", {})),
+        "baselines": {},
+        "teacher": each(by_class, references.get("teacher", {})),
+        "students": record.by_class,
+    }
+    return {label: scores for label, scores in rows(of_classes) if scores}
 
 
 @contextmanager

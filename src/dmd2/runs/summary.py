@@ -53,6 +53,7 @@ OPTIONAL: dict[str, Callable[[Any], bool]] = {
     "weights": _is_text,
     "devices": lambda value: isinstance(value, int) and value > 0,
     "planned_memory_bytes": _are_scores,
+    "by_class": _are_rows,
 }
 """What a summary may have, or have as null: an older version, or a run without scores, has none."""
 
@@ -83,8 +84,10 @@ def read_summary(path: Path) -> dict[str, Any]:
 
 
 def flaw(summary: dict[str, Any]) -> str | None:
-    """Why the scores of a run's summary cannot be compared; None where they can."""
+    """Why a run cannot be compared; None where it can, by its scores or, without any, its log."""
     scores = summary["metrics"]
+    if not scores and summary.get("iterations"):
+        return None
     if summary["status"] != "completed":
         return str(summary["status"])
     if not scores:

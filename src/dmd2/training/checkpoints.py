@@ -5,6 +5,7 @@ run was, with a hash of itself. The manifest comes first, so a checkpoint that h
 complete; one that differs from its manifest is damaged.
 """
 
+import hashlib
 import pickle
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from torch.serialization import get_unsafe_globals_in_checkpoint
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_map
 
-from dmd2.io.files import fsynced, read_hashed_json, refused, sha256, write_hashed_json
+from dmd2.io.files import fsynced, read_hashed_json, refused, write_hashed_json
 from dmd2.io.progress import hashed
 from dmd2.io.replace import replacing
 from dmd2.io.tensors import reason_of
@@ -102,10 +103,10 @@ def write(checkpoint: Any, path: Path, manifest: Manifest) -> None:
                 torch.save(checkpoint, file)
             # One of this name is of an earlier attempt, which this run resumed from before it.
             path.unlink(missing_ok=True)
-            write_hashed_json(
-                path.with_suffix(".json"),
-                manifest | {"size": partial.stat().st_size, "sha256": sha256(partial)},
-            )
+            with partial.open("rb") as file:  # without a bar: training goes on meanwhile
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+            whole = manifest | {"size": partial.stat().st_size, "sha256": found}
+            write_hashed_json(path.with_suffix(".json"), whole)
     except RuntimeError as error:  # of torch.save, which has words of its own for a full disk
         raise OSError(f"{path} could not be written: {reason_of(error)}") from error
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from dmd2.distributed.slurm import AHEAD, Requeue
 from dmd2.evaluation.health import Verdict
-from dmd2.evaluation.scores import References, best
+from dmd2.evaluation.scores import References, Scores, best
 
 
 class Record:
@@ -24,6 +24,8 @@ class Record:
         """What scores are read against; the teacher's come when it was scored."""
         self.history: list[dict[str, Any]] = []
         """A row each time the generator was scored: "iteration", and "scores" by weights."""
+        self.by_class: dict[str, Scores] = {}
+        """The newest scores of single classes, by weights."""
         self.earlier_seconds = 0.0
         """Wall time of the attempts that this one resumes."""
         self.started = time.monotonic()

@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from dmd2.io.files import refused
+from dmd2.io.progress import bytes_bar
 from dmd2.io.tensors import reason_of
 from dmd2.weights.opcodes import refuse, scan, scan_storage
 
@@ -134,9 +136,9 @@ ALLOWED = {
 class _Reader(pickle.Unpickler):
     """Unpickles a file that `scan` has passed."""
 
-    def __init__(self, stream: mmap.mmap) -> None:
+    def __init__(self, stream: mmap.mmap, bar: "tqdm[Any]") -> None:
         super().__init__(stream)
-        self._room = len(stream)  # bytes of storages that it may still read
+        self._room, self._bar = len(stream), bar  # bytes of storages that it may still read
 
     # An exact pair is looked up and never an attribute of a module: "os.path" in `name` would
     # walk from an allowed module to any other.
@@ -151,6 +153,7 @@ class _Reader(pickle.Unpickler):
         if self._room < 0:
             raise ValueError("it reads the same storage again and again")
         scan_storage(data)
+        self._bar.update(len(data))
         # torch's own restricted unpickler, behind the scan: what either refuses is refused.
         storage = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         return Record("storage", torch.empty(0, dtype=storage.dtype).set_(storage))
@@ -167,6 +170,7 @@ def read_pickle(path: Path) -> Any:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             scan(data)
             data.seek(0)
-            return _Reader(data).load()
+            with bytes_bar(f"reading {path.name}", len(data)) as bar:
+                return _Reader(data, bar).load()
     except Exception as error:  # a hostile file can provoke any
         raise refused(path, reason_of(error)) from error

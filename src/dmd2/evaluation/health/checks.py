@@ -58,6 +58,12 @@ CHECKS = (
         "train the teacher for longer, other guidance, or more steps of its solver",
     ),
     Check(
+        "inputs_not_simulated",
+        Above("watch/input_gap", 0.1, over=1),
+        "later steps are trained on inputs that sampling never makes, e.g. noised real images",
+        "sampler=four_step (backward simulation), with the times and steps of this one",
+    ),
+    Check(
         "generator_lr_too_high",
         Above("generator/update_to_weights", 0.025, over=3),
         "an update moves the generator's weights by a fortieth of their norm",

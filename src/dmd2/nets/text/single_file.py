@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
-from dmd2.io.files import in_one_line
 from dmd2.io.hub import config_in, file_of
+from dmd2.io.shown import in_one_line
 
 CLIPS = {
     "text_encoder": [

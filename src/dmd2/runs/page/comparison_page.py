@@ -91,11 +91,11 @@ def varied_charts(groups: Groups) -> list[dict[str, Any]]:
             values = list(map(str, values))
         place = chart(key, "What varied") | {"axis": key, "text": f"and {groups[0].primary}"}
         for i, (group, value) in enumerate(zip(groups, values, strict=True)):
-            y = group.values(group.primary)
-            dots = {"name": group.name, "group": i, "x": [value] * len(y), "y": y}
-            place["curves"].append(dots)
+            if y := group.values(group.primary):
+                dots = {"name": group.name, "group": i, "x": [value] * len(y), "y": y}
+                place["curves"].append(dots)
         found.append(place)
-    return found
+    return [place for place in found if place["curves"]]
 
 
 def number_or_text(text: str) -> float | str:

@@ -10,10 +10,11 @@ from dmd2.runs.page.glossary import meaning_of_logged, meaning_of_score
 GROUPS = {
     "What varied": r"",
     "Quality": r"score/.*",
-    "Discriminator": r".*(gan|accuracy|discriminator).*",
+    "Quality by class": r"",
+    "Discriminator": r"(generator|critic)/.*(gan|accuracy|discriminator).*",
     "Generator": r"generator/.*",
     "Critic": r"critic/.*",
-    "Health": r"(watch|train)/.*",
+    "Health": r"(watch|health|train)/.*",
     "Speed and memory": r"speed/.*",
     "Other": r".*",
 }
@@ -105,7 +106,8 @@ def charts(rows: Iterable[Mapping[str, str | None]]) -> list[dict[str, Any]]:
 
 def chart(title: str, group: str) -> dict[str, Any]:
     """A chart without curves; one of other things than iterations has the name of its `axis`."""
-    meaning = meaning_of_score(title) if group == "Quality" else meaning_of_logged(title)
+    is_score = group in ("Quality", "Quality by class")
+    meaning = meaning_of_score(title) if is_score else meaning_of_logged(title)
     explained = {"text": meaning.text, "arrow": meaning.arrow, "better": meaning.better}
     return {"title": title, "group": group, "curves": [], "lines": [], **explained}
 

@@ -35,6 +35,11 @@ SCORES = {
         "share of samples that a classifier takes for the class that was asked for", "higher"
     ),
     "diversity": Meaning("mean distance of two samples of one condition; the data's is the aim"),
+    "class_distance": Meaning(
+        "squared distance of a class's mean to its real images', in percent of their variance: of "
+        "real data about 0",
+        "lower",
+    ),
     "nearest_train": Meaning("mean distance of a sample to the nearest training image"),
     "near_copies": Meaning(
         "share of samples nearer to a training image than 5 % of held-out images are; far above "
@@ -80,6 +85,8 @@ LOGGED = {
     r"watch/score_to_best": "the newest score over the best so far",
     r"watch/since_best": "scores since the best one",
     r"watch/teacher_to_start": "the teacher's score over its own in the student's few steps",
+    r"watch/input_gap": "distance of the last step's training inputs to what sampling makes of the "
+    "same noise, in standard deviations of the data",
     r"watch/\w+": "what a check of the run's health reads",
     r"health/\w+": "1 where this check finds something",
     r"\w+/gradient_norm": "norm of the whole gradient, before clipping",

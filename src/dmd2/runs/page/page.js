@@ -28,6 +28,7 @@ function spans(chart) {
 }
 
 function scaleOf(chart) {
+  if (chart.kind) return "linear";
   const [low, high] = spans(chart);
   if (control("scale").value !== "auto") return control("scale").value;
   return low > 0 && high > 30 * low ? "log" : "linear";
@@ -39,7 +40,21 @@ function dots(chart) {
     marker: { color: PALETTE[curve.group % PALETTE.length], size: 9, opacity: 0.8 }, hovertemplate: "%{x}: %{y:.4~g}" }));
 }
 
+// A score by class: a bar each, or of many classes how many have which score.
+function bars(chart) {
+  const isCounts = chart.kind === "counts";
+  return chart.curves.map((one) => ({ name: plain(one.name), ...(isCounts ? { x: one.y, nbinsx: 30 } : { x: one.x, y: one.y }),
+    type: isCounts ? "histogram" : "bar", opacity: isCounts ? 0.6 : 1, marker: { color: inkOf(one.name) },
+    hovertemplate: isCounts ? "%{x}: %{y} classes" : "%{y:.4~g}" }));
+}
+
+function inkOf(name) {
+  const kind = KINDS[name.split(",")[0]];
+  return kind ? colour(kind) : PALETTE[0];
+}
+
 function traces(chart) {
+  if (chart.kind) return bars(chart);
   if (chart.axis) return dots(chart);
   const weight = Number(control("smoothing").value), named = new Set(), found = [];
   for (const curve of chart.curves) {
@@ -67,10 +82,11 @@ function layout(chart) {
   const isSpeed = chart.group === "Speed and memory";
   return {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: colour("--text"), size: 11 },
-    margin: { l: 52, r: 12, t: 8, b: 38 + 21 * legend }, hovermode: chart.axis ? "closest" : "x unified",
+    barmode: chart.kind === "counts" ? "overlay" : "group", bargap: chart.kind === "counts" ? 0.05 : 0.3, bargroupgap: 0.05,
+    margin: { l: 52, r: 12, t: 8, b: 38 + (chart.kind ? 21 : 28) * legend }, hovermode: chart.axis && !chart.kind ? "closest" : "x unified",
     modebar: { bgcolor: "rgba(0,0,0,0)" },
     hoverlabel: { bgcolor: colour("--panel"), font: { color: colour("--text") } },
-    xaxis: { ...lines, title: { text: plain(chart.axis || "iteration"), standoff: 4 }, type: xScaleOf(chart), exponentformat: "power" },
+    xaxis: { ...lines, showgrid: !chart.kind, nticks: chart.kind === "bars" ? 30 : 7, title: { text: plain(chart.axis || "iteration"), standoff: 4 }, type: xScaleOf(chart), exponentformat: "power" },
     yaxis: { ...lines, type: isLog ? "log" : "linear", exponentformat: isSpeed ? "SI" : "power",
       rangemode: isSpeed ? "tozero" : "normal", dtick: isLog ? logTicks(chart) : undefined },
     showlegend: legend > 0, legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", font: { size: 10 } },
@@ -81,6 +97,7 @@ function layout(chart) {
 
 // Numbers over several decades, e.g. learning rates, on a log axis; words are categories.
 function xScaleOf(chart) {
+  if (chart.kind === "counts") return "linear";
   if (!chart.axis) return control("steps").checked ? "log" : "linear";
   const values = chart.curves.flatMap((curve) => curve.x);
   if (values.some((value) => typeof value === "string")) return "category";

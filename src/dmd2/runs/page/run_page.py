@@ -7,9 +7,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from dmd2.io.small_files import read_small_text
+from dmd2.runs.config_file import read_config
 from dmd2.runs.differences import changed
 from dmd2.runs.memory import measured_words
+from dmd2.runs.page.by_class import class_charts
 from dmd2.runs.page.curves import add_references, charts, in_order
 from dmd2.runs.page.pictures import grids_of, lone_picture, shown_grids
 from dmd2.runs.page.render import render
@@ -20,8 +21,7 @@ from dmd2.training.callbacks.csv_logger import read_rows
 
 def run_page(folder: Path, summary: Mapping[str, Any]) -> str:
     """The page of the run in a directory, as HTML; its log and its pictures are read there."""
-    text = read_small_text(folder / "config.yaml")
-    config: Any = OmegaConf.to_container(OmegaConf.create(text))
+    config = read_config(folder / "config.yaml")
     return render(
         "run.html.jinja",
         summary=summary,
@@ -38,7 +38,7 @@ def run_page(folder: Path, summary: Mapping[str, Any]) -> str:
         commands=commands(folder, config),
         facts=facts(summary),
         changed=changed(config),
-        config=text,
+        config=OmegaConf.to_yaml(OmegaConf.create(config)),
     )
 
 
@@ -86,7 +86,8 @@ def score_table(summary: Mapping[str, Any]) -> Table:
 
 def run_charts(folder: Path, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The charts of the run's log, with a line for each reference."""
-    found = in_order(charts(read_rows(folder / "metrics.csv")), summary["primary"])
+    logged = charts(read_rows(folder / "metrics.csv"))
+    found = in_order([*logged, *class_charts(summary)], summary["primary"])
     others = [(label, scores) for label, scores in rows(summary) if not label.startswith("student")]
     add_references(found, others)
     return found

@@ -6,7 +6,7 @@ from typing import Any
 import lightning as L
 
 from dmd2.distributed.fsdp import unsharded
-from dmd2.evaluation.scores import References
+from dmd2.evaluation.scores import References, by_class, overall
 from dmd2.evaluation.scoring import Evaluator
 from dmd2.training.callbacks.run_logger import run_loggers
 from dmd2.training.module import DMD
@@ -48,11 +48,13 @@ class Evaluation(L.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The scores so far."""
-        return {"history": self.record.history, "pending": self.pending}
+        record = self.record
+        return {"history": record.history, "by_class": record.by_class, "pending": self.pending}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on behind the scores of the resumed run."""
         self.record.history, self.pending = state_dict["history"], state_dict["pending"]
+        self.record.by_class = state_dict.get("by_class", {})  # an older version has none
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Score the teacher first: without it no score can be read."""
@@ -88,21 +90,23 @@ class Evaluation(L.Callback):
         # Noted before it begins: where a signal cuts the score off, the run's last checkpoint holds
         # it, and a resumed run makes it first.
         self.pending = {"iteration": iteration, "num_counts": num_counts}
-        scores = {}
+        found = {}
         try:
             for name, network in pl_module.students().items():
                 # Scores need unsharded networks; all ranks gather them together.
                 with unsharded(network):
-                    scores[name] = self.evaluator.scores(
+                    found[name] = self.evaluator.scores(
                         network, lambda: trainer.should_stop, num_counts
                     )
         except InterruptedError:
             return
         self.pending = None
+        scores = {name: overall(one) for name, one in found.items()}
         self.record.history.append({"iteration": iteration, "scores": scores})
+        self.record.by_class = {name: by_class(one) for name, one in found.items()}
         numbers = {
             f"score/{name}/{metric}": value
-            for name, found in scores.items()
-            for metric, value in found.items()
+            for name, one in scores.items()
+            for metric, value in one.items()
         }
         pl_module.log_metrics(numbers, iteration)

@@ -12,9 +12,10 @@ from dmd2.distributed.fsdp import unsharded
 from dmd2.distributed.process_group import broadcast_from_rank_zero
 from dmd2.distributed.rank_zero import warn
 from dmd2.evaluation.health.checks import BY_NAME
+from dmd2.evaluation.health.inputs import input_gap
 from dmd2.evaluation.health.monitor import KEYS, Monitor
 from dmd2.evaluation.health.probe import RealRows
-from dmd2.evaluation.samples import FewClassesSampleSet, GeneratorSampling
+from dmd2.evaluation.samples import FewClassesSampleSet, GeneratorSampling, SampleSet
 from dmd2.evaluation.scores import best
 from dmd2.evaluation.scoring import Evaluator
 from dmd2.training.callbacks.run_logger import run_loggers
@@ -158,11 +159,22 @@ class Health(L.Callback):
         )
         rows, made = range(self.num_samples), list[Tensor]()
         sampling = GeneratorSampling(module.generator, module.models.conditioner, module.sampler)
+        at_once = min(evaluator.batch_size, 32)
         with unsharded(module.generator), torch.autocast(module.device.type, enabled=False):
-            made += [x0 for x0, _ in samples.batches(sampling, rows, min(evaluator.batch_size, 32))]
+            made += [x0 for x0, _ in samples.batches(sampling, rows, at_once)]
+            gap = self.input_gap(sampling, samples, rows[:at_once])
         x0 = torch.cat(made).float().cpu()
-        found = self.real.compare(x0, samples.labels(rows).cpu())
+        found = self.real.compare(x0, samples.labels(rows).cpu()) | {"input_gap": gap}
         return {f"watch/{name}": float(value) for name, value in found.items()}
+
+    def input_gap(self, sampling: GeneratorSampling, samples: SampleSet, rows: range) -> Tensor:
+        """How far the last step's training inputs are from what sampling makes of some samples."""
+        assert self.real is not None
+        real = self.real.x[: len(rows)].to(samples.device)
+        rows = rows[: len(real)]
+        noise = [samples.noise(rows, i) for i in range(sampling.num_evaluations)]
+        cond = sampling.conditioner(samples.labels(rows))
+        return input_gap(sampling.sampler, sampling.generator, noise, cond, real)
 
     def trend(self) -> dict[str, float]:
         """The newest score against the best, the teacher's against its own in the first steps."""

@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 
 from dmd2.evaluation.health import Verdict
-from dmd2.evaluation.scores import References
+from dmd2.evaluation.scores import References, overall
 
 PICTURE = "samples/grid"
 """The key of the grids of samples, which lie in the run's samples/ by iteration."""
@@ -52,7 +52,7 @@ def by_name(references: References) -> dict[str, float]:
         f"reference/{kind}/{name}/{metric}": value
         for kind, found in references.items()
         for name, scores in found.items()
-        for metric, value in scores.items()
+        for metric, value in overall(scores).items()
     }
 
 
