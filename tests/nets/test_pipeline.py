@@ -3,10 +3,12 @@
 import inspect
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from dmd2.diffusion.schedules import VP, Flow
 from dmd2.io.hub import weights_of
@@ -398,3 +400,43 @@ def test_an_index_that_names_files_elsewhere_is_refused(place, tmp_path: Path):
     edit(index, weight_map={"conv_in.weight": place})
     with pytest.raises(ValueError, match="no plain one"):
         weights_of(cut, None)
+
+
+PARTS = {
+    "text_encoder": "text_encoder/model.safetensors",
+    "vae": "vae/diffusion_pytorch_model.safetensors",
+}
+
+
+def alter(path: Path, how: str) -> str:
+    """Rename, drop, or enlarge one weight of a file; returns its name."""
+    weights = load_file(path)
+    name = next(name for name, weight in weights.items() if weight.ndim > 1)
+    weight = weights.pop(name)
+    if how != "lacking":
+        new = weight if how == "renamed" else weight.new_zeros([n + 1 for n in weight.shape])
+        weights[name + "_old" * (how == "renamed")] = new
+    save_file(weights, path, {"format": "pt"})
+    return name
+
+
+@pytest.mark.parametrize("how", ["lacking", "renamed", "larger"])
+@pytest.mark.parametrize("part", PARTS)
+def test_weights_that_are_not_the_config_s_are_named_and_never_drawn(
+    part: str, how: str, tmp_path: Path
+):
+    """Both libraries would fill the gap with random numbers."""
+    name = alter(save_pipeline(tmp_path) / PARTS[part], how)
+    with pytest.raises(ValueError, match=rf"the {part} of .*{re.escape(name.split('.', 1)[1])}"):
+        pipeline_encoder(str(tmp_path)) if part == "text_encoder" else pipeline_vae(
+            str(tmp_path)
+        ).identity()
+
+
+@pytest.mark.parametrize("num_layers", [1, 3])
+def test_a_text_encoder_of_another_depth_than_its_weights_is_refused(
+    num_layers: int, tmp_path: Path
+):
+    edit(save_pipeline(tmp_path) / "text_encoder/config.json", num_hidden_layers=num_layers)
+    with pytest.raises(ValueError, match=r"layers\.[12]\."):
+        pipeline_encoder(str(tmp_path))

@@ -25,6 +25,7 @@ from dmd2.io.hub import (
     or_null,
     variant_of,
 )
+from dmd2.io.pretrained import read_whole
 
 
 class VAE:
@@ -131,7 +132,8 @@ class VAE:
                 self.source, str(Path(self.subfolder) / "diffusion_pytorch_model"), self.variant
             )
             with named_in_errors(self.source, self.subfolder or "VAE"):
-                network = loader.from_pretrained(
+                network = read_whole(
+                    loader,
                     self.source,
                     subfolder=self.subfolder or None,
                     torch_dtype=self.dtype,
