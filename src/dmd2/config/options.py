@@ -11,7 +11,9 @@ OPTIONS: dict[str, Kind] = {
     "prompt": Kind(
         "a text, a list of texts, a file of captions, or null",
         '\'["a red dot","two dots"]\'',
-        lambda x: all(isinstance(text, str) for text in (x if isinstance(x, list) else [x])),
+        lambda x: (
+            x != [] and all(isinstance(text, str) for text in (x if isinstance(x, list) else [x]))
+        ),
     ).or_null(),
     "seed": whole(0, 0),
     "batch_size": whole(1, 100).or_null(),

@@ -83,7 +83,7 @@ OPTIMIZER = {
     "lr": Kind(
         "a learning rate, a number of at least 0",
         "0.001",
-        lambda x: AT_LEAST_0.fits(x) or is_node(x),
+        lambda x: (AT_LEAST_0.fits(x) and x < math.inf) or is_node(x),
     ),
     "weight_decay": AT_LEAST_0,
     "eps": Kind("a number of at least 0", "1e-8", AT_LEAST_0.fits),
@@ -98,6 +98,13 @@ VALUES: dict[str, Kind] = {
         for name in (
             *("data", "teacher", "loss", "lora", "sampler", "optimizer", "metric"),
             *("callbacks", "logger", "trainer", "memory", "paths", "checkpoint"),
+        )
+    },
+    **{
+        path: SECTION
+        for path in (
+            *("loss.generator", "loss.critic", "optimizer.generator", "optimizer.critic"),
+            *("teacher.denoiser", "teacher.conditioner"),
         )
     },
     "pairs": SECTION.or_null(),
@@ -116,6 +123,7 @@ VALUES: dict[str, Kind] = {
         lambda x: isinstance(x, list) and all(map(DECAY.fits, x)) and len({*x}) == len(x),
     ),
     "log_every": whole(1, 50),
+    "tf32": SWITCH,
     "discriminator_features": one_of("critic", "teacher"),
     **{key: TEXT.or_null() for key in ("critic_step_layer", "weights", "critic_weights")},
     "resume": Kind("auto, a file, or null", "auto", lambda x: x is None or isinstance(x, str)),
@@ -123,6 +131,7 @@ VALUES: dict[str, Kind] = {
     "checkpoint.every": whole(1, 1000),
     "checkpoint.keep": whole(1, 2),
     "data.num_workers": whole(0, 4),
+    "data.seed": whole(0, 0),
     "callbacks.evaluation.every": EVERY,
     "callbacks.samples.every": EVERY,
     "callbacks.samples.num_samples": whole(1, 100),
@@ -158,6 +167,8 @@ VALUES: dict[str, Kind] = {
     },
 }
 """Keys of an experiment's config."""
+NEEDED = {path: kind for path, kind in VALUES.items() if kind is SECTION}
+"""Those that have keys of their own."""
 
 
 def check_values(config: Mapping[str, Any], kinds: Mapping[str, Kind]) -> None:
@@ -175,9 +186,12 @@ def check_values(config: Mapping[str, Any], kinds: Mapping[str, Kind]) -> None:
 
 
 def check_present(config: Mapping[str, Any]) -> None:
-    """Raise ValueError for a key of the top level that was taken out, e.g. by data=null."""
+    """Raise ValueError for a key of the top level, or a section, that was taken out, e.g. by
+    data=null.
+    """
     for path, kind in VALUES.items():
-        if "." not in path and path not in config:
+        section, _, key = path.rpartition(".")
+        if (not section or kind is SECTION) and key not in (config[section] if section else config):
             raise ValueError(f"there is no {path}, and it is needed; type {path}={kind.example}")
 
 

@@ -161,6 +161,11 @@ class VAE:
                 f"the VAE of {self.source} overflows in float16, as its force_upcast says; type "
                 "teacher.autoencoder.dtype=float32"
             )
+        for key in ("in_channels", "out_channels"):
+            if (num := config.get(key, 3)) != 3:
+                raise ValueError(
+                    f"the VAE of {self.source} has {key}={num}, and images here have 3 channels"
+                )
         said = self.said(config)
         size = self.resolution // said["factor"]
         theirs = {

@@ -59,17 +59,17 @@ def from_configs(
     """
     import diffusers  # noqa: PLC0415
 
-    if network_of(source) == "unet":
-        config = unet_config(source)
+    is_unet = network_of(source) == "unet"
+    config = unet_config(source) if is_unet else transformer_config(source)
+    if distilled == "refuse":
+        check_is_teacher(source)
+    if is_unet:
         schedule, prediction = noise_of(source)
         kind = UNetXL if reads_sizes(config) else UNet
         with named_in_errors(source, "U-Net"):
             model = diffusers.UNet2DConditionModel.from_config(config)
         named = [MIDDLE if tap == 0.5 else str(tap) for tap in taps]
         return kind(model, schedule, prediction, named, gradient_checkpointing)
-    config = transformer_config(source)
-    if distilled == "refuse":
-        check_is_teacher(source)
     family = family_of(source)
     schedule, prediction = noise_of(source, num_tokens(source, resolution))
     with named_in_errors(source, "transformer"):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dmd2.diffusion.guidance import Guidance
-from dmd2.io.hub import COUNT, check_keys, config_in, or_null
+from dmd2.io.hub import COUNT, check_keys, config_in, network_of, or_null
 from dmd2.nets import families
 from dmd2.nets.autoencoder_kinds import kind_of
 from dmd2.nets.transformer import Transformer
@@ -119,9 +119,8 @@ def check_is_teacher(source: str | Path) -> None:
     """Raise ValueError for a pipeline that makes images in few steps already: its score at other
     steps is not the data's.
     """
-    index, config = (
-        config_in(source, name) for name in ("model_index.json", "transformer/config.json")
-    )
+    index = config_in(source, "model_index.json")
+    config = config_in(source, f"{network_of(source)}/config.json")
     kind = config["_class_name"]
     names = [Path(str(source)).name, *(str(said.get("_name_or_path")) for said in (index, config))]
     reason = None
