@@ -71,7 +71,7 @@ def line_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ("train loss=[dmd2,sid]", ["loss is one choice of: dmd2 train --choices loss"]),
         ("train experiment=", ["experiment= names no choice", "type experiment=NAME"]),
         ("plan memory=1XB", ["memory=24GB"]),
-        ("train launcher=slurm", ["no effect on one run", "dmd2 train --multirun launcher=slurm"]),
+        ("train launcher=slurm", ["no effect on one run", "type dmd2 train -m launcher=slurm"]),
         ("train callbacks.progress=null logger=null", ["logger=null names no choice"]),
     ],
 )

@@ -44,7 +44,7 @@ def check_arguments(verb: str, arguments: Sequence[str]) -> None:
         if argument.startswith("launcher=") and argument != "launcher=local":
             raise ValueError(
                 f"{argument} has no effect on one run, which begins here and now; of a sweep's "
-                f"runs it makes jobs: type dmd2 {verb} --multirun {argument}"
+                f"runs it makes jobs: type dmd2 {verb} -m {argument} seed=0,1"
             )
     for argument in arguments if is_sweep else ():
         if argument.lstrip("+").startswith("paths.run="):
