@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from answers import answer, inside  # noqa: F401 - a fixture
+from dmd2.cli.arguments import check_arguments
 from dmd2.cli.main import VERBS, main
 
 SHORT = [
@@ -70,6 +71,8 @@ def line_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ("train loss=[dmd2,sid]", ["loss is one choice of: dmd2 train --choices loss"]),
         ("train experiment=", ["experiment= names no choice", "type experiment=NAME"]),
         ("plan memory=1XB", ["memory=24GB"]),
+        ("train launcher=slurm", ["no effect on one run", "type dmd2 train -m launcher=slurm"]),
+        ("train callbacks.progress=null logger=null", ["logger=null names no choice"]),
     ],
 )
 def test_what_is_no_key_and_value_is_answered_with_what_to_type(
@@ -77,6 +80,13 @@ def test_what_is_no_key_and_value_is_answered_with_what_to_type(
 ) -> None:
     line = line_of(capsys, *command.split())
     assert all(word in line for word in words), line
+
+
+def test_a_key_that_is_given_twice_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    check_arguments("train", ["seed=1", "+loss=sid", "seed=2", "--cfg", "job", "loss=dmd"])
+    assert capsys.readouterr().err == "".join(
+        f"dmd2: {key} is given more than once; the last one counts\n" for key in ("seed", "loss")
+    )
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

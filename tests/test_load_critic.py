@@ -8,11 +8,12 @@ from hydra import compose, initialize_config_dir
 
 from dmd2.config.check import resolved
 from dmd2.config.folder import config_folder
+from dmd2.io.hashed_tensors import save_hashed
 from dmd2.io.tensors import save_weights
 from dmd2.nets.critic import Critic, step_embedding_on
 from dmd2.nets.discriminator import discriminator_on
 from dmd2.runs.build import build
-from dmd2.runs.weights import load_critic
+from dmd2.runs.weights import load_critic, load_denoiser
 
 
 @pytest.fixture
@@ -53,3 +54,15 @@ def test_a_critic_starts_from_a_file_and_with_fresh_parts_where_it_has_none(
     for name, tensor in critic.state_dict().items():
         is_fresh = name.partition(".")[0] not in ("denoiser", *kept)
         assert torch.equal(tensor, before[name] + is_fresh), name
+
+
+@pytest.mark.parametrize("load", [load_critic, lambda critic, path: load_denoiser(critic, path)])
+def test_a_file_of_ours_with_a_flipped_bit_is_refused(load, critic: Critic, tmp_path: Path) -> None:
+    """A teacher that was trained here, a run's critic; the others' files have no hash."""
+    path = tmp_path / "kept.safetensors"
+    save_hashed(critic.state_dict(), path)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{path} is damaged"):
+        load(critic, path)

@@ -12,6 +12,7 @@ from dmd2.data import digits
 from dmd2.data.base import DataModule
 from dmd2.data.digits import Digits
 from dmd2.data.images import Images
+from dmd2.runs.pipeline_source import files_said
 from dmd2.runs.resume import check_resumable, resume_identity
 from dmd2.runs.teacher import identity_key
 
@@ -132,3 +133,18 @@ def test_pairs_and_scores_are_the_same_in_less_memory() -> None:
     }
     assert identity_key(section, "weights") == identity_key(less, "weights")
     assert identity_key(section | {"guidance": 2.0}, "weights") != identity_key(less, "weights")
+
+
+def test_a_pipeline_whose_files_say_something_else_is_another_teacher(tmp_path: Path) -> None:
+    """Where its scheduler was mended, pairs and scores are made again, and no run goes on."""
+    file = tmp_path / "scheduler/scheduler_config.json"
+    file.parent.mkdir()
+    file.write_text('{"prediction_type": "epsilon"}')
+    section = {"denoiser": {}, "conditioner": {}, "source": str(tmp_path)}
+    key, before = identity_key(section, "weights"), files_said(str(tmp_path))
+    (tmp_path / "README.md").write_text("changed")
+    assert identity_key(section, "weights") == key
+    file.write_text('{"prediction_type": "v_prediction"}')
+    assert identity_key(section, "weights") != key
+    with pytest.raises(ValueError, match=r"pipeline\.scheduler/sched.* was .* and is"):
+        check_resumable({"pipeline": before}, {"pipeline": files_said(str(tmp_path))}, [])

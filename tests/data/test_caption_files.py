@@ -212,7 +212,7 @@ def test_metadata_of_windows_finds_its_images(tmp_path: Path) -> None:
     written(tmp_path / "sub/metadata.jsonl", MARK + line + b"\r\n\r\n")
     assert captioned(tmp_path, "caption").class_names == ["a dot"]
     written(tmp_path / "sub/metadata.jsonl", line + b"\n" + line)
-    with pytest.raises(ValueError, match=r"has two rows for sub/b/a"):
+    with pytest.raises(ValueError, match=r"sub/b/a\.png has two captions"):
         captioned(tmp_path, "caption")
 
 
@@ -227,4 +227,32 @@ def test_a_text_beside_goes_before_json_and_that_before_metadata(tmp_path: Path,
     assert captioned(tmp_path, "caption").class_names == ["text"]
     written(tmp_path / "a.txt", b"\xff\xfe\0")
     with pytest.raises(ValueError, match=r"a\.txt in \S+ cannot be read"):
+        captioned(tmp_path, "caption")
+
+
+def test_a_row_is_of_the_file_that_it_names_and_of_no_other_of_its_stem(tmp_path: Path) -> None:
+    for name in ("a.jpg", "a.png"):
+        (tmp_path / name).write_bytes(b"")
+    rows = [{"file_name": "a.jpg", "caption": "jpg"}, {"file_name": "a.png", "caption": "png"}]
+    written(tmp_path / "metadata.jsonl", "\n".join(map(json.dumps, rows)))
+    assert captioned(tmp_path, "caption").class_names == ["jpg", "png"]
+    written(tmp_path / "metadata.jsonl", json.dumps(rows[0]))
+    with pytest.raises(ValueError, match=r"1 of 2 images .* have no caption, e\.g\. a\.png"):
+        captioned(tmp_path, "caption")
+    (tmp_path / "a.png").unlink()
+    written(tmp_path / "metadata.jsonl", "\n".join(map(json.dumps, rows)))
+    assert captioned(tmp_path, "caption").passed_over == {"captions of no image": (1, "a.png")}
+
+
+def test_two_captions_of_one_image_are_refused_or_said(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
+    written(tmp_path / "a.txt", "one")
+    written(tmp_path / "a.json", '{"caption": "one"}')
+    assert captioned(tmp_path, "caption").passed_over == {}
+    written(tmp_path / "a.json", '{"caption": "other"}')
+    layout = captioned(tmp_path, "caption")
+    assert layout.class_names == ["one"]
+    assert layout.passed_over == {"other captions of an image with several": (1, "a.png")}
+    written(tmp_path / "a.TXT", "two")
+    with pytest.raises(ValueError, match=r"a has two captions, the second in a\.(txt|TXT) in "):
         captioned(tmp_path, "caption")

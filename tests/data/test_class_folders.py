@@ -100,3 +100,29 @@ def test_splits_are_known_in_capitals(tmp_path: Path, pack) -> None:
     both = dict.fromkeys([*names, "train/a/b.png"], b"")
     with pytest.raises(ValueError, match=r"Train, Val, train in \S+b\.zip two are the same split"):
         lay_out(pack(tmp_path / "b.zip", both), 0.0)
+
+
+def test_an_empty_class_folder_is_said(tmp_path: Path) -> None:
+    for name in ("cat/a.png", "fox/a.png"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "dog").mkdir()
+    assert lay_out(tmp_path, 0.0).passed_over == {"empty folder": (1, "dog")}
+
+
+def test_a_class_to_test_alone_is_refused(tmp_path: Path) -> None:
+    """Of dog's label every class behind it in train/ would be one off."""
+    for name in ("train/cat", "train/fox", "test/cat", "test/dog"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "a.png").write_bytes(b"")
+    with pytest.raises(ValueError, match="has the class dog to test and not to train on"):
+        lay_out(tmp_path, 0.0)
+
+
+@pytest.mark.parametrize("name", ["x/dataset.json", "DATASET.json"])
+def test_labels_in_another_place_are_refused(name: str, tmp_path: Path) -> None:
+    for place in ("x/a.png", name):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).write_text('{"labels": [["a.png", 1]]}')
+    with pytest.raises(ValueError, match=rf"{name} in .* would not be read: labels are in dataset"):
+        lay_out(tmp_path, 0.0)

@@ -80,3 +80,23 @@ def test_errors_say_what_to_do(tmp_path):
         writer(tmp_path / "new", dtype="int8")
     with pytest.raises(ValueError, match="num_pairs"):
         writer(tmp_path / "new", num_pairs=0)
+
+
+@pytest.mark.parametrize("name", ["noise", "images", "labels"])
+@pytest.mark.parametrize(
+    ("damage", "error"), [("bit", "altered"), ("shorter", "bytes"), ("gone", "missing")]
+)
+def test_pairs_that_were_altered_are_refused(name: str, damage: str, error: str, tmp_path):
+    made = writer(tmp_path)
+    for rows in made.free():
+        made.write(rows, *cut(block(5), rows))
+    made.finish()
+    assert len(PairStore(tmp_path)) == 5
+    path = tmp_path / f"{name}.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content[:-1] if damage == "shorter" else content)
+    if damage == "gone":
+        path.unlink()
+    with pytest.raises((ValueError, FileNotFoundError), match=f"{name}.*{error}.*; remove"):
+        PairStore(tmp_path)

@@ -3,10 +3,12 @@
 import inspect
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from dmd2.diffusion.schedules import VP, Flow
 from dmd2.io.hub import weights_of
@@ -106,7 +108,9 @@ def test_a_flow_s_shift_is_used_and_its_network_is_told_the_noise_level(
         ),
         ("unet/config.json", {"_class_name": "UNet2DModel"}, "is a UNet2DModel"),
         ("unet/config.json", {"in_channels": 9}, "reads 9 channels and makes 4"),
-        ("unet/config.json", {"in_channels": 8}, "reads 8 channels and makes 4"),
+        ("unet/config.json", {"in_channels": 8}, "reads 8 channels and makes 4: it is one for inp"),
+        ("unet/config.json", {"out_channels": 8}, "reads 4 channels and makes 8.* a variance"),
+        ("unet/config.json", {"_name_or_path": "x/sd-turbo"}, "few steps already .*x/sd-turbo"),
         ("unet/config.json", {"num_class_embeds": 10}, "num_class_embeds=10"),
         ("unet/config.json", {"class_embed_type": "timestep"}, "class_embed_type=timestep"),
         ("unet/config.json", {"time_cond_proj_dim": 256}, "time_cond_proj_dim=256"),
@@ -194,6 +198,7 @@ DYNAMIC = {"use_dynamic_shifting": True}
         (FLOWS[0], "max_shift", NO_NUMBERS[:-1], DYNAMIC),
         (FLOWS[0], "base_image_seq_len", [0, 4096, *NO_NUMBERS], DYNAMIC),
         (FLOWS[0], "use_dynamic_shifting", ["false", 1], {}),
+        (FLOWS[0], "time_shift_type", ["Linear", "cubic", None, 1], DYNAMIC),
         (TABLES[1], "num_train_timesteps", [0, 2.5, 10**12, *NO_NUMBERS], {}),
         (TABLES[1], "beta_end", [1.0, *NO_NUMBERS], {}),
         (TABLES[1], "beta_schedule", [None, 1], {}),
@@ -295,12 +300,19 @@ def test_scale_and_shape_of_the_vae_are_those_of_its_file(tmp_path: Path):
         ("text_encoder/config.json", {"architectures": ["T5EncoderModel"]}, "is T5EncoderModel"),
         ("text_encoder/config.json", {"architectures": None}, "is of no named class"),
         ("unet/config.json", {"cross_attention_dim": 20}, "width 20, and its encoders make 16"),
+        ("text_encoder/config.json", {"use_attention_mask": True}, "says use_attention_mask"),
     ],
     ids=str,
 )
 def test_encoders_that_do_not_fit_are_named(file: str, changes, words: str, tmp_path: Path):
     edit(save_pipeline(tmp_path) / file, **changes)
     with pytest.raises(ValueError, match=words):
+        pipeline_encoder(str(tmp_path))
+
+
+def test_what_no_caption_is_must_be_a_switch(tmp_path: Path):
+    edit(save_pipeline(tmp_path, "sdxl") / "model_index.json", force_zeros_for_empty_prompt="false")
+    with pytest.raises(ValueError, match=r"force_zeros_for_empty_prompt='false', expected true or"):
         pipeline_encoder(str(tmp_path))
 
 
@@ -324,6 +336,14 @@ def test_a_vae_with_a_scale_of_another_kind_is_refused(changes, words: str, tmp_
     edit(save_pipeline(tmp_path) / "vae/config.json", **changes)
     with pytest.raises(ValueError, match=words):
         pipeline_vae(str(tmp_path)).identity()
+
+
+def test_a_vae_of_more_than_colours_is_refused(tmp_path: Path):
+    """As of depth beside the colours (LDM3D)."""
+    save_pipeline(tmp_path)
+    diffusers.AutoencoderKL(in_channels=6, out_channels=6).save_pretrained(tmp_path / "vae")
+    with pytest.raises(ValueError, match="in_channels=6, and images here have 3 channels"):
+        pipeline_vae(str(tmp_path), 16).identity()
 
 
 def test_a_vae_that_overflows_is_not_held_in_float16(tmp_path: Path):
@@ -398,3 +418,43 @@ def test_an_index_that_names_files_elsewhere_is_refused(place, tmp_path: Path):
     edit(index, weight_map={"conv_in.weight": place})
     with pytest.raises(ValueError, match="no plain one"):
         weights_of(cut, None)
+
+
+PARTS = {
+    "text_encoder": "text_encoder/model.safetensors",
+    "vae": "vae/diffusion_pytorch_model.safetensors",
+}
+
+
+def alter(path: Path, how: str) -> str:
+    """Rename, drop, or enlarge one weight of a file; returns its name."""
+    weights = load_file(path)
+    name = next(name for name, weight in weights.items() if weight.ndim > 1)
+    weight = weights.pop(name)
+    if how != "lacking":
+        new = weight if how == "renamed" else weight.new_zeros([n + 1 for n in weight.shape])
+        weights[name + "_old" * (how == "renamed")] = new
+    save_file(weights, path, {"format": "pt"})
+    return name
+
+
+@pytest.mark.parametrize("how", ["lacking", "renamed", "larger"])
+@pytest.mark.parametrize("part", PARTS)
+def test_weights_that_are_not_the_config_s_are_named_and_never_drawn(
+    part: str, how: str, tmp_path: Path
+):
+    """Both libraries would fill the gap with random numbers."""
+    name = alter(save_pipeline(tmp_path) / PARTS[part], how)
+    with pytest.raises(ValueError, match=rf"the {part} of .*{re.escape(name.split('.', 1)[1])}"):
+        pipeline_encoder(str(tmp_path)) if part == "text_encoder" else pipeline_vae(
+            str(tmp_path)
+        ).identity()
+
+
+@pytest.mark.parametrize("num_layers", [1, 3])
+def test_a_text_encoder_of_another_depth_than_its_weights_is_refused(
+    num_layers: int, tmp_path: Path
+):
+    edit(save_pipeline(tmp_path) / "text_encoder/config.json", num_hidden_layers=num_layers)
+    with pytest.raises(ValueError, match=r"layers\.[12]\."):
+        pipeline_encoder(str(tmp_path))

@@ -1,5 +1,6 @@
 """Arguments that are no KEY=VALUE, or have no effect: what to type instead, before Hydra reads."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,7 +20,8 @@ SOURCES = {"compare": "runs=", "prepare": "source=", "import": "source=", "bench
 def check_arguments(verb: str, arguments: Sequence[str]) -> None:
     """Raise ValueError for an argument that is neither a flag of Hydra's nor KEY=VALUE.
 
-    Likewise for `paths.run` in a sweep, each run of which has a directory of its own.
+    Likewise for `paths.run` in a sweep, each run of which has a directory of its own, and for a
+    `launcher` without one. A key that is given twice is said.
     """
     if "=" in arguments[1:-1]:  # key = value
         i = arguments.index("=", 1)
@@ -34,7 +36,16 @@ def check_arguments(verb: str, arguments: Sequence[str]) -> None:
             raise ValueError(f"{argument} is no KEY=VALUE; {_meant(verb, argument)}")
         else:
             _check_choice(verb, argument)
+    keys = [word.lstrip("+").partition("=")[0] for word, _ in _words(arguments) if "=" in word]
+    for key in dict.fromkeys(key for key in keys if keys.count(key) > 1):
+        print(f"dmd2: {key} is given more than once; the last one counts", file=sys.stderr)
     is_sweep = {"--multirun", "-m", "hydra.mode=MULTIRUN"} & set(arguments)
+    for argument in () if is_sweep else arguments:
+        if argument.startswith("launcher=") and argument != "launcher=local":
+            raise ValueError(
+                f"{argument} has no effect on one run, which begins here and now; of a sweep's "
+                f"runs it makes jobs: type dmd2 {verb} -m {argument} seed=0,1"
+            )
     for argument in arguments if is_sweep else ():
         if argument.lstrip("+").startswith("paths.run="):
             raise ValueError(

@@ -64,7 +64,8 @@ def one_line(error: BaseException) -> str | None:
     # sys.argv[0] is "dmd2 VERB", set by `main`.
     verb, overrides = sys.argv[0].removeprefix("dmd2 "), sys.argv[1:]
     if "Config group override must be a string" in text:
-        given = next((o for o in overrides if o.endswith("=null")), "KEY=null")
+        groups = (o for o in overrides if (config_folder() / o.partition("=")[0]).is_dir())
+        given = next((o for o in groups if o.endswith("=null")), "KEY=null")
         group = given.partition("=")[0]
         return f"{given} names no choice; type {group}=NAME, of: dmd2 {verb} --choices {group}"
     if isinstance(error, OverrideParseException) or "--multirun" in text:

@@ -51,9 +51,9 @@ def import_weights(source: Path, out: Path) -> None:
     with source.open("rb") as file:
         is_archive = file.read(4) == b"PK\x03\x04"
     if source.suffix == ".safetensors":
-        tensors, kind, left_out = student(read_tensors(source))
+        tensors, kind, left_out = _student(read_tensors(source), source)
     elif is_archive:
-        tensors, kind, left_out = student(read_checkpoint(source))
+        tensors, kind, left_out = _student(read_checkpoint(source), source)
     else:
         tensors, architecture = network(read_pickle(source))
         metadata["architecture"], kind = json.dumps(architecture), architecture["model"]["class"]
@@ -75,6 +75,17 @@ def import_weights(source: Path, out: Path) -> None:
             f"left out: {len(left_out)} tensors, "
             f"{', '.join(sorted({name.split('.')[0] for name in left_out}))}"
         )
+
+
+def _student(tensors: dict[str, Tensor], source: Path) -> tuple[dict[str, Tensor], str, list[str]]:
+    """As `student`, with the file in its errors."""
+    try:
+        return student(tensors)
+    except ValueError as error:
+        raise ValueError(
+            f"{source} cannot be imported: {error}; a file of a run here is read as it is, e.g. by "
+            "weights=FILE"
+        ) from error
 
 
 def check_size(tensors: dict[str, Tensor], source: Path) -> None:

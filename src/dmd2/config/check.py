@@ -23,7 +23,7 @@ from dmd2.config.keys import (
 from dmd2.config.options import OPTIONS
 from dmd2.config.places import check_places
 from dmd2.config.resolvers import register
-from dmd2.config.values import CALL, VALUES, check_present, check_values
+from dmd2.config.values import CALL, NEEDED, VALUES, check_present, check_values
 from dmd2.config.words import did_you_mean, skeleton, translated
 
 Config = dict[str, Any]
@@ -70,6 +70,8 @@ def resolved(composed: DictConfig) -> Config:
     Raises ValueError as `complete`, `share_batch` and `check` do.
     """
     complete(composed)
+    # Before values that refer to others are resolved, which needs their sections.
+    check_values(OmegaConf.to_container(composed), NEEDED)  # type: ignore[arg-type]
     config: Config = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
     check_sections(config)
     check_present(config)

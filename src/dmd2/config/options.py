@@ -9,9 +9,11 @@ OPTIONS: dict[str, Kind] = {
     "num_images": whole(1, 100).or_null(),
     "label": Kind("a whole number, or null", "0", lambda x: x is None or is_whole(x)),
     "prompt": Kind(
-        "a text, a list of texts, a file of captions, or null",
+        "a text, a list of texts, a file of captions",
         '\'["a red dot","two dots"]\'',
-        lambda x: all(isinstance(text, str) for text in (x if isinstance(x, list) else [x])),
+        lambda x: (
+            x != [] and all(isinstance(text, str) for text in (x if isinstance(x, list) else [x]))
+        ),
     ).or_null(),
     "seed": whole(0, 0),
     "batch_size": whole(1, 100).or_null(),

@@ -84,7 +84,7 @@ OPTIMIZER = {
     "lr": Kind(
         "a learning rate, a number of at least 0",
         "0.001",
-        lambda x: AT_LEAST_0.fits(x) or is_node(x),
+        lambda x: (AT_LEAST_0.fits(x) and x < math.inf) or is_node(x),
     ),
     "weight_decay": AT_LEAST_0,
     "eps": Kind("a number of at least 0", "1e-8", AT_LEAST_0.fits),
@@ -101,6 +101,7 @@ VALUES: dict[str, Kind] = {
             *("callbacks", "logger", "trainer", "memory", "paths", "checkpoint"),
         )
     },
+    **dict.fromkeys(("loss.generator", "loss.critic"), SECTION),
     "pairs": SECTION.or_null(),
     "name": Kind("text of printable characters without a slash", "NAME", is_path_part),
     "seed": whole(0, 0),
@@ -117,6 +118,7 @@ VALUES: dict[str, Kind] = {
         lambda x: isinstance(x, list) and all(map(DECAY.fits, x)) and len({*x}) == len(x),
     ),
     "log_every": whole(1, 50),
+    "tf32": SWITCH,
     "discriminator_features": one_of("critic", "teacher"),
     **dict.fromkeys(("critic_step_layer", "weights", "critic_weights"), TEXT.or_null()),
     "teacher.weights": TEXT.or_null(),
@@ -125,6 +127,7 @@ VALUES: dict[str, Kind] = {
     "checkpoint.every": whole(1, 1000),
     "checkpoint.keep": whole(1, 2),
     "data.num_workers": whole(0, 4),
+    "data.seed": whole(0, 0),
     "callbacks.evaluation.every": EVERY,
     "callbacks.samples.every": EVERY,
     "callbacks.samples.num_samples": whole(1, 100),
@@ -163,6 +166,8 @@ VALUES: dict[str, Kind] = {
     },
 }
 """Keys of an experiment's config."""
+NEEDED = {path: kind for path, kind in VALUES.items() if kind in (SECTION, CALL)}
+"""Those that have keys of their own."""
 
 
 def check_values(config: Mapping[str, Any], kinds: Mapping[str, Kind]) -> None:
@@ -180,9 +185,12 @@ def check_values(config: Mapping[str, Any], kinds: Mapping[str, Kind]) -> None:
 
 
 def check_present(config: Mapping[str, Any]) -> None:
-    """Raise ValueError for a key of the top level that was taken out, e.g. by data=null."""
+    """Raise ValueError for a key of the top level, or a section, that was taken out, e.g. by
+    data=null.
+    """
     for path, kind in VALUES.items():
-        if "." not in path and path not in config:
+        section, _, key = path.rpartition(".")
+        if (not section or path in NEEDED) and key not in (config[section] if section else config):
             raise ValueError(f"there is no {path}, and it is needed; type {path}={kind.example}")
 
 

@@ -7,7 +7,7 @@ image. Pairs are made once for a teacher and kept in a folder as memory-mapped a
     noise.npy      float16 [N, ...]
     images.npy     uint8 [N, ...] for pixels, float16 [N, ...] for latents and points
     labels.npy     int64 [N]
-    manifest.json  what was made, and whether it is finished
+    manifest.json  what was made, whether it is finished, and then hashes of the arrays
     progress/      until then, which blocks of pairs are written (`dmd2.data.preparation.blocks`)
 """
 
@@ -32,8 +32,10 @@ from dmd2.io.files import (
     write_hashed_json,
 )
 from dmd2.io.replace import sweep_halves_of
+from dmd2.io.vouched import check_changed, hashes_of
 
 ARRAYS = ("noise", "images", "labels")
+FILES = tuple(f"{name}.npy" for name in ARRAYS)
 
 
 class PairWriter:
@@ -130,7 +132,7 @@ class PairWriter:
             if not self._is_finished():
                 assert self._queue is not None and self._queue.is_complete()
                 # Before the queue's folder goes: a kill in between leaves nothing to do again.
-                self._write_manifest(finished=True)
+                self._write_manifest(finished=True, arrays=hashes_of(self.path, FILES))
             # Other processes that are still at it take a queue that is gone for done.
             discard(self.path / "progress")
 
@@ -160,8 +162,8 @@ class PairWriter:
         # Readers then say that pairs are unfinished, rather than missing.
         self._write_manifest(finished=False)
 
-    def _write_manifest(self, finished: bool) -> None:
-        write_hashed_json(self.path / "manifest.json", {**self._manifest, "finished": finished})
+    def _write_manifest(self, **state: Any) -> None:
+        write_hashed_json(self.path / "manifest.json", {**self._manifest, **state})
 
 
 class PairStore:
@@ -169,7 +171,7 @@ class PairStore:
 
     `noise` float16 [N, ...] and `images` uint8 or float16 [N, ...] have samples of `shape`, and
     `labels` is int64 [N]; `fingerprint` is what they were made from. Raises FileNotFoundError where
-    there are no pairs in `path`, and ValueError where they are not finished.
+    there are no pairs in `path`, and ValueError where they are not finished, or were altered.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -184,6 +186,10 @@ class PairStore:
                 f"the store {folder} is not finished; start its generation again, it goes on "
                 "where it stopped"
             )
+        try:
+            check_changed(folder, manifest["arrays"], folder / "manifest.json")
+        except (FileNotFoundError, ValueError) as error:
+            raise type(error)(f"{error}; {_again(folder)}") from error
         # Mapped, not read: a pair of ImageNet at 64x64 takes 37 kB, and there are 100,000s of them.
         self.noise, self.images, self.labels = (
             open_array(folder / f"{name}.npy") for name in ARRAYS
@@ -200,7 +206,13 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = read_hashed_json(path)
     except ValueError as error:
-        raise ValueError(f"{error}; remove {folder} and make the pairs again") from error
+        raise ValueError(f"{error}; {_again(folder)}") from error
     if not manifest.keys() >= {"num_pairs", "shape", "dtype", "fingerprint", "finished"}:
         raise ValueError(f"{path} is no manifest of pairs; name another folder")
+    if manifest["finished"] and "arrays" not in manifest:
+        raise ValueError(f"{path} is of an older version: it has no hashes; {_again(folder)}")
     return manifest
+
+
+def _again(folder: Path) -> str:
+    return f"remove {folder} and make the pairs again"

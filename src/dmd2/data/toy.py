@@ -60,6 +60,11 @@ class Toy2D(DataModule):
             raise ValueError(f"the checkerboard has no std to choose, got {std}; set data.std=null")
         if std is not None and not 0 < std < 1:
             raise ValueError(f"std must be in (0, 1), got {std}; e.g. data.std=0.1")
+        if num_train < 1 or num_test < 0:
+            raise ValueError(
+                f"num_train must be at least 1 and num_test at least 0, got {num_train} and "
+                f"{num_test}; e.g. data.num_train=50000"
+            )
         self.toy, self.num_train, self.num_test = name, num_train, num_test
         self.modes, self.mode_std = _modes(name, STD if std is None else std)
         # In one order, so that [3, 0] and [0, 3] have one identity.

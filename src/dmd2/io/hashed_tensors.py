@@ -38,7 +38,10 @@ def read_hashed(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def check_hash(path: Path) -> None:
     """Raise ValueError where a file says its hash and holds something else; others' say none."""
     if OWN_HASH in read_metadata(path):
-        read_hashed(path)
+        try:
+            read_hashed(path)
+        except ValueError as error:
+            raise ValueError(f"{error}; copy it again, or remove it and make it again") from error
 
 
 def cached(path: Path, make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:

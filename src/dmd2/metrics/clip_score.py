@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dmd2.io.hub import named_in_errors
+from dmd2.io.pretrained import read_whole
 from dmd2.metrics.base import FeatureMetric
 from dmd2.metrics.detectors import Detector
 from dmd2.metrics.preprocessing import Preprocessing, Square, picture, pixels
@@ -112,7 +114,8 @@ def _clip(source: str) -> Any:
     from transformers import CLIPModel  # noqa: PLC0415
 
     try:
-        model = CLIPModel.from_pretrained(source, use_safetensors=True, dtype=torch.float32)
+        with named_in_errors(source, "CLIP"):
+            model = read_whole(CLIPModel, source, use_safetensors=True, dtype=torch.float32)
     except OSError as error:
         # transformers' own message has several lines and does not say which option to type.
         raise FileNotFoundError(

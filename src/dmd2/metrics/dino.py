@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dmd2.io.hub import named_in_errors
+from dmd2.io.pretrained import read_whole
 from dmd2.io.progress import hashed
 from dmd2.metrics.detectors import Detector
 from dmd2.metrics.inception import as_colour
@@ -40,8 +42,9 @@ class DinoV2(Detector):
             )
         from transformers import Dinov2Model  # noqa: PLC0415
 
-        self.net = Dinov2Model.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-        self.net.requires_grad_(False).eval()
+        with named_in_errors(folder, "DINOv2"):
+            net = read_whole(Dinov2Model, folder, local_files_only=True, use_safetensors=True)
+        self.net = net.requires_grad_(False).eval()
         for name, values in (("mean", MEAN), ("std", STD)):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 

@@ -86,12 +86,19 @@ class MetricSuite:
             samples, labels = torch.as_tensor(train), torch.as_tensor(train_labels).long()
             self.test = torch.as_tensor(test), torch.as_tensor(test_labels).long()
         for name, detector in self.detectors.items():
-            detector.fit(samples, labels)
             splits = {"train": samples, "test": self.test[0]}
             # An empty test split has features of no width; metrics get an empty tensor of train's.
-            features = self.real_features(
-                detector, {part: x for part, x in splits.items() if len(x)}, key, self.device
-            )
+            given = {part: x for part, x in splits.items() if len(x)}
+            try:
+                detector.fit(samples, labels)
+                features = self.real_features(detector, given, key, self.device)
+            except RuntimeError as error:
+                if samples.ndim > 2:
+                    raise
+                raise ValueError(
+                    f"the detector {name} reads images, and this data are points: choose another "
+                    f"metric, e.g. metric=toy ({error})"
+                ) from error
             train_features = features["train"]
             for metric in self.metrics.values():
                 if metric.detector == name:

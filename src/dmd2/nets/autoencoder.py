@@ -25,6 +25,7 @@ from dmd2.io.hub import (
     or_null,
     variant_of,
 )
+from dmd2.io.pretrained import read_whole
 from dmd2.nets.tiles import decoded_in_tiles
 
 
@@ -140,7 +141,8 @@ class VAE:
                 self.source, str(Path(self.subfolder) / "diffusion_pytorch_model"), self.variant
             )
             with named_in_errors(self.source, self.subfolder or "VAE"):
-                network = loader.from_pretrained(
+                network = read_whole(
+                    loader,
                     self.source,
                     subfolder=self.subfolder or None,
                     torch_dtype=self.dtype,
@@ -168,6 +170,11 @@ class VAE:
                 f"the VAE of {self.source} overflows in float16, as its force_upcast says; type "
                 "teacher.autoencoder.dtype=float32"
             )
+        for key in ("in_channels", "out_channels"):
+            if (num := config.get(key, 3)) != 3:
+                raise ValueError(
+                    f"the VAE of {self.source} has {key}={num}, and images here have 3 channels"
+                )
         said = self.said(config)
         size = self.resolution // said["factor"]
         theirs = {

@@ -2,6 +2,7 @@
 do not say in their files.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, ClassVar, Literal
 from torch import nn
 
 from dmd2.diffusion.guidance import Guidance
+from dmd2.io.hub import config_in
 from dmd2.nets.diffusers_net import DiffusersNet
 from dmd2.nets.flow_shift import Mu, line_mu
 from dmd2.nets.original_names import no_names
@@ -19,6 +21,13 @@ from dmd2.nets.text.encoder import TextEncoder
 Config = Mapping[str, Any]
 """The content of the file that describes a pipeline's network."""
 Taken = Literal["timesteps", "sigmas", "sizes"]
+FEW_STEPS = r"turbo|schnell|lightning|sprint|flash|hyper|lcm"
+"""Names that pipelines have which make images in few steps."""
+
+
+def unknown(_source: str | Path, _config: Config) -> str | None:
+    """None: what files say beside a name does not tell whether images take few steps."""
+    return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +42,8 @@ class Family:
     mu        How a flow's shift follows the number of tokens.
     layout    The name of a tensor in its authors' files; None where none is known.
     names     Names of a network's layers in its authors' code, as `names_by` gives them.
+    few_steps Why a network makes images in few steps already, of its source and its config; None
+              where it does not.
     """
 
     guidance: float | Guidance
@@ -43,6 +54,7 @@ class Family:
     mu: Mu = line_mu
     layout: str | None = None
     names: Callable[[nn.Module], Iterator[tuple[str, list[str]]]] = no_names
+    few_steps: Callable[[str | Path, Config], str | None] = unknown
 
     folder: ClassVar[str]
     """Of a pipeline, in which such a network is."""
@@ -54,9 +66,21 @@ class Family:
         raise NotImplementedError
 
     def check_is_teacher(self, source: str | Path, config: Config) -> None:
-        """Raise ValueError for a pipeline that makes images in few steps already, as far as known:
-        its score at other steps is not the data's.
-        """
+        """Raise ValueError for a pipeline that makes images in few steps already."""
+        index = config_in(source, "model_index.json")
+        own = (Path(str(source)).name, index.get("_name_or_path"), config.get("_name_or_path"))
+        named = [name for name in map(str, own) if re.search(FEW_STEPS, name.lower())]
+        reasons = (
+            "its model_index.json says is_distilled" if index.get("is_distilled") else None,
+            self.few_steps(source, config),
+            f"its name is {named[0]}" if named else None,
+        )
+        if reason := next(filter(None, reasons), None):
+            raise ValueError(
+                f"{source} makes images in few steps already ({reason}), so its score between them "
+                "is not the data's; name the model that it was distilled from, or type "
+                "teacher.distilled=allow"
+            )
 
     def denoiser_for(self, config: Config) -> Callable[..., DiffusersNet]:
         """The class of the denoiser for a network."""

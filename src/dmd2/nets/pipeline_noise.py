@@ -94,6 +94,7 @@ OF_DYNAMIC_SHIFTS: dict[str, Kind] = {
     "max_shift": NUMBER,
     "base_image_seq_len": COUNT,
     "max_image_seq_len": COUNT,
+    "time_shift_type": ("exponential or linear", lambda x: x in ("exponential", "linear")),
 }
 LAST_ALPHA2 = 2.0**-24
 """The most that alpha^2 may be in a last row without signal, as in diffusers' Euler scheduler: not

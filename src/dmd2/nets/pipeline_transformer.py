@@ -2,7 +2,6 @@
 whether it can be a teacher.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,15 +12,8 @@ from dmd2.nets.family import Config, Family
 from dmd2.nets.text.encoder import TextEncoder
 from dmd2.nets.transformer import Transformer
 
-FEW_STEPS = r"turbo|schnell|lightning|sprint|flash|hyper|lcm"
-"""Names that pipelines have which make images in few steps."""
 SCALE = {"guidance_embeds": "a guidance scale: it is distilled already"}
 """For `unsupported`."""
-
-
-def unknown(_source: str | Path, _config: Config) -> str | None:
-    """None: what files say beside a name does not tell whether images take few steps."""
-    return None
 
 
 def schnell(_source: str | Path, config: Config) -> str | None:
@@ -46,8 +38,6 @@ class TransformerFamily(Family):
     outputs      Channels of its output for each that enters, as its file counts them.
     resolution   Height and width of the images where no file says them.
     unsupported  Keys of its file that give it an input which nothing here fills, and what it is.
-    few_steps    Why a network makes images in few steps already, of its source and its config; None
-                 where it does not.
     """
 
     denoiser: type[Transformer]
@@ -55,7 +45,6 @@ class TransformerFamily(Family):
     outputs: float = 1
     resolution: int = 1024
     unsupported: Mapping[str, str] = field(default_factory=dict)
-    few_steps: Callable[[str | Path, Config], str | None] = unknown
 
     folder = Transformer.folder
 
@@ -71,23 +60,6 @@ class TransformerFamily(Family):
             raise ValueError(
                 f"the network of {source} reads {read} channels and makes {made}: it is one for "
                 "inpainting or editing, and reads an image beside the noise"
-            )
-
-    def check_is_teacher(self, source: str | Path, config: Config) -> None:
-        """Raise ValueError for a pipeline that makes images in few steps already."""
-        index = config_in(source, "model_index.json")
-        own = (Path(str(source)).name, index.get("_name_or_path"), config.get("_name_or_path"))
-        named = [name for name in map(str, own) if re.search(FEW_STEPS, name.lower())]
-        reasons = (
-            "its model_index.json says is_distilled" if index.get("is_distilled") else None,
-            self.few_steps(source, config),
-            f"its name is {named[0]}" if named else None,
-        )
-        if reason := next(filter(None, reasons), None):
-            raise ValueError(
-                f"{source} makes images in few steps already ({reason}), so its score between them "
-                "is not the data's; name the model that it was distilled from, or type "
-                "teacher.distilled=allow"
             )
 
     def denoiser_for(self, config: Config) -> type[Transformer]:

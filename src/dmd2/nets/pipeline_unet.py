@@ -38,8 +38,12 @@ class UNetFamily(Family):
         read, made = config.get("in_channels", 4), config.get("out_channels", 4)
         if read != made:
             raise ValueError(
-                f"the U-Net of {source} reads {read} channels and makes {made}: it is one for "
-                "inpainting or editing, and reads an image beside the noise"
+                f"the U-Net of {source} reads {read} channels and makes {made}: it is "
+                + (
+                    "one for inpainting or editing, and reads an image beside the noise"
+                    if read > made
+                    else "one that makes something beside its prediction, e.g. a variance"
+                )
             )
         if config.get("addition_embed_type") not in (None, "text_time"):
             raise ValueError(

@@ -13,6 +13,25 @@ PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 MAX_READ_BYTES = 2**24
 """A file of a pipeline that is longer counts by name and size, not by its bytes."""
 
+SAID = (".json", ".txt", ".model")
+"""Suffixes of files that say what a pipeline is: configs, vocabularies."""
+
+
+def files_said(source: str | None) -> dict[str, str]:
+    """A hash of each file, by name, in which a pipeline's folder says what it is beside weights.
+
+    Empty without a source, and of a name on the hub.
+    """
+    folder = Path(source or "")
+    if source is None or not folder.is_dir():
+        return {}
+    return {
+        path.relative_to(folder).as_posix(): _digest(path)
+        for path in sorted(folder.rglob("*"))
+        # The index of a variant's shards is no other pipeline.
+        if path.suffix in SAID and path.is_file() and ".index." not in path.name
+    }
+
 
 def with_pipeline(config: Config) -> Config:
     """The same config with a folder in the place of a `teacher.source` that is one file.

@@ -15,7 +15,6 @@ from dmd2.evaluation.pictures import comparison
 from dmd2.evaluation.scores import Scores, by_class, overall
 from dmd2.io.files import write_bytes, write_hashed_json
 from dmd2.io.hashed_tensors import save_hashed
-from dmd2.io.tensors import save_weights
 from dmd2.runs.assemble import Parts
 from dmd2.runs.build import device_for
 from dmd2.runs.memory import measured_words
@@ -117,7 +116,7 @@ def save_networks(run: Finished) -> None:
     name, student = next(iter(module.students().items()))
     metadata = {"weights": name, "teacher": run.parts.teacher.sha256}
     save_hashed(student.state_dict(), folder / "student.safetensors", metadata)
-    save_weights(module.critic, folder / "critic.safetensors")
+    save_hashed(module.critic.state_dict(), folder / "critic.safetensors")
 
 
 def draw_comparison(run: Finished) -> None:

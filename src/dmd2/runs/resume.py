@@ -7,6 +7,7 @@ from dmd2.config.check import Config
 from dmd2.config.memory import MEMORY_KEYS
 from dmd2.io.files import without_places
 from dmd2.runs.assemble import Parts
+from dmd2.runs.pipeline_source import files_said
 from dmd2.training.checkpoints import Manifest, Verified, newest, verify
 
 NOT_COMPARED = frozenset(
@@ -70,8 +71,11 @@ def resume_identity(config: Config, data: dict[str, Any], world_size: int) -> Ma
 
 
 def with_teacher(identity: Manifest, parts: Parts) -> Manifest:
-    """What must stay the same when a run is resumed, with the hash of its teacher's weights."""
-    return identity | {"teacher": parts.teacher.sha256}
+    """What must stay the same when a run is resumed, with the hashes of its teacher's weights, and
+    of what its pipeline says beside them.
+    """
+    said = files_said(identity["config"]["teacher"].get("source"))
+    return identity | {"teacher": parts.teacher.sha256, "pipeline": said}
 
 
 def check_resumable(before: Manifest, now: Manifest, allowed: list[str]) -> None:

@@ -17,11 +17,13 @@ from dmd2.diffusion.conditioning import Conditioner
 from dmd2.diffusion.denoiser import Denoiser
 from dmd2.diffusion.guidance import Guidance
 from dmd2.io.files import key_of, locked
+from dmd2.io.hashed_tensors import save_hashed
 from dmd2.io.hub import weights_of
-from dmd2.io.tensors import save_weights, weights_sha256
+from dmd2.io.tensors import weights_sha256
 from dmd2.randomness import seeded
 from dmd2.runs.build import build, build_data, build_guidance, build_trainer, kept_dtype
 from dmd2.runs.loras import TeacherLoRA, encoder_with, read_loras, sha256_with
+from dmd2.runs.pipeline_source import files_said
 from dmd2.runs.requirements import check_described, check_fit
 from dmd2.runs.weights import load_denoiser, load_fitting
 from dmd2.training.callbacks.interrupt import Interrupt
@@ -69,7 +71,7 @@ class Teacher:
             # Other runs that want the same teacher wait here, and find it.
             with locked(self.path):
                 if not self.path.exists():
-                    save_weights(self.train(), self.path)
+                    save_hashed(self.train().state_dict(), self.path)
         self.load()
 
     def load(self) -> None:
@@ -113,11 +115,8 @@ def build_teacher(config: Config, data: DataModule, path: Path | None) -> Teache
         weights = weights_key(config, own_data)
         path = Path(config["paths"]["cache"]) / "teachers" / f"{weights}.safetensors"
         train = partial(train_teacher, config, denoiser, conditioner, own_data)
-    key, guidance, dtype = (
-        identity_key(section, sha256_with(weights, loras)),
-        build_guidance(section),
-        kept_dtype(section),
-    )
+    key = identity_key(section, sha256_with(weights, loras))
+    guidance, dtype = build_guidance(section), kept_dtype(section)
     return Teacher(denoiser, conditioner, path, key, guidance, dtype, train, published, loras)
 
 
@@ -164,7 +163,8 @@ def identity_key(section: Config, weights: str) -> str:
     """
     read = ("denoiser", "guidance", "dtype", "autoencoder")
     said = [without_memory(section.get(name)) for name in read]
-    return key_of(weights, conditioner_of(section), said)
+    files = files_said(section.get("source"))
+    return key_of(weights, conditioner_of(section), said, *([files] if files else []))
 
 
 def pretraining_data(config: Config) -> DataModule:

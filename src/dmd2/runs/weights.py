@@ -6,6 +6,7 @@ from hydra.utils import get_object
 
 from dmd2.config.check import Config
 from dmd2.diffusion.denoiser import Denoiser
+from dmd2.io.hashed_tensors import check_hash
 from dmd2.io.tensors import load_weights, names_in, read_metadata, read_tensors
 from dmd2.nets.critic import Critic
 from dmd2.nets.lora import is_lora, load_products
@@ -15,7 +16,10 @@ from dmd2.weights.architecture import check_architecture
 def load_denoiser(denoiser: Denoiser, path: Path) -> None:
     """Fill a denoiser from a file of ours, of its network alone, as diffusers writes them, or of
     the LoRA that is on it.
+
+    Raises ValueError where a file of ours was altered.
     """
+    check_hash(path)
     if is_lora(names := names_in(path)):
         load_products(denoiser.model, read_tensors(path), path)
         return
@@ -38,8 +42,10 @@ def load_fitting(denoiser: Denoiser, path: Path, section: Config) -> None:
 def load_critic(critic: Critic, path: Path) -> None:
     """Fill a critic from a file.
 
-    A discriminator and an embedding of steps stay fresh where the file has none.
+    A discriminator and an embedding of steps stay fresh where the file has none. Raises ValueError
+    where a file of ours was altered.
     """
+    check_hash(path)
     # A file of a run without a GAN has no discriminator, of one step no embedding.
     parts = {name.partition(".")[0] for name in names_in(path)}
     discriminator, step_embedding = (

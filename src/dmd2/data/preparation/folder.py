@@ -5,15 +5,13 @@
     test.npy, test_labels.npy, of the same kind
     manifest.json
 
-Opening compares sizes. Hashes are compared only where an array is not older than the manifest: its
-modification time says when the arrays were last found to be right. So an array that is written
-later is found, and a folder that nobody touched opens at once.
+Opening compares sizes; hashes are compared where an array may have changed (`dmd2.io.vouched`).
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ import numpy as np
 from dmd2.data.split import Split
 from dmd2.io.arrays import open_array
 from dmd2.io.files import read_hashed_json, write_hashed_json
-from dmd2.io.progress import hashed
+from dmd2.io.vouched import check_changed, check_hashes, check_sizes, hashes_of
 
 # The hash `content` of a manifest takes them in this order.
 ARRAYS = ("train.npy", "train_labels.npy", "test.npy", "test_labels.npy")
@@ -51,10 +49,7 @@ def write_manifest(folder: Path, class_names: list[str], about: Mapping[str, Any
 
     about  What else the manifest says, e.g. source and decoder.
     """
-    arrays = {
-        name: {"num_bytes": (folder / name).stat().st_size, "sha256": hashed(folder / name)}
-        for name in ARRAYS
-    }
+    arrays = hashes_of(folder, ARRAYS)
     # The contents' own name: the same wherever the folder lies and however it was made.
     content = {"content": _content(arrays, class_names)}
     write_hashed_json(
@@ -70,12 +65,8 @@ def open_prepared(folder: Path) -> tuple[Split, Split, list[str]]:
     """
     manifest = read_manifest(folder)
     # Sizes find a copy that broke off; hashes would take minutes, `check` compares them.
-    for name in ARRAYS:
-        size, expected = _stat(folder / name).st_size, manifest["arrays"][name]["num_bytes"]
-        if size != expected:
-            raise ValueError(
-                f"{folder / name} has {size} bytes, its manifest says {expected}; {_again(folder)}"
-            )
+    with _again_in_errors(folder):
+        check_sizes(folder, manifest["arrays"])
     # Labels are small, and batches read all of them: they are copied to memory.
     train, test = (
         Split(
@@ -92,28 +83,24 @@ def check(folder: Path) -> None:
     Raises ValueError that names the first array that differs.
     """
     manifest = read_manifest(folder)
-    for name in ARRAYS:
-        _stat(folder / name)  # names an array that is missing
-        if hashed(folder / name) != manifest["arrays"][name]["sha256"]:
-            raise ValueError(
-                f"{folder / name} was altered, its hash is not the manifest's; {_again(folder)}"
-            )
-    with suppress(OSError):  # a read-only folder is hashed each time it may have changed
-        (folder / MANIFEST).touch()
+    with _again_in_errors(folder):
+        check_hashes(folder, manifest["arrays"], folder / MANIFEST)
 
 
 def check_if_changed(folder: Path) -> None:
     """`check`, if an array may have been written after the manifest, e.g. in a copy."""
-    # Not older counts as changed: clocks of file systems may be coarse.
-    vouched = (folder / MANIFEST).stat().st_mtime_ns
-    if any(_stat(folder / name).st_mtime_ns >= vouched for name in ARRAYS):
-        check(folder)
+    manifest = read_manifest(folder)
+    with _again_in_errors(folder):
+        check_changed(folder, manifest["arrays"], folder / MANIFEST)
 
 
-def _stat(path: Path) -> Any:
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing; {_again(path.parent)}")
-    return path.stat()
+@contextmanager
+def _again_in_errors(folder: Path) -> Iterator[None]:
+    """Inside, what is missing or altered is named with what to do."""
+    try:
+        yield
+    except (FileNotFoundError, ValueError) as error:
+        raise type(error)(f"{error}; {_again(folder)}") from error
 
 
 def _content(arrays: Mapping[str, Mapping[str, Any]], class_names: list[str]) -> str:

@@ -67,6 +67,8 @@ def _enter(
         except PermissionError:
             pass_over(passed, "folder that may not be read", os.path.relpath(where, root))
             continue
+        if not entries:  # perhaps a class that lost its images
+            pass_over(passed, "empty folder", os.path.relpath(where, root))
         inner = list[tuple[str, str]]()
         for entry in entries:
             # Without links below `top` this is the real path, and needs no call of the system.

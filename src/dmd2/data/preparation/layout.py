@@ -75,6 +75,7 @@ def lay_out(source: Path, test_fraction: float) -> Layout:
     # dataset.json goes before folders: in EDM's zips these only divide the files by number.
     if listed is None:
         labels, class_names = labels_of_folders(paths, source)
+        _require_in_train(train, test, labels, class_names, source)
     else:
         labels, class_names = _labels_of_json(listed, train + test, source, passed)
     if not test:
@@ -85,10 +86,29 @@ def lay_out(source: Path, test_fraction: float) -> Layout:
     return Layout(train, test, labels, class_names, passed)
 
 
+def _require_in_train(
+    train: list[str], test: list[str], labels: dict[str, int], class_names: list[str], source: Path
+) -> None:
+    """Raise ValueError where a class folder is of the test split alone: it would take a label that
+    the classes to train on count themselves by.
+    """
+    if alone := sorted({labels[name] for name in test} - {labels[name] for name in train}):
+        raise ValueError(
+            f"{source} has the class {class_names[alone[0]]} to test and not to train on; take it "
+            "out, or add it to the folder to train on"
+        )
+
+
 def _scan(source: Path, passed: PassedOver) -> tuple[list[str], bytes | None]:
     """Sorted names of the images, and the text of dataset.json."""
     names, listed = [], None
     for member in members(source, passed):
+        path = PurePosixPath(member.name)
+        if path.name.lower() == LABELS and member.name != LABELS:
+            raise ValueError(
+                f"{member.name} in {source} would not be read: labels are in {LABELS}, in small "
+                "letters, at the top; move it there, or rename it"
+            )
         if member.name == LABELS:
             if listed is not None:  # a tar or zip may hold a name twice
                 raise ValueError(f"{source} holds {LABELS} twice; pack it again with one")

@@ -7,8 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from dmd2.diffusion.conditioning import Cond
-from dmd2.io.hub import config_in, named_in_errors
+from dmd2.io.hub import SWITCH, check_keys, config_in, named_in_errors, or_null
 from dmd2.nets.text.encoder import TextEncoder, Twin, ids_of, model_of, tokenize, warn_of_cuts
+
+ZEROS = "force_zeros_for_empty_prompt"
+"""The key of an SDXL pipeline's index that says what no caption is: zeros, or an empty text."""
 
 
 class CLIP(TextEncoder):
@@ -90,10 +93,15 @@ def time_ids_of(size: Sequence[int]) -> Tensor:
 def clip(source: str, variant: str | None = None, dtype: str = "float32") -> CLIP:
     """The encoder of a Stable Diffusion 1.5 pipeline.
 
-    Raises FileNotFoundError where there is no such pipeline.
+    Raises FileNotFoundError where there is no such pipeline, ValueError where it is another.
     """
     from transformers import CLIPTextModel  # noqa: PLC0415
 
+    if config_in(source, "text_encoder/config.json").get("use_attention_mask"):
+        raise ValueError(
+            f"the text_encoder of {source} says use_attention_mask: it reads no padding, which is "
+            "not supported here"
+        )
     return CLIP(
         clip_tokenizer(source, "tokenizer"),
         model_of(CLIPTextModel, source, "text_encoder", variant, dtype),
@@ -114,7 +122,9 @@ def clip_pair(
     models = [model_of(kind, source, name, variant, dtype) for name, kind in kinds.items()]
     tokenizers = [clip_tokenizer(source, name) for name in ("tokenizer", "tokenizer_2")]
     # SDXL's pipeline takes zeros where its index says nothing.
-    has_zeros = config_in(source, "model_index.json").get("force_zeros_for_empty_prompt", True)
+    index = config_in(source, "model_index.json")
+    check_keys(f"model_index.json of {source}", index, {ZEROS: or_null(SWITCH)})
+    has_zeros = index.get(ZEROS, True)
     return CLIPPair(tokenizers, models, size, "zeros" if has_zeros else "empty")
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dmd2.diffusion.conditioning import Cond
 from dmd2.io.hub import config_in, dtype_of, named_in_errors, variant_of
+from dmd2.io.pretrained import read_whole
 
 Twin = Literal["empty", "zeros"]
 """The unconditional condition: the embedding of "", or zeros."""
@@ -108,7 +109,8 @@ def tokenizer_of(source: str, name: str = "tokenizer") -> Any:
 def model_of(kind: Any, source: str, name: str, variant: str | None, dtype: str) -> nn.Module:
     """A pipeline's text model, as the class `kind` of transformers.
 
-    Raises FileNotFoundError where there is none, ValueError where it is of another class.
+    Raises FileNotFoundError where there is none, ValueError where it is of another class, or its
+    files are not those of its config.
     """
     kinds = kinds_of(source, name)
     if kind.__name__ not in kinds:
@@ -118,8 +120,14 @@ def model_of(kind: Any, source: str, name: str, variant: str | None, dtype: str)
         )
     stored_in, held_as = variant_of(source, f"{name}/model", variant), dtype_of(dtype)
     with named_in_errors(source, name):
-        found: nn.Module = kind.from_pretrained(
-            source, subfolder=name, use_safetensors=True, variant=stored_in, dtype=held_as
+        found: nn.Module = read_whole(
+            kind,
+            source,
+            subfolder=name,
+            use_safetensors=True,
+            variant=stored_in,
+            dtype=held_as,
+            ignore_mismatched_sizes=True,  # they are refused by name
         )
     return found
 

@@ -3,6 +3,7 @@ stores labels handles no text.
 """
 
 import hashlib
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from torch import Tensor
 from dmd2.diffusion.conditioning import Cond, Conditioner, check_labels
 from dmd2.distributed.device import device_of, sent
 from dmd2.io.blocks import save_blocks
+from dmd2.io.files import read_hashed_json, write_hashed_json
 from dmd2.io.progress import progress_bar
 from dmd2.io.tensors import read_tensors
+from dmd2.io.vouched import check_changed, hashes_of
 from dmd2.nets.text.clip import time_ids_of
 from dmd2.nets.text.encoder import TextEncoder, Twin
 
@@ -116,7 +119,8 @@ class CachedPrompts(Prompts):
     `cache`. Other arguments are those of `Prompts`.
 
     The file's name is a hash of tokens and weights. It is mapped into memory, so that a table
-    larger than that is no obstacle: rows are read as labels name them. They are float32 of CLIP
+    larger than that is no obstacle: rows are read as labels name them. A record beside it has its
+    hash; a damaged one is made again. They are float32 of CLIP
     (237 kB a caption at Stable Diffusion's 77 x 768), else bfloat16, and without the text that a
     mask excludes. The encoder stays on the host until a metric has captions of its own.
     Raises ValueError where `cache` is a file.
@@ -136,8 +140,9 @@ class CachedPrompts(Prompts):
                 f"{cache} is a file; name a folder for embeddings: teacher.conditioner.cache=DIR"
             )
         path = Path(cache) / f"{self.key()}.safetensors"
-        if not path.exists():
+        if not _is_whole(path):
             save_blocks(self.encoded(), path, streamed="text")
+            write_hashed_json(_record(path), hashes_of(path.parent, [path.name]))
         # Read back also when just made: every run has the numbers of the file. No buffers: the
         # system holds the pages that were read, and no device does.
         self.table = read_tensors(path)
@@ -205,3 +210,19 @@ class CachedPrompts(Prompts):
     def of(self, captions: Sequence[str]) -> Conditioner:
         """The same on another table of captions, encoded in every pass and in no cache."""
         return Prompts(captions, self.of_others[0], self.twin, self.negative)
+
+
+def _record(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a table of embeddings is there, and what its record says; damage is warned of."""
+    if not (path.exists() and _record(path).exists()):
+        return False
+    try:
+        check_changed(path.parent, read_hashed_json(_record(path)), _record(path))
+    except ValueError as error:
+        warnings.warn(f"{error}; it is made again", stacklevel=2)
+        return False
+    return True

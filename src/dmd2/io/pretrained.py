@@ -1,0 +1,41 @@
+"""Networks of transformers and diffusers from files that hold every weight of them, and no other.
+
+Both libraries fill what a file lacks with random numbers, and pass over what has no place.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+def read_whole(kind: Any, source: Any, **how: Any) -> Any:
+    """`kind.from_pretrained(source, **how)`.
+
+    Raises ValueError that names a weight which the files lack, which has another shape than the
+    config says, or for which the config has no place; otherwise as `from_pretrained`.
+    """
+    with _without_reports():
+        network, found = kind.from_pretrained(source, output_loading_info=True, **how)
+    for what, words in (
+        ("missing_keys", "its files lack the weight"),
+        ("mismatched_keys", "its config.json says another shape than its files have of"),
+        ("unexpected_keys", "its config.json has no place for the weight"),
+    ):
+        # Of a mismatch name and shapes; old files hold numbers of positions, which are computed.
+        names = sorted(key if isinstance(key, str) else key[0] for key in found[what])
+        if wrong := [name for name in names if not name.endswith("position_ids")]:
+            more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+            raise ValueError(f"{words} {wrong[0]}{more}; download or save it again")
+    return network
+
+
+@contextmanager
+def _without_reports() -> Iterator[None]:
+    """Inside, the libraries do not report in tables what is said here in a line."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(level)
