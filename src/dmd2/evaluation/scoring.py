@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -75,7 +75,8 @@ class Evaluator:
         device; a text encoder that training keeps on the host is back there.
         """
         batches, device = map(samples.labels, blocks), torch.device(samples.device)
-        return replace(sampling, conditioner=EncodedAhead(self.conditioner, batches, device))
+        ahead: Any = EncodedAhead(self.conditioner, batches, device)  # fits either kind of sampling
+        return replace(sampling, conditioner=ahead)
 
     def sample_set(self, device: torch.device | str) -> SampleSet:
         """The samples that everything here is scored on, and grids show."""
