@@ -47,7 +47,7 @@ def test_few_samples_are_no_distance_on_average() -> None:
 
 def test_a_class_of_copies_of_one_image_has_no_distance() -> None:
     x, labels = points(20, seed=0)
-    x[labels == 1] = x[1]
+    x[labels == 1] = x[1].clone()
     found = MetricSuite({"points": Flatten()}, {"distance": ClassDistance("points")})
     found.fit(x, labels, x, labels)
     assert set(found.floor()) == {"class_distance", "0/class_distance", "2/class_distance"}
