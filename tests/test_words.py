@@ -53,6 +53,7 @@ pytestmark = pytest.mark.usefixtures("inside")
         ("optimizer.lr_factor.decay_from=2", ["optimizer.lr_factor.decay_from", "between 0 and 1"]),
         ("teacher.pretrain.module.optimizer.lr=x", ["teacher.pretrain.module.optimizer.lr", "'x'"]),
         ("teacher.denoiser.model.dropout=lots", ["teacher.denoiser.model.dropout", "'lots'"]),
+        ("loss.generator.gan.weight=-0.1", ["loss.generator.gan.weight", "at least 0"]),
         ("callbacks.samples.every=1e2", ["callbacks.samples.every"]),
         ("metric.num_samples=many", ["metric.num_samples", "'many'"]),
         ("metric.primary=3", ["metric.primary", "text"]),

@@ -310,6 +310,24 @@ def test_encoders_that_do_not_fit_are_named(file: str, changes, words: str, tmp_
         pipeline_encoder(str(tmp_path))
 
 
+def test_keys_of_a_newer_diffusers_are_refused_where_they_say_something(tmp_path: Path):
+    save_pipeline(tmp_path)
+    denoiser = from_configs(str(tmp_path), ["mid_block"], gradient_checkpointing=False)
+    for name in ("unet", "vae"):
+        edit(tmp_path / name / "config.json", _new="x", rotated=False, bent=None)
+    from_configs(str(tmp_path), ["mid_block"], gradient_checkpointing=False)
+    assert pipeline_vae(str(tmp_path)).network
+    for name in ("unet", "vae"):
+        edit(tmp_path / name / "config.json", rotated="twice")
+    words = r"rotated='twice', which the installed diffusers does not know"
+    with pytest.raises(ValueError, match=words):
+        from_configs(str(tmp_path), ["mid_block"], gradient_checkpointing=False)
+    with pytest.raises(ValueError, match=words):
+        check_agrees(tmp_path, denoiser)
+    with pytest.raises(ValueError, match=words):
+        pipeline_vae(str(tmp_path)).network  # noqa: B018 - it is read now
+
+
 def test_what_no_caption_is_must_be_a_switch(tmp_path: Path):
     edit(save_pipeline(tmp_path, "sdxl") / "model_index.json", force_zeros_for_empty_prompt="false")
     with pytest.raises(ValueError, match=r"force_zeros_for_empty_prompt='false', expected true or"):

@@ -23,7 +23,15 @@ from dmd2.config.keys import (
 from dmd2.config.options import OPTIONS
 from dmd2.config.places import check_places
 from dmd2.config.resolvers import register
-from dmd2.config.values import CALL, NEEDED, VALUES, check_present, check_values
+from dmd2.config.values import (
+    AT_LEAST_0,
+    CALL,
+    NEEDED,
+    VALUES,
+    check_present,
+    check_values,
+    is_node,
+)
 from dmd2.config.words import did_you_mean, skeleton, translated
 
 Config = dict[str, Any]
@@ -111,11 +119,13 @@ def check(config: Config) -> None:
         for name, term in config["loss"][network].items():
             # An experiment may set a term's weight where another loss, without the term, was
             # chosen.
-            if term is not None and "_target_" not in term:
+            if term is not None and not is_node(term):
                 raise ValueError(
                     f"loss.{network}.{name} is set, but this loss has no such term; "
                     f"take it out: ~loss.{network}.{name}, or choose a loss that has it"
                 )
+            # A negative one would turn the term around.
+            check_values(config, {f"loss.{network}.{name}.weight": AT_LEAST_0})
     for section in ("callbacks", "logger"):
         check_values(config, {f"{section}.{name}": CALL.or_null() for name in config[section]})
     # From here on classes are looked up, which loads torch: all that needs none stands above.

@@ -18,6 +18,7 @@ from dmd2.io.hub import (
     POSITIVE,
     Kind,
     check_keys,
+    check_known,
     config_in,
     dtype_of,
     list_of,
@@ -149,6 +150,7 @@ class VAE:
                     variant=variant,
                     use_safetensors=True,
                 )
+            check_known(f"the VAE of {self.source}", self._file(), network)
             self._check(network.config)
             self._network = network.requires_grad_(False).eval()
         return self._network

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 
 from dmd2.diffusion.guidance import Guidance
-from dmd2.io.hub import PREDICTION_TYPES, named_in_errors
+from dmd2.io.hub import PREDICTION_TYPES, check_known, named_in_errors
 from dmd2.nets.autoencoder import VAE
 from dmd2.nets.autoencoder_kinds import vae_of
 from dmd2.nets.diffusers_net import DiffusersNet, Tap
@@ -52,6 +52,7 @@ def from_configs(
     schedule, prediction = noise_of(source, num_tokens(source, resolution))
     with named_in_errors(source, family.folder):
         model = getattr(diffusers, config["_class_name"]).from_config(config)
+    check_known(f"the network of {source}", config, model)
     scale: dict[str, float | None] = {}
     if config.get("guidance_embeds"):
         own = family.embedded if embedded_guidance is None else embedded_guidance
@@ -83,6 +84,7 @@ def check_agrees(source: str | Path, denoiser: DiffusersNet, resolution: int | N
     remedy = "choose the teacher that it is of, or teacher=pipeline, which reads the files"
     if (kind := theirs["_class_name"]) != (here := type(denoiser.model).__name__):
         raise ValueError(f"the network of {source} is a {kind}, and here it is a {here}; {remedy}")
+    check_known(f"the network of {source}", theirs, denoiser.model)
     schedule, prediction = noise_of(source, num_tokens(source, resolution))
     if prediction != denoiser.prediction:
         raise ValueError(
