@@ -82,6 +82,10 @@ class Family:
                 "teacher.distilled=allow"
             )
 
+    def reads_scale(self, config: Config) -> bool:
+        """Whether a network is told a guidance scale."""
+        return self.embedded is not None and bool(config.get("guidance_embeds"))
+
     def denoiser_for(self, config: Config) -> Callable[..., DiffusersNet]:
         """The class of the denoiser for a network."""
         raise NotImplementedError

@@ -54,7 +54,7 @@ def from_configs(
         model = getattr(diffusers, config["_class_name"]).from_config(config)
     check_known(f"the network of {source}", config, model)
     scale: dict[str, float | None] = {}
-    if config.get("guidance_embeds"):
+    if family.reads_scale(config):
         own = family.embedded if embedded_guidance is None else embedded_guidance
         scale = {"embedded_guidance": own}
     elif embedded_guidance is not None:
@@ -67,8 +67,8 @@ def from_configs(
 
 def pipeline_guidance(source: str) -> float | Guidance:
     """The guidance that a pipeline's family is published with; 1.0 is none."""
-    is_told = network_config(source).get("guidance_embeds")
-    return 1.0 if is_told else family_of(source).guidance
+    family = family_of(source)
+    return 1.0 if family.reads_scale(network_config(source)) else family.guidance
 
 
 def check_agrees(source: str | Path, denoiser: DiffusersNet, resolution: int | None = None) -> None:
