@@ -106,9 +106,7 @@ def test_a_sample_s_noise_depends_on_its_number_alone():
 
 
 def test_keys_do_not_run_together():
-    seeds = {
-        seed_of(*key) for key in [(1, 23), (12, 3), ("1", "2", 3), (1, 2, "3", "")]
-    }
+    seeds = {seed_of(*key) for key in [(1, 23), (12, 3), ("1", "2", 3), (1, 2, "3", "")]}
     assert len(seeds) == 4
 
 
