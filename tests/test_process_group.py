@@ -14,13 +14,15 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from dmd2.cli.main import main
-from dmd2.distributed import environment, process_group
-from dmd2.distributed.gradients import buckets, mean_over_ranks
+from dmd2.cli.processes import in_all_processes
+from dmd2.distributed import environment, gradients, process_group
+from dmd2.distributed.gradients import MeanOverRanks, buckets
 from dmd2.losses.term import Logs
 from dmd2.losses.turns import Turn
+from dmd2.randomness import seeded
 from dmd2.training.callbacks.csv_logger import read_rows
 from dmd2.training.checkpoints import load, newest
 from dmd2.training.module import DMD
@@ -63,6 +65,14 @@ def as_rank() -> dict[str, Any]:
                 module(accumulate=accumulate, critic_updates=5), 10, ReplicatedStrategy(), sent
             )
         found[f"accumulate{accumulate}"] = state(dmd) | {"calls": calls, "sent": sent.values}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gradients, "BUCKET_BYTES", 72 * FLOAT)
+        found["buckets"] = {name: sent_in_buckets(name == "unused") for name in ("used", "unused")}
+        with counted() as calls:
+            dmd = train_in_all_ranks(
+                module(accumulate=2, critic_updates=5), 10, ReplicatedStrategy()
+            )
+        found["many"] = state(dmd) | {"calls": calls}
     loss = objective()
     loss.critic["denoising"] = BadOnRank1(loss.critic["denoising"])
     before = Record(lambda m: weights(m.critic))
@@ -97,8 +107,30 @@ def sent_as(dtype: torch.dtype) -> tuple[Tensor, Tensor, list[tuple[str, int]]]:
     weight.grad = torch.randn(1000, generator=torch.Generator().manual_seed(process_group.rank()))
     numbers = {"loss": torch.tensor(0.1 + process_group.rank())}
     with counted() as calls:
-        found = mean_over_ranks([weight], numbers, dtype)
+        found = MeanOverRanks([weight], dtype).finish(numbers)
     return weight.grad, found["loss"], calls
+
+
+def sent_in_buckets(unused: bool) -> dict[str, Any]:
+    """The mean gradients of four layers in buckets of one, and what was sent until when.
+
+    unused  Whether a further layer has weights that get no gradient.
+    """
+    with seeded(0, "layers"):
+        layers = nn.Sequential(*(nn.Linear(8, 8) for _ in range(4)))
+        x = torch.randn(2, 5, 8)
+    network = nn.Sequential(layers, nn.Linear(8, 8)) if unused else layers
+    means = MeanOverRanks(network.parameters())
+    with counted() as calls:
+        with means.sending():
+            layers(x[process_group.rank()]).square().mean().backward()
+        early = list(calls)
+        means.finish({"loss": torch.tensor(0.5)})
+    sent = [p.grad.clone() for p in layers.parameters() if p.grad is not None]
+    layers.zero_grad()
+    layers(x).square().mean().backward()  # of all ranks' samples
+    whole = [p.grad for p in layers.parameters()]
+    return {"early": early, "calls": calls, "sent": sent, "whole": whole}
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +177,29 @@ def test_only_the_updated_networks_gradients_are_sent_once_an_update(
         assert found["calls"][start:end] == at_start + expected, i
 
 
+def test_buckets_are_sent_while_the_backward_pass_goes_on(pair: list[dict[str, Any]]) -> None:
+    layer, numbers = ("all_reduce", 72 * FLOAT), ("all_reduce", FLOAT)
+    for found in pair:
+        used, unused = found["buckets"]["used"], found["buckets"]["unused"]
+        # All but the last, which the numbers go with; here they find no room in it.
+        assert used["early"] == [layer] * 3 and used["calls"] == [layer] * 4 + [numbers]
+        # A layer without gradients would come first: whatever waits for it is sent at the end.
+        assert unused["early"] == [] and unused["calls"] == used["calls"]
+        for one in (used, unused):
+            torch.testing.assert_close(one["sent"], one["whole"])
+
+
+def test_many_buckets_train_to_the_same_weights_and_send_the_same_bytes(
+    pair: list[dict[str, Any]],
+) -> None:
+    for found in pair:
+        many, few = found["many"], found["accumulate2"]
+        for part in ("generator", "critic", "moments"):
+            torch.testing.assert_close(many[part], few[part], rtol=0, atol=0)
+        assert len(many["calls"]) > 3 * len(few["calls"])
+        assert sum(sent for _, sent in many["calls"]) == sum(sent for _, sent in few["calls"])
+
+
 def test_gradients_in_bfloat16_are_half_the_bytes_and_off_by_its_rounding(
     pair: list[dict[str, Any]],
 ) -> None:
@@ -189,6 +244,20 @@ def test_a_process_group_that_was_destroyed_is_initialised_again_for_the_next_ru
         assert found["started"]
         for network in NETWORKS:
             assert torch.equal(found["again"][network], found["accumulate1"][network])
+
+
+def note_patience(config: dict[str, Any]) -> None:
+    """Write down how many seconds this rank waits in a collective."""
+    group = distributed.distributed_c10d._get_default_group()
+    seconds = group._get_backend(torch.device("cpu")).options._timeout.total_seconds()
+    Path(config["out"], str(process_group.rank())).write_text(str(seconds), encoding="utf-8")
+
+
+def test_a_config_says_how_long_ranks_wait_for_each_other(tmp_path: Path) -> None:
+    strategy = {"timeout_minutes": 7}
+    section = {"accelerator": "cpu", "devices": 2, "strategy": strategy}
+    in_all_processes({"out": str(tmp_path), "trainer": section}, note_patience)
+    assert [(tmp_path / str(i)).read_text(encoding="utf-8") for i in range(2)] == ["420.0"] * 2
 
 
 def test_buckets_hold_neighbours_up_to_their_size() -> None:

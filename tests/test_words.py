@@ -63,7 +63,7 @@ pytestmark = pytest.mark.usefixtures("inside")
         ("data.seed=-5", ["data.seed", "at least 0", "-5"]),
         ("checkpoint=null", ["checkpoint must be a section", "null"]),
         ("loss.critic=null", ["loss.critic must be a section", "null"]),
-        ("teacher.denoiser=null", ["teacher.denoiser must be a section"]),
+        ("teacher.denoiser=null", ["teacher.denoiser must be a call"]),
         ("~optimizer.critic", ["there is no optimizer.critic, and it is needed"]),
         ("data=null", ["data=null names no choice", "type data=NAME"]),
         ("~seed", ["there is no seed", "leave ~seed out"]),

@@ -35,6 +35,9 @@ def as_rank(task: Callable[[Config], None], config: Config) -> None:
     """Run the task as one rank of the process group, with rank 0's config."""
     # The config names the run's directory after the time, which differs between the processes of
     # torchrun: rank 0's is taken.
-    on_gpu = config["trainer"]["accelerator"] == "gpu"
-    with outliving_readers(), process_group.process_group(on_gpu):
+    trainer = config["trainer"]
+    # A trainer of one device has no strategy.
+    minutes = trainer.get("strategy", {}).get("timeout_minutes", process_group.COLLECTIVE_MINUTES)
+    on_gpu = trainer["accelerator"] == "gpu"
+    with outliving_readers(), process_group.process_group(on_gpu, minutes):
         task(process_group.broadcast_from_rank_zero(lambda: config))

@@ -132,6 +132,7 @@ VALUES: dict[str, Kind] = {
     "callbacks.samples.every": EVERY,
     "callbacks.samples.num_samples": whole(1, 100),
     "callbacks.report.every": EVERY,
+    "trainer.strategy.timeout_minutes": whole(1, 60),
     "paths.runs": TEXT,
     "paths.cache": TEXT,
     "paths.run": TEXT,

@@ -25,8 +25,14 @@ T = TypeVar("T")
 TIMEOUT = timedelta(days=7)
 
 
-def init_process_group(on_gpu: bool) -> None:
+COLLECTIVE_MINUTES = 60
+"""Rank 0 alone writes pictures and checkpoints, while the others wait in the next all-reduce."""
+
+
+def init_process_group(on_gpu: bool, minutes: float = COLLECTIVE_MINUTES) -> None:
     """Initialise the process group: gradients go over NCCL or gloo, Python objects over gloo.
+
+    minutes  How long a rank waits for the others where gradients are sent; then the run fails.
 
     It can be called again after `destroy_process_group`, by every rank the same number of times.
     Raises ValueError that names the ranks that do not come.
@@ -39,7 +45,11 @@ def init_process_group(on_gpu: bool) -> None:
     # its own, and the ranks agree on the number since all have made as many groups.
     prefixed = distributed.PrefixStore(f"process group {next(_group_numbers)}", store)
     distributed.init_process_group(
-        "nccl" if on_gpu else "gloo", store=prefixed, rank=own_rank, world_size=num_ranks
+        "nccl" if on_gpu else "gloo",
+        store=prefixed,
+        rank=own_rank,
+        world_size=num_ranks,
+        timeout=timedelta(minutes=minutes),
     )
     _host_group()  # making a group is collective: do it here, where all ranks surely are
 
@@ -51,15 +61,16 @@ def destroy_process_group() -> None:
 
 
 @contextmanager
-def process_group(on_gpu: bool) -> Iterator[None]:
+def process_group(on_gpu: bool, minutes: float = COLLECTIVE_MINUTES) -> Iterator[None]:
     """A block inside the process group, if this process is one of several ranks.
 
-    Only rank 0 prints to stdout. A block that raises does not destroy the group.
+    `init_process_group` makes it. Only rank 0 prints to stdout. A block that raises does not
+    destroy the group.
     """
     if not started():
         yield
         return
-    init_process_group(on_gpu)
+    init_process_group(on_gpu, minutes)
     with (
         open(os.devnull, "w", encoding="utf-8") as silence,
         redirect_stdout(silence if rank() else sys.stdout),

@@ -5,7 +5,8 @@ read the device once in `log_every` iterations. Mixed precision is Lightning's a
 step; what is here works in float32.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import lightning as L
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from dmd2.distributed.gradients import clip, mean_over_ranks
+from dmd2.distributed.gradients import MeanOverRanks, OneRank, clip
 from dmd2.distributed.process_group import check_same_weights, rank
 from dmd2.training.nonfinite import NonFiniteGuard, skip_step_unless
 from dmd2.training.update_size import relative_change, sketch
@@ -61,6 +62,27 @@ class ManualOptimization(L.LightningModule):
                 {k: v for k, v in self.state_dict().items() if not isinstance(v, DTensor)}
             )
 
+    def mean_gradients(
+        self, network: nn.Module, passes: Iterable[Callable[[], Mapping[str, Tensor]]], num: int
+    ) -> dict[str, Tensor]:
+        """Run `num` backward passes, each of which returns numbers [] to log; their means.
+
+        The gradients of `network` add up over the passes (gradient accumulation). They and the
+        numbers are means over ranks then, here and nowhere else.
+        """
+        strategy: Any = self.trainer.strategy
+        several = self.trainer.world_size > 1
+        means = MeanOverRanks(network.parameters(), strategy.reduce_dtype) if several else OneRank()
+        logs = []
+        for i, run in enumerate(passes, 1):
+            # What the last pass has added to is complete, and is sent while the pass goes on.
+            with means.sending() if i == num else nullcontext():
+                logs.append(run())
+        # Numbers to log ride in the gradients' all-reduce: no collective of their own.
+        return means.finish(
+            {key: torch.stack([log[key] for log in logs]).mean(0) for key in logs[0]}
+        )
+
     def update(
         self,
         optimizer: Optimizer | LightningOptimizer,
@@ -70,16 +92,12 @@ class ManualOptimization(L.LightningModule):
     ) -> dict[str, Tensor]:
         """Clip the gradients of `network`, step its optimizer, and free them.
 
-        Returns `numbers` [], as means over ranks, and under `name`/... the gradient's norm before
-        clipping, whether it was clipped, and the update's norm against the weights'. Gradients are
-        averaged over ranks here and nowhere else. Where a watched number is not finite the step is
-        not applied.
+        Returns `numbers` [], and under `name`/... the gradient's norm before clipping, whether it
+        was clipped, and the update's norm against the weights'. Where a watched number is not
+        finite the step is not applied: gradients and numbers are those of `mean_gradients`, so all
+        ranks decide alike.
         """
-        # Numbers to log ride in the gradients' all-reduce: no collective of their own.
         found = dict(numbers)
-        if self.trainer.world_size > 1:
-            dtype = self.trainer.strategy.reduce_dtype  # type: ignore[attr-defined]
-            found = mean_over_ranks(network.parameters(), found, dtype)
         # On torch's optimizer: Lightning's wrapper would hide what is set on it.
         raw = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         found[f"{name}/gradient_norm"] = clip(network.parameters(), self.max_grad_norm, raw)

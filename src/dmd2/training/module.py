@@ -6,6 +6,7 @@ that the generator made in this iteration, detached.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -178,19 +179,18 @@ class DMD(ManualOptimization):
     def descend(self, name: Network, turns: Iterable[Turn]) -> None:
         """One update of a network: the only place that touches its optimizer.
 
-        Gradients add up over the turns (gradient accumulation). Their mean over ranks, clipping,
-        the guard against non-finite numbers and the step are `update`'s.
+        Gradients add up over the turns (gradient accumulation). Clipping, the guard against
+        non-finite numbers and the step are `update`'s.
         """
         # Stepping the critic's through Lightning and the generator's raw makes Lightning's
         # global_step count iterations.
         optimizers: Any = self.optimizers(use_pl_optimizer=name == "critic")
         optimizer = optimizers[NETWORKS.index(name)]
-        terms = getattr(self.objective, name)
-        logs = [turn.backward(terms, 1 / self.accumulate) for turn in turns]
-        found = {
-            f"{name}/{key}": torch.stack([log[key] for log in logs]).mean(0) for key in logs[0]
-        }
-        self.logs |= self.update(optimizer, getattr(self, name), found, name)
+        network, terms = getattr(self, name), getattr(self.objective, name)
+        passes = (partial(turn.backward, terms, 1 / self.accumulate) for turn in turns)
+        logs = self.mean_gradients(network, passes, self.accumulate)
+        found = {f"{name}/{key}": value for key, value in logs.items()}
+        self.logs |= self.update(optimizer, network, found, name)
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LambdaLR]]:
         """One optimizer a network, of its weights that are not frozen, and its learning rates."""

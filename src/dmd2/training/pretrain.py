@@ -81,8 +81,13 @@ class Pretrain(ManualOptimization):
 
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
-        self.manual_backward(loss)
-        logs = self.update(optimizer, self.denoiser, {"pretrain/loss": loss.detach()}, "pretrain")
+
+        def backward() -> dict[str, Tensor]:
+            self.manual_backward(loss)
+            return {"pretrain/loss": loss.detach()}
+
+        numbers = self.mean_gradients(self.denoiser, [backward], 1)
+        logs = self.update(optimizer, self.denoiser, numbers, "pretrain")
         self.advance()
         # After the step, so that the average has seen this iteration's weights.
         self.ema.update(self.denoiser)

@@ -1,6 +1,7 @@
 """Lightning's strategies for several processes: replicated (DDP) and sharded (FSDP2) weights."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from dmd2.diffusion.denoiser import Denoiser
 from dmd2.distributed.fsdp import blocks_of, gathered, mesh_of, parts, shard, shard_like
-from dmd2.distributed.process_group import check_same_weights
+from dmd2.distributed.process_group import COLLECTIVE_MINUTES, check_same_weights
 from dmd2.training.module import DMD
 
 WIRE = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -37,13 +38,17 @@ class ReplicatedStrategy(DDPStrategy):
     `dmd2.distributed.gradients` averages the updated network's gradients, once an update.
     Lightning's wrapper expects every parameter in every backward pass, or sends them all.
 
-    reduce_dtype  Of gradients on the wire: "float32", or "bfloat16", half the bytes.
+    reduce_dtype     Of gradients on the wire: "float32", or "bfloat16", half the bytes.
+    timeout_minutes  How long a rank waits for the others in a collective; who starts the process
+                     group reads it from the configuration.
 
     Raises ValueError for another one.
     """
 
-    def __init__(self, reduce_dtype: str = "float32") -> None:
-        super().__init__()
+    def __init__(
+        self, reduce_dtype: str = "float32", timeout_minutes: float = COLLECTIVE_MINUTES
+    ) -> None:
+        super().__init__(timeout=timedelta(minutes=timeout_minutes))
         if reduce_dtype not in WIRE:
             raise ValueError(
                 f"reduce_dtype must be {' or '.join(WIRE)}, got {reduce_dtype}; type "
@@ -75,15 +80,22 @@ class ShardedStrategy(ReplicatedStrategy):
     replicas of each other. Scores and pictures read unsharded copies
     (`dmd2.distributed.fsdp.unsharded`), and checkpoints hold full tensors, on rank 0's host.
 
-    teacher    Whether the frozen teacher is sharded, too.
-    recompute  Whether a block keeps its inputs alone for the backward pass (activation
-               checkpointing).
-    block      Most parameters that are gathered as one; what is in no list of blocks is gathered
-               together.
+    teacher          Whether the frozen teacher is sharded, too.
+    recompute        Whether a block keeps its inputs alone for the backward pass (activation
+                     checkpointing).
+    block            Most parameters that are gathered as one; what is in no list of blocks is
+                     gathered together.
+    timeout_minutes  As for replicas.
     """
 
-    def __init__(self, teacher: bool, recompute: bool, block: int) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        teacher: bool,
+        recompute: bool,
+        block: int,
+        timeout_minutes: float = COLLECTIVE_MINUTES,
+    ) -> None:
+        super().__init__(timeout_minutes=timeout_minutes)
         self.teacher, self.recompute, self.block = teacher, recompute, block
 
     def model_to_device(self) -> None:
