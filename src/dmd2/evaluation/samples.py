@@ -4,8 +4,8 @@ So a set depends on no batch size and on no number of processes, and pictures of
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -31,6 +31,10 @@ class GeneratorSampling:
     def num_evaluations(self) -> int:
         """Network evaluations a sample (NFE)."""
         return len(self.sampler.times)
+
+    def conditioned_by(self, conditioner: Conditioner) -> Self:
+        """The same with another conditioner."""
+        return replace(self, conditioner=conditioner)
 
     def __call__(self, noise: Callable[[int], Tensor], labels: Tensor) -> Tensor:
         """x0 [B, ...] for labels [B]; `noise(i)` is the N(0, I) tensor [B, ...] of step i."""
@@ -62,6 +66,10 @@ class TeacherSampling:
     def num_evaluations(self) -> int:
         """Network evaluations a sample (NFE); a guided one counts once, as it is one pass."""
         return self.solver.num_evaluations(self.teacher.schedule)
+
+    def conditioned_by(self, conditioner: Conditioner) -> Self:
+        """The same with another conditioner."""
+        return replace(self, conditioner=conditioner)
 
     def __call__(self, noise: Callable[[int], Tensor], labels: Tensor) -> Tensor:
         """x0 [B, ...] for labels [B]; `noise(0)` [B, ...] is where the solver starts."""

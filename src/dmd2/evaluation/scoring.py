@@ -1,9 +1,8 @@
 """Scores of a generator: a set of samples through a suite of metrics, fitted to real data."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from itertools import islice
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -75,8 +74,7 @@ class Evaluator:
         device; a text encoder that training keeps on the host is back there.
         """
         batches, device = map(samples.labels, blocks), torch.device(samples.device)
-        ahead: Any = EncodedAhead(self.conditioner, batches, device)  # fits either kind of sampling
-        return replace(sampling, conditioner=ahead)
+        return sampling.conditioned_by(EncodedAhead(self.conditioner, batches, device))
 
     def sample_set(self, device: torch.device | str) -> SampleSet:
         """The samples that everything here is scored on, and grids show."""

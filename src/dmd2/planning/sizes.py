@@ -4,6 +4,8 @@ VAEs, and the detectors of scores.
 
 from collections import Counter
 
+from torch import nn
+
 from dmd2.config.check import Config
 from dmd2.nets.autoencoder import VAE
 from dmd2.runs.build import build
@@ -82,7 +84,8 @@ def autoencoder_of(section: Config) -> VAE | None:
     vae: VAE | None = build(section["autoencoder"]) if section.get("autoencoder") else None
     if vae is None or (node := autoencoder_node(vae)) is None:
         return None
-    vae.network = build(node).to(vae.dtype).requires_grad_(False).eval()
+    # Not diffusers' own `to`, which warns of every cast.
+    vae.network = nn.Module.to(build(node), vae.dtype).requires_grad_(False).eval()
     return vae
 
 
