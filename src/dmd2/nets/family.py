@@ -4,6 +4,7 @@ do not say in their files.
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -67,7 +68,9 @@ class Family:
 
     def check_is_teacher(self, source: str | Path, config: Config) -> None:
         """Raise ValueError for a pipeline that makes images in few steps already."""
-        index = config_in(source, "model_index.json")
+        index: Config = {}
+        with suppress(FileNotFoundError):  # a network and its scheduler alone can be a teacher
+            index = config_in(source, "model_index.json")
         own = (Path(str(source)).name, index.get("_name_or_path"), config.get("_name_or_path"))
         named = [name for name in map(str, own) if re.search(FEW_STEPS, name.lower())]
         reasons = (
