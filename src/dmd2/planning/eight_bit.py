@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dmd2.config.check import Config
+from dmd2.training.module import NETWORKS
 
 LEAST, BLOCK, MAP = 4096, 256, 256
 """torchao quantizes tensors of at least so many numbers, in blocks that share a scale, by a table
@@ -49,13 +50,13 @@ def moments(p: Tensor) -> dict[str, Tensor]:
 def with_planned(config: Config) -> Config:
     """The same config with `PlannedAdamW8bit` in the place of `adamw_8bit`."""
     own = f"{PlannedAdamW8bit.__module__}.{PlannedAdamW8bit.__qualname__}"
-    optimizer = {
-        name: node | {"_target_": own} if is_8bit(node) else node
-        for name, node in config["optimizer"].items()
+    optimizer = config["optimizer"]
+    planned = {
+        name: optimizer[name] | {"_target_": own} for name in NETWORKS if is_8bit(optimizer[name])
     }
-    return config | {"optimizer": optimizer}
+    return config | {"optimizer": optimizer | planned}
 
 
 def is_8bit(node: Config) -> bool:
-    """Whether a node of the optimizer section has 8-bit moments."""
+    """Whether a network's optimizer has 8-bit moments."""
     return str(node.get("_target_")).endswith(".adamw_8bit")
