@@ -119,6 +119,16 @@ def test_the_values_of_a_family_are_what_is_built(folder: Path):
     assert own["name"] == "mine" and build(own["optimizer"])["generator"].keywords["lr"] == 0.5
 
 
+@pytest.mark.parametrize("choice, own", [("none", set()), ("generator", {"generator"})])
+def test_another_choice_of_lora_leaves_the_sizes_that_the_recipe_says_to_nobody(
+    choice: str, own: set[str], folder: Path
+):
+    save_family(folder / "qwen", "qwen")
+    given = ["experiment=distil", "teacher.source=qwen", "data.captions.source=captions.txt"]
+    lora = composed(*given, f"lora={choice}")["lora"]
+    assert {network for network, node in lora.items() if node is not None} == own
+
+
 def test_a_network_without_text_has_no_recipe(folder: Path):
     save_family(folder / "dit", "dit")
     with pytest.raises(ValueError, match="DiTTransformer2DModel"):

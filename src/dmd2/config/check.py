@@ -82,11 +82,21 @@ def resolved(composed: DictConfig) -> Config:
     check_values(OmegaConf.to_container(composed), NEEDED)  # type: ignore[arg-type]
     config: Config = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
     check_sections(config)
+    drop_idle_sizes(config["lora"])
     check_present(config)
     check_values(config, VALUES)
     share_batch(config)
     check(config)
     return config
+
+
+def drop_idle_sizes(lora: Config) -> None:
+    """Take out what an experiment says of LoRA's sizes where lora=none, or generator, was chosen:
+    without `lora=generator` there is no call that they belong to.
+    """
+    for network, node in lora.items():
+        if isinstance(node, dict) and node.keys() <= {"rank", "alpha", "targets"}:
+            lora[network] = None
 
 
 def of_train(overrides: list[str]) -> Config:

@@ -12,7 +12,7 @@ from dmd2.metrics.clean_fid import CleanInception
 from dmd2.metrics.clip_score import ClipImages, ClipScore
 from dmd2.metrics.detectors import Detector, Flatten, RandomConvolutions, as_floats
 from dmd2.metrics.dino import DinoV2
-from dmd2.metrics.diversity import ConditionDiversity
+from dmd2.metrics.diversity import ConditionDiversity, LabelledFeatures
 from dmd2.metrics.download import fetched
 from dmd2.metrics.exact_sums import add_moments, in_units, step_for
 from dmd2.metrics.frechet import (
@@ -64,6 +64,7 @@ __all__ = [
     "FrechetDistance",
     "InceptionScore",
     "KernelDistance",
+    "LabelledFeatures",
     "MetricSuite",
     "ModesFound",
     "NearestTrain",
