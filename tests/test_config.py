@@ -54,6 +54,12 @@ def test_devices_share_a_global_batch_of_pairs() -> None:
         composed("experiment=sd15_dmd", "trainer.devices=256")
 
 
+def test_a_call_may_be_what_another_key_says() -> None:
+    words = ["experiment=toy2d_dmd2", "optimizer.critic=${optimizer.generator}"]
+    optimizer = composed(*words)["optimizer"]
+    assert optimizer["critic"] == optimizer["generator"]
+
+
 @pytest.mark.parametrize("experiment", ["imagenet64_dmd", "sd15_dmd"])
 def test_sharing_a_shared_batch_changes_nothing(experiment: str) -> None:
     config = composed(f"experiment={experiment}", "trainer.devices=4")

@@ -20,7 +20,7 @@ from dmd2.config.folder import config_folder
 from dmd2.data.preparation.decode import Decoder
 from dmd2.data.preparation.recipes import latents
 from dmd2.diffusion.denoiser import Denoiser
-from dmd2.io.tensors import save_weights
+from dmd2.io.tensors import save_tensors
 from dmd2.nets.critic import Critic
 from dmd2.runs.build import build
 from pipelines import save_clip, save_inception, save_pipeline, shrunken
@@ -139,8 +139,8 @@ def published(full: DictConfig, folder: Path) -> list[str]:
         composed(f"experiment={full.name}", *SHRUNKEN), resolve=True
     )
     denoiser: Denoiser = build(small["teacher"]["denoiser"])
-    save_weights(denoiser, folder / "network.safetensors")
-    save_weights(Critic(denoiser, None), folder / "critic.safetensors")
+    save_tensors(denoiser.state_dict(), folder / "network.safetensors")
+    save_tensors(Critic(denoiser, None).state_dict(), folder / "critic.safetensors")
     overrides = [
         *SHRUNKEN,
         f"teacher.weights={folder / 'network.safetensors'}",
@@ -203,10 +203,8 @@ def pipeline(full: DictConfig, folder: Path) -> list[str]:
     for key in ("weights", "critic_weights"):
         if full[key] is not None:
             denoiser: Denoiser = build(small["denoiser"])
-            save_weights(
-                denoiser if key == "weights" else Critic(denoiser, None),
-                folder / f"{key}.safetensors",
-            )
+            network = denoiser if key == "weights" else Critic(denoiser, None)
+            save_tensors(network.state_dict(), folder / f"{key}.safetensors")
             overrides += [f"{key}={key}.safetensors"]
     if full.pairs is not None:  # without VGG-16's weights
         overrides += ["loss=dmd" if "dm" in full.loss.generator else "loss=regression"]

@@ -22,7 +22,7 @@ from dmd2.config.check import resolved
 from dmd2.config.folder import config_folder
 from dmd2.diffusion.schedules import VP
 from dmd2.evaluation.samples import SampleSet
-from dmd2.io.tensors import names_in, save_weights
+from dmd2.io.tensors import names_in, save_tensors
 from dmd2.nets.lora import is_own
 from dmd2.runs.build import build
 from dmd2.runs.export_sampling import lcm_scheduler
@@ -101,7 +101,7 @@ def pipeline_of_a_teacher(folder: Path) -> list[str]:
         feature_extractor=None,
         requires_safety_checker=False,
     ).save_pretrained(folder)
-    save_weights(denoiser, folder / "teacher.safetensors")
+    save_tensors(denoiser.state_dict(), folder / "teacher.safetensors")
     node = f"{{_target_:dmd2.nets.text.clip.clip,source:{folder}}}"
     return [
         f"teacher.weights={folder / 'teacher.safetensors'}",

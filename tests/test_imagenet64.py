@@ -14,7 +14,7 @@ from PIL import Image
 from dmd2.cli.main import main
 from dmd2.config.check import resolved
 from dmd2.config.folder import config_folder
-from dmd2.io.tensors import save_weights
+from dmd2.io.tensors import save_tensors
 from dmd2.runs.build import build
 
 PHOTOGRAPHS = Path(__file__).parents[2] / "shared" / "data" / "imagenet_sample" / "train"
@@ -60,7 +60,8 @@ def test_from_photographs_to_samples(
     experiment = ["experiment=imagenet64_dmd2", *SHRUNKEN, *SCORED, *SHORT]
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         config = resolved(compose("train", overrides=experiment))
-    save_weights(build(config["teacher"]["denoiser"]), Path("teacher.safetensors"))
+    teacher = build(config["teacher"]["denoiser"])
+    save_tensors(teacher.state_dict(), Path("teacher.safetensors"))
 
     dmd2(
         "prepare",

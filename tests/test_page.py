@@ -143,7 +143,7 @@ def test_scores_by_class_are_bars_of_the_student_beside_teacher_and_real_data() 
     assert (found["title"], found["kind"], found["arrow"]) == ("accuracy by class", "bars", "↑")
     shown = {bars["name"]: (bars["x"], bars["y"]) for bars in found["curves"]}
     assert list(shown) == ["real, held out", "teacher, 35 NFE", "student, ema"]
-    assert shown["student, ema"] == (["0", "1", "10"], [0.95, 0.7, 0.99])
+    assert shown["student, ema"] == (["0", "2", "10"], [0.95, 0.99, 0.7])
     many = {f"{i}/accuracy": i / 100 for i in range(100)}
     (found,) = class_charts(SUMMARY | {"by_class": {"student, ema": many}})
     assert found["kind"] == "counts" and found["axis"].startswith("accuracy, and how many")

@@ -148,3 +148,4 @@ def test_a_pipeline_whose_files_say_something_else_is_another_teacher(tmp_path: 
     assert identity_key(section, "weights") != key
     with pytest.raises(ValueError, match=r"pipeline\.scheduler/sched.* was .* and is"):
         check_resumable({"pipeline": before}, {"pipeline": files_said(str(tmp_path))}, [])
+    check_resumable({}, {"pipeline": before}, [])  # a checkpoint of a version that did not ask

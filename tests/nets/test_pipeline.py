@@ -314,7 +314,9 @@ def test_keys_of_a_newer_diffusers_are_refused_where_they_say_something(tmp_path
     save_pipeline(tmp_path)
     denoiser = from_configs(str(tmp_path), ["mid_block"], gradient_checkpointing=False)
     for name in ("unet", "vae"):
-        edit(tmp_path / name / "config.json", _new="x", rotated=False, bent=None)
+        # The last two as published files have them: Qwen-Image's, and those of averaged weights.
+        published = {"pooled_projection_dim": 768, "decay": 0.9999}
+        edit(tmp_path / name / "config.json", _new="x", rotated=False, bent=None, **published)
     from_configs(str(tmp_path), ["mid_block"], gradient_checkpointing=False)
     assert pipeline_vae(str(tmp_path)).network
     for name in ("unet", "vae"):

@@ -13,14 +13,14 @@ from torch import nn
 
 from dmd2.io.hashed_tensors import cached, read_hashed, save_hashed
 from dmd2.io.replace import sweep_halves_of
-from dmd2.io.tensors import load_weights, save_weights
+from dmd2.io.tensors import load_weights, save_tensors
 from dmd2.training import checkpoints
 
 
 def test_round_trip_is_bit_equal_and_leaves_one_file(tmp_path: Path):
     path = tmp_path / "new" / "w.safetensors"
     model, other = nn.Linear(3, 2), nn.Linear(3, 2)
-    save_weights(model, path, {"iteration": "7"})
+    save_tensors(model.state_dict(), path, {"iteration": "7"})
     load_weights(other, path)
     assert all(
         torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True)
@@ -34,10 +34,10 @@ def test_what_a_kill_amid_writing_leaves_is_swept(tmp_path: Path):
     path = tmp_path / "w.safetensors"
     code = (
         "import resource, signal, sys; from pathlib import Path; from torch import nn\n"
-        "from dmd2.io.tensors import save_weights\n"
+        "from dmd2.io.tensors import save_tensors\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_DFL)\n"  # the system kills at the first byte over
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
-        "save_weights(nn.Linear(300, 20), Path(sys.argv[1]))\n"
+        "save_tensors(nn.Linear(300, 20).state_dict(), Path(sys.argv[1]))\n"
     )
     ended = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
     assert ended.returncode == -signal.SIGXFSZ and any(tmp_path.iterdir())
@@ -49,7 +49,7 @@ def test_what_a_kill_amid_writing_leaves_is_swept(tmp_path: Path):
 def test_weights_have_the_permissions_that_umask_says(tmp_path: Path, umask: int, mode: int):
     before = os.umask(umask)
     try:
-        save_weights(nn.Linear(3, 2), tmp_path / "w.safetensors")
+        save_tensors(nn.Linear(3, 2).state_dict(), tmp_path / "w.safetensors")
         save_hashed({"x": torch.ones(1)}, tmp_path / "x.safetensors")
         checkpoints.write({"x": torch.ones(1)}, tmp_path / "1.ckpt", {})
     finally:
@@ -66,7 +66,7 @@ def test_a_missing_file_is_an_error(tmp_path: Path):
 
 def test_a_damaged_file_is_an_error(tmp_path: Path):
     path = tmp_path / "w.safetensors"
-    save_weights(nn.Linear(300, 2), path)
+    save_tensors(nn.Linear(300, 2).state_dict(), path)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ValueError, match="not a readable safetensors file"):
         load_weights(nn.Linear(300, 2), path)
@@ -106,6 +106,6 @@ def test_what_is_kept_is_made_once_and_again_where_it_is_damaged(tmp_path: Path,
     "other", [nn.Linear(4, 2), nn.Linear(3, 2, bias=False), nn.Sequential(nn.Linear(3, 2))]
 )
 def test_another_network_s_weights_are_an_error(tmp_path: Path, other: nn.Module):
-    save_weights(nn.Linear(3, 2), tmp_path / "w.safetensors")
+    save_tensors(nn.Linear(3, 2).state_dict(), tmp_path / "w.safetensors")
     with pytest.raises(ValueError, match="holds another network's weights"):
         load_weights(other, tmp_path / "w.safetensors")

@@ -7,6 +7,7 @@ from dmd2.cli.errors import one_line
 from dmd2.cli.pipes import outliving_readers
 from dmd2.config.check import Config
 from dmd2.config.devices import check_started, processes
+from dmd2.config.keys import node_at
 from dmd2.distributed import process_group, slurm
 from dmd2.distributed.environment import started
 from dmd2.distributed.launch import launch
@@ -35,9 +36,9 @@ def as_rank(task: Callable[[Config], None], config: Config) -> None:
     """Run the task as one rank of the process group, with rank 0's config."""
     # The config names the run's directory after the time, which differs between the processes of
     # torchrun: rank 0's is taken.
-    trainer = config["trainer"]
-    # A trainer of one device has no strategy.
-    minutes = trainer.get("strategy", {}).get("timeout_minutes", process_group.COLLECTIVE_MINUTES)
-    on_gpu = trainer["accelerator"] == "gpu"
+    on_gpu = config["trainer"]["accelerator"] == "gpu"
+    # A strategy of somebody else's says nothing, and may be a name alone.
+    said = node_at(config, "trainer.strategy.timeout_minutes")
+    minutes = process_group.COLLECTIVE_MINUTES if said is None else said
     with outliving_readers(), process_group.process_group(on_gpu, minutes):
         task(process_group.broadcast_from_rank_zero(lambda: config))

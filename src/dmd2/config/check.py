@@ -23,6 +23,7 @@ from dmd2.config.keys import (
 from dmd2.config.options import OPTIONS
 from dmd2.config.places import check_places
 from dmd2.config.resolvers import register
+from dmd2.config.types import is_reference
 from dmd2.config.values import (
     AT_LEAST_0,
     CALL,
@@ -79,7 +80,7 @@ def resolved(composed: DictConfig) -> Config:
     """
     complete(composed)
     # Before values that refer to others are resolved, which needs their sections.
-    check_values(OmegaConf.to_container(composed), NEEDED)  # type: ignore[arg-type]
+    check_values(without_references(OmegaConf.to_container(composed)), NEEDED)
     config: Config = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
     check_sections(config)
     drop_idle_sizes(config["lora"])
@@ -97,6 +98,13 @@ def drop_idle_sizes(lora: Config) -> None:
     for network, node in lora.items():
         if isinstance(node, dict) and node.keys() <= {"rank", "alpha", "targets"}:
             lora[network] = None
+
+
+def without_references(node: Any) -> Any:
+    """Plain mappings without the values that other keys say, which are checked when resolved."""
+    if not isinstance(node, dict):
+        return node
+    return {key: without_references(x) for key, x in node.items() if not is_reference(x)}
 
 
 def of_train(overrides: list[str]) -> Config:

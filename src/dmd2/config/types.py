@@ -20,6 +20,11 @@ LISTS = {list, tuple, Sequence, Collection, Iterable}
 MAPPINGS = {dict, Mapping}
 
 
+def is_reference(value: Any) -> bool:
+    """Whether a value is what other keys say, and not resolved yet."""
+    return isinstance(value, str) and "${" in value
+
+
 def first_misfit(
     path: str, parameter: inspect.Parameter, value: Any
 ) -> tuple[str, Any, str] | None:
@@ -27,8 +32,7 @@ def first_misfit(
 
     What is not resolved yet fits, and so does the parameter's default.
     """
-    is_unresolved = isinstance(value, str) and "${" in value
-    if is_unresolved or value is parameter.default:
+    if is_reference(value) or value is parameter.default:
         return None
     parts = _parts(path, parameter.annotation, value)
     return next(

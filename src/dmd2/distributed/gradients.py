@@ -61,14 +61,15 @@ class MeanOverRanks:
         mean, so all ranks decide alike to skip an update.
         """
         logged = torch.stack([number.detach().float() for number in numbers.values()])
-        found = [parameter.grad for bucket in self._waiting for parameter in bucket]
-        gradients = [gradient for gradient in found if gradient is not None]
+        # In the very buckets of `sending`: what a rank has sent of them by now may differ.
+        *others, last = ([p.grad for p in bucket if p.grad is not None] for bucket in self._waiting)
+        for gradients in others:
+            self._send(gradients, self.dtype)
         if self.dtype == torch.float32:
-            gradients.append(logged)
+            self._send([*last, logged], self.dtype)
         else:
             self._send([logged], torch.float32)
-        for bucket in buckets(gradients, BUCKET_BYTES):
-            self._send(bucket, self.dtype)
+            self._send(last, self.dtype)
         self._receive()
         return dict(zip(numbers, logged, strict=True))
 
@@ -84,6 +85,8 @@ class MeanOverRanks:
     def _send(self, bucket: list[Tensor], dtype: torch.dtype) -> None:
         """Begin to replace tensors by their means over all ranks, in one all-reduce of a dtype."""
         self._receive()
+        if not bucket:  # weights without a gradient
+            return
         # Divided before the sum, as torch's DDP does.
         flat = torch.cat([tensor.flatten() for tensor in bucket]).div_(distributed.get_world_size())
         flat = flat.to(dtype)

@@ -24,7 +24,6 @@ T = TypeVar("T")
 # earlier, by its closed connection.
 TIMEOUT = timedelta(days=7)
 
-
 COLLECTIVE_MINUTES = 60
 """Rank 0 alone writes pictures and checkpoints, while the others wait in the next all-reduce."""
 

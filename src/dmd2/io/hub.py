@@ -1,6 +1,5 @@
 """Files of a published diffusers pipeline: in a local folder, or on the Hugging Face hub."""
 
-import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -71,20 +70,6 @@ def check_keys(what: str, config: Mapping[str, Any], kinds: Mapping[str, Kind]) 
         if key in config and not fits(config[key]):
             raise ValueError(
                 f"{what} has {key}={config[key]!r:.60}, expected {words}; mend the file"
-            )
-
-
-def check_known(what: str, config: Mapping[str, Any], network: Any) -> None:
-    """Raise ValueError for the first key of a file that says something, and that the class of
-    diffusers which it describes has no argument for.
-    """
-    known = inspect.signature(type(network)).parameters
-    for key, value in config.items():
-        # Keys with an underscore say where a file is from; null and false ask for nothing.
-        if not key.startswith("_") and key not in known and value not in (None, False):
-            raise ValueError(
-                f"{what} has {key}={value!r:.60}, which the installed diffusers does not know; "
-                "install a newer one, or take the key out if it means nothing"
             )
 
 

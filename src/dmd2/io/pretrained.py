@@ -3,10 +3,19 @@
 Both libraries fill what a file lacks with random numbers, and pass over what has no place.
 """
 
+import inspect
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+
+MEANINGLESS = {
+    "pooled_projection_dim",  # Qwen-Image's, whose class of diffusers has no such argument any more
+    # What diffusers' EMAModel adds where it saves averaged weights.
+    *("decay", "min_decay", "optimization_step", "update_after_step", "use_ema_warmup"),
+    *("inv_gamma", "power"),
+}
+"""Keys of published files of networks that no class has an argument for, and that change none."""
 
 
 def read_whole(kind: Any, source: Any, **how: Any) -> Any:
@@ -28,6 +37,20 @@ def read_whole(kind: Any, source: Any, **how: Any) -> Any:
             more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
             raise ValueError(f"{words} {wrong[0]}{more}; download or save it again")
     return network
+
+
+def check_known(what: str, config: Mapping[str, Any], network: Any) -> None:
+    """Raise ValueError for the first key of a file that says something, and that the class of
+    diffusers which it describes has no argument for.
+    """
+    known = MEANINGLESS.union(inspect.signature(type(network)).parameters)
+    for key, value in config.items():
+        # Keys with an underscore say where a file is from; null and false ask for nothing.
+        if not key.startswith("_") and key not in known and value not in (None, False):
+            raise ValueError(
+                f"{what} has {key}={value!r:.60}, which the installed diffusers does not know; "
+                "install a newer one, or take the key out if it means nothing"
+            )
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""safetensors files: a module's state dict, written atomically and loaded strictly.
+"""safetensors files, written atomically, and loaded strictly into a module.
 
 Published weights may be spread over several files, with an index (.json) in the place of one.
 """
@@ -17,11 +17,6 @@ from torch import Tensor, nn
 from dmd2.io.files import read_json
 from dmd2.io.progress import bytes_bar, hashed, num_bytes_of, writing
 from dmd2.io.replace import folder_beside, replacing, unused_name
-
-
-def save_weights(module: nn.Module, path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Write a module's state dict; raises OSError where the file cannot be written."""
-    save_tensors(module.state_dict(), path, metadata)
 
 
 def save_tensors(

@@ -18,7 +18,6 @@ from dmd2.io.hub import (
     POSITIVE,
     Kind,
     check_keys,
-    check_known,
     config_in,
     dtype_of,
     list_of,
@@ -26,7 +25,7 @@ from dmd2.io.hub import (
     or_null,
     variant_of,
 )
-from dmd2.io.pretrained import read_whole
+from dmd2.io.pretrained import check_known, read_whole
 from dmd2.nets.tiles import decoded_in_tiles
 
 

@@ -12,7 +12,8 @@ from typing import Any, Literal
 import torch
 
 from dmd2.diffusion.guidance import Guidance
-from dmd2.io.hub import PREDICTION_TYPES, check_known, named_in_errors
+from dmd2.io.hub import PREDICTION_TYPES, named_in_errors
+from dmd2.io.pretrained import check_known
 from dmd2.nets.autoencoder import VAE
 from dmd2.nets.autoencoder_kinds import vae_of
 from dmd2.nets.diffusers_net import DiffusersNet, Tap

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from dmd2.planning.watch import Work
+from dmd2.runs.memory import GIB
 
-GIB = 2**30
 EFFICIENCY = 0.6
 """Part of a data sheet's FLOP/s and bandwidth that kernels are taken to reach."""
 LAUNCH_SECONDS = 7e-6

@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dmd2.config.check import Config
-from dmd2.planning.cards import CARDS, GIB
+from dmd2.planning.cards import CARDS
 from dmd2.planning.search import CONTEXT_BYTES, EIGHT_BIT, FRAGMENTATION, fitting, needed
 from dmd2.planning.simulation import Simulation
 from dmd2.planning.sizes import autoencoder_node, is_encoding, text_bytes
 from dmd2.planning.traffic import bytes_sent, checkpoint_bytes, embedding_bytes, pair_bytes
 from dmd2.runs.build import build
+from dmd2.runs.memory import GIB
 
 
 def page(config: Config, found: Simulation, num_devices: int) -> list[str]:

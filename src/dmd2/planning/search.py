@@ -4,8 +4,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from dmd2.config.check import Config
-from dmd2.planning.cards import GIB
 from dmd2.planning.simulation import Simulation, simulate
+from dmd2.runs.memory import GIB
 from dmd2.training.module import NETWORKS
 
 CONTEXT_BYTES = 0.8 * GIB

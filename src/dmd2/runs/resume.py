@@ -83,8 +83,9 @@ def check_resumable(before: Manifest, now: Manifest, allowed: list[str]) -> None
 
     allowed  Dotted keys that may differ, with all below them.
     """
-    # Only what is known now is compared: an older manifest may have had other keys.
-    old, new = flat({key: before.get(key) for key in now}), flat(now)
+    # Only what both know is compared: a manifest of another version may have other keys.
+    known = before.keys() & now.keys()
+    old, new = (flat({key: manifest[key] for key in known}) for manifest in (before, now))
     changed = {
         key.removeprefix("config."): key
         for key in old.keys() | new.keys()

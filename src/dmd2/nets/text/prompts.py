@@ -120,9 +120,9 @@ class CachedPrompts(Prompts):
 
     The file's name is a hash of tokens and weights. It is mapped into memory, so that a table
     larger than that is no obstacle: rows are read as labels name them. A record beside it has its
-    hash; a damaged one is made again. They are float32 of CLIP
-    (237 kB a caption at Stable Diffusion's 77 x 768), else bfloat16, and without the text that a
-    mask excludes. The encoder stays on the host until a metric has captions of its own.
+    hash; a damaged table is made again. Embeddings are float32 of CLIP (237 kB a caption at Stable
+    Diffusion's 77 x 768), else bfloat16, and without the text that a mask excludes. The encoder
+    stays on the host until a metric has captions of its own.
     Raises ValueError where `cache` is a file.
     """
 

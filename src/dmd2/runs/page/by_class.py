@@ -31,8 +31,9 @@ def one_chart(name: str, rows: Mapping[str, Mapping[str, float]]) -> dict[str, A
     place |= {"title": f"{name} by class", "kind": "bars", "axis": "class"}
     for i, (label, scores) in enumerate(rows.items()):
         own = {key.rpartition("/")[0]: y for key, y in scores.items() if key.endswith(f"/{name}")}
-        y = [number(f"{value:.5g}") for value in own.values()]
-        place["curves"].append({"name": label, "group": i, "x": list(own), "y": y})
+        x = sorted(own, key=lambda one: (len(one), one))  # class 2 before class 10
+        y = [number(f"{own[one]:.5g}") for one in x]
+        place["curves"].append({"name": label, "group": i, "x": x, "y": y})
     if max(len(bars["x"]) for bars in place["curves"]) > MAX_BARS:
         place |= {"kind": "counts", "axis": f"{name}, and how many classes have it"}
     return place
