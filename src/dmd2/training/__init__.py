@@ -2,7 +2,7 @@
 
 from dmd2.training.adamw_8bit import adamw_8bit
 from dmd2.training.ema import EMA
-from dmd2.training.lr_schedule import WarmupCosine, constant
+from dmd2.training.lr_schedule import Constant, WarmupCosine
 from dmd2.training.module import DMD
 from dmd2.training.pretrain import Pretrain
 from dmd2.training.strategies import ReplicatedStrategy, ShardedStrategy
@@ -10,10 +10,10 @@ from dmd2.training.strategies import ReplicatedStrategy, ShardedStrategy
 __all__ = [
     "DMD",
     "EMA",
+    "Constant",
     "Pretrain",
     "ReplicatedStrategy",
     "ShardedStrategy",
     "WarmupCosine",
     "adamw_8bit",
-    "constant",
 ]

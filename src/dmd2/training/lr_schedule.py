@@ -3,9 +3,12 @@
 import math
 
 
-def constant(iteration: int) -> float:
+class Constant:
     """The same learning rate all along."""
-    return 1.0
+
+    def __call__(self, iteration: int) -> float:
+        """1 at every iteration."""
+        return 1.0
 
 
 class WarmupCosine:

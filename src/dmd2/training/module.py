@@ -23,7 +23,7 @@ from dmd2.losses.turns import Turn
 from dmd2.losses.views import Models
 from dmd2.randomness import Draws
 from dmd2.training.ema import EMA
-from dmd2.training.lr_schedule import constant
+from dmd2.training.lr_schedule import Constant
 from dmd2.training.manual_optimization import ManualOptimization
 from dmd2.training.share import Share, conditions, split
 
@@ -61,7 +61,7 @@ class DMD(ManualOptimization):
         sampler: FewStepSampler,
         shape: tuple[int, ...],
         optimizers: Mapping[str, Callable[..., Optimizer]],
-        lr_factor: Callable[[int], float] = constant,
+        lr_factor: Callable[[int], float] = Constant(),  # noqa: B008 - it has no state
         *,
         critic_lr_factor: Callable[[int], float] | None = None,
         critic_updates: int = 5,
