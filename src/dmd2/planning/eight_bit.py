@@ -56,6 +56,6 @@ def with_planned(config: Config) -> Config:
     return config | {"optimizer": optimizer}
 
 
-def is_8bit(node: Config) -> bool:
-    """Whether a node of the optimizer section has 8-bit moments."""
-    return str(node.get("_target_")).endswith(".adamw_8bit")
+def is_8bit(node: Config | None) -> bool:
+    """Whether a node of the optimizer section, which may be null, has 8-bit moments."""
+    return node is not None and str(node.get("_target_")).endswith(".adamw_8bit")
