@@ -188,7 +188,7 @@ def test_runs_that_were_not_scored_have_rows_of_their_own_and_say_why(tmp_path: 
     write_run(tmp_path / "0")
     for i, status in enumerate(("interrupted", "interrupted", "completed")):
         unscored = {"metrics": {}, "status": status, "iterations": 5, "health": ill}
-        own = {"seed": i} if status == "interrupted" else {"metric": None}
+        own = {"seed": i, "data": {"seed": i}} if status == "interrupted" else {"metric": None}
         write_run(tmp_path / f"unscored{i}", own, **unscored)
     write_run(tmp_path / "untrained", metrics={}, status="failed", iterations=0)
     found = gather(tmp_path)
@@ -205,6 +205,21 @@ def test_runs_that_were_not_scored_have_rows_of_their_own_and_say_why(tmp_path: 
     files = write_comparison(unscored, tmp_path, tmp_path / "alone")
     assert [path.name for path in files] == ["README.md", "comparison.html"]
     assert '<h2 id="scores">Runs</h2>' in files[-1].read_text()
+
+
+def test_names_say_calls_that_differ_and_not_what_follows_from_them(tmp_path: Path) -> None:
+    scored = {"num_samples": 100, "suite": {"rfd": {"_target_": "m.Frechet", "of": "random"}}}
+    uniform = {"view": {"_target_": "d.Uniform", "low": 0.02}}
+    write_run(tmp_path / "0", {"metric": scored, "loss": uniform})
+    none = {"metric": {"num_samples": 2, "suite": {}}}
+    for i, mean in enumerate((0, -1)):
+        own = none | {"loss": {"view": {"_target_": "d.Normal", "mean": mean}}}
+        write_run(tmp_path / f"unscored{i}", own, metrics={}, iterations=5)
+    assert [group.name for group in gather(tmp_path)] == [
+        "e loss.view=d.Uniform loss.view.mean=absent",
+        "e (not scored) loss.view=d.Normal loss.view.mean=0",
+        "e (not scored) loss.view=d.Normal loss.view.mean=-1",
+    ]
 
 
 def test_curves_pictures_and_what_varied_of_runs_without_scores_are_on_the_page(

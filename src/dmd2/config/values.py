@@ -69,7 +69,7 @@ def one_of(*names: str) -> Kind:
 POSITIVE = Kind("a number above 0", "1.0", lambda x: is_number(x) and x > 0)
 TEXT = Kind("text", "NAME", lambda x: isinstance(x, str))
 SECTION = Kind("a section with keys of its own", "NAME", lambda x: isinstance(x, Mapping))
-CALL = Kind("a call", "{_target_:NAME}", is_node)
+CALL = Kind("a call, {_target_: NAME, ...}", "{_target_:NAME}", is_node)
 SHARE = Kind("a number between 0 and 1", "0.5", lambda x: is_number(x) and 0 <= x <= 1)
 SWITCH = Kind("true or false", "true", lambda x: isinstance(x, bool))
 EVERY = whole(1, 500)
@@ -128,10 +128,10 @@ VALUES: dict[str, Kind] = {
     "checkpoint.keep": whole(1, 2),
     "data.num_workers": whole(0, 4),
     "data.seed": whole(0, 0),
-    "callbacks.evaluation.every": EVERY,
-    "callbacks.samples.every": EVERY,
+    **{f"callbacks.{name}.every": EVERY for name in ("evaluation", "samples", "report")},
     "callbacks.samples.num_samples": whole(1, 100),
-    "callbacks.report.every": EVERY,
+    "memory.decoded_at_once": whole(1, 4),
+    "memory.decoded_tile": whole(1, 512).or_null(),
     "trainer.strategy.timeout_minutes": whole(1, 60),
     "paths.runs": TEXT,
     "paths.cache": TEXT,

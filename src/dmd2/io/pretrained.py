@@ -14,8 +14,9 @@ MEANINGLESS = {
     # What diffusers' EMAModel adds where it saves averaged weights.
     *("decay", "min_decay", "optimization_step", "update_after_step", "use_ema_warmup"),
     *("inv_gamma", "power"),
+    "block_out_channels",  # what AutoencoderTiny derives from two others, and saves
 }
-"""Keys of published files of networks that no class has an argument for, and that change none."""
+"""Keys of published files of networks that their class has no argument for, and that change none."""
 
 
 def read_whole(kind: Any, source: Any, **how: Any) -> Any:

@@ -2,7 +2,7 @@
 teacher's weights.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -60,15 +60,26 @@ def _flat(node: Any, path: str) -> list[tuple[str, str]]:
 
 
 def differences(runs: list[Leaves]) -> list[dict[str, str]]:
-    """What each of these differs in from the others, by dotted key; empty for one."""
+    """What each of these differs in from the others, by dotted key; empty for one.
+
+    A call is named by its section, e.g. loss.views.critic=dmd2.diffusion.LogNormalSigma; arguments
+    that only one of two calls takes follow from it, and so do keys of a section that others lack.
+    """
+    runs = [{key.removesuffix("._target_"): value for key, value in run.items()} for run in runs]
     columns: dict[tuple[str, ...], str] = {}
     # Short keys first: of numbers that are equal in every run, as interpolations are, one is named.
     for key in sorted({key for run in runs for key in run}, key=lambda key: (key.count("."), key)):
         values = tuple(run.get(key, "absent") for run in runs)
-        if len(set(values)) > 1:
+        if len(set(values)) > 1 and not _follows(key, values, columns.values()):
             are_numbers = all(value.replace(".", "").isdigit() for value in values)
             columns.setdefault(values if are_numbers else (*values, key), key)
     return [{key: values[i] for values, key in columns.items()} for i in range(len(runs))]
+
+
+def _follows(key: str, values: tuple[str, ...], differing: Iterable[str]) -> bool:
+    """Whether a key is in some runs alone, equal in all of these, below a key that differs."""
+    is_below = any(key.startswith(f"{above}.") for above in differing)
+    return is_below and "absent" in values and len(set(values)) == 2
 
 
 def changed(config: Mapping[str, Any]) -> list[tuple[str, str, str]]:

@@ -9,7 +9,7 @@ from statistics import mean
 from typing import Any
 
 from dmd2.evaluation.scores import Scores
-from dmd2.runs.differences import differences, leaves_of
+from dmd2.runs.differences import Leaves, differences, leaves_of
 from dmd2.runs.score_table import cell, rows
 from dmd2.runs.summary import flaw, read_summary
 
@@ -86,18 +86,31 @@ def gather(folder: Path) -> Groups:
             print(f"left out: {run} is scored by {summary['primary']}, others by {usual}")
             continue
         experiment = summary["experiment"]
-        key = experiment, frozenset(leaves.items()), is_scored
+        # How a run would have been scored does not matter where it was not.
+        what = leaves if is_scored else _trained(leaves)
+        key = experiment, frozenset(what.items()), is_scored
         group = found.setdefault(key, Group(experiment))
         group.folders.append(run)
         group.summaries.append(summary)
     for experiment in {name for name, *_ in found}:
-        alike = [key for key in found if key[0] == experiment]
-        for place, own in zip(alike, differences([dict(k[1]) for k in alike]), strict=True):
-            found[place].differences = own
+        alike = {key: dict(key[1]) for key in found if key[0] == experiment}
+        trained = {key: _trained(leaves) for key, leaves in alike.items()}
+        # How scores are made is compared among the scored runs alone.
+        scored = {
+            k: dict(leaves.items() - trained[k].items()) for k, leaves in alike.items() if k[2]
+        }
+        for part in (trained, scored):
+            for place, own in zip(part, differences([*part.values()]), strict=True):
+                found[place].differences |= own
     return sorted(
         found.values(),
         key=lambda group: mean(group.values(group.primary)) if group.is_scored else inf,
     )
+
+
+def _trained(leaves: Leaves) -> dict[str, str]:
+    """What a run trains, without how it is scored."""
+    return {key: value for key, value in leaves.items() if not key.startswith("metric.")}
 
 
 def metrics_of(groups: Groups) -> list[str]:
