@@ -298,7 +298,7 @@ def test_compare_makes_one_table_of_many_runs(capsys: pytest.CaptureFixture[str]
     assert "| teacher, 1 NFE |" in table and "| class gaussian |" in table
     assert Path("table/scores.png").stat().st_size > 0
     page = Path("table/comparison.html").read_text()
-    assert "4 completed runs in 2 rows" in page and "samples of digits_no_gan" in page
+    assert "4 runs in 2 rows" in page and "samples of digits_no_gan" in page
 
 
 def test_a_number_that_is_not_finite_stops_the_run_and_is_named(

@@ -180,9 +180,10 @@ def check_disk(config: Config, num: int) -> None:
 
 def check_memory(config: Config, num: int) -> None:
     """Raise OSError where weights, gradients and optimizers alone do not fit into memory."""
-    if wants_shards(config):  # each device then has a part
-        return
     on_gpu = config["trainer"]["accelerator"] == "gpu"
+    # In shards each device has a part; a run may be checked where its GPU is not.
+    if wants_shards(config) or (on_gpu and not torch.cuda.is_available()):
+        return
     free = (
         torch.cuda.mem_get_info()[0]
         if on_gpu
