@@ -16,7 +16,7 @@ MEANINGLESS = {
     *("inv_gamma", "power"),
     "block_out_channels",  # what AutoencoderTiny derives from two others, and saves
 }
-"""Keys of published files of networks that their class has no argument for, and that change none."""
+"""Keys of published files that their network's class has no argument for, and that change nothing."""
 
 
 def read_whole(kind: Any, source: Any, **how: Any) -> Any:
