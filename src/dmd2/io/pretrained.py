@@ -16,7 +16,7 @@ MEANINGLESS = {
     *("inv_gamma", "power"),
     "block_out_channels",  # what AutoencoderTiny derives from two others, and saves
 }
-"""Keys of published files that their network's class has no argument for, and that change nothing."""
+"""Keys of published files that the class of their network does not know, and that change none."""
 
 
 def read_whole(kind: Any, source: Any, **how: Any) -> Any:
