@@ -217,7 +217,7 @@ def test_sample_grids_may_be_decoded_by_a_tiny_vae(
         (node.format("tiny", 32), "callbacks.samples.autoencoder=null"),
         (
             "callbacks.samples.autoencoder=some/name",
-            "type a node, e.g. callbacks.samples.autoencoder={_target_:",
+            "type e.g. callbacks.samples.autoencoder={_target_:",
         ),
     )
     for i, (wrong, words) in enumerate(mistakes):

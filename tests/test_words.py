@@ -179,6 +179,8 @@ def test_what_only_a_class_takes_is_added_with_a_plus(capsys: pytest.CaptureFixt
     assert "type +optimizer.critic.betas=[0.5,0.9]" in line
     line = answer(capsys, "train", "experiment=toy2d_dmd2", "data.num_workers=-1")
     assert "type +data.num_workers=-1" in line
-    line = answer(capsys, "train", "experiment=text2digits_dit", "optimizer.critic.betas=[0.5,0.9]")
+    line = answer(
+        capsys, "train", "experiment=text2digits_dmd2", "optimizer.critic.betas=[0.5,0.9]"
+    )
     assert "type +optimizer.critic.betas=[0.5,0.9]" in line
     assert "+" not in answer(capsys, "train", "optimizer.critic.zzz=1").replace("++", "")

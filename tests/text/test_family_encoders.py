@@ -178,7 +178,7 @@ def test_a_cache_has_what_the_encoder_makes_rounded_to_bfloat16(name: str, folde
         assert torch.equal(cached.null(found)[key], online.null(expected)[key])
     again = CachedPrompts(CAPTIONS, load(folders(name)), "empty", tmp_path)
     assert torch.equal(again(labels)["text"], found["text"])
-    (path,) = tmp_path.iterdir()
+    (path,) = tmp_path.glob("*.safetensors")
     if name in MASKED:
         kept = expected["mask"][:2].sum()
         width = expected["text"].shape[-1]
@@ -210,7 +210,7 @@ def test_a_long_table_stays_on_disk(folders, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(encoder, "forward", wide)
     captions = [f"dot {i}" for i in range(2000)]
     CachedPrompts(captions, encoder, "empty", tmp_path)
-    (path,) = tmp_path.iterdir()
+    (path,) = tmp_path.glob("*.safetensors")
     assert path.stat().st_size > 250e6
     before = resident_bytes()
     cached = CachedPrompts(captions, encoder, "empty", tmp_path)
@@ -251,7 +251,7 @@ def test_lengths_and_layers_are_choices(folders):
 def test_a_cache_tells_layers_apart(folders, tmp_path: Path):
     for layers in ([1, 2, 3], [9, 18, 27]):
         CachedPrompts(CAPTIONS, klein_text(str(folders("flux2")), layers=layers), "empty", tmp_path)
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.glob("*.safetensors"))) == 2
 
 
 def test_a_text_model_of_another_class_is_refused(folders):

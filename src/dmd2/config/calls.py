@@ -7,7 +7,7 @@ from hydra.utils import get_object
 
 from dmd2.config.keys import unknown_key
 from dmd2.config.types import PLAIN, first_misfit
-from dmd2.config.values import misfit
+from dmd2.config.values import CALL, misfit
 
 EXACT = ("dmd2.", "torch.", "lightning.")
 """Whose annotations say what is taken; those of diffusers say less, e.g. `tuple[int]` of many."""
@@ -32,7 +32,7 @@ def check_calls(path: str, node: Any) -> None:
             # Keys with an underscore are Hydra's own, e.g. `_partial_`.
             wrong = first_misfit(key_path, known[key], value) if is_exact and key in known else None
             if wrong is not None:
-                raise ValueError(misfit(*wrong, "VALUE"))
+                raise ValueError(misfit(*wrong, CALL.example if CALL.what in wrong[2] else "VALUE"))
             if not key.startswith("_") and key not in known and not takes_any(known):
                 raise ValueError(unknown_key(key_path, known, f"; take it out: ~{key_path}"))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
-from dmd2.config.values import is_node, is_number, is_whole
+from dmd2.config.values import CALL, is_node, is_number, is_whole
 
 PLAIN = {
     int: ("a whole number", is_whole),
@@ -89,4 +89,4 @@ def words_of(annotation: Any) -> str:
         return f"a list of {len(inner)}: {', '.join(map(words_of, inner))}"
     if origin in LISTS:
         return f"a list, each {words_of(inner[0])}"
-    return "keys with values" if origin in MAPPINGS else "a call, {_target_: NAME, ...}"
+    return "keys with values" if origin in MAPPINGS else CALL.what

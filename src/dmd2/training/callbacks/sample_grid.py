@@ -57,12 +57,6 @@ class SampleGrid(L.Callback):
             self._check(autoencoder)
 
     def _check(self, autoencoder: Codec) -> None:
-        if isinstance(autoencoder, str):
-            raise ValueError(
-                f"callbacks.samples.autoencoder={autoencoder} is a name; type a node, e.g. "
-                "callbacks.samples.autoencoder="
-                f"{{_target_:dmd2.nets.TinyVAE,source:{autoencoder},resolution:512}}"
-            )
         try:
             autoencoder.require()
         except FileNotFoundError as error:
