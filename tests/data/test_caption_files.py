@@ -54,6 +54,26 @@ def test_what_is_no_text_is_refused_by_file_and_row(tmp_path: Path, value) -> No
         captioned(source, "caption")
 
 
+@pytest.mark.parametrize(
+    "name, data",
+    [
+        ("a.txt", "a dot\ntwo dots".encode("utf-16-le")),
+        ("a.csv", "caption\na dot\n".encode("utf-16-le")),
+        ("a.jsonl", b'{"caption": "a\\u0000dot"}'),
+    ],
+)
+def test_text_in_utf_16_that_reads_as_utf_8_is_refused(
+    tmp_path: Path, name: str, data: bytes
+) -> None:
+    with pytest.raises(ValueError, match="UTF-16; save it as UTF-8"):
+        read_captions(written(tmp_path / name, data))
+    source = tmp_path / "images"
+    written(source / "a.png", png(0))
+    written(source / "a.txt", "a dot".encode("utf-16-le"))
+    with pytest.raises(ValueError, match="UTF-16; save it as UTF-8"):
+        captioned(source, "caption")
+
+
 @given(row=ANY_JSON | ANY_JSON.map(lambda caption: {"caption": caption}))
 @example(row={"caption": "\ud83d"})
 def test_a_caption_is_a_text_or_an_error_whatever_json_says(row: Any) -> None:

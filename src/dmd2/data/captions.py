@@ -10,7 +10,7 @@ from typing import Any
 
 from dmd2.data.preparation.bucket_folder import parts_of
 from dmd2.data.preparation.folder import read_manifest
-from dmd2.data.tables import TABLES, lines_of
+from dmd2.data.tables import TABLES, lines_of, without_nul
 from dmd2.distributed.rank_zero import warn
 
 KINDS = ".txt, .jsonl, .csv or .parquet"  # for error messages
@@ -114,4 +114,4 @@ def caption_of(row: Any, column: str, where: str, setting: str) -> str:
         caption.encode()
     except UnicodeEncodeError as error:  # JSON can say half of a character, \ud83d
         raise ValueError(f"the {column} in {where} is no Unicode text ({error})") from error
-    return caption
+    return without_nul(caption, f"the {column} in {where}")

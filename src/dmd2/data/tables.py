@@ -19,13 +19,25 @@ def lines_of(path: Path) -> Iterator[tuple[int, str]]:
     # Not str.splitlines, which also splits at U+2028 and other separators inside captions. The
     # byte order mark that Windows writes is no part of a text.
     with unreadable_named(path), path.open(encoding="utf-8-sig") as file:
-        yield from ((i, line.strip()) for i, line in enumerate(file, 1) if line.strip())
+        for i, line in enumerate(file, 1):
+            if text := line.strip():
+                yield i, without_nul(text, f"line {i} of {path}")
 
 
 def text_of(data: bytes, where: str) -> str:
     """The text in the bytes of a file, without a byte order mark and blanks around it."""
     with unreadable_named(where):
-        return data.decode("utf-8-sig").strip()
+        return without_nul(data.decode("utf-8-sig").strip(), where)
+
+
+def without_nul(text: str, where: str) -> str:
+    """The same text; raises ValueError that names `where` for one with a NUL character."""
+    # UTF-16 of plain letters can be read as UTF-8, with a NUL after each.
+    if "\0" in text:
+        raise ValueError(
+            f"{where} holds a NUL character, so it is no text, or one in UTF-16; save it as UTF-8"
+        )
+    return text
 
 
 @contextmanager
@@ -49,7 +61,7 @@ def _jsonl(path: Path, column: str) -> Iterator[Row]:
 def _csv(path: Path, column: str) -> Iterator[Row]:
     # The csv module reads line ends itself: they may lie inside quotes.
     with unreadable_named(path), path.open(newline="", encoding="utf-8-sig") as file:
-        first = file.readline()
+        first = without_nul(file.readline(), f"line 1 of {path}")
         splits = {d: [name.strip() for name in first.split(d)] for d in DELIMITERS}
         quoted = {column, f'"{column}"'}
         delimiter = next((d for d in DELIMITERS if quoted & {*splits[d]}), ",")
