@@ -142,7 +142,11 @@ def test_a_pipeline_whose_files_say_something_else_is_another_teacher(tmp_path: 
     file.write_text('{"prediction_type": "epsilon"}')
     section = {"denoiser": {}, "conditioner": {}, "source": str(tmp_path)}
     key, before = identity_key(section, "weights"), files_said(str(tmp_path))
-    (tmp_path / "README.md").write_text("changed")
+    # What people and programs lay beside its parts: notes, samples, a run of their own.
+    for beside in ("README.md", "notes.txt", ".samples.json", "run/summary.json"):
+        (tmp_path / beside).parent.mkdir(exist_ok=True)
+        (tmp_path / beside).write_text("{}")
+    assert files_said(str(tmp_path)) == before
     assert identity_key(section, "weights") == key
     file.write_text('{"prediction_type": "v_prediction"}')
     assert identity_key(section, "weights") != key

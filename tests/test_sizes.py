@@ -111,9 +111,9 @@ def test_another_size_is_what_the_stock_pipeline_draws(name: str):
         f"size=[{WIDE[0]},{WIDE[1]}]",
         "num_images=2",
         "seed=3",
-        f"out={name}",
+        f"out=drawn_{name}",
     )
-    drawn = np.stack([np.asarray(Image.open(f"{name}/{i:06d}.png")) for i in range(2)])
+    drawn = np.stack([np.asarray(Image.open(f"drawn_{name}/{i:06d}.png")) for i in range(2)])
     assert drawn.shape == (2, *WIDE, 3)
     assert np.array_equal(drawn, student.data.to_pixels(x0).permute(0, 2, 3, 1).numpy())
     same = dmd2.load(f"run_{name}")

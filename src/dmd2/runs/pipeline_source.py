@@ -15,6 +15,8 @@ MAX_READ_BYTES = 2**24
 
 SAID = (".json", ".txt", ".model")
 """Suffixes of files that say what a pipeline is: configs, vocabularies."""
+PARTS = ("scheduler", "text_encoder", "tokenizer", "transformer", "unet", "vae")
+"""How the names of its folders begin; what else lies beside them says nothing of it."""
 
 
 def files_said(source: str | None) -> dict[str, str]:
@@ -25,9 +27,11 @@ def files_said(source: str | None) -> dict[str, str]:
     folder = Path(source or "")
     if source is None or not folder.is_dir():
         return {}
+    parts = (part for part in folder.iterdir() if part.name.startswith(PARTS))
+    files = [folder / "model_index.json", *(path for part in parts for path in part.rglob("*"))]
     return {
         path.relative_to(folder).as_posix(): _digest(path)
-        for path in sorted(folder.rglob("*"))
+        for path in sorted(files)
         # The index of a variant's shards is no other pipeline.
         if path.suffix in SAID and path.is_file() and ".index." not in path.name
     }
