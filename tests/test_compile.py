@@ -18,6 +18,7 @@ from dmd2.config.folder import config_folder
 from dmd2.diffusion.compiled import compile_in_place
 from dmd2.diffusion.preconditioning import EDM, UnscaledDenoiser
 from dmd2.diffusion.schedules import VP, Flow, Karras
+from dmd2.nets.checkpointing import Checkpointing
 from dmd2.nets.song import SongUNet
 from dmd2.nets.toy import MLP
 from dmd2.runs.assemble import assemble
@@ -73,6 +74,24 @@ def test_blocks_of_many_shapes_are_all_compiled():
     assert torch.equal(denoiser.features(x_t, t, {})[0], eager.features(x_t, t, {})[0])
     assert num_graphs() == 10 == len(denoiser.blocks()) and not counters["graph_break"]
     assert net.enc["2x2_block0"].caught is None  # nothing of the pass is left
+
+
+@pytest.mark.parametrize("parts", ["halves", "blocks"])
+@pytest.mark.parametrize("how", ["selective", True])
+def test_what_is_computed_again_is_compiled_too(how: Checkpointing, parts: str):
+    sizes = {"channel_mult": [1, 2], "num_blocks": 1, "dropout": 0.0}
+    net = SongUNet(4, 1, 1, model_channels=8, **sizes, gradient_checkpointing=how)
+    denoiser = EDM(net, Karras(), taps=["enc.2x2_block0"])
+    eager, x_t, t = copy.deepcopy(denoiser), torch.randn(2, 1, 4, 4), torch.rand(2)
+    compile_in_place(denoiser, parts, backend="aot_eager")
+    found = []
+    for network in (denoiser, eager):
+        encoding = network.encode(x_t, t, {}, None)
+        loss = network.decode(encoding).square().mean() + encoding.features[0].square().mean()
+        loss.backward()
+        found.append([loss, *(p.grad for p in network.parameters() if p.grad is not None)])
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-6)
+    assert num_graphs() > 0 and not counters["graph_break"]
 
 
 def test_a_pipeline_s_network_is_compiled_in_blocks():

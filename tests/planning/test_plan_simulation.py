@@ -141,15 +141,22 @@ def test_autocast_has_the_rules_of_cuda():
         assert all(has(f"aten::{name}", "AutocastCUDA") for name in FLOAT32)
 
 
-def test_the_search_finds_words_that_fit():
+AGAIN = "memory.gradient_checkpointing="
+
+
+@pytest.mark.parametrize(
+    "fits", [[f"{AGAIN}selective"], [f"{AGAIN}true"], [f"{AGAIN}true", "accumulate=2"]]
+)
+def test_the_search_finds_the_mildest_words_that_fit(fits):
     def compose(words):
         return composed(1, words)
 
-    memory = needed(simulate(compose([*SMALL, "data.batch_size=512", "accumulate=2"]))) + 1
-    added, found = fitting([*SMALL, "data.batch_size=512"], memory, compose)
-    assert added == ["accumulate=2"]
+    words = [*SMALL, "data.batch_size=512"]
+    memory = needed(simulate(compose([*words, *fits]))) + 1
+    added, found = fitting(words, memory, compose)
+    assert added == fits
     assert needed(found) <= memory
-    assert needed(simulate(compose([*SMALL, "data.batch_size=512", *added]))) == needed(found)
+    assert needed(simulate(compose([*words, *added]))) == needed(found)
 
 
 def test_an_amount_of_memory():

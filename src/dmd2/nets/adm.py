@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dmd2.nets.blocks import PositionalPhase, UNetBlock, group_norm
+from dmd2.nets.checkpointing import Checkpointing
 from dmd2.nets.encoder_decoder import EncoderDecoderUNet
 
 
@@ -46,6 +47,7 @@ class DhariwalUNet(EncoderDecoderUNet):
         attn_resolutions: Sequence[int] = (32, 16, 8),  # Resolutions with self-attention.
         dropout: float = 0.10,  # Dropout inside the residual blocks.
         label_dropout: float = 0.0,  # Share of rows that lose their class in training.
+        gradient_checkpointing: Checkpointing = False,  # What blocks compute again.
     ) -> None:
         super().__init__(label_dim, augment_dim, label_dropout)
         emb_channels = model_channels * channel_mult_emb
@@ -59,7 +61,12 @@ class DhariwalUNet(EncoderDecoderUNet):
         self.map_label = nn.Linear(label_dim, emb_channels, bias=False) if label_dim else None
 
         # The first convolution is as wide as the finest level, which comes again after it.
-        block = partial(ADMBlock, emb_channels=emb_channels, dropout=dropout)
+        block = partial(
+            ADMBlock,
+            emb_channels=emb_channels,
+            dropout=dropout,
+            gradient_checkpointing=gradient_checkpointing,
+        )
         widths = [model_channels * mult for mult in (channel_mult[0], *channel_mult)]
         width = self.add_levels(
             block, in_channels, img_resolution, widths, num_blocks, attn_resolutions

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dmd2.nets.checkpointing import Checkpointing, checkpointed
+
 # (x [B, C, H, W], filter [1, 1, K, K]) -> x at twice or half the size
 Resampler = Callable[[Tensor, Tensor], Tensor]
 
@@ -127,11 +129,13 @@ class UNetBlock(nn.Module):
         emb_channels: int,
         *,
         dropout: float,
+        gradient_checkpointing: Checkpointing,
         attention: bool = False,
         resample: Resampler | None = None,
         taps: Sequence[float] = (1, 1),
     ) -> None:
         super().__init__()
+        self.gradient_checkpointing = gradient_checkpointing
         self.num_heads = max(c_out // (self.channels_per_head or c_out), 1) if attention else 0
         # The order of these lines is the order of random draws: initial weights depend on it.
         self.norm0 = group_norm(c_in, self.eps)
@@ -167,6 +171,10 @@ class UNetBlock(nn.Module):
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """[B, c_in, H, W] and [B, emb_channels] -> [B, c_out, H', W']."""
+        return checkpointed(self.run, self.gradient_checkpointing, x, emb)
+
+    def run(self, x: Tensor, emb: Tensor) -> Tensor:
+        """As `forward`, with a graph that keeps everything."""
         h = self.conv0(F.silu(self.norm0(x)))
         h = self.modulate(h, self.affine(emb)[:, :, None, None])
         x = self.join(self.conv1(self.dropout(h)), self.skip(x))

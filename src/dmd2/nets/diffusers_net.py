@@ -5,7 +5,7 @@ output. Forward hooks take the features, and drop the rows that nobody decodes f
 the blocks behind the last feature; where nobody decodes any, they end the pass there.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from dmd2.diffusion.conditioning import Cond
 from dmd2.diffusion.denoiser import Denoiser, Encoding, Prediction
 from dmd2.diffusion.schedules import NoiseSchedule
+from dmd2.nets.checkpointing import Checkpointing, checkpointed
 
 Tap = str | float
 """A layer's name, or a depth: 0.5 is half-way."""
@@ -28,14 +29,13 @@ class DiffusersNet(Denoiser):
     """Base: a network that reads x_t [B, C, H, W], the schedule's `network_time` of t, and a
     condition that its family names.
 
-    With `gradient_checkpointing` a graph keeps what enters each block, and its backward pass
-    computes the rest again. Raises ValueError for a prediction of another name.
+    gradient_checkpointing  What the backward pass computes again of each block.
+
+    Raises ValueError for a prediction of another name.
     """
 
     folder: str
     """Of a pipeline, in which such a network is."""
-    checkpointing: Callable[..., Any] | None = None
-    """How a block is run with gradient checkpointing; None is diffusers' own way."""
     halves = ()
 
     def __init__(
@@ -44,7 +44,7 @@ class DiffusersNet(Denoiser):
         schedule: NoiseSchedule,
         prediction: Prediction,
         taps: Sequence[str] = (),
-        gradient_checkpointing: bool = False,
+        gradient_checkpointing: Checkpointing = False,
     ) -> None:
         super().__init__(model, schedule, taps)
         if prediction not in ("x0", "eps", "v", "flow"):
@@ -52,8 +52,13 @@ class DiffusersNet(Denoiser):
         self.prediction = prediction
         self.ends_before: tuple[nn.Module, ...] = ()
         """Where the present pass ends early. A tuple, so that it is no submodule twice."""
+        self.gradient_checkpointing = gradient_checkpointing
         if gradient_checkpointing:
-            model.enable_gradient_checkpointing(self.checkpointing)
+            model.enable_gradient_checkpointing(self.run_block)
+
+    def run_block(self, block: nn.Module, *args: Any) -> Any:
+        """A block's result with gradient checkpointing, as diffusers calls it."""
+        return checkpointed(block, self.gradient_checkpointing, *args)
 
     def output(self, x: Tensor, told: Tensor, cond: Cond) -> Tensor:
         """What `prediction` names [B, C, H, W], of x [B, C, H, W] in the weights' dtype, and of

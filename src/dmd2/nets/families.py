@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dmd2.diffusion.conditioning import Cond
 from dmd2.diffusion.denoiser import Prediction
 from dmd2.diffusion.schedules import NoiseSchedule
+from dmd2.nets.checkpointing import Checkpointing
 from dmd2.nets.diffusers_net import Tap
 from dmd2.nets.transformer import Transformer
 
@@ -149,7 +150,7 @@ class Flux(Packed):
         schedule: NoiseSchedule,
         prediction: Prediction = "flow",
         taps: Sequence[Tap] = (),
-        gradient_checkpointing: bool = False,
+        gradient_checkpointing: Checkpointing = False,
         embedded_guidance: float | None = None,
     ) -> None:
         super().__init__(model, schedule, prediction, taps, gradient_checkpointing)
@@ -226,11 +227,11 @@ class Chroma(Packed):
         )[0]
         return self.unpack(output, x)
 
-    def checkpointing(self, block: nn.Module, *args: Any) -> Any:
-        """Run a block such that its backward pass computes it again."""
+    def run_block(self, block: nn.Module, *args: Any) -> Any:
+        """A block's result with gradient checkpointing, as diffusers calls it."""
         # diffusers hands the mask to blocks of two streams, and forgets those of one, whose inputs
         # are tokens, modulation and rotation.
-        return super().checkpointing(block, *args, *([self.mask] if len(args) == 3 else []))
+        return super().run_block(block, *args, *([self.mask] if len(args) == 3 else []))
 
 
 class QwenImage(Packed):

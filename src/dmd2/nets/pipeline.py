@@ -16,6 +16,7 @@ from dmd2.io.hub import PREDICTION_TYPES, named_in_errors
 from dmd2.io.pretrained import check_known
 from dmd2.nets.autoencoder import VAE
 from dmd2.nets.autoencoder_kinds import vae_of
+from dmd2.nets.checkpointing import Checkpointing
 from dmd2.nets.diffusers_net import DiffusersNet, Tap
 from dmd2.nets.pipeline_families import family_of, network_config, num_tokens, resolution_of
 from dmd2.nets.pipeline_noise import noise_of
@@ -28,7 +29,7 @@ UNREAD = ("sample_size", "upcast_attention", "dropout")
 def from_configs(
     source: str,
     taps: Sequence[Tap],
-    gradient_checkpointing: bool,
+    gradient_checkpointing: Checkpointing,
     resolution: int | None = None,
     embedded_guidance: float | None = None,
     distilled: Literal["refuse", "allow"] = "refuse",

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from dmd2.nets import blocks
 from dmd2.nets.blocks import Resample, ResampledConv, Resampler, UNetBlock, downsample, upsample
+from dmd2.nets.checkpointing import Checkpointing
 from dmd2.nets.encoder_decoder import EncoderDecoderUNet
 
 Embedding = Literal["positional", "fourier"]
@@ -103,6 +104,7 @@ class SongUNet(EncoderDecoderUNet):
         encoder_type: Encoder = "standard",
         decoder_type: Decoder = "standard",  # Whether the output is summed over a pyramid.
         resample_filter: Sequence[int] = (1, 1),  # Taps of the resampling filter.
+        gradient_checkpointing: Checkpointing = False,  # What blocks compute again.
     ) -> None:
         super().__init__(label_dim, augment_dim, label_dropout)
         kinds = (Embedding, Encoder, Decoder)
@@ -130,7 +132,13 @@ class SongUNet(EncoderDecoderUNet):
         self.encoder_type, self.decoder_type = encoder_type, decoder_type
         self.taps, self.out_channels = resample_filter, out_channels
         self.pyramid_width = in_channels  # channels of the input pyramid at the level before
-        block = partial(SongBlock, emb_channels=emb_channels, dropout=dropout, taps=resample_filter)
+        block = partial(
+            SongBlock,
+            emb_channels=emb_channels,
+            dropout=dropout,
+            gradient_checkpointing=gradient_checkpointing,
+            taps=resample_filter,
+        )
         widths = [model_channels * mult for mult in (1, *channel_mult)]
         width = self.add_levels(
             block, in_channels, img_resolution, widths, num_blocks, attn_resolutions

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
-from torch.utils.checkpoint import checkpoint
 from torch.utils.hooks import RemovableHandle
 
 from dmd2.diffusion.denoiser import Prediction, last
 from dmd2.diffusion.schedules import NoiseSchedule
+from dmd2.nets.checkpointing import Checkpointing, checkpointed
 from dmd2.nets.diffusers_net import DecoderReached, DiffusersNet, Tap
 
 
@@ -54,7 +54,7 @@ class Transformer(DiffusersNet):
         schedule: NoiseSchedule,
         prediction: Prediction = "flow",
         taps: Sequence[Tap] = (),
-        gradient_checkpointing: bool = False,
+        gradient_checkpointing: Checkpointing = False,
     ) -> None:
         names = [f"{stack}.{i}" for stack in self.stacks for i in range(len(getattr(model, stack)))]
         if wrong := [tap for tap in taps if not isinstance(tap, str) and not 0 <= tap <= 1]:
@@ -166,13 +166,13 @@ class Transformer(DiffusersNet):
             for name, value in given.items()
         }
 
-    def checkpointing(self, block: nn.Module, *args: Any) -> Any:
-        """Run a block such that its backward pass computes it again."""
+    def run_block(self, block: nn.Module, *args: Any) -> Any:
+        """A block's result with gradient checkpointing, as diffusers calls it."""
         if block in self.ends_before:
             raise DecoderReached  # here, since `checkpoint` does not end well by an exception
         # Then this pass's hooks are gone: what they do to inputs is done before.
         _, given = self.entering(block, args, {})
-        return checkpoint(block, use_reentrant=False, **given)
+        return checkpointed(block, self.gradient_checkpointing, **given)
 
 
 def is_within(name: str, block: str) -> bool:

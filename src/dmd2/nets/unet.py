@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_map_only
 from dmd2.diffusion.conditioning import Cond
 from dmd2.diffusion.denoiser import Prediction, last
 from dmd2.diffusion.schedules import NoiseSchedule
+from dmd2.nets.checkpointing import Checkpointing
 from dmd2.nets.diffusers_net import DiffusersNet, Tap
 
 MIDDLE = "mid_block"
@@ -45,7 +46,7 @@ class UNet(DiffusersNet):
         schedule: NoiseSchedule,
         prediction: Prediction,
         taps: Sequence[Tap] = (),
-        gradient_checkpointing: bool = False,
+        gradient_checkpointing: Checkpointing = False,
     ) -> None:
         named = [MIDDLE if tap == 0.5 else str(tap) for tap in taps]
         super().__init__(model, schedule, prediction, named, gradient_checkpointing)

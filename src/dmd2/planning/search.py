@@ -34,8 +34,12 @@ def needed(found: Simulation) -> float:
 def levers(config: Config) -> Iterator[list[str]]:
     """Words to add one after the other, in order of least harm to what is learned."""
     share = config["data"]["batch_size"] // config["accumulate"]
-    if config["teacher"]["denoiser"].get("gradient_checkpointing") is False:
-        yield ["memory=balanced"]  # a third more time
+    denoiser = config["teacher"]["denoiser"]
+    recomputed = (denoiser.get("model", {}) | denoiser).get("gradient_checkpointing")
+    if recomputed is False:
+        yield ["memory.gradient_checkpointing=selective"]
+    if recomputed in (False, "selective"):
+        yield ["memory.gradient_checkpointing=true"]  # a third more time
     # The same batch in smaller shares: the same numbers up to rounding, and more time.
     for num in (2, 4, 8, 16, 32, 64):
         if share % num == 0:
