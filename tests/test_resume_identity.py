@@ -126,9 +126,12 @@ def test_a_run_that_took_too_much_memory_goes_on_with_less() -> None:
 
 def test_pairs_and_scores_are_the_same_in_less_memory() -> None:
     denoiser = {"_target_": "dmd2.nets.UNet", "gradient_checkpointing": False}
+    edm = {"denoiser": {"model": {"gradient_checkpointing": False, "width": 8}}, "conditioner": {}}
+    again = {"denoiser": {"model": {"gradient_checkpointing": True, "width": 8}}, "conditioner": {}}
+    assert identity_key(edm, "weights") == identity_key(again, "weights")
     section = {"denoiser": denoiser, "conditioner": {}, "autoencoder": {"factor": 8, "at_once": 4}}
     less = section | {
-        "denoiser": denoiser | {"gradient_checkpointing": True},
+        "denoiser": denoiser | {"gradient_checkpointing": "selective"},
         "autoencoder": {"factor": 8, "at_once": 1},
     }
     assert identity_key(section, "weights") == identity_key(less, "weights")

@@ -144,6 +144,27 @@ def test_another_batch_size_changes_the_rounding_of_networks_alone():
     assert one == pytest.approx(other, rel=1e-3)
 
 
+def test_samples_are_made_in_the_protocol_s_dtype_and_scored_in_float32():
+    seen: dict[str, list[torch.dtype]] = {}
+    scores = {}
+    for dtype in ("float32", "bfloat16"):
+        network, protocol = student(), evaluator(70, dtype=dtype)
+        for name, module in (
+            ("network", network.model.out_conv),
+            ("detector", protocol.suite.detectors["random"]),
+        ):
+            module.register_forward_hook(
+                lambda _, __, y, name=name: seen.setdefault(name, []).append(y.dtype)
+            )
+        with torch.autocast("cpu", torch.bfloat16):  # training's own, of which no score depends
+            scores[dtype] = protocol.scores(network)
+        assert set(seen.pop("network")) == {getattr(torch, dtype)}
+        assert set(seen.pop("detector")) == {torch.float32}
+    assert scores["float32"] == evaluator(70).scores(student())
+    assert scores["bfloat16"] != scores["float32"]
+    assert scores["bfloat16"]["rfd"] == pytest.approx(scores["float32"]["rfd"], rel=0.02)
+
+
 def test_sizes_score_the_beginning_of_one_set():
     found = evaluator([32, 70]).scores(student())
     assert found == {

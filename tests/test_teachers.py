@@ -19,7 +19,7 @@ from dmd2.diffusion.guidance import Guidance
 from dmd2.nets.discriminator import ConvHead
 from dmd2.runs.build import build, build_data, build_guidance
 from dmd2.runs.load import load_student
-from dmd2.runs.teacher import Teacher, build_teacher, teacher_file
+from dmd2.runs.teacher import Teacher, build_teacher, teacher_file, weights_key
 
 PUBLISHED = {
     "edm_cifar10_cond_vp": ("edm-cifar10-32x32-cond-vp", 55_735_299),
@@ -110,6 +110,16 @@ def test_a_missing_teacher_is_answered_with_where_to_get_it_and_what_to_type() -
         "dmd2 import source=edm-cifar10-32x32-cond-vp.pkl "
         "out=cache/teachers/edm-cifar10-32x32-cond-vp.safetensors"
     )
+
+
+@pytest.mark.parametrize("name", ["digits_dmd2", "text2digits_dmd2", "text2digits_dit"])
+def test_a_teacher_is_trained_once_whatever_memory_it_takes(name: str) -> None:
+    configs = [composed(f"experiment={name}", f"memory={word}") for word in ("fast", "low")]
+    assert configs[0]["teacher"]["denoiser"] != configs[1]["teacher"]["denoiser"]
+    data = build_data(configs[0]["data"])
+    data.setup()
+    fast, low = (weights_key(config, data) for config in configs)
+    assert fast == low
 
 
 def test_a_teacher_that_is_neither_kept_nor_trained_is_refused() -> None:

@@ -8,7 +8,7 @@ import torch
 from dmd2.benchmarks.timer import now
 from dmd2.diffusion.solvers import DDIM
 from dmd2.distributed.device import device_of
-from dmd2.evaluation.samples import Sampling, TeacherSampling
+from dmd2.evaluation.samples import Dtype, Sampling, TeacherSampling, computed_in
 from dmd2.nets.lora import base_of
 from dmd2.runs.build import build_guidance
 from dmd2.runs.load import load_student
@@ -19,7 +19,7 @@ def generation(
     source: Path | None,
     num_steps: int,
     batch_size: int,
-    dtype: str,
+    dtype: Dtype,
     num_cold: int,
     num_repeats: int,
 ) -> list[str]:
@@ -51,7 +51,7 @@ def generation(
         "student": student.sampling(),
     }
     seconds: dict[str, list[float]] = {name: [] for name in samplings}
-    with torch.autocast(device.type, getattr(torch, dtype), enabled=dtype != "float32"):
+    with computed_in(dtype, device):
         for _ in range(num_cold + num_repeats):
             for name, sampling in samplings.items():
                 start = now()  # waits for the device, here and below

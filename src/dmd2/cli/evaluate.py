@@ -12,6 +12,7 @@ usage: dmd2 evaluate run=DIR [weights=raw] [metric=coco30k] [num_samples=10000] 
   num_samples  Samples a score. More samples give a more exact score, and scores compare only at
                the same number. A list gives several scores.
   batch_size   Samples at once; another one changes how networks round, and nothing else.
+  dtype        Of the network that makes samples: float32, or bfloat16, which is faster on a GPU.
 
 Scoring that was interrupted resumes where it stopped, by the same command.
 """
@@ -57,7 +58,8 @@ def evaluate(options: DictConfig) -> None:
     asked: dict[str, Any] = OmegaConf.to_container(options)  # type: ignore[assignment]
     # The defaults list has `metric: null`: without a choice the config has no such key at all.
     student = load_student(run, asked.get("metric"), options.trust)
-    changes = {key: asked[key] for key in ("num_samples", "batch_size") if asked[key] is not None}
+    keys = ("num_samples", "batch_size", "dtype")
+    changes = {key: asked[key] for key in keys if asked[key] is not None}
     # Before `evaluator()`, which builds the metric from this section.
     student.config["metric"].update(changes)
     evaluator = student.evaluator()

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dmd2.diffusion.solvers import Heun, Solver
 from dmd2.evaluation.real_images import RealImages
-from dmd2.evaluation.samples import RandomClassSampleSet, SampleSet
+from dmd2.evaluation.samples import Dtype, RandomClassSampleSet, SampleSet
 from dmd2.evaluation.scores import SampleCounts
 from dmd2.metrics.suite import MetricSuite
 
@@ -34,6 +34,8 @@ class ScoringProtocol:
     solver         Steps to what samples the teacher.
     seed           Of the samples' noise, the same for every run so that scores compare.
     classes        Of the samples: "balanced", in turn (DMD2's protocol), or "random" (EDM's).
+    dtype          Of the networks that make samples: "float32", or "bfloat16" under autocast, which
+                   is faster on a GPU and another set of samples. Detectors are float32 in both.
     captions       Text to image (COCO's protocol): sample i is made of caption i of this table,
                    which must be as long as there are samples.
     real           Real images by the detector that sees them, in place of the data's train split.
@@ -51,6 +53,7 @@ class ScoringProtocol:
     solver: Callable[[int], Solver] = Heun
     seed: int = 0
     classes: Literal["balanced", "random"] = "balanced"
+    dtype: Dtype = "float32"
     captions: Sequence[str] | None = None
     real: Mapping[str, RealImages] | None = None
 

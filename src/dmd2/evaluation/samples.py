@@ -5,7 +5,7 @@ So a set depends on no batch size and on no number of processes, and pictures of
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
@@ -86,6 +86,12 @@ class TeacherSampling:
 
 
 Sampling = GeneratorSampling | TeacherSampling
+Dtype = Literal["float32", "bfloat16"]
+
+
+def computed_in(dtype: Dtype, device: torch.device) -> torch.autocast:
+    """A block in which networks compute in `dtype`, whatever autocast it stands in."""
+    return torch.autocast(device.type, getattr(torch, dtype), enabled=dtype != "float32")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,13 @@ from dmd2.evaluation.encoded_ahead import NUM_AHEAD, EncodedAhead
 from dmd2.evaluation.partial_sums import PartialSums
 from dmd2.evaluation.protocol import SAMPLE_SETS, ScoringProtocol
 from dmd2.evaluation.real_images import FolderStatistics, TrainSplit
-from dmd2.evaluation.samples import GeneratorSampling, SampleSet, Sampling, TeacherSampling
+from dmd2.evaluation.samples import (
+    GeneratorSampling,
+    SampleSet,
+    Sampling,
+    TeacherSampling,
+    computed_in,
+)
 from dmd2.evaluation.scores import Scores
 from dmd2.io.progress import progress_bar
 from dmd2.metrics.suite import Batches, MetricSuite
@@ -133,7 +139,7 @@ class Evaluator:
                     bar.update(block.stop - bar.n)
 
         # A score must not depend on the precision that training happens to use.
-        with bar, torch.autocast(device.type, enabled=False):
+        with bar, computed_in(self.protocol.dtype, device):
             try:
                 return self._nested(batches, counts, sums or PartialSums())
             finally:
@@ -164,7 +170,8 @@ class Evaluator:
             )
         # Fitting reads all real images, so it is done once a device.
         if self._fitted_on != device:
-            self.real.fit(self.suite, device)
+            with computed_in("float32", device):
+                self.real.fit(self.suite, device)
             self._fitted_on = device
         self.suite.to(device)
 

@@ -10,6 +10,7 @@ from torch.utils.checkpoint import (
     CheckpointPolicy,
     checkpoint,
     create_selective_checkpoint_contexts,
+    noop_context_fn,
 )
 
 Checkpointing = bool | Literal["selective"]
@@ -40,8 +41,8 @@ def checkpointed(
     # Without a graph nothing is kept anyway, and the selective way would keep it all the same.
     if not how or not torch.is_grad_enabled():
         return block(*args, **kwargs)
-    contexts = {"context_fn": selective_contexts} if how == "selective" else {}
-    return checkpoint(block, *args, use_reentrant=False, **contexts, **kwargs)
+    contexts = selective_contexts if how == "selective" else noop_context_fn
+    return checkpoint(block, *args, use_reentrant=False, context_fn=contexts, **kwargs)
 
 
 def keep_products(_: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:

@@ -193,7 +193,7 @@ def weights_key(config: Config, own_data: DataModule) -> str:
     own = pretraining_node(config)
     drawn = [own.get(name) for name in ("batch_size", "seed", "flip")]
     # Everything that training reads; guidance and precision matter only afterwards.
-    trained = (section["denoiser"], section["conditioner"], section["pretrain"])
+    trained = (without_memory(section["denoiser"]), section["conditioner"], section["pretrain"])
     return key_of(*trained, drawn, own_data.fingerprint())
 
 
