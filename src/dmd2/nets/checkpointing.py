@@ -10,7 +10,6 @@ from torch.utils.checkpoint import (
     CheckpointPolicy,
     checkpoint,
     create_selective_checkpoint_contexts,
-    noop_context_fn,
 )
 
 Checkpointing = bool | Literal["selective"]
@@ -41,8 +40,9 @@ def checkpointed(
     # Without a graph nothing is kept anyway, and the selective way would keep it all the same.
     if not how or not torch.is_grad_enabled():
         return block(*args, **kwargs)
-    contexts = selective_contexts if how == "selective" else noop_context_fn
-    return checkpoint(block, *args, use_reentrant=False, context_fn=contexts, **kwargs)
+    run = partial(checkpoint, block, *args, use_reentrant=False, **kwargs)
+    # Dynamo takes no context that a variable names.
+    return run(context_fn=selective_contexts) if how == "selective" else run()
 
 
 def keep_products(_: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
