@@ -9,6 +9,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from dmd2.benchmarks.iteration import parts
+from dmd2.benchmarks.timer import by_kind
 from dmd2.cli.main import main
 from dmd2.config.check import resolved
 from dmd2.config.folder import config_folder
@@ -39,11 +40,16 @@ def test_both_kinds_of_iteration_have_a_row(capsys):
         "| mean of 5",
     ]
     cells = [line.strip("| ").split(" | ") for line in lines if line.startswith("| of")]
-    both, alone = ([float(cell.replace(",", "")) for cell in row[2:]] for row in cells)
+    both, alone = ([float(cell.replace(",", "")) for cell in row[3:]] for row in cells)
     assert both[0] > alone[0] > 100  # operations
     # Teacher, generator, critic, an average and four moments of 0.25 M float32 numbers at least.
     assert 0.05 > both[1] >= alone[1] > 0.004
     assert "4 images a device" in lines[-2] and "2,000 iterations" in lines[-2]
+
+
+def test_the_mean_iteration_of_a_round():
+    assert by_kind([5.0, 1.0, 2.0, 7.0, 3.0, 4.0], 3) == [6.0, 2.5, (6 + 2 * 2.5) / 3]
+    assert by_kind([5.0, 7.0], 1) == [6.0, 6.0]
 
 
 def test_a_text_teacher_s_need_no_files(capsys):

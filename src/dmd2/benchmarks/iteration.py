@@ -5,14 +5,13 @@ are read.
 """
 
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 
 import torch
 
 from dmd2.benchmarks.loader import RandomImages
 from dmd2.benchmarks.prompts import random_conditions
-from dmd2.benchmarks.timer import IterationTimer, mean_of
+from dmd2.benchmarks.timer import IterationTimer, by_kind, mean_of
 from dmd2.config.check import Config, of_train
 from dmd2.config.devices import processes
 from dmd2.distributed.device import peak_memory_bytes
@@ -38,7 +37,8 @@ def iteration(
     num_rounds: int,
     overrides: list[str],
 ) -> list[str]:
-    """A table of seconds by kind of iteration, the hours of the full run, and peak memory.
+    """A table of seconds by kind of iteration, by the clock and of this process's CPU time, the
+    hours of the full run, and peak memory.
 
     source      None: images are random.
     experiment  A choice of conf/experiment without pairs. Text teachers need no files: embeddings
@@ -82,27 +82,21 @@ def iteration(
         build_trainer(config, num_timed + min(every, 2), [watch], logger=False).fit(
             module, datamodule=data
         )
-    # The generator is updated in the first iteration of each round (TTUR).
-    timed = watch.seconds[num_cold * every :]
-    with_generator = median(timed[::every])
-    others = [s for i, s in enumerate(timed) if i % every]
+    cold = num_cold * every
+    seconds, cpu = (by_kind(x[cold:], every) for x in (watch.seconds, watch.cpu_seconds))
     # Of one round: with critic_updates=1 there is no iteration of the critic alone.
-    mean = with_generator
-    if others:
-        mean = (with_generator + (every - 1) * median(others)) / every
-    num, hours = config["max_iterations"], mean * config["max_iterations"] / 3600
-    rows = {"of generator and critic": with_generator}
-    if others:
-        rows["of the critic alone"] = median(others)
+    names = ["of generator and critic", "of the critic alone"][: len(seconds) - 1]
+    mean, num = seconds[-1], config["max_iterations"]
+    hours = mean * num / 3600
     return [
-        "| iteration | s | operations | most memory alive, GB |",
-        "|---|---|---|---|",
+        "| iteration | s | CPU s | operations | most memory alive, GB |",
+        "|---|---|---|---|---|",
         *(
-            f"| {name} | {seconds:.3g} | {meter.num_operations:,} | "
+            f"| {name} | {wall:.3g} | {own:.3g} | {meter.num_operations:,} | "
             f"{meter.ledger.peak.total() / 1e9:.3g} |"
-            for (name, seconds), meter in zip(rows.items(), watch.meters, strict=True)
+            for name, wall, own, meter in zip(names, seconds, cpu, watch.meters, strict=False)
         ),
-        f"| mean of {every} | {mean:.3g} | {mean_of(watch.meters, every):,.0f} | |",
+        f"| mean of {every} | {mean:.3g} | {cpu[-1]:.3g} | {mean_of(watch.meters, every):,.0f} | |",
         f"{batch_size} images a device, {batch_size / mean:,.3g} images/s each; {num:,} "
         f"iterations: {hours:,.0f} h",
         f"most memory held: {peak_memory_bytes() / 1e9:.1f} GB",

@@ -1,7 +1,8 @@
 """A callback that times the iterations of a training run, and counts what some of them do."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from time import perf_counter
+from statistics import median
+from time import perf_counter, process_time
 from typing import Any
 
 import lightning as L
@@ -14,7 +15,8 @@ from dmd2.training.module import DMD
 
 
 class IterationTimer(L.Callback):
-    """Measures the seconds of every iteration, waiting for the device at both ends.
+    """Measures the seconds of every iteration, by the clock and of the process's CPU time, waiting
+    for the device at both ends.
 
     num_timed  Iterations that are measured. Of those behind them operations and memory are
                counted, which takes time itself.
@@ -23,6 +25,7 @@ class IterationTimer(L.Callback):
     def __init__(self, num_timed: int) -> None:
         self.num_timed = num_timed
         self.seconds: list[float] = []
+        self.cpu_seconds: list[float] = []
         self.meters: list[Meter] = []
 
     def on_train_batch_start(
@@ -34,14 +37,16 @@ class IterationTimer(L.Callback):
             self.meters.append(Meter())
             self.meters[-1].ledger.own(held(pl_module, trainer.optimizers), "weights and states")
             self.meters[-1].__enter__()
-        self.started = now()
+        self.started = now(), process_time()
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Stop it."""
         if self.meters:
             self.meters[-1].__exit__(None, None, None)
         else:
-            self.seconds.append(now() - self.started)
+            started, cpu_started = self.started
+            self.seconds.append(now() - started)
+            self.cpu_seconds.append(process_time() - cpu_started)
 
 
 def held(module: DMD, optimizers: Iterable[Optimizer]) -> Iterator[Tensor]:
@@ -58,6 +63,15 @@ def now() -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return perf_counter()
+
+
+def by_kind(values: Sequence[float], every: int) -> list[float]:
+    """The medians of iterations that update the generator, too, the first of every round, and of
+    the others, if there are any; last the mean iteration of a round.
+    """
+    others = [value for i, value in enumerate(values) if i % every]
+    medians = [median(values[::every]), *([median(others)] if others else [])]
+    return [*medians, (medians[0] + (every - 1) * medians[-1]) / every]
 
 
 def mean_of(meters: Sequence[Meter], every: int) -> float:
