@@ -134,6 +134,22 @@ def test_scores_by_class_are_bars_and_those_of_many_classes_are_counted(
         assert not wrong
 
 
+def test_a_lone_score_is_a_dot_amid_its_reference_lines(browser: Any, tmp_path: Path) -> None:
+    summary = write_page_run(tmp_path, "e", num_rows=1)
+    (tmp_path / "report.html").write_text(run_page(tmp_path, summary))
+    page, wrong = opened(browser, tmp_path / "report.html")
+    curve, *lines = page.evaluate("document.querySelector('.main .plot').data")
+    assert "markers" in curve["mode"] and curve["x"] == [1] and curve["y"] == [100]
+    assert [line["name"] for line in lines] == [
+        "real, held out",
+        "class gaussian",
+        "teacher, 35 NFE",
+    ]
+    assert all(line["x"][0] < 1 < line["x"][-1] for line in lines)
+    page.close()
+    assert not wrong
+
+
 def test_curves_zoom_smooth_and_take_log_axes(browser: Any, pages: dict[str, Path]) -> None:
     page, wrong = opened(browser, pages["run"])
     plot = "document.querySelector('.main .plot')"
