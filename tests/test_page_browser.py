@@ -124,12 +124,18 @@ def test_scores_by_class_are_bars_and_those_of_many_classes_are_counted(
     many = {"student, ema": {f"{i}/accuracy": i / 100 for i in range(100)}}
     for rows, kind, num in ((summary["by_class"], "bar", 3), (many, "histogram", 1)):
         path = tmp_path / f"{kind}.html"
-        path.write_text(run_page(tmp_path, summary | {"by_class": rows}))
+        named = {"by_class": rows, "class_names": {"2": "<b>seal</b>"}}
+        path.write_text(run_page(tmp_path, summary | named))
         page, wrong = opened(browser, path, 400, "dark")
         page.get_by_label("curves of accuracy by class").scroll_into_view_if_needed()
         plot = "document.querySelector('[aria-label=\"curves of accuracy by class\"]')"
         page.wait_for_function(f"{plot}.data?.length")
         assert page.evaluate(f"{plot}.data.map((one) => one.type)") == [kind] * num
+        if kind == "bar":
+            shown = page.locator(
+                "[aria-label='curves of accuracy by class'] .xtick"
+            ).all_text_contents()
+            assert shown == ["0", "2 <b>seal</b>", "10"]
         page.close()
         assert not wrong
 

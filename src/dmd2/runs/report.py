@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dmd2.config.check import Config
+from dmd2.data.base import DataModule
 from dmd2.distributed.device import peak_memory_bytes
 from dmd2.distributed.fsdp import is_sharded
 from dmd2.distributed.process_group import world_size
@@ -52,6 +53,7 @@ def summarise(
     students = record.history[-1]["scores"] if record.history else {}
     references = record.references
     baselines = references.get("baselines", {}) | references.get("start", {})
+    of_classes = scores_by_class(record)
     return {
         "status": status,
         "experiment": config["name"],
@@ -71,7 +73,8 @@ def summarise(
         "teacher": each(overall, references.get("teacher", {})),
         "floor": overall(references.get("floor", {}).get("real", {})),
         "baselines": each(overall, baselines),
-        "by_class": scores_by_class(record),
+        "by_class": of_classes,
+        "class_names": {} if parts is None else names_of_classes(parts.data, of_classes),
         "versions": versions(),
         "hardware": hardware(),
         "commit": commit,
@@ -94,6 +97,13 @@ def scores_by_class(record: Record) -> dict[str, Scores]:
         "students": record.by_class,
     }
     return {label: scores for label, scores in rows(of_classes) if scores}
+
+
+def names_of_classes(data: DataModule, scores: Mapping[str, Scores]) -> dict[str, str]:
+    """The names of the classes that have scores, by number; not those that are called by it."""
+    numbers = {key.partition("/")[0] for own in scores.values() for key in own}
+    names = {str(i): name for i, name in enumerate(data.names_of_classes())}
+    return {i: name for i, name in names.items() if i in numbers and i != name}
 
 
 @contextmanager
