@@ -280,3 +280,13 @@ def test_scores_are_dots_with_ticks_to_read(
     assert axis.get_xscale() == scale and len(labels) > 2 and not axis.patches
     assert all(float(label.replace("\N{MINUS SIGN}", "-")) is not None for label in labels if label)
     pictures.plt.close("all")
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_plot_has_room_for_any_name(tmp_path: Path) -> None:
+    sizes = []
+    for name in ("a", "a" * 10_000, "$\\frac$ 漢字 \ud800\n\x00"):
+        pictures.dots({name: [1.0]}, "$rfd$", tmp_path / "scores.png")
+        sizes.append(pictures.plt.imread(tmp_path / "scores.png").shape)
+    narrow, wide, odd = sizes
+    assert wide[1] > 2 * narrow[1] and wide[0] == narrow[0] == odd[0]
