@@ -222,6 +222,13 @@ def test_names_say_calls_that_differ_and_not_what_follows_from_them(tmp_path: Pa
     ]
 
 
+def test_names_say_values_as_one_types_them(tmp_path: Path) -> None:
+    for i, value in enumerate((None, True, [None, 0.5], "none")):
+        write_run(tmp_path / str(i), {"own": value}, metrics={"rfd": float(i)})
+    names = [group.name for group in gather(tmp_path)]
+    assert names == ["e own=null", "e own=true", "e own=[null,0.5]", "e own=none"]
+
+
 def test_curves_pictures_and_what_varied_of_runs_without_scores_are_on_the_page(
     tmp_path: Path,
 ) -> None:
