@@ -86,8 +86,17 @@ def test_a_page_fits_its_window_and_does_nothing_that_it_must_not(
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     back = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert back == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 29)"}[scheme]
+    scrolled = "[...document.querySelectorAll('*')].filter((one) => one.scrollWidth > "
+    scrolled += "one.clientWidth && getComputedStyle(one).overflowX === 'auto')"
+    shadows = f"{scrolled}.map((one) => [one.tabIndex, getComputedStyle(one).backgroundAttachment])"
+    found = page.evaluate(shadows)
+    assert all(one == [0, "local, local, scroll, scroll, scroll"] for one in found)
+    assert found or width > 400
     page.emulate_media(media="print")
     assert not page.is_visible(".controls")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width, "it prints whole"
+    back = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert back == "rgb(255, 255, 255)"
     assert page.evaluate("window.hacked") is None and not wrong
     page.close()
 
