@@ -23,7 +23,7 @@ def _are_rows(value: Any) -> bool:
 
 
 def _is_health(value: Any) -> bool:
-    """Whether a value is what `summary_of` verdicts says."""
+    """Whether a value is what a monitor's summary says."""
     verdicts = value.get("verdicts") if isinstance(value, dict) else None
     return (
         isinstance(verdicts, list)
