@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dmd2.io.files import OWN_HASH, locked
+from dmd2.io.progress import bytes_bar
 from dmd2.io.tensors import read_metadata, read_tensors, save_tensors
 
 
@@ -70,11 +71,14 @@ def _read_cached(path: Path) -> dict[str, Tensor] | None:
 def digest(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 of tensors and their names, in hexadecimal digits."""
     found = hashlib.sha256()
-    for name, tensor in tensors.items():
-        found.update(name.encode())
-        # As bytes, since NumPy has no bfloat16; flat, since a tensor without dimensions has no
-        # view of another dtype.
-        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    with bytes_bar("hashing weights", sum(tensor.nbytes for tensor in tensors.values())) as bar:
+        for name, tensor in tensors.items():
+            found.update(name.encode())
+            # As bytes, since NumPy has no bfloat16; flat, since a tensor without dimensions has no
+            # view of another dtype.
+            flat = tensor.detach().cpu().contiguous().flatten()
+            found.update(flat.view(torch.uint8).numpy().data)
+            bar.update(tensor.nbytes)
     return found.hexdigest()
 
 
