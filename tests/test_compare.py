@@ -198,11 +198,11 @@ def test_runs_that_were_not_scored_have_rows_of_their_own_and_say_why(tmp_path: 
     lines = table(found)
     assert any("| e (not scored, interrupted) " in line for line in lines)
     assert "2 of 2: gan_won" in lines[-2] and "e (not scored) " in lines[-1]
-    files = write_comparison(found, tmp_path, tmp_path / "out")
+    files = write_comparison(found, "title", [], tmp_path / "out")
     page = files[-1].read_text()
     assert "e (not scored, interrupted)</th>" in page and "4 runs in 3 rows" in page
     unscored = [group for group in found if not group.is_scored]
-    files = write_comparison(unscored, tmp_path, tmp_path / "alone")
+    files = write_comparison(unscored, "title", [], tmp_path / "alone")
     assert [path.name for path in files] == ["README.md", "comparison.html"]
     assert '<h2 id="scores">Runs</h2>' in files[-1].read_text()
 
@@ -246,7 +246,7 @@ def test_curves_pictures_and_what_varied_of_runs_without_scores_are_on_the_page(
 
 def test_names_stay_text_in_the_table(tmp_path: Path) -> None:
     write_run(tmp_path / "0", experiment="<img src=x>|\n# forged [a](b)")
-    write_comparison(gather(tmp_path), tmp_path, tmp_path / "out")
+    write_comparison(gather(tmp_path), "title", [], tmp_path / "out")
     page = (tmp_path / "out" / "README.md").read_text()
     assert "<img" not in page and "\n#" not in page
     assert "| &lt;img src=x&gt;\\| \\# forged \\[a\\](b) | 1 | 1 |" in page

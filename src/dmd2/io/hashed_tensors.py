@@ -4,6 +4,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -50,22 +51,18 @@ def cached(path: Path, make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Te
 
     Others that want them meanwhile wait, and read them.
     """
-    found = _read_cached(path)
-    if found is None:
-        with locked(path):
-            # Asked again: another process may have made them while this one waited.
-            if (found := _read_cached(path)) is None:
-                save_hashed(make(), path)
-                found = read_hashed(path)[0]
-    return found
-
-
-def _read_cached(path: Path) -> dict[str, Tensor] | None:
-    try:
-        return read_hashed(path)[0] if path.exists() else None
-    except ValueError as error:
-        print(f"dmd2: {error}; made again", file=sys.stderr)
-        return None
+    with suppress(FileNotFoundError, ValueError):
+        return read_hashed(path)[0]
+    with locked(path):
+        # Asked again: another process may have made them while this one waited.
+        try:
+            return read_hashed(path)[0]
+        except FileNotFoundError:
+            pass
+        except ValueError as error:
+            print(f"dmd2: {error}; made again", file=sys.stderr)
+        save_hashed(make(), path)
+        return read_hashed(path)[0]
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
