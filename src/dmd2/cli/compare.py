@@ -27,7 +27,8 @@ def main(options: DictConfig) -> None:
     runs = Path(options.runs)
     groups, failures = gather(runs), unfinished(read_jobs(runs))
     # Before the error below, so that it is not the only word on a sweep of which all jobs failed.
-    print(*failures, sep="\n")
+    for line in failures:
+        print(line)
     # Without one there are no metrics either, of which the table would have columns.
     if not groups:
         raise FileNotFoundError(

@@ -28,7 +28,8 @@ class SweepEnd(Callback):
         failed = [str(place) for place, job in jobs.items() if job["status"] != "completed"]
         # Failures first: the table, which is short, then stands at the end of the output.
         failures = unfinished(jobs)
-        print(*failures, sep="\n")
+        for line in failures:
+            print(line)
         if groups:
             write_comparison(groups, folder.name, failures, folder)
             print("\n".join(aligned(table(groups))))

@@ -36,7 +36,7 @@ class Health(L.Callback):
     stop_on      Names of checks that end the run.
     ignore       Names of checks that are not made.
     guidance     The scale of a text teacher; None for others, which need none.
-    record       Gets the monitor, and the one that ended the run.
+    record       Gets the monitor, and the verdict that ended the run.
     evaluator    How the generator is sampled, and the data.
 
     Raises ValueError for a name that no check has, or numbers that are too small.
