@@ -198,11 +198,11 @@ def test_runs_that_were_not_scored_have_rows_of_their_own_and_say_why(tmp_path: 
     lines = table(found)
     assert any("| e (not scored, interrupted) " in line for line in lines)
     assert "2 of 2: gan_won" in lines[-2] and "e (not scored) " in lines[-1]
-    files = write_comparison(found, tmp_path, tmp_path / "out")
+    files = write_comparison(found, "title", [], tmp_path / "out")
     page = files[-1].read_text()
     assert "e (not scored, interrupted)</th>" in page and "4 runs in 3 rows" in page
     unscored = [group for group in found if not group.is_scored]
-    files = write_comparison(unscored, tmp_path, tmp_path / "alone")
+    files = write_comparison(unscored, "title", [], tmp_path / "alone")
     assert [path.name for path in files] == ["README.md", "comparison.html"]
     assert '<h2 id="scores">Runs</h2>' in files[-1].read_text()
 
@@ -222,6 +222,13 @@ def test_names_say_calls_that_differ_and_not_what_follows_from_them(tmp_path: Pa
     ]
 
 
+def test_names_say_values_as_one_types_them(tmp_path: Path) -> None:
+    for i, value in enumerate((None, True, [None, 0.5], "none")):
+        write_run(tmp_path / str(i), {"own": value}, metrics={"rfd": float(i)})
+    names = [group.name for group in gather(tmp_path)]
+    assert names == ["e own=null", "e own=true", "e own=[null,0.5]", "e own=none"]
+
+
 def test_curves_pictures_and_what_varied_of_runs_without_scores_are_on_the_page(
     tmp_path: Path,
 ) -> None:
@@ -239,7 +246,7 @@ def test_curves_pictures_and_what_varied_of_runs_without_scores_are_on_the_page(
 
 def test_names_stay_text_in_the_table(tmp_path: Path) -> None:
     write_run(tmp_path / "0", experiment="<img src=x>|\n# forged [a](b)")
-    write_comparison(gather(tmp_path), tmp_path, tmp_path / "out")
+    write_comparison(gather(tmp_path), "title", [], tmp_path / "out")
     page = (tmp_path / "out" / "README.md").read_text()
     assert "<img" not in page and "\n#" not in page
     assert "| &lt;img src=x&gt;\\| \\# forged \\[a\\](b) | 1 | 1 |" in page
@@ -252,6 +259,8 @@ def test_a_table_says_which_runs_are_ill(tmp_path: Path) -> None:
     assert "| e | 1 | 1 | healthy |" in table(gather(tmp_path))
     write_run(tmp_path / "1", health={"state": "unhealthy", "verdicts": [gone, stands]})
     assert "| e | 2 | 1 ± 0 | 1 of 2: gan_won |" in table(gather(tmp_path))
+    write_run(tmp_path / "1", health={"state": "too short", "verdicts": []})
+    assert "| e | 2 | 1 ± 0 | healthy; too short |" in table(gather(tmp_path))
 
 
 def test_runs_of_which_nobody_knows_the_configuration_are_not_averaged(tmp_path: Path) -> None:
@@ -280,3 +289,13 @@ def test_scores_are_dots_with_ticks_to_read(
     assert axis.get_xscale() == scale and len(labels) > 2 and not axis.patches
     assert all(float(label.replace("\N{MINUS SIGN}", "-")) is not None for label in labels if label)
     pictures.plt.close("all")
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_plot_has_room_for_any_name(tmp_path: Path) -> None:
+    sizes = []
+    for name in ("a", "a" * 10_000, "$\\frac$ 漢字 \ud800\n\x00"):
+        pictures.dots({name: [1.0]}, "$rfd$", tmp_path / "scores.png")
+        sizes.append(pictures.plt.imread(tmp_path / "scores.png").shape)
+    narrow, wide, odd = sizes
+    assert wide[1] > 2 * narrow[1] and wide[0] == narrow[0] == odd[0]

@@ -16,6 +16,7 @@ from dmd2.cli.main import main
 from dmd2.diffusion import EDM, FewStepSampler, Karras, NoisedReal, ODEWalk
 from dmd2.evaluation.health import CHECKS, Monitor, Verdict, replay
 from dmd2.evaluation.health.inputs import input_gap
+from dmd2.evaluation.health.monitor import TOO_SHORT
 from dmd2.evaluation.health.probe import RealRows, condition_share, variance_within
 from dmd2.evaluation.health.rules import Above, All, Below, Fell, Rose
 from dmd2.losses.terms.matching import error_ratio
@@ -65,6 +66,15 @@ def test_a_verdict_begins_and_ends_and_survives_a_resume() -> None:
     assert changes == [(6, "critic_lr_too_high"), (11, "critic_lr_too_high")]
     assert whole.verdicts == resumed.verdicts == [Verdict("critic_lr_too_high", 6, 11)]
     assert replay({**row, "step": i} for i, row in enumerate(log)).verdicts == whole.verdicts
+
+
+def test_before_most_checks_can_say_anything_a_run_is_too_short_to_judge() -> None:
+    fine = {"critic/update_to_weights": 1e-3}
+    states = [replay({**fine, "step": i} for i in range(num)).state for num in range(7)]
+    assert states == [TOO_SHORT] * 5 + ["healthy"] * 2
+    scored = replay([{"step": 10, "watch/score_to_best": 1.0, "watch/since_best": 0.0}])
+    assert scored.answers and scored.summary() == {"state": TOO_SHORT, "verdicts": []}
+    assert replay([{"step": 1, "watch/batches_per_epoch": 1.0}]).state == "unhealthy"
 
 
 def test_variance_within_and_between_conditions() -> None:
@@ -231,6 +241,21 @@ def test_a_run_whose_health_nobody_watches_is_silent(capsys: pytest.CaptureFixtu
     dmd2("train", *still, "health=none", "max_iterations=12", "paths.run=silent")
     assert summary("silent")["health"] is None and "health" not in capsys.readouterr().err
     assert not any("health/" in key for key in read_rows(Path("silent/metrics.csv"))[0])
+
+
+@pytest.mark.usefixtures("at_work")
+def test_a_short_run_is_called_so_wherever_people_look(capsys: pytest.CaptureFixture[str]) -> None:
+    short = ["max_iterations=4", "health.ignore=[teacher_bad]", "paths.run=short/0"]
+    dmd2("train", *SMALL, *short)
+    assert f"health: {TOO_SHORT}\n" in capsys.readouterr().out
+    assert summary("short/0")["health"] == {"state": TOO_SHORT, "verdicts": []}
+    assert f">{TOO_SHORT}</span>" in Path("short/0/report.html").read_text()
+    dmd2("compare", "runs=short")
+    assert f"| {TOO_SHORT} |" in capsys.readouterr().out.replace("\\_", "_")
+    for rows in ("as they are", "none"):
+        dmd2("check", "run=short/0")
+        assert capsys.readouterr().out == f"short/0 is {TOO_SHORT}\n", rows
+        Path("short/0/metrics.csv").unlink(missing_ok=True)
 
 
 @pytest.mark.usefixtures("inside")

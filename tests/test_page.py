@@ -8,12 +8,16 @@ from math import nan
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from dmd2.data.digits import TextDigits
+from dmd2.data.images import Images
 from dmd2.runs.page.by_class import class_charts
 from dmd2.runs.page.curves import GROUPS, MAX_POINTS, charts, group_of, points_of, thinned
 from dmd2.runs.page.glossary import LOGGED, meaning_of_logged, meaning_of_score
 from dmd2.runs.page.pictures import MAX_GRID_BYTES, shown_grids
 from dmd2.runs.page.run_page import run_page, score_table
+from dmd2.runs.report import names_of_classes
 from docs_hooks import website
 from page_runs import SUMMARY, write_page_run
 
@@ -144,6 +148,9 @@ def test_scores_by_class_are_bars_of_the_student_beside_teacher_and_real_data() 
     shown = {bars["name"]: (bars["x"], bars["y"]) for bars in found["curves"]}
     assert list(shown) == ["real, held out", "teacher, 35 NFE", "student, ema"]
     assert shown["student, ema"] == (["0", "2", "10"], [0.95, 0.99, 0.7])
+    names = {"2": "<b>seal</b>", "10": "a" * 300}
+    (named,) = class_charts(SUMMARY | {"class_names": names})
+    assert named["curves"][-1]["x"] == ["0", "2 <b>seal</b>", "10 " + "a" * 13]
     many = {f"{i}/accuracy": i / 100 for i in range(100)}
     (found,) = class_charts(SUMMARY | {"by_class": {"student, ema": many}})
     assert found["kind"] == "counts" and found["axis"].startswith("accuracy, and how many")
@@ -151,6 +158,23 @@ def test_scores_by_class_are_bars_of_the_student_beside_teacher_and_real_data() 
     for nothing in (None, {}, {"student, ema": {"0/accuracy": 1.0}}):
         assert class_charts(SUMMARY | {"by_class": nothing}) == []
     assert not class_charts({key: value for key, value in SUMMARY.items() if key != "by_class"})
+
+
+def test_classes_are_called_as_the_data_call_them_and_else_by_their_number(tmp_path: Path) -> None:
+    for name in ("ant", "bee"):
+        (tmp_path / "source" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "source" / name / "0.png")
+    common = {"batch_size": 2, "seed": 0}
+    folder = Images(
+        tmp_path / "source", resolution=8, cache=tmp_path / "cache", num_classes=3, **common
+    )
+    captioned = TextDigits([f"a {i}" for i in range(10)], **common)
+    for data, names in ((folder, {"0": "ant", "1": "bee"}), (captioned, {})):
+        data.prepare_data()
+        data.setup()
+        scores = {"student, ema": {f"{i}/accuracy": 1.0 for i in range(data.num_classes)}}
+        assert names_of_classes(data, scores) == names
+    assert names_of_classes(folder, {"student, ema": {"1/accuracy": 1.0}}) == {"1": "bee"}
 
 
 def test_a_verdict_on_health_is_shown_with_its_reason_and_remedy(tmp_path: Path) -> None:

@@ -86,8 +86,17 @@ def test_a_page_fits_its_window_and_does_nothing_that_it_must_not(
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     back = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert back == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 29)"}[scheme]
+    scrolled = "[...document.querySelectorAll('*')].filter((one) => one.scrollWidth > "
+    scrolled += "one.clientWidth && getComputedStyle(one).overflowX === 'auto')"
+    shadows = f"{scrolled}.map((one) => [one.tabIndex, getComputedStyle(one).backgroundAttachment])"
+    found = page.evaluate(shadows)
+    assert all(one == [0, "local, local, scroll, scroll, scroll"] for one in found)
+    assert found or width > 400
     page.emulate_media(media="print")
     assert not page.is_visible(".controls")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width, "it prints whole"
+    back = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert back == "rgb(255, 255, 255)"
     assert page.evaluate("window.hacked") is None and not wrong
     page.close()
 
@@ -124,14 +133,36 @@ def test_scores_by_class_are_bars_and_those_of_many_classes_are_counted(
     many = {"student, ema": {f"{i}/accuracy": i / 100 for i in range(100)}}
     for rows, kind, num in ((summary["by_class"], "bar", 3), (many, "histogram", 1)):
         path = tmp_path / f"{kind}.html"
-        path.write_text(run_page(tmp_path, summary | {"by_class": rows}))
+        named = {"by_class": rows, "class_names": {"2": "<b>seal</b>"}}
+        path.write_text(run_page(tmp_path, summary | named))
         page, wrong = opened(browser, path, 400, "dark")
         page.get_by_label("curves of accuracy by class").scroll_into_view_if_needed()
         plot = "document.querySelector('[aria-label=\"curves of accuracy by class\"]')"
         page.wait_for_function(f"{plot}.data?.length")
         assert page.evaluate(f"{plot}.data.map((one) => one.type)") == [kind] * num
+        if kind == "bar":
+            shown = page.locator(
+                "[aria-label='curves of accuracy by class'] .xtick"
+            ).all_text_contents()
+            assert shown == ["0", "2 <b>seal</b>", "10"]
         page.close()
         assert not wrong
+
+
+def test_a_lone_score_is_a_dot_amid_its_reference_lines(browser: Any, tmp_path: Path) -> None:
+    summary = write_page_run(tmp_path, "e", num_rows=1)
+    (tmp_path / "report.html").write_text(run_page(tmp_path, summary))
+    page, wrong = opened(browser, tmp_path / "report.html")
+    curve, *lines = page.evaluate("document.querySelector('.main .plot').data")
+    assert "markers" in curve["mode"] and curve["x"] == [1] and curve["y"] == [100]
+    assert [line["name"] for line in lines] == [
+        "real, held out",
+        "class gaussian",
+        "teacher, 35 NFE",
+    ]
+    assert all(line["x"][0] < 1 < line["x"][-1] for line in lines)
+    page.close()
+    assert not wrong
 
 
 def test_curves_zoom_smooth_and_take_log_axes(browser: Any, pages: dict[str, Path]) -> None:

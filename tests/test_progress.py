@@ -9,9 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
 
 from dmd2.io import progress
-from dmd2.io.progress import hashed, progress_bar, writing
+from dmd2.io.hashed_tensors import digest
+from dmd2.io.progress import hashed, progress_bar, reading, writing
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +74,19 @@ def test_a_hash_with_a_bar_is_the_hash(tmp_path: Path, capsys: pytest.CaptureFix
     (tmp_path / "file").write_bytes(content)
     assert hashed(tmp_path / "file") == hashlib.sha256(content).hexdigest()
     assert "hashing file: " in capsys.readouterr().err
+
+
+def test_what_torch_reads_and_hashes_has_bars_and_is_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tensors = {name: torch.arange(300_000.0) for name in ("a", "b")}
+    torch.save(tensors, tmp_path / "file")
+    with reading(tmp_path / "file") as file:
+        found = torch.load(file, weights_only=True)
+    assert digest(found) == digest(tensors)
+    said = capsys.readouterr().err
+    assert "reading file: 100 %, 2.29M of 2.29M" in said
+    assert "hashing weights: 50 %, 1.14M of 2.29M" in said
 
 
 def test_a_file_or_folder_that_a_library_writes_has_a_bar_of_its_bytes(

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from dmd2.cli.main import main
+from dmd2.io.files import write_hashed_json
 from dmd2.runs.job import read_jobs, run_job, write_job
+from page_runs import SUMMARY
 
 SMALL = [
     "experiment=toy2d_dmd2",
@@ -83,6 +85,10 @@ def test_a_damaged_record_of_a_job_is_named_and_the_others_are_read(
     found = {str(place): job["status"] for place, job in read_jobs(Path("sweep")).items()}
     assert found == {"sweep/a-0": "damaged", "sweep/a-1": "completed"}
     assert "sweep/a-0/job.json is damaged" in capsys.readouterr().err
+    write_hashed_json(Path("sweep/a-1/summary.json"), SUMMARY)
+    sys.argv = ["dmd2", "compare", "runs=sweep", "out=out"]
+    main()
+    assert capsys.readouterr().err.count("job.json is damaged") == 1, "it is said once"
 
 
 def test_a_job_that_resumes_forgets_the_failure_of_an_earlier_attempt() -> None:

@@ -2,6 +2,8 @@
 net.
 """
 
+import warnings
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -46,7 +48,8 @@ def test_absent_weights_say_what_to_put_where(make, name, host, tmp_path):
 def test_a_torchscript_file_gives_features_of_colour_and_grey_images(tmp_path):
     net = Tiny().eval()
     torch.jit.script(net).save(str(tmp_path / "inception-2015-12-05.pt"))
-    detector = CleanFidInception(tmp_path, sha256=None)
+    with warnings.catch_warnings(action="error"):
+        detector = CleanFidInception(tmp_path, sha256=None)
     colour = torch.randint(0, 256, (5, 3, 8, 8), dtype=torch.uint8)
     torch.testing.assert_close(detector(colour), net(colour, return_features=True).detach())
     grey = colour[:, :1]

@@ -88,7 +88,9 @@ def test_a_bit_of_a_hashed_file_that_flips_is_one_error(tmp_path: Path):
 
 
 @pytest.mark.parametrize("damage", [b"", b"null", bytes(8), b"\xff" * 40])
-def test_what_is_kept_is_made_once_and_again_where_it_is_damaged(tmp_path: Path, damage: bytes):
+def test_what_is_kept_is_made_once_and_again_where_it_is_damaged(
+    tmp_path: Path, damage: bytes, capsys: pytest.CaptureFixture[str]
+):
     path, made = tmp_path / "new" / "a.safetensors", []
 
     def make() -> dict[str, torch.Tensor]:
@@ -100,6 +102,7 @@ def test_what_is_kept_is_made_once_and_again_where_it_is_damaged(tmp_path: Path,
     assert len(made) == 1
     path.write_bytes(damage)
     assert torch.equal(cached(path, make)["x"], torch.ones(2)) and len(made) == 2
+    assert capsys.readouterr().err.count("made again") == 1, "it is said once"
 
 
 @pytest.mark.parametrize(

@@ -18,15 +18,17 @@ from omegaconf import DictConfig
 
 from dmd2.runs.compare import table, unfinished, write_comparison
 from dmd2.runs.groups import gather
+from dmd2.runs.job import read_jobs
 from dmd2.runs.markdown import aligned
 
 
 def main(options: DictConfig) -> None:
     """Gather the summaries and print the table."""
     runs = Path(options.runs)
-    groups = gather(runs)
+    groups, failures = gather(runs), unfinished(read_jobs(runs))
     # Before the error below, so that it is not the only word on a sweep of which all jobs failed.
-    print(*unfinished(runs), sep="\n")
+    for line in failures:
+        print(line)
     # Without one there are no metrics either, of which the table would have columns.
     if not groups:
         raise FileNotFoundError(
@@ -35,4 +37,4 @@ def main(options: DictConfig) -> None:
         )
     print("\n".join(aligned(table(groups))))
     if options.out is not None:
-        print(*write_comparison(groups, runs, Path(options.out)))
+        print(*write_comparison(groups, runs.name, failures, Path(options.out)))

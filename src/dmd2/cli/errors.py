@@ -3,6 +3,7 @@
 import difflib
 import functools
 import re
+import shlex
 import sys
 import textwrap
 from collections.abc import Callable
@@ -11,10 +12,12 @@ from typing import Any
 from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
+from dmd2.cli.quotes import mended
 from dmd2.config.check import unknown_override
 from dmd2.config.folder import config_folder
 from dmd2.config.keys import VERBS_OF_EXPERIMENTS
 from dmd2.config.missing import Missing
+from dmd2.config.options import OPTIONS
 from dmd2.config.words import CHOICES
 from dmd2.distributed.slurm import Requeue, requeue
 from dmd2.io.shown import in_one_line, printable
@@ -91,18 +94,23 @@ def lacks_below(error: BaseException, text: str) -> str | None:
 def unread(error: BaseException, text: str, verb: str) -> str:
     """The message for an argument that Hydra's grammar does not take, or takes for a sweep."""
     if isinstance(error, OverrideParseException):
-        key, _, value = error.override.partition("=")
+        if (typed := mended(error.override)) is None:
+            return f"{error.override} cannot be read; type KEY=VALUE, e.g. data.source=DIR"
         return (
-            f"{error.override} cannot be read; a value with spaces, brackets, colons or the like "
-            f"stands in quotes: type '{key}=\"{value}\"'"
+            f"{error.override} cannot be read; a text with brackets, colons, equals signs or the "
+            f"like stands in quotes: type {typed}"
         )
     given = re.search(r"'([^']+=.*?)'(?: requires|\.| )", text)
     argument = given[1] if given else "KEY=A,B"
     key, _, value = argument.partition("=")
-    one = f"{key}=[{value}] is one list"
+    # In brackets range(3) would stay itself.
+    one = "" if value.endswith(")") else f"; {shlex.quote(f'{key}=[{value}]')} is one list"
     if verb not in VERBS_OF_EXPERIMENTS:
-        return f"{argument} is a sweep, and dmd2 {verb} takes one value a key; {one}"
-    return f"{argument} is a sweep; type dmd2 {verb} --multirun {argument}; {one}"
+        kind = OPTIONS.get(key)
+        if kind is not None and not any(map(kind.fits, (["a", "b"], [1, 2]))):
+            one = f"; {key} must be {kind.what}: type e.g. {key}={kind.example}"
+        return f"{argument} is a sweep, and dmd2 {verb} takes one value a key{one}"
+    return f"{argument} is a sweep; type dmd2 {verb} --multirun {shlex.quote(argument)}{one}"
 
 
 def does_not_fit(key: str, lacking: str) -> str:

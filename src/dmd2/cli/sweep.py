@@ -27,9 +27,11 @@ class SweepEnd(Callback):
         jobs, groups = read_jobs(folder), gather(folder)
         failed = [str(place) for place, job in jobs.items() if job["status"] != "completed"]
         # Failures first: the table, which is short, then stands at the end of the output.
-        print(*unfinished(folder), sep="\n")
+        failures = unfinished(jobs)
+        for line in failures:
+            print(line)
         if groups:
-            write_comparison(groups, folder, folder)
+            write_comparison(groups, folder.name, failures, folder)
             print("\n".join(aligned(table(groups))))
         print(f"{len(jobs) - len(failed)} of {len(jobs)} jobs completed: {folder}")
         if failed:

@@ -4,7 +4,8 @@ from dmd2.config.values import TEXT, Kind, is_whole, whole
 
 _COUNTS = "a whole number of at least 1, or a list of them"
 OPTIONS: dict[str, Kind] = {
-    **{name: TEXT for name in ("run", "runs")},
+    "run": TEXT,
+    "runs": Kind("text, one folder that holds all the runs", "runs/sweeps/NAME", TEXT.fits),
     **{name: TEXT.or_null() for name in ("source", "out", "weights")},
     "num_images": whole(1, 100).or_null(),
     "label": Kind("a whole number, or null", "0", lambda x: x is None or is_whole(x)),

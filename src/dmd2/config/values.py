@@ -10,6 +10,7 @@ from typing import Any
 
 from dmd2.config.keys import closest
 from dmd2.config.places import is_path_part
+from dmd2.config.typed import as_typed
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,8 @@ def check_present(config: Mapping[str, Any]) -> None:
 
 def misfit(path: str, value: Any, what: str, example: str) -> str:
     """The message for a value that a key does not take: what was got, and what to type."""
-    said = f"{path} must be {what}, got {shown(value)}"
+    got = repr(value) if isinstance(value, str) else as_typed(value)
+    said = f"{path} must be {what}, got {got}"
     if isinstance(value, float) and value.is_integer() and "whole" in what:
         example = f"{value:.0f}"  # 1e3 is a float to YAML, and its user means 1000
     elif is_number(value) and what.startswith("text"):
@@ -205,12 +207,6 @@ def misfit(path: str, value: Any, what: str, example: str) -> str:
     elif isinstance(value, str) and (close := closest(value, what.split(" or "))):
         return f"{said}; did you mean {path}={close}?"
     return f"{said}; type {'' if 'NAME' not in example else 'e.g. '}{path}={example}"
-
-
-def shown(value: Any) -> str:
-    """A value as YAML has it: null and true, and text in quotes."""
-    words = {None: "null", True: "true", False: "false"}
-    return words[value] if value is None or isinstance(value, bool) else repr(value)
 
 
 def check_whole(name: str, given: Any, least: int) -> None:

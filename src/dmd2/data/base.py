@@ -135,6 +135,10 @@ class DataModule(PlacedData):
         """
         return labels
 
+    def names_of_classes(self) -> list[str]:
+        """The names of these classes, in the order of their numbers: here those of the labels."""
+        return self.class_names
+
     def provides(self) -> set[str]:
         """Which of "real", "label" and "pairs" batches have to offer; known after `setup()`.
 

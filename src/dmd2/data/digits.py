@@ -75,6 +75,10 @@ class TextDigits(Digits):
         """The digit of each caption number [B]."""
         return labels % 10
 
+    def names_of_classes(self) -> list[str]:
+        """The digits."""
+        return [str(i) for i in range(10)]
+
     def _captioned(self, split: Split, name: str) -> Split:
         # No seed of the run: an image keeps its caption, as in a data set that is read from disk.
         draw = generator("caption", name)

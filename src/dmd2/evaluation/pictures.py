@@ -1,5 +1,6 @@
 """Figures: sample grids, scatter plots, the comparison sheet, scores of runs, as PNG files."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,15 @@ from dmd2.evaluation.references import teacher_samplings
 from dmd2.evaluation.samples import Sampling
 from dmd2.evaluation.scoring import Evaluator
 from dmd2.io.replace import replacing
+from dmd2.io.shown import in_one_line, printable
 
 # No display on a server; and before pyplot is imported, which chooses its backend.
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.ticker import LogLocator, NullLocator
 
+MAX_NAME = 120
+"""Characters of a row's name that a plot shows."""
 REAL, STUDENT, TEACHER = "#888888", "#c8102e", "#1f5fa8"
 
 
@@ -61,6 +65,7 @@ def picture(samples: Mapping[str, Tensor], path: Path) -> None:
     `SampleSet` have the classes in turn; a grid shows a class a row, ten classes at most.
     """
     figure, axes = plt.subplots(1, len(samples), figsize=(2.8 * len(samples), 3.2), squeeze=False)
+    figure.subplots_adjust(0, 0, 1, 1, wspace=0.07)
     # One scale for all point sets, set by the first (the real data), so that they compare.
     reach = 1.25 * float(next(iter(samples.values())).abs().max())
     for axis, (title, x) in zip(axes[0], samples.items(), strict=True):
@@ -142,9 +147,10 @@ def dots(scores: Mapping[str, Sequence[float]], metric: str, path: Path) -> None
     for row, values in enumerate(scores.values()):
         axis.plot(values, [row] * len(values), "o", ms=5, color=STUDENT, alpha=0.7)
         axis.plot(float(np.mean(values)), row, "|", ms=14, mew=2, color=TEACHER)
-    axis.set(
-        yticks=range(len(scores)), yticklabels=list(scores), xlabel=f"{metric} (lower is better)"
-    )
+    # Configurations are of others: their dollar signs are no mathematics.
+    names = [printable(in_one_line(name))[:MAX_NAME] for name in scores]
+    axis.set_yticks(range(len(names)), names, parse_math=False)
+    axis.set_xlabel(printable(f"{metric} (lower is better)"), parse_math=False)
     axis.set_ylim(len(scores) - 0.5, -0.5)
     axis.grid(axis="x", alpha=0.3)
     everything = [value for values in scores.values() for value in values]
@@ -158,8 +164,10 @@ def dots(scores: Mapping[str, Sequence[float]], metric: str, path: Path) -> None
 
 
 def _save(figure: Any, path: Path) -> None:
+    with replacing(path) as partial, warnings.catch_warnings():
+        # Where the font lacks a character of a name it draws a box.
+        warnings.filterwarnings("ignore", "Glyph")
+        # As large as names and titles want it: a layout of a fixed size may have no room for them.
+        figure.savefig(partial, dpi=130, format="png", bbox_inches="tight")
     # Closed, since pyplot keeps every open figure, and a run writes hundreds.
-    figure.tight_layout()
-    with replacing(path) as partial:
-        figure.savefig(partial, dpi=130, format="png")
     plt.close(figure)

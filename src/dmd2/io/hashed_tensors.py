@@ -4,12 +4,14 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from dmd2.io.files import OWN_HASH, locked
+from dmd2.io.progress import bytes_bar
 from dmd2.io.tensors import read_metadata, read_tensors, save_tensors
 
 
@@ -49,32 +51,31 @@ def cached(path: Path, make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Te
 
     Others that want them meanwhile wait, and read them.
     """
-    found = _read_cached(path)
-    if found is None:
-        with locked(path):
-            # Asked again: another process may have made them while this one waited.
-            if (found := _read_cached(path)) is None:
-                save_hashed(make(), path)
-                found = read_hashed(path)[0]
-    return found
-
-
-def _read_cached(path: Path) -> dict[str, Tensor] | None:
-    try:
-        return read_hashed(path)[0] if path.exists() else None
-    except ValueError as error:
-        print(f"dmd2: {error}; made again", file=sys.stderr)
-        return None
+    with suppress(FileNotFoundError, ValueError):
+        return read_hashed(path)[0]
+    with locked(path):
+        # Asked again: another process may have made them while this one waited.
+        try:
+            return read_hashed(path)[0]
+        except FileNotFoundError:
+            pass
+        except ValueError as error:
+            print(f"dmd2: {error}; made again", file=sys.stderr)
+        save_hashed(make(), path)
+        return read_hashed(path)[0]
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 of tensors and their names, in hexadecimal digits."""
     found = hashlib.sha256()
-    for name, tensor in tensors.items():
-        found.update(name.encode())
-        # As bytes, since NumPy has no bfloat16; flat, since a tensor without dimensions has no
-        # view of another dtype.
-        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    with bytes_bar("hashing weights", sum(tensor.nbytes for tensor in tensors.values())) as bar:
+        for name, tensor in tensors.items():
+            found.update(name.encode())
+            # As bytes, since NumPy has no bfloat16; flat, since a tensor without dimensions has no
+            # view of another dtype.
+            flat = tensor.detach().cpu().contiguous().flatten()
+            found.update(flat.view(torch.uint8).numpy().data)
+            bar.update(tensor.nbytes)
     return found.hexdigest()
 
 

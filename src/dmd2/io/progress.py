@@ -1,6 +1,7 @@
 """Progress bars with an estimate of the time left; in a log file a line now and then."""
 
 import hashlib
+import io
 import os
 import re
 import sys
@@ -8,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from tqdm import tqdm
 
@@ -67,6 +68,31 @@ def hashed(path: Path) -> str:
             found.update(block)
             bar.update(len(block))
     return found.hexdigest()
+
+
+class Followed(io.FileIO):
+    """A file to read, which moves a bar along."""
+
+    def __init__(self, path: Path, bar: "tqdm[Any]") -> None:
+        super().__init__(path)
+        self.bar = bar
+
+    def readinto(self, buffer: Any) -> int:
+        """Read what there is room for, and move the bar, at most to its end."""
+        num_bytes = super().readinto(buffer) or 0
+        # The list at the end of an archive is read besides its members.
+        self.bar.update(min(num_bytes, self.bar.total - self.bar.n))
+        return num_bytes
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[BinaryIO]:
+    """A file, open in a block that reads it, with a bar."""
+    with (
+        bytes_bar(f"reading {path.name}", num_bytes_of([path])) as bar,
+        io.BufferedReader(Followed(path, bar)) as file,
+    ):
+        yield file
 
 
 @contextmanager

@@ -4,6 +4,7 @@ Weights are downloaded once and checked by their SHA-256.
 """
 
 import io
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,11 @@ class CleanFidInception(Detector):
         super().__init__()
         self.sha256 = sha256
         # TorchScript, not a pickle: loading it runs no Python code of others.
-        self.net = pixelwise(
-            torch.jit.load(fetched(folder, CLEAN_FID_URL, sha256, fetch), map_location="cpu").eval()
-        )
+        path = fetched(folder, CLEAN_FID_URL, sha256, fetch)
+        with warnings.catch_warnings():
+            # torch wants another format, which the published file has not.
+            warnings.filterwarnings("ignore", ".*torch.jit", FutureWarning)
+            self.net = pixelwise(torch.jit.load(path, map_location="cpu").eval())
         # A ScriptModule has no requires_grad_.
         for parameter in self.net.parameters():
             parameter.requires_grad_(False)

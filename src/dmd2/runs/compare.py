@@ -1,6 +1,6 @@
 """Compares runs: scores averaged over seeds, as table, picture and page; failed jobs are named."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,6 @@ from dmd2.evaluation.pictures import dots
 from dmd2.io.files import write_bytes
 from dmd2.io.small_files import read_small_text
 from dmd2.runs.groups import Groups, metrics_of, references
-from dmd2.runs.job import read_jobs
 from dmd2.runs.markdown import text
 from dmd2.runs.page.comparison_page import comparison_page
 from dmd2.runs.score_table import cell, spread
@@ -33,13 +32,13 @@ def variations(
     }
 
 
-def unfinished(folder: Path) -> list[str]:
-    """Lines on the jobs below a folder that did not complete.
+def unfinished(jobs: Mapping[Path, Mapping[str, Any]]) -> list[str]:
+    """Lines on the jobs, of `read_jobs`, that did not complete.
 
     They name the job, with its traceback where it failed, or the end of its log where it was
     killed.
     """
-    lines, jobs = [], read_jobs(folder)
+    lines = []
     varied = variations(jobs, ("experiment=",))
     for place, job in jobs.items():
         if job["status"] != "completed":
@@ -59,8 +58,8 @@ def unfinished(folder: Path) -> list[str]:
     return lines
 
 
-def write_comparison(groups: Groups, folder: Path, out: Path) -> list[Path]:
-    """Write what compares the runs of `folder` into the folder `out`; returns the files.
+def write_comparison(groups: Groups, title: str, failures: Sequence[str], out: Path) -> list[Path]:
+    """Write what compares runs into the folder `out`; returns the files.
 
     The table goes into `README.md`; `scores.png` has the primary score of every run that was
     scored, and `comparison.html` is the page.
@@ -71,7 +70,7 @@ def write_comparison(groups: Groups, folder: Path, out: Path) -> list[Path]:
     primary = groups[0].primary
     if values := {group.name: group.values(primary) for group in groups if group.is_scored}:
         dots(values, primary, picture)
-    write_bytes(page, comparison_page(groups, folder.name, unfinished(folder)).encode())
+    write_bytes(page, comparison_page(groups, title, failures).encode())
     return [table_file, *([picture] if values else []), page]
 
 

@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from dmd2.config.typed import as_typed
 from dmd2.config.words import skeleton
 from dmd2.io.tensors import read_metadata
 from dmd2.runs.config_file import read_config
@@ -31,7 +32,7 @@ Leaves = Mapping[str, str]
 
 
 def leaves_of(run: Path) -> dict[str, str]:
-    """All that makes a run what it is but for its seed, as text by dotted key.
+    """All that makes a run what it is but for its seed, as one types it, by dotted key.
 
     Raises ValueError where the run's config.yaml is damaged; without one there is nothing to tell.
     """
@@ -41,7 +42,7 @@ def leaves_of(run: Path) -> dict[str, str]:
     config = read_config(path)
     found = dict(_flat({key: node for key, node in config.items() if key not in WATCHING}, ""))
     # The data's draws follow the run's seed, unless they were given one; a teacher's own stays.
-    if found.get("data.seed") == str(config.get("seed")):
+    if found.get("data.seed") == as_typed(config.get("seed")):
         del found["data.seed"]
     # Of one name, but perhaps trained on another machine.
     teacher = read_metadata(run / "checkpoints" / "student.safetensors").get("teacher")
@@ -50,7 +51,7 @@ def leaves_of(run: Path) -> dict[str, str]:
 
 def _flat(node: Any, path: str) -> list[tuple[str, str]]:
     if not isinstance(node, dict) or not node:
-        return [(path, str(node))]
+        return [(path, as_typed(node))]
     return [
         leaf
         for key, value in node.items()

@@ -56,13 +56,16 @@ class Group:
 
     @property
     def health(self) -> str:
-        """What was wrong at the end, e.g. "2 of 3: gan_won"; empty if nobody watched."""
+        """What was wrong at the end, e.g. "2 of 3: gan_won"; empty if nobody watched.
+
+        Where nothing was, the runs' states: healthy, or too short to say.
+        """
         watched = [found for summary in self.summaries if (found := summary.get("health"))]
-        ill = [found["verdicts"] for found in watched if found["state"] != "healthy"]
+        ill = [found["verdicts"] for found in watched if found["state"] == "unhealthy"]
         names = dict.fromkeys(v["name"] for found in ill for v in found if v["until"] is None)
         if ill:
             return f"{len(ill)} of {len(watched)}: {', '.join(names)}"
-        return "healthy" if watched else ""
+        return "; ".join(dict.fromkeys(found["state"] for found in watched))
 
     def best(self) -> tuple[Path, dict[str, Any]]:
         """Folder and summary of the run with the best primary score; of unscored ones the first."""

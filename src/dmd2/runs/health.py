@@ -21,12 +21,13 @@ def text_guidance(teacher: Teacher) -> float | None:
 
 
 def monitor_of(folder: Path) -> Monitor:
-    """What the checks say of a run; raises FileNotFoundError where it has logged nothing."""
+    """What the checks say of a run; raises FileNotFoundError where there is none."""
     rows = read_numbers(folder / "metrics.csv")
-    if not rows:
-        raise FileNotFoundError(f"there is no metrics.csv with rows in {folder}; type run=DIR")
+    if not rows and not (folder / "config.yaml").is_file():
+        raise FileNotFoundError(f"there is no run in {folder}; type run=DIR")
     # What the run did not ask is not asked here; one with health=none did not ask anything.
-    asked = {key.removeprefix("health/") for key in rows[-1] if key.startswith("health/")}
+    last = rows[-1] if rows else {}
+    asked = {key.removeprefix("health/") for key in last if key.startswith("health/")}
     ignored = BY_NAME.keys() - asked if asked else ()
     return replay(rows, ignored)
 
@@ -34,5 +35,4 @@ def monitor_of(folder: Path) -> Monitor:
 def health_of(folder: Path) -> list[str]:
     """Lines: the state at the last row, then every verdict in the order in which they came up."""
     monitor = monitor_of(folder)
-    state = "unhealthy" if monitor.standing else "healthy"
-    return [f"{folder} is {state}", *(f"  {verdict}" for verdict in monitor.verdicts)]
+    return [f"{folder} is {monitor.state}", *(f"  {verdict}" for verdict in monitor.verdicts)]

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from dmd2.config.check import Config
+from dmd2.data.base import DataModule
 from dmd2.distributed.device import peak_memory_bytes
 from dmd2.distributed.fsdp import is_sharded
 from dmd2.distributed.process_group import world_size
-from dmd2.evaluation.health.monitor import summary_of
 from dmd2.evaluation.pictures import comparison
 from dmd2.evaluation.scores import Scores, by_class, overall
 from dmd2.io.files import write_bytes, write_hashed_json
@@ -52,6 +52,7 @@ def summarise(
     students = record.history[-1]["scores"] if record.history else {}
     references = record.references
     baselines = references.get("baselines", {}) | references.get("start", {})
+    of_classes = scores_by_class(record)
     return {
         "status": status,
         "experiment": config["name"],
@@ -66,12 +67,13 @@ def summarise(
         "weights": next(iter(students), None),
         "metrics": next(iter(students.values()), {}),
         "best": record.best(),
-        "health": None if record.verdicts is None else summary_of(record.verdicts),
+        "health": None if record.monitor is None else record.monitor.summary(),
         "students": students,
         "teacher": each(overall, references.get("teacher", {})),
         "floor": overall(references.get("floor", {}).get("real", {})),
         "baselines": each(overall, baselines),
-        "by_class": scores_by_class(record),
+        "by_class": of_classes,
+        "class_names": {} if parts is None else names_of_classes(parts.data, of_classes),
         "versions": versions(),
         "hardware": hardware(),
         "commit": commit,
@@ -94,6 +96,13 @@ def scores_by_class(record: Record) -> dict[str, Scores]:
         "students": record.by_class,
     }
     return {label: scores for label, scores in rows(of_classes) if scores}
+
+
+def names_of_classes(data: DataModule, scores: Mapping[str, Scores]) -> dict[str, str]:
+    """The names of the classes that have scores, by number; not those that are called by it."""
+    numbers = {key.partition("/")[0] for own in scores.values() for key in own}
+    names = {str(i): name for i, name in enumerate(data.names_of_classes())}
+    return {i: name for i, name in names.items() if i in numbers and i != name}
 
 
 @contextmanager
@@ -138,6 +147,13 @@ def print_memory(run: Finished) -> None:
         print(f"memory: {measured_words(run.summary['peak_memory_bytes'], planned)}")
 
 
+def print_health(run: Finished) -> None:
+    """Whether the run is healthy, and what stands against it, on the console."""
+    if health := run.summary["health"]:
+        stands = [verdict["name"] for verdict in health["verdicts"] if verdict["until"] is None]
+        print("health:", health["state"], *(["for", ", ".join(stands)] if stands else []))
+
+
 def print_scores(run: Finished) -> None:
     """The table of scores on the console."""
     print_table(run.summary, run.record.primary)
@@ -166,6 +182,7 @@ def write_results(run: Finished) -> None:
             output(run)
     if run.summary["iterations"]:
         print_memory(run)
+        print_health(run)
         with errors_of_the_disk(status):
             write_page(run.folder, run.summary)
             print(f"{status}: {run.folder}/report.html")

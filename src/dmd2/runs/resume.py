@@ -5,6 +5,7 @@ from typing import Any
 
 from dmd2.config.check import Config
 from dmd2.config.memory import MEMORY_KEYS
+from dmd2.config.typed import as_typed
 from dmd2.io.files import without_places
 from dmd2.runs.assemble import Parts
 from dmd2.runs.pipeline_source import files_said
@@ -96,7 +97,8 @@ def check_resumable(before: Manifest, now: Manifest, allowed: list[str]) -> None
     )
     if refused:
         words = "; ".join(
-            f"{key} was {old.get(changed[key])} and is {new.get(changed[key])}" for key in refused
+            f"{key} was {as_typed(old.get(changed[key]))} and is {as_typed(new.get(changed[key]))}"
+            for key in refused
         )
         raise ValueError(
             f"this checkpoint is of another run: {words}; if meant: "

@@ -23,7 +23,7 @@ def _are_rows(value: Any) -> bool:
 
 
 def _is_health(value: Any) -> bool:
-    """Whether a value is what `summary_of` verdicts says."""
+    """Whether a value is what a monitor's summary says."""
     verdicts = value.get("verdicts") if isinstance(value, dict) else None
     return (
         isinstance(verdicts, list)
@@ -34,6 +34,10 @@ def _is_health(value: Any) -> bool:
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_text, value.values()))
 
 
 SHAPE: dict[str, Callable[[Any], bool]] = {
@@ -54,6 +58,7 @@ OPTIONAL: dict[str, Callable[[Any], bool]] = {
     "devices": lambda value: isinstance(value, int) and value > 0,
     "planned_memory_bytes": _are_scores,
     "by_class": _are_rows,
+    "class_names": _are_texts,
 }
 """What a summary may have, or have as null: an older version, or a run without scores, has none."""
 

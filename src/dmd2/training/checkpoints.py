@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_map
 
 from dmd2.io.files import fsynced, read_hashed_json, refused, write_hashed_json
-from dmd2.io.progress import hashed
+from dmd2.io.progress import hashed, reading
 from dmd2.io.replace import replacing
 from dmd2.io.tensors import reason_of
 from dmd2.training.adamw_8bit import require_torchao
@@ -126,7 +126,8 @@ def read(path: Path) -> Any:
         # Importing torchao names its quantized moments to torch as tensors that are safe to read.
         if any(name.startswith("torchao.") for name in get_unsafe_globals_in_checkpoint(path)):
             require_torchao()
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with reading(path) as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, LookupError, EOFError) as error:
         raise refused(path, reason_of(error)) from error
 

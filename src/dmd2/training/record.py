@@ -6,7 +6,7 @@ from signal import Signals
 from typing import Any
 
 from dmd2.distributed.slurm import AHEAD, Requeue
-from dmd2.evaluation.health import Verdict
+from dmd2.evaluation.health import Monitor, Verdict
 from dmd2.evaluation.scores import References, Scores, best
 
 
@@ -36,7 +36,7 @@ class Record:
         self.num_iterations = 0
         self.signal: Signals | None = None
         """The signal at which all ranks agreed to end."""
-        self.verdicts: list[Verdict] | None = None
+        self.monitor: Monitor | None = None
         """What is or was wrong with the run; None where nobody watches its health."""
         self.lost: Verdict | None = None
         """The verdict that ended the run."""

@@ -1,16 +1,20 @@
 """Follows the rows of a run, and says since when which check has found something."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from dmd2.evaluation.health.checks import BY_NAME, CHECKS
-from dmd2.evaluation.health.rules import Row
+from dmd2.evaluation.health.rules import Median, Row
 
 KEYS = frozenset(key for check in CHECKS for key in check.rule.keys)
 """The numbers that some check reads."""
 NUM_ROWS = 200
 """Rows that are remembered; no rule looks back further than some values of a number."""
+NUM_REPORTS = Median.over
+"""Reports that most rules want before they say anything."""
+TOO_SHORT = f"too short to judge: {NUM_REPORTS} reports are needed, one every log_every iterations"
+"""What is said in place of "healthy" after fewer."""
 
 
 @dataclass
@@ -54,6 +58,18 @@ class Monitor:
         """The verdicts that stand now."""
         return [verdict for verdict in self.verdicts if verdict.until is None]
 
+    @property
+    def state(self) -> str:
+        """What it comes to now: "unhealthy", "healthy" or `TOO_SHORT`."""
+        if self.standing:
+            return "unhealthy"
+        num_reports = max(sum(key in row for row in self.rows) for key in KEYS)
+        return "healthy" if num_reports >= NUM_REPORTS else TOO_SHORT
+
+    def summary(self) -> dict[str, Any]:
+        """`health` of summary.json: the state now, and all verdicts that there were."""
+        return {"state": self.state, "verdicts": [verdict.as_dict() for verdict in self.verdicts]}
+
     def add(self, iteration: int, row: Row) -> list[Verdict]:
         """Take the numbers that were logged at an iteration; the verdicts that began or ended."""
         self.rows.append({key: value for key, value in row.items() if key in KEYS})
@@ -84,9 +100,3 @@ def replay(rows: Iterable[Row], ignored: Collection[str] = ()) -> Monitor:
     for row in rows:
         monitor.add(int(row["step"]), row)
     return monitor
-
-
-def summary_of(verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """`health` of summary.json: "healthy" or "unhealthy" now, and all verdicts there were."""
-    state = "unhealthy" if any(v.until is None for v in verdicts) else "healthy"
-    return {"state": state, "verdicts": [verdict.as_dict() for verdict in verdicts]}

@@ -9,6 +9,7 @@ const control = (name) => document.getElementById(name);
 
 // Plotly reads some HTML in names; those of strangers stay text.
 const plain = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;");
+const places = (x) => x.map((place) => (typeof place === "string" ? plain(place) : place));
 
 // An exponential average without bias at its start; a gap stays a gap.
 function smoothed(values, weight) {
@@ -36,14 +37,14 @@ function scaleOf(chart) {
 
 // Runs by a key that varied: a dot each, neither joined nor smoothed.
 function dots(chart) {
-  return chart.curves.map((curve) => ({ x: curve.x, y: curve.y, type: "scatter", mode: "markers", name: plain(curve.name),
+  return chart.curves.map((curve) => ({ x: places(curve.x), y: curve.y, type: "scatter", mode: "markers", name: plain(curve.name),
     marker: { color: PALETTE[curve.group % PALETTE.length], size: 9, opacity: 0.8 }, hovertemplate: "%{x}: %{y:.4~g}" }));
 }
 
 // A score by class: a bar each, or of many classes how many have which score.
 function bars(chart) {
   const isCounts = chart.kind === "counts";
-  return chart.curves.map((one) => ({ name: plain(one.name), ...(isCounts ? { x: one.y, nbinsx: 30 } : { x: one.x, y: one.y }),
+  return chart.curves.map((one) => ({ name: plain(one.name), ...(isCounts ? { x: one.y, nbinsx: 30 } : { x: places(one.x), y: one.y }),
     type: isCounts ? "histogram" : "bar", opacity: isCounts ? 0.6 : 1, marker: { color: inkOf(one.name) },
     hovertemplate: isCounts ? "%{x}: %{y} classes" : "%{y:.4~g}" }));
 }
@@ -68,9 +69,11 @@ function traces(chart) {
   return [...found, ...references(chart)];
 }
 
-// As many points as the longest curve, so that hovering finds them.
+// Over all iterations, a lone one in the middle, with the points of the longest curve, so that hovering finds them.
 function references(chart) {
-  const x = chart.curves.map((curve) => curve.x).reduce((one, other) => (other.length > one.length ? other : one), []);
+  const longest = chart.curves.map((curve) => curve.x).reduce((one, other) => (other.length > one.length ? other : one), []);
+  const steps = chart.curves.flatMap((curve) => curve.x), low = Math.min(...steps), high = Math.max(...steps);
+  const x = low < high ? [low, ...longest, high] : [low / 2, low, 1.5 * low];
   return chart.lines.map((line, i) => ({ x, y: x.map(() => line.y), name: plain(line.name), mode: "lines", type: "scatter",
     showlegend: chart.title === data.primary, hovertemplate: "%{y:.4~g}",
     line: { color: colour(KINDS[line.name.split(",")[0]] || "--faint"), width: 1.5, dash: DASHES[i % DASHES.length] } }));
@@ -78,21 +81,29 @@ function references(chart) {
 
 function layout(chart) {
   const lines = { gridcolor: colour("--line"), zerolinecolor: colour("--line"), linecolor: colour("--line"), nticks: 7 };
-  const isLog = scaleOf(chart) === "log", legend = legendRows(chart);
+  const isLog = scaleOf(chart) === "log", legend = legendRows(chart), room = nameRoom(chart);
   const isSpeed = chart.group === "Speed and memory";
   return {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: colour("--text"), size: 11 },
     barmode: chart.kind === "counts" ? "overlay" : "group", bargap: chart.kind === "counts" ? 0.05 : 0.3, bargroupgap: 0.05,
-    margin: { l: 52, r: 12, t: 8, b: 38 + (chart.kind ? 21 : 28) * legend }, hovermode: chart.axis && !chart.kind ? "closest" : "x unified",
+    margin: { l: 52, r: 12, t: 8, b: 20 + (room || 18) + (chart.kind ? 21 : 28) * legend }, hovermode: chart.axis && !chart.kind ? "closest" : "x unified",
     modebar: { bgcolor: "rgba(0,0,0,0)" },
     hoverlabel: { bgcolor: colour("--panel"), font: { color: colour("--text") } },
-    xaxis: { ...lines, showgrid: !chart.kind, nticks: chart.kind === "bars" ? 30 : 7, title: { text: plain(chart.axis || "iteration"), standoff: 4 }, type: xScaleOf(chart), exponentformat: "power" },
+    xaxis: { ...lines, showgrid: !chart.kind, nticks: chart.kind === "bars" ? 30 : 7, tickangle: room ? -45 : "auto",
+      title: { text: room ? "" : plain(chart.axis || "iteration"), standoff: 4 }, type: xScaleOf(chart), exponentformat: "power" },
     yaxis: { ...lines, type: isLog ? "log" : "linear", exponentformat: isSpeed ? "SI" : "power",
       rangemode: isSpeed ? "tozero" : "normal", dtick: isLog ? logTicks(chart) : undefined },
     showlegend: legend > 0, legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", font: { size: 10 } },
     // A finger that scrolls the page must not be taken for one that zooms.
     dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
   };
+}
+
+// Pixels for names of classes, which stand aslant below their bars; numbers need none.
+function nameRoom(chart) {
+  if (chart.kind !== "bars") return 0;
+  const longest = Math.max(...chart.curves.flatMap((one) => one.x.map((name) => name.length)));
+  return longest > 3 ? 4 * longest : 0;
 }
 
 // Numbers over several decades, e.g. learning rates, on a log axis; words are categories.

@@ -36,7 +36,7 @@ class Health(L.Callback):
     stop_on      Names of checks that end the run.
     ignore       Names of checks that are not made.
     guidance     The scale of a text teacher; None for others, which need none.
-    record       Gets the verdicts, and the one that ended the run.
+    record       Gets the monitor, and the verdict that ended the run.
     evaluator    How the generator is sampled, and the data.
 
     Raises ValueError for a name that no check has, or numbers that are too small.
@@ -66,7 +66,7 @@ class Health(L.Callback):
         self.every, self.num_samples, self.stop_on = every, num_samples, frozenset(stop_on)
         self.guidance, self.record, self.evaluator = guidance, record, evaluator
         self.monitor = Monitor(ignore)
-        record.verdicts = self.monitor.verdicts
+        record.monitor = self.monitor
         self.real: RealRows | None = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -76,7 +76,6 @@ class Health(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the resumed run's verdicts."""
         self.monitor.load_state_dict(state_dict)
-        self.record.verdicts = self.monitor.verdicts
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Read some of the real data."""
