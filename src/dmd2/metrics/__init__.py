@@ -40,6 +40,7 @@ from dmd2.metrics.precision_recall import (
     neighbour_radii,
     share_inside,
 )
+from dmd2.metrics.preferences import HPSv2, PickScore
 from dmd2.metrics.preprocessing import Patch, Preprocessing, Square, picture, pixels, scaled
 from dmd2.metrics.real_features import RealFeatures
 from dmd2.metrics.suite import Batches, MetricSuite
@@ -62,6 +63,7 @@ __all__ = [
     "FeatureMetric",
     "Flatten",
     "FrechetDistance",
+    "HPSv2",
     "InceptionScore",
     "KernelDistance",
     "LabelledFeatures",
@@ -69,6 +71,7 @@ __all__ = [
     "ModesFound",
     "NearestTrain",
     "Patch",
+    "PickScore",
     "PrecisionRecall",
     "Preprocessing",
     "PublishedFrechetDistance",
