@@ -23,6 +23,7 @@ from dmd2.metrics.frechet import (
     moments,
     root,
 )
+from dmd2.metrics.hpsv2 import hpsv2_folder
 from dmd2.metrics.inception import (
     CleanFidClasses,
     CleanFidInception,
@@ -90,6 +91,7 @@ __all__ = [
     "distance_blocks",
     "fetched",
     "frechet_distance",
+    "hpsv2_folder",
     "in_units",
     "moments",
     "nearest_distance",

@@ -13,8 +13,8 @@ class PickScore(ClipScore):
     """PickScore (Kirstain et al. 2023, arXiv:2305.01569), as "pickscore"; higher is better.
 
     The cosine times the temperature that the model learned, exp(logit_scale): as its model card
-    computes it. `source` is yuvalkirstain/PickScore_v1; nothing is put before a prompt. Takes the arguments of
-    `ClipScore`.
+    computes it. `source` is yuvalkirstain/PickScore_v1, and nothing is put before a prompt. Takes
+    the arguments of `ClipScore`.
     """
 
     reports = ("pickscore",)
@@ -28,7 +28,7 @@ class HPSv2(ClipScore):
     """Human preference score (Wu et al. 2023, arXiv:2306.09341), as "hpsv2"; higher is better.
 
     100 times the cosine, as their benchmark reports it. `source` is the folder that
-    `hpsv2_folder` gives; nothing is put before a prompt. Takes the arguments of `ClipScore`.
+    `hpsv2_folder` gives, and nothing is put before a prompt. Takes the arguments of `ClipScore`.
     """
 
     reports = ("hpsv2",)
