@@ -133,6 +133,19 @@ def test_evaluate_takes_another_metric_and_leaves_nothing_else(
     assert "metric.num_samples=12, and metric.captions are 11" in capsys.readouterr().err
 
 
+def test_preferences_are_scored_beside_coco_s_scores(run: Path) -> None:
+    tiny = [
+        f"metric.suite.detectors.{name}.{key}"
+        for name in ("pickscore", "hpsv2")
+        for key in ("source=clip", "preprocessing.size=8")
+    ]
+    dmd2("evaluate", f"run={run}", *COCO, "metric=preferences", *tiny)
+    found = json.loads((run / "evaluation.json").read_text())["metrics"]
+    assert found.keys() == {"fid", "patch_fid", "clip", "pickscore", "hpsv2"}
+    # A CLIP that nobody trained has the temperature exp(2.6592).
+    assert found["hpsv2"] / 100 == pytest.approx(found["pickscore"] / np.exp(2.6592))
+
+
 def test_real_images_are_read_from_their_statistics_too(folder: Path) -> None:
     detector = CleanInception("inception", Square(8), sha256=None)
     mu, sigma = RealImages("real", "cache", "").moments(detector)

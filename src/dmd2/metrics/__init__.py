@@ -23,6 +23,7 @@ from dmd2.metrics.frechet import (
     moments,
     root,
 )
+from dmd2.metrics.hpsv2 import hpsv2_folder
 from dmd2.metrics.inception import (
     CleanFidClasses,
     CleanFidInception,
@@ -40,6 +41,7 @@ from dmd2.metrics.precision_recall import (
     neighbour_radii,
     share_inside,
 )
+from dmd2.metrics.preferences import HPSv2, PickScore
 from dmd2.metrics.preprocessing import Patch, Preprocessing, Square, picture, pixels, scaled
 from dmd2.metrics.real_features import RealFeatures
 from dmd2.metrics.suite import Batches, MetricSuite
@@ -62,6 +64,7 @@ __all__ = [
     "FeatureMetric",
     "Flatten",
     "FrechetDistance",
+    "HPSv2",
     "InceptionScore",
     "KernelDistance",
     "LabelledFeatures",
@@ -69,6 +72,7 @@ __all__ = [
     "ModesFound",
     "NearestTrain",
     "Patch",
+    "PickScore",
     "PrecisionRecall",
     "Preprocessing",
     "PublishedFrechetDistance",
@@ -87,6 +91,7 @@ __all__ = [
     "distance_blocks",
     "fetched",
     "frechet_distance",
+    "hpsv2_folder",
     "in_units",
     "moments",
     "nearest_distance",

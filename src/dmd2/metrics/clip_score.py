@@ -75,6 +75,7 @@ class ClipScore(FeatureMetric):
 
         # A second copy of the model: a metric does not know the detectors, only their features.
         model = _clip(source)
+        self.scale = self.scale_of(model)
         self.net, self.projection = model.text_model, model.text_projection
         tokenizer, length = (
             CLIPTokenizer.from_pretrained(source),
@@ -92,6 +93,10 @@ class ClipScore(FeatureMetric):
         for state in ("total", "num_samples"):
             self.add_state(state, default=torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
+    def scale_of(self, model: Any) -> float:
+        """What a cosine is multiplied by: 1, of any CLIPModel."""
+        return 1.0
+
     def update(self, features: Tensor, labels: Tensor) -> None:
         """Add image embeddings [B, D] of the captions numbered `labels` [B]."""
         texts = F.normalize(
@@ -104,8 +109,8 @@ class ClipScore(FeatureMetric):
         self.num_samples += len(features)
 
     def compute(self) -> dict[str, Tensor]:
-        """{"clip": the mean cosine}."""
-        return {"clip": self.total.double() / STEPS / self.num_samples}
+        """The mean cosine, scaled."""
+        return {self.reports[0]: self.scale * self.total.double() / STEPS / self.num_samples}
 
 
 def _clip(source: str) -> Any:
@@ -120,7 +125,6 @@ def _clip(source: str) -> Any:
         # transformers' own message has several lines and does not say which option to type.
         raise FileNotFoundError(
             f"there is no CLIP at {source}: no folder with model.safetensors, and the hub did not "
-            "give it; "
-            "type metric.suite.detectors.clip.source=DIR"
+            "give it; type metric.suite.detectors.NAME.source=DIR"
         ) from error
     return model.requires_grad_(False).eval()

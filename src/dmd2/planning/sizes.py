@@ -29,7 +29,9 @@ DETECTORS = {
     "CleanFidInception": 23_900_000,
     "ClipImages": 1_366_678_273,
 }
-"""Parameters of a score's networks; ClipImages with the text tower that its metric reads."""
+"""Parameters of a score's networks; ClipImages with the text tower that its metric reads, of the
+largest CLIP that conf/metric names.
+"""
 KL = {
     "_target_": "diffusers.AutoencoderKL",
     "block_out_channels": [128, 256, 512, 512],

@@ -6,6 +6,7 @@ They are state dicts under changing prefixes. Two names are in every network of 
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,19 +19,28 @@ HEAD = "cls_pred_branch."  # the authors' name of the discriminator
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file that `torch.save` wrote, memory-mapped; nothing else is unpickled.
+    """The tensors of a state dict that `torch.save` wrote; raises what the next two raise."""
+    return named_tensors(path, read_saved(path))
 
-    Raises ValueError where the file is damaged, holds anything but named tensors, or would unpack
-    to more than its size.
+
+def read_saved(path: Path) -> Any:
+    """What `torch.save` wrote, its tensors memory-mapped; only plain values are unpickled.
+
+    Raises ValueError where the file is damaged, holds anything else, or would unpack to more than
+    its size.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             # torch.save compresses nothing: an archive that unpacks to more is a zip bomb.
             if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
                 raise ValueError("it unpacks to more than it is")
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # a hostile file can provoke any
         raise refused(path, reason_of(error)) from error
+
+
+def named_tensors(path: Path, content: Any) -> dict[str, Tensor]:
+    """`content`, found in a file, where it is a state dict; raises ValueError where it is none."""
     if not isinstance(content, dict) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items()
     ):

@@ -29,6 +29,11 @@ SCORES = {
     "kid": Meaning("kernel distance on the same features as the Fréchet distance", "lower"),
     "is": Meaning("inception score: samples are recognised, and are of many classes", "higher"),
     "clip": Meaning("mean cosine of CLIP's features of images and of their captions", "higher"),
+    "pickscore": Meaning(
+        "people's choice between images of a prompt, as a CLIP predicts it: cosine times about 100",
+        "higher",
+    ),
+    "hpsv2": Meaning("as pickscore, of the CLIP of HPSv2.1: 100 times its cosine", "higher"),
     "precision": Meaning("share of samples inside the real data's manifold", "higher"),
     "recall": Meaning("share of real data inside the samples' manifold", "higher"),
     "accuracy": Meaning(
