@@ -2,9 +2,9 @@
 
 usage: python experiments/health/bench.py out=DIR [seeds=0,1,2] ["faults=NAME;NAME"]
 
-A run whose directory has a summary is not run again, but judged again from its log. Without
-`faults` all are run, and healthy runs beside them; the tables go to OUT/table.md, the picture to
-OUT/confusion.png.
+A run with a fault ends at the report that names it. One whose directory has a summary is not run
+again, but judged again from its log. Without `faults` all are run, and healthy runs beside them;
+the tables go to OUT/table.md, the picture to OUT/confusion.png.
 """
 
 import re
@@ -122,7 +122,10 @@ def verdicts_of(name: str, seed: int, out: Path) -> list[Verdict]:
     folder = out / re.sub(r"\W+", "_", f"{name} {seed}")
     if not (folder / "summary.json").exists():
         train(name, seed, folder)
-    return monitor_of(folder).verdicts
+    verdicts = monitor_of(folder).verdicts
+    # Where a run went on behind its fault's name, e.g. with another threshold, it counts no more.
+    end = next((v.since for v in verdicts if v.name in CASES[name].named), None)
+    return [v for v in verdicts if end is None or v.since <= end]
 
 
 def train(name: str, seed: int, folder: Path) -> None:
@@ -131,7 +134,8 @@ def train(name: str, seed: int, folder: Path) -> None:
     teacher = out / f"teacher_{found.experiment}.safetensors"
     words = [f"experiment={found.experiment}", *SHORT[found.experiment].split()]
     words += [*found.overrides.format(teacher=teacher).split(), f"seed={seed}"]
-    words += [f"paths.run={folder}", f"paths.runs={out}", f"paths.cache={out}/cache"]
+    words += [f"health.stop_on=[{','.join(sorted(found.named))}]", f"paths.run={folder}"]
+    words += [f"paths.runs={out}", f"paths.cache={out}/cache"]
     run = Run(composed(*words))
     try:
         run.start()
