@@ -114,7 +114,7 @@ CHECKS = (
     ),
     Check(
         "critic_slow",
-        Below("watch/critic_pace", 0.75),
+        Below("watch/critic_pace", 0.9),
         "the critic's weights move less than the generator's, which it has to follow (TTUR)",
         "critic_updates=5 or more, optimizer.critic.lr larger, optimizer.generator.lr smaller",
     ),
