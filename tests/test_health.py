@@ -17,7 +17,13 @@ from dmd2.diffusion import EDM, FewStepSampler, Karras, NoisedReal, ODEWalk
 from dmd2.evaluation.health import CHECKS, Monitor, Verdict, replay
 from dmd2.evaluation.health.inputs import input_gap
 from dmd2.evaluation.health.monitor import TOO_SHORT
-from dmd2.evaluation.health.probe import RealRows, condition_share, variance_within
+from dmd2.evaluation.health.null import LEVELS, null_error
+from dmd2.evaluation.health.probe import (
+    RealRows,
+    condition_share,
+    share_in_float16,
+    variance_within,
+)
 from dmd2.evaluation.health.rules import Above, All, Below, Fell, Rose
 from dmd2.losses.terms.matching import error_ratio
 from dmd2.nets.toy import MLP
@@ -136,6 +142,34 @@ def test_inputs_by_backward_simulation_have_no_gap_and_noised_real_ones_have() -
     assert found == pytest.approx(expected.item(), rel=1e-4)
 
 
+class ToldTheData(EDM):
+    """A denoiser that says the data, and adds what its condition holds."""
+
+    def __init__(self, x: Tensor) -> None:
+        super().__init__(MLP(dim=2), Karras())
+        self.x = x
+
+    def forward(self, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], *_: object) -> Tensor:
+        return self.x[: len(x_t)] + cond["error"]
+
+
+def test_the_null_of_least_error_is_the_teacher_s() -> None:
+    x, noise = (torch.randn(8, 2, generator=torch.Generator().manual_seed(i)) for i in (0, 1))
+    x = x[:1].expand(8, 2)  # every row the same, so that any of them may come in a pass
+    trained, other = ({"error": torch.full((8, 2), size)} for size in (0.1, 0.2))
+    denoiser = ToldTheData(x)
+    assert len(LEVELS) > 1
+    assert null_error(denoiser, x, noise, trained, other, 3) == pytest.approx(0.25, rel=1e-4)
+    assert null_error(denoiser, x, noise, other, trained, len(x)) == pytest.approx(4.0, rel=1e-4)
+
+
+def test_an_average_in_float16_is_held_by_float16() -> None:
+    weights = torch.randn(10000, generator=torch.Generator().manual_seed(0))
+    assert share_in_float16(weights) < 0.01
+    assert share_in_float16(weights.half().float()) == 1
+    assert share_in_float16(weights.bfloat16().float()) > 0.99, "bfloat16 is coarser still"
+
+
 def dmd2(*arguments: str) -> None:
     sys.argv = ["dmd2", *arguments]
     main()
@@ -207,7 +241,7 @@ def test_the_log_says_the_same_again(run: str) -> None:
 def test_every_check_of_training_reads_numbers_that_are_logged() -> None:
     logged = set(read_rows(Path("frozen/metrics.csv"))[0])
     # Of points without classes and captions there is nothing to say.
-    absent = {"watch/missing_classes", "watch/guidance"}
+    absent = {"watch/missing_classes", "watch/guidance", "watch/null_error"}
     assert {key for check in CHECKS for key in check.rule.keys} - logged == absent
 
 

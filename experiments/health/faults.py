@@ -1,12 +1,17 @@
-"""Data with a known fault, for the bench of the health checks."""
+"""Parts with a known fault, for the bench of the health checks."""
 
 from dataclasses import replace
 from typing import Any
 
+import lightning as L
 import torch
+from torch import Tensor
 
 from dmd2.data import Digits
 from dmd2.data.split import Split
+from dmd2.losses import DistributionMatching
+from dmd2.losses.term import Logs
+from dmd2.losses.turns import GeneratorTurn
 from dmd2.randomness import generator
 
 
@@ -49,3 +54,24 @@ class TenthOfData(Digits):
     def identity(self) -> dict[str, Any]:
         """As of the digits, and the fault."""
         return super().identity() | {"fault": "a tenth of the data"}
+
+
+class OverflowingFloat16(DistributionMatching):
+    """Distribution matching under a float16 loss scale that is too large, and never lowered."""
+
+    scale = 2.0**20
+
+    def __call__(self, turn: GeneratorTurn) -> tuple[Tensor, Logs]:
+        """The loss [], infinite above 65504 / scale."""
+        loss, logs = super().__call__(turn)
+        return (loss * self.scale).half().float() / self.scale, logs
+
+
+class Float16Averages(L.Callback):
+    """Averages (EMA) that are rounded to float16 after every iteration."""
+
+    @torch.no_grad()
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        """Round them."""
+        for weights in pl_module.ema.models.parameters():
+            weights.copy_(weights.half().float())

@@ -78,6 +78,15 @@ def test_the_twin_is_the_empty_caption_or_zeros():
         )
 
 
+def test_the_other_twin_is_that_of_the_other_choice(tmp_path: Path):
+    empty, zeros = (Prompts(CAPTIONS, tiny(), twin) for twin in ("empty", "zeros"))
+    cond = empty(torch.arange(3))
+    for one, another in ((empty, zeros), (zeros, empty)):
+        assert torch.equal(one.other_null(cond)["text"], another.null(cond)["text"])
+    cached = CachedPrompts(CAPTIONS, tiny(), "zeros", tmp_path)
+    assert torch.equal(cached.other_null(cond)["text"], empty.null(cond)["text"])
+
+
 @pytest.mark.parametrize("twin", ["empty", "zeros"])
 @pytest.mark.parametrize("encoder", [tiny, pair])
 def test_a_negative_text_stands_in_the_twin_s_place(encoder, twin: str, tmp_path: Path):

@@ -3,6 +3,8 @@
 The learning rate is too high where an update moves them by some hundredths of their norm.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
@@ -15,7 +17,11 @@ NUM_WEIGHTS = 256
 
 def sketch(optimizer: Optimizer) -> Tensor:
     """A copy of some of an optimizer's weights [N], float32; of shards, of this rank's own."""
-    weights = [p for group in optimizer.param_groups for p in group["params"]]
+    return some_of([p for group in optimizer.param_groups for p in group["params"]])
+
+
+def some_of(weights: Sequence[Tensor]) -> Tensor:
+    """A copy of some of all weights [N], float32; of shards, of this rank's own."""
     # Evenly spaced, so that the first and the last layers are among them.
     some = weights[:: -(-len(weights) // NUM_TENSORS)]
     local = (p.to_local() if isinstance(p, DTensor) else p for p in some)

@@ -71,12 +71,13 @@ class Prompts(Conditioner):
         with torch.no_grad():
             null = encoder(encoder.null_tokens(negative).to(device_of(encoder)))
         self.parts = tuple(null)
+        # Not the mask: a network that attends to nothing at all may give what is no number.
+        zeros = {k: torch.zeros_like(v) if k in ("text", "pooled") else v for k, v in null.items()}
         # A negative text, even "", is embedded where the twin is zeros, as in diffusers' SDXL.
         is_zero = twin == "zeros" and negative is None
-        for key, value in null.items():
-            # Not the mask: a network that attends to nothing at all may give what is no number.
-            is_zeroed = is_zero and key in ("text", "pooled")
-            self.keep(f"null_{key}", torch.zeros_like(value) if is_zeroed else value)
+        for key in null:
+            self.keep(f"null_{key}", (zeros if is_zero else null)[key])
+            self.keep(f"other_{key}", (null if is_zero else zeros)[key])
 
     def keep(self, name: str, value: Tensor) -> None:
         """Hold a tensor that goes where the module goes, and into no checkpoint."""
@@ -104,8 +105,15 @@ class Prompts(Conditioner):
 
     def null(self, cond: Cond) -> Cond:
         """The unconditional twin, or the negative text, of every row of `cond`."""
+        return self._in_place_of(cond, "null")
+
+    def other_null(self, cond: Cond) -> Cond:
+        """The twin that was not chosen, of every row: zeros, or where those are it, the text."""
+        return self._in_place_of(cond, "other")
+
+    def _in_place_of(self, cond: Cond, name: str) -> Cond:
         return {
-            key: self.get_buffer(f"null_{key}").expand_as(value) if key in EMBEDDINGS else value
+            key: self.get_buffer(f"{name}_{key}").expand_as(value) if key in EMBEDDINGS else value
             for key, value in cond.items()
         }
 

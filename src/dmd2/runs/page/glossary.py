@@ -85,6 +85,8 @@ LOGGED = {
     r"watch/batches_per_epoch": "batches that the training data make",
     r"watch/missing_classes": "classes that the teacher knows and the data have no sample of",
     r"watch/guidance": "the scale of a text teacher's guidance",
+    r"watch/null_error": "a text teacher's denoising error under its unconditional twin over that "
+    "under the other one",
     r"watch/critic_pace": "how far the critic's weights move during one update of the generator's, "
     "over how far those move",
     r"watch/score_to_best": "the newest score over the best so far",
@@ -92,6 +94,7 @@ LOGGED = {
     r"watch/teacher_to_start": "the teacher's score over its own in the student's few steps",
     r"watch/input_gap": "distance of the last step's training inputs to what sampling makes of the "
     "same noise, in standard deviations of the data",
+    r"watch/average_in_float16": "share of an average's weights that float16 holds exactly",
     r"watch/\w+": "what a check of the run's health reads",
     r"health/\w+": "1 where this check finds something",
     r"\w+/gradient_norm": "norm of the whole gradient, before clipping",

@@ -7,7 +7,6 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from dmd2.data.base import DataModule
 from dmd2.distributed.fsdp import unsharded
 from dmd2.distributed.process_group import broadcast_from_rank_zero
 from dmd2.distributed.rank_zero import warn
@@ -18,12 +17,10 @@ from dmd2.evaluation.health.probe import RealRows
 from dmd2.evaluation.samples import FewClassesSampleSet, GeneratorSampling, SampleSet
 from dmd2.evaluation.scores import best
 from dmd2.evaluation.scoring import Evaluator
+from dmd2.training.callbacks.health_numbers import averages, null_error_of, pace, real_rows
 from dmd2.training.callbacks.run_logger import run_loggers
 from dmd2.training.module import DMD
 from dmd2.training.record import Record
-
-MAX_ENTRIES, MAX_ROWS = 2**24, 2000
-"""Of the real data so many numbers and rows are kept on the host at most, as float32: 64 MiB."""
 
 
 class Health(L.Callback):
@@ -89,8 +86,8 @@ class Health(L.Callback):
         is_report = iteration % pl_module.log_every == 0
         is_scored = bool(self.record.history) and self.record.history[-1]["iteration"] == iteration
         if is_report:
-            watched |= self.constants() if not self.monitor.rows else {}
-            watched |= self.pace(pl_module)
+            watched |= self.constants(pl_module) if not self.monitor.rows else {}
+            watched |= pace(pl_module) | averages(pl_module)
             if iteration % self.every == 0:
                 watched |= self.measure(pl_module)
         if is_scored:
@@ -116,13 +113,16 @@ class Health(L.Callback):
                     logger.log_verdict(verdict)
         module.log_metrics({f"health/{k}": float(v) for k, v in self.monitor.answers.items()})
 
-    def constants(self) -> dict[str, float]:
+    def constants(self, module: DMD) -> dict[str, float]:
         """What does not change in a run: logged once."""
         data, world_size = self.evaluator.data, self.evaluator.data.world_size
         found = {}
         if self.guidance is not None:
             found["watch/guidance"] = self.guidance
         if self.real is not None:
+            at_once = min(self.evaluator.batch_size, 32)
+            if self.guidance not in (None, 1.0):
+                found |= null_error_of(module, self.real.x[: self.num_samples], at_once)
             batch_size = data.batch_size * world_size
             labels = torch.tensor(data.stored()["label"])
             found["watch/batches_per_epoch"] = len(labels) / batch_size
@@ -131,19 +131,6 @@ class Health(L.Callback):
                 there = data.class_of(labels).unique()
                 found["watch/missing_classes"] = float(len(known) - len(there))
         return found
-
-    def pace(self, module: DMD) -> dict[str, float]:
-        """How far the critic's weights move while the generator's make one update, against those.
-
-        Nothing where there is no fake score to follow, or where pairs hold the generator (DMD).
-        """
-        now = module.latest
-        moved = now.get("generator/update_to_weights", 0.0)
-        follows = "generator/score_cosine" in now and "pairs" not in module.objective.needs
-        if not follows or moved == 0:
-            return {}
-        critic = module.critic_updates * now["critic/update_to_weights"]
-        return {"watch/critic_pace": critic / moved}
 
     def measure(self, module: DMD) -> dict[str, float]:
         """A few samples of the generator, always of the same noise, beside the data."""
@@ -189,11 +176,3 @@ class Health(L.Callback):
         if teacher and start > 0:
             found["watch/teacher_to_start"] = min(teacher) / start
         return found
-
-
-def real_rows(data: DataModule) -> RealRows:
-    """Training samples of `data`, evenly spaced."""
-    num = max(2, min(MAX_ROWS, len(data.train), MAX_ENTRIES // data.train.x[0].size))
-    rows = slice(None, None, -(-len(data.train) // num))
-    labels = torch.tensor(data.train.labels[rows])
-    return RealRows(data.to_model(torch.tensor(data.train.x[rows])), data.class_of(labels))

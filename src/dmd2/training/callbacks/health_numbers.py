@@ -1,0 +1,66 @@
+"""Numbers of a run that the checks of its health read, from the module and the real data."""
+
+from itertools import compress
+
+import torch
+from torch import Tensor
+
+from dmd2.data.base import DataModule
+from dmd2.evaluation.health.null import null_error
+from dmd2.evaluation.health.probe import RealRows, share_in_float16
+from dmd2.nets.text.prompts import Prompts
+from dmd2.randomness import generator
+from dmd2.training.module import DMD
+from dmd2.training.update_size import some_of
+
+MAX_ENTRIES, MAX_ROWS = 2**24, 2000
+"""Of the real data so many numbers and rows are kept on the host at most, as float32: 64 MiB."""
+
+
+def real_rows(data: DataModule) -> RealRows:
+    """Training samples of `data`, evenly spaced."""
+    num = max(2, min(MAX_ROWS, len(data.train), MAX_ENTRIES // data.train.x[0].size))
+    rows = slice(None, None, -(-len(data.train) // num))
+    labels = torch.tensor(data.train.labels[rows])
+    return RealRows(data.to_model(torch.tensor(data.train.x[rows])), data.class_of(labels))
+
+
+def null_error_of(module: DMD, x: Tensor, at_once: int) -> dict[str, float]:
+    """How well a guided text teacher knows its twin, on real samples x [B, ...], `at_once` a pass.
+
+    Nothing of a network that is told its guidance, or where that leads away from a negative text.
+    """
+    teacher, conditioner = module.models.teacher, module.models.conditioner
+    if not isinstance(conditioner, Prompts) or conditioner.negative is not None:
+        return {}
+    if teacher.embedded_guidance is not None:
+        return {}
+    x, noise = x.to(module.device), torch.randn(x.shape, generator=generator(0, "null"))
+    # Of any caption: both twins replace what comes from words.
+    cond = conditioner(torch.zeros(len(x), dtype=torch.long, device=module.device))
+    nulls = conditioner.null(cond), conditioner.other_null(cond)
+    with module.trainer.precision_plugin.forward_context():
+        return {"watch/null_error": float(null_error(teacher, x, noise.to(x), *nulls, at_once))}
+
+
+def pace(module: DMD) -> dict[str, float]:
+    """How far the critic's weights move while the generator's make one update, against those.
+
+    Nothing where there is no fake score to follow, or where pairs hold the generator (DMD).
+    """
+    now = module.latest
+    moved = now.get("generator/update_to_weights", 0.0)
+    follows = "generator/score_cosine" in now and "pairs" not in module.objective.needs
+    if not follows or moved == 0:
+        return {}
+    critic = module.critic_updates * now["critic/update_to_weights"]
+    return {"watch/critic_pace": critic / moved}
+
+
+def averages(module: DMD) -> dict[str, float]:
+    """How coarse the first average is, of the weights that are trained; nothing without one."""
+    if not len(module.ema.models):
+        return {}
+    trained = [p.requires_grad for p in module.generator.parameters()]
+    weights = some_of(list(compress(module.ema.models[0].parameters(), trained)))
+    return {"watch/average_in_float16": float(share_in_float16(weights))}
