@@ -71,6 +71,7 @@ def pipeline_of_a_teacher(folder: Path) -> list[str]:
     teacher.
     """
     section = OmegaConf.load(config_folder() / "teacher" / "text_digits.yaml")
+    section.denoiser.gradient_checkpointing = False  # what `memory` says of it in a whole config
     torch.manual_seed(0)
     denoiser, encoder = build(section.denoiser), build(section.conditioner.encoder)
     blocks = {

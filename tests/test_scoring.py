@@ -7,6 +7,7 @@ import random
 import socket
 from contextlib import suppress
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -144,11 +145,22 @@ def test_another_batch_size_changes_the_rounding_of_networks_alone():
     assert one == pytest.approx(other, rel=1e-3)
 
 
+class Watching(KernelDistance):
+    """A metric that says under which autocast it is updated."""
+
+    seen: ClassVar[list[bool]] = []
+
+    def update(self, features, labels):
+        self.seen.append(torch.is_autocast_enabled("cpu"))
+        super().update(features, labels)
+
+
 def test_samples_are_made_in_the_protocol_s_dtype_and_scored_in_float32():
     seen: dict[str, list[torch.dtype]] = {}
     scores = {}
     for dtype in ("float32", "bfloat16"):
         network, protocol = student(), evaluator(70, dtype=dtype)
+        protocol.suite.metrics["kid"] = Watching("random", num_subsets=3, subset_size=20)
         for name, module in (
             ("network", network.model.out_conv),
             ("detector", protocol.suite.detectors["random"]),
@@ -160,6 +172,7 @@ def test_samples_are_made_in_the_protocol_s_dtype_and_scored_in_float32():
             scores[dtype] = protocol.scores(network)
         assert set(seen.pop("network")) == {getattr(torch, dtype)}
         assert set(seen.pop("detector")) == {torch.float32}
+    assert Watching.seen and not any(Watching.seen)
     assert scores["float32"] == evaluator(70).scores(student())
     assert scores["bfloat16"] != scores["float32"]
     assert scores["bfloat16"]["rfd"] == pytest.approx(scores["float32"]["rfd"], rel=0.02)

@@ -73,8 +73,9 @@ def evaluate(options: DictConfig) -> None:
     summary = (
         read_summary(path) if path.exists() else NOT_RUN | {"experiment": student.config["name"]}
     )
-    if "num_samples" in changes or "metric" in asked:
-        # The run's references are of another metric or number of samples, and compare with nothing.
+    if changes.keys() - {"batch_size"} or "metric" in asked:
+        # The run's references are of another metric, number of samples or dtype, and compare with
+        # nothing.
         summary |= {"floor": {}, "baselines": {}, "teacher": {}}
     on_rank_zero(lambda: write_evaluation(student, evaluator, scores, summary))
 
@@ -93,7 +94,8 @@ def write_evaluation(
         "best": best([{"iteration": summary["iterations"], "scores": students}], primary),
     }
     classes = {name: by_class(found) for name, found in scores.items()}
-    whole = {"num_samples": evaluator.counts.numbers[-1], **found, "by_class": classes}
+    made = {"num_samples": evaluator.counts.numbers[-1], "dtype": evaluator.protocol.dtype}
+    whole = {**made, **found, "by_class": classes}
     write_hashed_json(run / "evaluation.json", whole)
     # The partial sums; only now, so that scoring which is interrupted before this line resumes.
     discard(run / "scoring")

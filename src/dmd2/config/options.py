@@ -17,6 +17,9 @@ OPTIONS: dict[str, Kind] = {
         ),
     ).or_null(),
     "seed": whole(0, 0),
+    "dtype": Kind(
+        "float32, bfloat16 or null", "bfloat16", lambda x: x in (None, "float32", "bfloat16")
+    ),
     "batch_size": whole(1, 100).or_null(),
     "num_samples": Kind(
         f"{_COUNTS}, or null",

@@ -134,12 +134,13 @@ class Evaluator:
                     # Between batches, so that a signal ends a long score within one.
                     if stop():
                         raise InterruptedError("a score was asked to end early")
-                    x0, labels = samples.make(encoded, block)
+                    with computed_in(self.protocol.dtype, device):
+                        x0, labels = samples.make(encoded, block)
                     yield self.data.to_pixels(x0), self.data.class_of(labels)
                     bar.update(block.stop - bar.n)
 
         # A score must not depend on the precision that training happens to use.
-        with bar, computed_in(self.protocol.dtype, device):
+        with bar, computed_in("float32", device):
             try:
                 return self._nested(batches, counts, sums or PartialSums())
             finally:

@@ -1,7 +1,7 @@
 """Scores that CLIPs learned from people's choices between images of one prompt: PickScore, HPSv2.
 
-Both are a cosine of `ClipImages` and the prompt, scaled as their authors report it. Their own
-resize of the image to 224 pixels is the one that `ClipImages` ends with.
+Both are a cosine of `ClipImages` and the prompt, scaled as their authors report it. Of an image
+that is no square the centre is scored, where HPSv2's own script pads.
 """
 
 from typing import Any

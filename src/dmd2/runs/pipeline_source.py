@@ -27,14 +27,16 @@ def files_said(source: str | None) -> dict[str, str]:
     folder = Path(source or "")
     if source is None or not folder.is_dir():
         return {}
-    parts = (part for part in folder.iterdir() if part.name.startswith(PARTS))
-    files = [folder / "model_index.json", *(path for part in parts for path in part.rglob("*"))]
-    return {
-        path.relative_to(folder).as_posix(): _digest(path)
-        for path in sorted(files)
-        # The index of a variant's shards is no other pipeline.
-        if path.suffix in SAID and path.is_file() and ".index." not in path.name
-    }
+    names = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*"))}
+    return {name: _digest(path) for name, path in names.items() if is_said(name) and path.is_file()}
+
+
+def is_said(name: str) -> bool:
+    """Whether a file of a pipeline's folder, by its path there, says what the pipeline is."""
+    part, _, rest = name.partition("/")
+    is_own = name == "model_index.json" or (bool(rest) and part.startswith(PARTS))
+    # The index of a variant's shards is no other pipeline.
+    return is_own and name.endswith(SAID) and ".index." not in name
 
 
 def with_pipeline(config: Config) -> Config:

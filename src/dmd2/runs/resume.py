@@ -8,7 +8,7 @@ from dmd2.config.memory import MEMORY_KEYS
 from dmd2.config.typed import as_typed
 from dmd2.io.files import without_places
 from dmd2.runs.assemble import Parts
-from dmd2.runs.pipeline_source import files_said
+from dmd2.runs.pipeline_source import files_said, is_said
 from dmd2.training.checkpoints import Manifest, Verified, newest, verify
 
 NOT_COMPARED = frozenset(
@@ -86,6 +86,9 @@ def check_resumable(before: Manifest, now: Manifest, allowed: list[str]) -> None
     """
     # Only what both know is compared: a manifest of another version may have other keys.
     known = before.keys() & now.keys()
+    if "pipeline" in known:
+        own = {name: value for name, value in before["pipeline"].items() if is_said(name)}
+        before = {**before, "pipeline": own}
     old, new = (flat({key: manifest[key] for key in known}) for manifest in (before, now))
     changed = {
         key.removeprefix("config."): key

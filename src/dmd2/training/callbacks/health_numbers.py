@@ -13,6 +13,8 @@ from dmd2.randomness import generator
 from dmd2.training.module import DMD
 from dmd2.training.update_size import some_of
 
+SHARE_OF_READ = 0.01
+"""Of weights in float16: above it some are still as a file of half precision had them."""
 MAX_ENTRIES, MAX_ROWS = 2**24, 2000
 """Of the real data so many numbers and rows are kept on the host at most, as float32: 64 MiB."""
 
@@ -37,7 +39,8 @@ def null_error_of(module: DMD, x: Tensor, at_once: int) -> dict[str, float]:
         return {}
     x, noise = x.to(module.device), torch.randn(x.shape, generator=generator(0, "null"))
     # Of any caption: both twins replace what comes from words.
-    cond = conditioner(torch.zeros(len(x), dtype=torch.long, device=module.device))
+    row = conditioner(torch.zeros(1, dtype=torch.long, device=module.device))
+    cond = {key: value.expand(len(x), *value.shape[1:]) for key, value in row.items()}
     nulls = conditioner.null(cond), conditioner.other_null(cond)
     with module.trainer.precision_plugin.forward_context():
         return {"watch/null_error": float(null_error(teacher, x, noise.to(x), *nulls, at_once))}
@@ -58,9 +61,16 @@ def pace(module: DMD) -> dict[str, float]:
 
 
 def averages(module: DMD) -> dict[str, float]:
-    """How coarse the first average is, of the weights that are trained; nothing without one."""
+    """How coarse the first average is, of the weights that are trained.
+
+    Nothing without one, and while the weights themselves are as coarse: as they were read.
+    """
     if not len(module.ema.models):
         return {}
-    trained = [p.requires_grad for p in module.generator.parameters()]
-    weights = some_of(list(compress(module.ema.models[0].parameters(), trained)))
-    return {"watch/average_in_float16": float(share_in_float16(weights))}
+    raw = list(module.generator.parameters())
+    trained = [p.requires_grad for p in raw]
+    kept = module.ema.models[0].parameters()
+    own, average = (
+        float(share_in_float16(some_of(list(compress(p, trained))))) for p in (raw, kept)
+    )
+    return {"watch/average_in_float16": average} if own < SHARE_OF_READ else {}
