@@ -61,6 +61,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def opened(browser: Any, path: Path, width: int = 1280, scheme: str = "light") -> tuple[Any, list]:
     """The page when its curves are ready, and what it did that it must not."""
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page.set_default_timeout(300_000)  # of no concern here, and a browser may wait for its turn
     wrong: list[str] = []
     page.on("console", lambda message: wrong.append(message.text))
     page.on("pageerror", lambda error: wrong.append(str(error)))
