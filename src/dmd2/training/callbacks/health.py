@@ -62,6 +62,7 @@ class Health(L.Callback):
                 )
         self.every, self.num_samples, self.stop_on = every, num_samples, frozenset(stop_on)
         self.guidance, self.record, self.evaluator = guidance, record, evaluator
+        self.at_once = min(evaluator.batch_size, 32)
         self.monitor = Monitor(ignore)
         record.monitor = self.monitor
         self.real: RealRows | None = None
@@ -120,9 +121,8 @@ class Health(L.Callback):
         if self.guidance is not None:
             found["watch/guidance"] = self.guidance
         if self.real is not None:
-            at_once = min(self.evaluator.batch_size, 32)
             if self.guidance not in (None, 1.0):
-                found |= null_error_of(module, self.real.x[: self.num_samples], at_once)
+                found |= null_error_of(module, self.real.x[: self.num_samples], self.at_once)
             batch_size = data.batch_size * world_size
             labels = torch.tensor(data.stored()["label"])
             found["watch/batches_per_epoch"] = len(labels) / batch_size
@@ -145,10 +145,9 @@ class Health(L.Callback):
         )
         rows, made = range(self.num_samples), list[Tensor]()
         sampling = GeneratorSampling(module.generator, module.models.conditioner, module.sampler)
-        at_once = min(evaluator.batch_size, 32)
         with unsharded(module.generator), torch.autocast(module.device.type, enabled=False):
-            made += [x0 for x0, _ in samples.batches(sampling, rows, at_once)]
-            gap = self.input_gap(sampling, samples, rows[:at_once])
+            made += [x0 for x0, _ in samples.batches(sampling, rows, self.at_once)]
+            gap = self.input_gap(sampling, samples, rows[: self.at_once])
         x0 = torch.cat(made).float().cpu()
         found = self.real.compare(x0, samples.labels(rows).cpu()) | {"input_gap": gap}
         return {f"watch/{name}": float(value) for name, value in found.items()}
