@@ -4,8 +4,10 @@ injected fault, on the console, in the summary, in metrics.csv and from it again
 
 import json
 import sys
+from functools import partial
 from math import nan
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,9 +16,10 @@ from torch import Tensor
 from answers import answer, inside  # noqa: F401 - a fixture
 from dmd2.cli.main import main
 from dmd2.diffusion import EDM, FewStepSampler, Karras, NoisedReal, ODEWalk
+from dmd2.diffusion.denoiser import Denoiser
 from dmd2.evaluation.health import CHECKS, Monitor, Verdict, replay
 from dmd2.evaluation.health.inputs import input_gap
-from dmd2.evaluation.health.monitor import TOO_SHORT
+from dmd2.evaluation.health.monitor import TOO_SHORT, state_in_words
 from dmd2.evaluation.health.null import LEVELS, null_error
 from dmd2.evaluation.health.probe import (
     RealRows,
@@ -26,9 +29,11 @@ from dmd2.evaluation.health.probe import (
 )
 from dmd2.evaluation.health.rules import Above, All, Below, Fell, Rose
 from dmd2.losses.terms.matching import error_ratio
+from dmd2.nets import Critic, adapted
 from dmd2.nets.toy import MLP
 from dmd2.runs.health import health_of, monitor_of
 from dmd2.training.callbacks.csv_logger import read_rows
+from dmd2.training.callbacks.health_numbers import pace
 from docs_hooks import website
 
 SMALL = [
@@ -126,6 +131,38 @@ def test_the_best_denoiser_of_the_samples_has_no_more_error_than_any_other() -> 
         error_ratio(x, other, best, t) < 1 < error_ratio(x, best, other, t) for other in others
     )
     assert error_ratio(x, best, best, t) == 1
+
+
+def test_the_critic_s_pace_is_asked_of_like_weights_once_the_optimizers_have_settled() -> None:
+    def denoiser() -> EDM:
+        return EDM(MLP(dim=2), Karras())
+
+    def pace_of(generator: Denoiser, critic: Denoiser, num_updates: int, *needs: str) -> object:
+        module = SimpleNamespace(
+            latest={
+                "generator/score_cosine": 0.9,
+                "generator/update_to_weights": 0.01,
+                "critic/update_to_weights": 0.004,
+            },
+            objective=SimpleNamespace(needs=needs),
+            generator=generator,
+            critic=Critic(critic, None),
+            iteration=7 + 5 * num_updates,
+            critic_head_start=7,
+            critic_updates=5,
+        )
+        return pace(module).get("watch/critic_pace")  # type: ignore[arg-type]
+
+    small = partial(adapted, rank=2, alpha=2, targets=["modulate"])
+    assert pace_of(denoiser(), denoiser(), 20) == pytest.approx(2.0)
+    assert pace_of(small(denoiser()), small(denoiser()), 20) == pytest.approx(2.0)
+    for none in (
+        pace_of(denoiser(), denoiser(), 19),
+        pace_of(denoiser(), denoiser(), 20, "pairs"),
+        pace_of(small(denoiser()), denoiser(), 20),
+        pace_of(denoiser(), small(denoiser()), 20),
+    ):
+        assert none is None
 
 
 def test_inputs_by_backward_simulation_have_no_gap_and_noised_real_ones_have() -> None:
@@ -242,6 +279,7 @@ def test_every_check_of_training_reads_numbers_that_are_logged() -> None:
     logged = set(read_rows(Path("frozen/metrics.csv"))[0])
     # Of points without classes and captions there is nothing to say.
     absent = {"watch/missing_classes", "watch/guidance", "watch/null_error"}
+    absent.add("watch/critic_pace")  # of twelve updates
     assert {key for check in CHECKS for key in check.rule.keys} - logged == absent
 
 
@@ -281,14 +319,17 @@ def test_a_run_whose_health_nobody_watches_is_silent(capsys: pytest.CaptureFixtu
 def test_a_short_run_is_called_so_wherever_people_look(capsys: pytest.CaptureFixture[str]) -> None:
     short = ["max_iterations=4", "health.ignore=[teacher_bad]", "paths.run=short/0"]
     dmd2("train", *SMALL, *short)
-    assert f"health: {TOO_SHORT}\n" in capsys.readouterr().out
+    words = state_in_words(TOO_SHORT)
+    assert f"health: {words}\n" in capsys.readouterr().out
     assert summary("short/0")["health"] == {"state": TOO_SHORT, "verdicts": []}
-    assert f">{TOO_SHORT}</span>" in Path("short/0/report.html").read_text()
+    assert (
+        f'<span class="badge too_short">{words}</span>' in Path("short/0/report.html").read_text()
+    )
     dmd2("compare", "runs=short")
-    assert f"| {TOO_SHORT} |" in capsys.readouterr().out.replace("\\_", "_")
+    assert f"| {words} |" in capsys.readouterr().out.replace("\\_", "_")
     for rows in ("as they are", "none"):
         dmd2("check", "run=short/0")
-        assert capsys.readouterr().out == f"short/0 is {TOO_SHORT}\n", rows
+        assert capsys.readouterr().out == f"short/0 is {words}\n", rows
         Path("short/0/metrics.csv").unlink(missing_ok=True)
 
 

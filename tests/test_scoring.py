@@ -19,6 +19,7 @@ from dmd2.diffusion.preconditioning import EDM
 from dmd2.diffusion.sampling import FewStepSampler
 from dmd2.diffusion.schedules import Karras
 from dmd2.evaluation.partial_sums import PartialSums
+from dmd2.evaluation.pictures import comparison
 from dmd2.evaluation.protocol import ScoringProtocol
 from dmd2.evaluation.references import data_references, teacher_references
 from dmd2.evaluation.scoring import Evaluator
@@ -155,7 +156,7 @@ class Watching(KernelDistance):
         super().update(features, labels)
 
 
-def test_samples_are_made_in_the_protocol_s_dtype_and_scored_in_float32():
+def test_samples_are_made_in_the_protocol_s_dtype_and_scored_in_float32(tmp_path):
     seen: dict[str, list[torch.dtype]] = {}
     scores = {}
     for dtype in ("float32", "bfloat16"):
@@ -171,6 +172,8 @@ def test_samples_are_made_in_the_protocol_s_dtype_and_scored_in_float32():
         with torch.autocast("cpu", torch.bfloat16):  # training's own, of which no score depends
             scores[dtype] = protocol.scores(network)
         assert set(seen.pop("network")) == {getattr(torch, dtype)}
+        comparison(protocol, network, 1.0, network, tmp_path / "comparison.png")
+        assert set(seen.pop("network")) == {getattr(torch, dtype)}, "pictures show what is scored"
         assert set(seen.pop("detector")) == {torch.float32}
     assert Watching.seen and not any(Watching.seen)
     assert scores["float32"] == evaluator(70).scores(student())

@@ -26,18 +26,21 @@ from dmd2.runs.run import Run
 sys.path.append(str(Path(__file__).parent))  # where `faults` is
 Verdicts = dict[tuple[str, int], list[Verdict]]
 """Of a run, by the name of its case and its seed."""
-DIGITS = "log_every=10 health.every=20 callbacks.evaluation.every=100 max_iterations=100 "
-TEXT = "max_iterations=60 log_every=10 health.every=30 metric=none optimizer.lr_factor.decay_from=1"
+DIGITS = "log_every=10 health.every=20 callbacks.evaluation.every=100 "
+TEXT = (
+    "max_iterations=160 log_every=10 health.every=30 metric=none optimizer.lr_factor.decay_from=1"
+)
 SHORT = {
     "toy2d_dmd2": "max_iterations=300 log_every=10 health.every=50 callbacks.evaluation.every=100 "
     "metric.num_samples=1000 metric.teacher_steps=[18]",
-    "digits_dmd2": DIGITS + "metric.num_samples=200",
+    "digits_dmd2": DIGITS + "max_iterations=150 metric.num_samples=200",
     "digits_dmd": "max_iterations=40 log_every=4 health.every=8 callbacks.evaluation.every=40 "
     "metric.num_samples=200 pairs.num_pairs=500",
-    "digits_4step": DIGITS + "metric.num_samples=1000 metric.teacher_steps=[18]",
-    "digits_4step_sida": DIGITS + "metric.num_samples=1000 metric.teacher_steps=[18]",
+    "digits_4step": DIGITS + "max_iterations=250 metric.num_samples=1000 metric.teacher_steps=[18]",
+    "digits_4step_sida": DIGITS
+    + "max_iterations=250 metric.num_samples=1000 metric.teacher_steps=[18]",
     "digits_dp_dmd": DIGITS
-    + "metric.num_samples=1000 metric.teacher_steps=[18] pairs.num_pairs=500",
+    + "max_iterations=250 metric.num_samples=1000 metric.teacher_steps=[18] pairs.num_pairs=500",
     "text2digits_dmd2": TEXT + " teacher.pretrain.max_iterations=600",
     "text2digits_dit": TEXT,
 }

@@ -122,7 +122,8 @@ def comparison(
     }
     samplings["student"] = evaluator.sampling(student)
     for title, sampling in samplings.items():
-        x0, _ = samples.make(evaluator.encoded(sampling, samples, [range(num)]), range(num))
+        encoded = evaluator.encoded(sampling, samples, [range(num)])
+        x0, _ = evaluator.made(encoded, samples, range(num))
         shown[f"{title} ({sampling.num_evaluations} NFE)"] = data.to_pixels(x0)
     picture(shown, path)
 

@@ -93,6 +93,11 @@ class Evaluator:
         """How a generator is sampled: as the run's sampler does."""
         return GeneratorSampling(generator, self.conditioner, self.sampler)
 
+    def made(self, sampling: Sampling, samples: SampleSet, rows: range) -> tuple[Tensor, Tensor]:
+        """Samples x0 [len(rows), ...] in model space and their labels, in the protocol's dtype."""
+        with computed_in(self.protocol.dtype, torch.device(samples.device)):
+            return samples.make(sampling, rows)
+
     def scores(
         self,
         generator: Denoiser,
@@ -134,8 +139,7 @@ class Evaluator:
                     # Between batches, so that a signal ends a long score within one.
                     if stop():
                         raise InterruptedError("a score was asked to end early")
-                    with computed_in(self.protocol.dtype, device):
-                        x0, labels = samples.make(encoded, block)
+                    x0, labels = self.made(encoded, samples, block)
                     yield self.data.to_pixels(x0), self.data.class_of(labels)
                     bar.update(block.stop - bar.n)
 

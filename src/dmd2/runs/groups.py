@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from dmd2.evaluation.health import state_in_words
 from dmd2.evaluation.scores import Scores
 from dmd2.runs.differences import Leaves, differences, leaves_of
 from dmd2.runs.score_table import cell, rows
@@ -65,7 +66,7 @@ class Group:
         names = dict.fromkeys(v["name"] for found in ill for v in found if v["until"] is None)
         if ill:
             return f"{len(ill)} of {len(watched)}: {', '.join(names)}"
-        return "; ".join(dict.fromkeys(found["state"] for found in watched))
+        return "; ".join(dict.fromkeys(state_in_words(found["state"]) for found in watched))
 
     def best(self) -> tuple[Path, dict[str, Any]]:
         """Folder and summary of the run with the best primary score; of unscored ones the first."""

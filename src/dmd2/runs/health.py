@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from dmd2.diffusion.guidance import Guidance
-from dmd2.evaluation.health import Monitor, replay
+from dmd2.evaluation.health import Monitor, replay, state_in_words
 from dmd2.evaluation.health.checks import BY_NAME
 from dmd2.nets.text.prompts import Prompts
 from dmd2.runs.teacher import Teacher
@@ -35,4 +35,5 @@ def monitor_of(folder: Path) -> Monitor:
 def health_of(folder: Path) -> list[str]:
     """Lines: the state at the last row, then every verdict in the order in which they came up."""
     monitor = monitor_of(folder)
-    return [f"{folder} is {monitor.state}", *(f"  {verdict}" for verdict in monitor.verdicts)]
+    state = state_in_words(monitor.state)
+    return [f"{folder} is {state}", *(f"  {verdict}" for verdict in monitor.verdicts)]

@@ -11,6 +11,7 @@ from dmd2.data.base import DataModule
 from dmd2.distributed.device import peak_memory_bytes
 from dmd2.distributed.fsdp import is_sharded
 from dmd2.distributed.process_group import world_size
+from dmd2.evaluation.health import state_in_words
 from dmd2.evaluation.pictures import comparison
 from dmd2.evaluation.scores import Scores, by_class, overall
 from dmd2.io.files import write_bytes, write_hashed_json
@@ -151,7 +152,11 @@ def print_health(run: Finished) -> None:
     """Whether the run is healthy, and what stands against it, on the console."""
     if health := run.summary["health"]:
         stands = [verdict["name"] for verdict in health["verdicts"] if verdict["until"] is None]
-        print("health:", health["state"], *(["for", ", ".join(stands)] if stands else []))
+        print(
+            "health:",
+            state_in_words(health["state"]),
+            *(["for", ", ".join(stands)] if stands else []),
+        )
 
 
 def print_scores(run: Finished) -> None:

@@ -13,8 +13,15 @@ NUM_ROWS = 200
 """Rows that are remembered; no rule looks back further than some values of a number."""
 NUM_REPORTS = Median.over
 """Reports that most rules want before they say anything."""
-TOO_SHORT = f"too short to judge: {NUM_REPORTS} reports are needed, one every log_every iterations"
-"""What is said in place of "healthy" after fewer."""
+TOO_SHORT = "too_short"
+"""The state in place of "healthy" after fewer."""
+
+
+def state_in_words(state: str) -> str:
+    """What people read of a run's state."""
+    if state != TOO_SHORT:
+        return state
+    return f"too short to judge: {NUM_REPORTS} reports are needed, one every log_every iterations"
 
 
 @dataclass

@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from dmd2.evaluation.health import state_in_words
 from dmd2.runs.config_file import read_config
 from dmd2.runs.differences import changed
 from dmd2.runs.memory import measured_words
@@ -25,6 +26,7 @@ def run_page(folder: Path, summary: Mapping[str, Any]) -> str:
     return render(
         "run.html.jinja",
         summary=summary,
+        state_in_words=state_in_words,
         headline=headline(summary),
         table=score_table(summary),
         data={

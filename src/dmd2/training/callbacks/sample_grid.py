@@ -13,6 +13,7 @@ from dmd2.data.codec import Codec
 from dmd2.distributed.fsdp import unsharded
 from dmd2.distributed.rank_zero import on_rank_zero
 from dmd2.evaluation.pictures import picture
+from dmd2.evaluation.samples import computed_in
 from dmd2.evaluation.scoring import Evaluator
 from dmd2.training.callbacks.run_logger import PICTURE, run_loggers
 from dmd2.training.module import DMD
@@ -91,10 +92,12 @@ class SampleGrid(L.Callback):
         with unsharded(network):
             samples, sampling = evaluator.sample_set(pl_module.device), evaluator.sampling(network)
             encoded = evaluator.encoded(sampling, samples, blocks)
-            x0 = torch.cat([samples.make(encoded, block)[0] for block in blocks])
+            x0 = torch.cat([evaluator.made(encoded, samples, block)[0] for block in blocks])
             if trainer.global_step >= trainer.max_steps and sampling.num_evaluations > 1:
                 few = range(min(self.num_samples, size, MAX_BY_STEP))
-                steps = evaluator.encoded(sampling, samples, [few]).by_step(samples, few)
+                encoded = evaluator.encoded(sampling, samples, [few])
+                with computed_in(evaluator.protocol.dtype, pl_module.device):
+                    steps = encoded.by_step(samples, few)
                 on_rank_zero(partial(self._draw_steps, steps))
         on_rank_zero(partial(self._keep, trainer, name, x0))
 
