@@ -42,7 +42,7 @@ SHORT = {
     "digits_dp_dmd": DIGITS
     + "max_iterations=250 metric.num_samples=1000 metric.teacher_steps=[18] pairs.num_pairs=500",
     "text2digits_dmd2": TEXT + " teacher.pretrain.max_iterations=600",
-    "text2digits_dit": TEXT,
+    "text2digits_dit": TEXT + " teacher.pretrain.max_iterations=1200",
 }
 """How each experiment is shortened."""
 
@@ -96,6 +96,9 @@ CASES = {
     "labels shuffled": case("digits_dmd2", f"{DATA}ShuffledLabels", "labels_disagree"),
     "two classes gone": case("digits_dmd2", f"{DATA}TwoClassesGone", "classes_missing"),
     "a tenth of the data": case("digits_dmd2", f"{DATA}TenthOfData", "data_too_small"),
+    "regression / 8": case(
+        "digits_dmd", "loss.generator.regression.weight=0.25", "generator_collapsing"
+    ),
     "noised real inputs": case("digits_4step", "sampler=four_step_real", "inputs_not_simulated"),
     "guidance none": case("text2digits_dmd2", "teacher.guidance=1.0", "guidance_missing"),
     "guidance wrong sign": case("text2digits_dmd2", "teacher.guidance=-1.5", "guidance_missing"),

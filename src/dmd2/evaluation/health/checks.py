@@ -146,7 +146,7 @@ CHECKS = (
     ),
     Check(
         "generator_collapsing",
-        All((Below("watch/spread", 0.6, over=2), Fell("watch/spread", 0.6))),
+        All((Below("watch/spread", 0.6, over=2), Fell("watch/spread", 0.65))),
         "samples of one condition become more and more alike, far more than the data's",
         "optimizer.generator.lr smaller, critic_updates larger, a GAN or regression term",
     ),
