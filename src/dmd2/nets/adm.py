@@ -119,7 +119,7 @@ class DhariwalUNet(EncoderDecoderUNet):
         # The coarsest activation is read twice: here, and as the skip of the first "block".
         x = skips[-1]
         for name, block in self.dec.items():
-            x = block(torch.cat([x, skips.pop()], dim=1) if "block" in name else x, emb)
+            x = block(x, emb, skips.pop() if "block" in name else None)
         return self.out_conv(F.silu(self.out_norm(x)))
 
 

@@ -229,5 +229,5 @@ class SongUNet(EncoderDecoderUNet):
             elif name.endswith("aux_conv"):
                 image = image + module(normed)
             else:
-                x = module(torch.cat([x, skips.pop()], dim=1) if "block" in name else x, emb)
+                x = module(x, emb, skips.pop() if "block" in name else None)
         return image
