@@ -21,7 +21,7 @@ from dmd2.config.check import of_train
 from dmd2.config.folder import config_folder
 from dmd2.data.base import DataModule
 from dmd2.distributed import process_group
-from dmd2.distributed.fsdp import blocks_of, unsharded
+from dmd2.distributed.fsdp import blocks_of, mesh_of, unsharded
 from dmd2.runs.assemble import assemble
 from dmd2.runs.build import build
 from dmd2.runs.compiled import compile_networks
@@ -192,11 +192,11 @@ def on_two_nodes() -> dict[str, Any]:
         "NODE_RANK": str(process_group.rank() // per_node),
         "LOCAL_RANK": str(process_group.rank() % per_node),
     }
-    watch = Held()
-    dmd = train_in_all_ranks(
-        module(**ACCUMULATED), 10, ShardedStrategy(**PLAIN | {"block": 0}), watch, num_nodes=2
-    )
-    return {"elements": watch.elements} | networks(dmd)
+    watch, strategy = Held(), ShardedStrategy(**PLAIN | {"block": 0}, timeout_minutes=7)
+    dmd = train_in_all_ranks(module(**ACCUMULATED), 10, strategy, watch, num_nodes=2)
+    groups = mesh_of("cpu", 2, strategy.patience).get_all_groups()
+    waits = [g._get_backend(torch.device("cpu")).options._timeout.total_seconds() for g in groups]
+    return {"elements": watch.elements, "waits": waits} | networks(dmd)
 
 
 @pytest.fixture(scope="module")
@@ -282,6 +282,7 @@ def test_two_nodes_of_two_ranks_are_one_rank_with_four_times_the_batch(tmp_path:
         size = held(getattr(alone, network))
         assert sum(found["elements"][network] for found in four) == 2 * size
         assert max(found["elements"][network] for found in four) < 0.52 * size
+    assert [found["waits"] for found in four] == [[420.0, 420.0]] * 4
 
 
 def test_bf16_computes_in_shards_of_float32(pair: list[dict[str, Any]]) -> None:

@@ -7,27 +7,38 @@ weights as `forward` does.
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.distributed import DeviceMesh, init_device_mesh
+from torch import Tensor, distributed, nn
+from torch.distributed import DeviceMesh, distributed_c10d, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from dmd2.distributed.process_group import world_size
 
+# Public since torch 2.15.
+set_timeout = getattr(distributed, "set_timeout", None) or distributed_c10d._set_pg_timeout
 
-def mesh_of(device: str, num_nodes: int) -> DeviceMesh:
-    """The device mesh of all ranks: sharded within a node, replicated over several nodes (HSDP)."""
+
+def mesh_of(device: str, num_nodes: int, patience: timedelta) -> DeviceMesh:
+    """The device mesh of all ranks: sharded within a node, replicated over several nodes (HSDP).
+
+    In a collective a rank waits so long for the others.
+    """
     if num_nodes == 1:
         return init_device_mesh(device, (world_size(),))
     # Weights are gathered in every pass, over the fast links inside a node; only the all-reduce
     # of gradient shards goes between nodes.
-    return init_device_mesh(
+    mesh = init_device_mesh(
         device, (num_nodes, world_size() // num_nodes), mesh_dim_names=("replicate", "shard")
     )
+    # These groups are new ones, which have torch's timeout.
+    for group in mesh.get_all_groups():
+        set_timeout(patience, group)
+    return mesh
 
 
 def blocks_of(
