@@ -172,7 +172,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             ["data/coco/captions30k.txt; put 30,000 captions", "metric.captions.source=FILE"],
         ),
         (["train", TEXT[0], *TEXT[2:]], ["data/coco/captions30k.txt; put 30,000", "metric=none"]),
-        (["compare", "runs=gone", "out=null"], ["gone"]),
+        (["compare", "runs=gone", "out=null"], ["no directory gone;"]),
         (["pairs"], ["pairs", "digits_dmd"]),
         (["prepare", "source=x", "out=y"], ["recipe", "imagenet64"]),
         (

@@ -25,6 +25,8 @@ from dmd2.runs.markdown import aligned
 def main(options: DictConfig) -> None:
     """Gather the summaries and print the table."""
     runs = Path(options.runs)
+    if not runs.is_dir():
+        raise FileNotFoundError(f"there is no directory {runs}; e.g. runs=runs/sweeps/TIME")
     groups, failures = gather(runs), unfinished(read_jobs(runs))
     # Before the error below, so that it is not the only word on a sweep of which all jobs failed.
     for line in failures:
