@@ -9,6 +9,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from dmd2.evaluation import pictures
+from dmd2.evaluation.health import state_in_words
+from dmd2.evaluation.health.monitor import TOO_SHORT
 from dmd2.io.files import write_hashed_json
 from dmd2.runs.compare import table, write_comparison
 from dmd2.runs.groups import gather
@@ -259,8 +261,9 @@ def test_a_table_says_which_runs_are_ill(tmp_path: Path) -> None:
     assert "| e | 1 | 1 | healthy |" in table(gather(tmp_path))
     write_run(tmp_path / "1", health={"state": "unhealthy", "verdicts": [gone, stands]})
     assert "| e | 2 | 1 ± 0 | 1 of 2: gan_won |" in table(gather(tmp_path))
-    write_run(tmp_path / "1", health={"state": "too_short", "verdicts": []})
-    assert any(": 5 reports are needed" in row for row in table(gather(tmp_path)))
+    write_run(tmp_path / "1", health={"state": TOO_SHORT, "verdicts": []})
+    said = state_in_words(TOO_SHORT)
+    assert f"| e | 2 | 1 ± 0 | healthy; {said} |" in table(gather(tmp_path))
 
 
 def test_runs_of_which_nobody_knows_the_configuration_are_not_averaged(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from dmd2.config.check import of_train
 from dmd2.config.folder import config_folder
 from dmd2.data.base import DataModule
 from dmd2.distributed import process_group
-from dmd2.distributed.fsdp import blocks_of, mesh_of, unsharded
+from dmd2.distributed.fsdp import blocks_of, unsharded
 from dmd2.runs.assemble import assemble
 from dmd2.runs.build import build
 from dmd2.runs.compiled import compile_networks
@@ -105,6 +105,12 @@ class Held(L.Callback):
         self.elements["optimizers"] = sum(
             m.to_local().numel() for o in trainer.optimizers for m in moments(o)
         )
+        sharded = next(iter(pl_module.generator.parameters()))
+        assert isinstance(sharded, DTensor)
+        self.waits = [
+            group._get_backend(torch.device("cpu")).options._timeout.total_seconds()
+            for group in sharded.device_mesh.get_all_groups()
+        ]
         (average,) = pl_module.ema.models
         with unsharded(average):
             self.average = weights(average)
@@ -194,9 +200,7 @@ def on_two_nodes() -> dict[str, Any]:
     }
     watch, strategy = Held(), ShardedStrategy(**PLAIN | {"block": 0}, timeout_minutes=7)
     dmd = train_in_all_ranks(module(**ACCUMULATED), 10, strategy, watch, num_nodes=2)
-    groups = mesh_of("cpu", 2, strategy.patience).get_all_groups()
-    waits = [g._get_backend(torch.device("cpu")).options._timeout.total_seconds() for g in groups]
-    return {"elements": watch.elements, "waits": waits} | networks(dmd)
+    return {"elements": watch.elements, "waits": watch.waits} | networks(dmd)
 
 
 @pytest.fixture(scope="module")

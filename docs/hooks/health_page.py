@@ -7,5 +7,5 @@ def table() -> str:
     from dmd2.evaluation.health import CHECKS  # noqa: PLC0415
 
     lines = ["| verdict | when | why it matters | what to try |", "|---|---|---|---|"]
-    lines += [f"| `{c.name}` | {c.rule} | {c.reason} | {c.remedy} |" for c in CHECKS]
+    lines += [f"| `{c.name}` | {c} | {c.reason} | {c.remedy} |" for c in CHECKS]
     return "\n".join(lines)

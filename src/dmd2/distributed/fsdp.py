@@ -23,10 +23,11 @@ from dmd2.distributed.process_group import world_size
 set_timeout = getattr(distributed, "set_timeout", None) or distributed_c10d._set_pg_timeout
 
 
-def mesh_of(device: str, num_nodes: int, patience: timedelta) -> DeviceMesh:
+def mesh_of(device: str, num_nodes: int, timeout: timedelta) -> DeviceMesh:
     """The device mesh of all ranks: sharded within a node, replicated over several nodes (HSDP).
 
-    In a collective a rank waits so long for the others.
+    timeout  How long a rank waits for the others in a collective of these meshes over nodes; in a
+             node alone they are all ranks, whose group has one already.
     """
     if num_nodes == 1:
         return init_device_mesh(device, (world_size(),))
@@ -37,7 +38,7 @@ def mesh_of(device: str, num_nodes: int, patience: timedelta) -> DeviceMesh:
     )
     # These groups are new ones, which have torch's timeout.
     for group in mesh.get_all_groups():
-        set_timeout(patience, group)
+        set_timeout(timeout, group)
     return mesh
 
 

@@ -95,8 +95,12 @@ class Evaluator:
 
     def made(self, sampling: Sampling, samples: SampleSet, rows: range) -> tuple[Tensor, Tensor]:
         """Samples x0 [len(rows), ...] in model space and their labels, in the protocol's dtype."""
-        with computed_in(self.protocol.dtype, torch.device(samples.device)):
+        with self.in_dtype(torch.device(samples.device)):
             return samples.make(sampling, rows)
+
+    def in_dtype(self, device: torch.device) -> torch.autocast:
+        """A block in which networks make samples in the protocol's dtype."""
+        return computed_in(self.protocol.dtype, device)
 
     def scores(
         self,

@@ -169,17 +169,17 @@ class UNetBlock(nn.Module):
         """The sum of a residual branch and its trunk, [B, C, H, W] each, in the family's scale."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor, emb: Tensor, skip: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor, from_encoder: Tensor | None = None) -> Tensor:
         """[B, c_in, H, W] and [B, emb_channels] -> [B, c_out, H', W'].
 
-        The last of the c_in channels may come apart, as the `skip` of a decoder's block.
+        In a decoder the last of the c_in channels are an activation `from_encoder` [B, C, H, W].
         """
-        return checkpointed(self.run, self.gradient_checkpointing, x, emb, skip)
+        return checkpointed(self.run, self.gradient_checkpointing, x, emb, from_encoder)
 
-    def run(self, x: Tensor, emb: Tensor, skip: Tensor | None) -> Tensor:
+    def run(self, x: Tensor, emb: Tensor, from_encoder: Tensor | None) -> Tensor:
         """As `forward`, with a graph that keeps everything."""
-        # Here, so that a checkpoint keeps the two parts, of which the encoder keeps one anyway.
-        x = x if skip is None else torch.cat([x, skip], dim=1)
+        # Here, so that a checkpoint keeps the two parts, one of which the encoder keeps anyway.
+        x = x if from_encoder is None else torch.cat([x, from_encoder], dim=1)
         h = self.conv0(F.silu(self.norm0(x)))
         h = self.modulate(h, self.affine(emb)[:, :, None, None])
         x = self.join(self.conv1(self.dropout(h)), self.skip(x))

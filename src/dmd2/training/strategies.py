@@ -40,7 +40,7 @@ class ReplicatedStrategy(DDPStrategy):
 
     reduce_dtype     Of gradients on the wire: "float32", or "bfloat16", half the bytes.
     timeout_minutes  How long a rank waits for the others in a collective; who starts the process
-                     group reads it from the configuration.
+                     group reads it from the configuration. Shards over nodes have it, too.
 
     Raises ValueError for another one.
     """
@@ -48,8 +48,8 @@ class ReplicatedStrategy(DDPStrategy):
     def __init__(
         self, reduce_dtype: str = "float32", timeout_minutes: float = COLLECTIVE_MINUTES
     ) -> None:
-        self.patience = timedelta(minutes=timeout_minutes)
-        super().__init__(timeout=self.patience)
+        self.timeout = timedelta(minutes=timeout_minutes)
+        super().__init__(timeout=self.timeout)
         if reduce_dtype not in WIRE:
             raise ValueError(
                 f"reduce_dtype must be {' or '.join(WIRE)}, got {reduce_dtype}; type "
@@ -106,7 +106,7 @@ class ShardedStrategy(ReplicatedStrategy):
         # The teacher is every rank's own; of the others only rank 0's weights count.
         check_same_weights(module.models.teacher.state_dict())
         # Shards within a node, where links are fast; nodes replicate each other.
-        mesh = mesh_of(self.root_device.type, self.num_nodes, self.patience)
+        mesh = mesh_of(self.root_device.type, self.num_nodes, self.timeout)
         bf16 = self.precision_plugin.precision == "bf16-mixed"
         # Weights are gathered as bfloat16, gradients are reduced in float32.
         narrow = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)

@@ -2,17 +2,25 @@
 
 from dataclasses import dataclass
 
-from dmd2.evaluation.health.rules import Above, All, Below, Fell, Rose, Rule
+from dmd2.evaluation.health.rules import Above, Absent, All, Below, Fell, Rose, Rule
 
 
 @dataclass(frozen=True)
 class Check:
-    """A named question about a run: the rule that answers it, why it matters, what to try."""
+    """A named question about a run: the rule that answers it, why it matters, what to try.
+
+    Once it has found something, `lasting` says whether that is still so; None: the rule does.
+    """
 
     name: str
     rule: Rule
     reason: str
     remedy: str
+    lasting: Rule | None = None
+
+    def __str__(self) -> str:
+        """What it looks at, in words."""
+        return f"{self.rule}{f'; lasts while {self.lasting}' if self.lasting else ''}"
 
 
 CHECKS = (
@@ -120,9 +128,7 @@ CHECKS = (
     ),
     Check(
         "critic_lags",
-        All(
-            (Above("generator/critic_to_teacher_error", 1.3), Below("watch/regression", 1, over=1))
-        ),
+        All((Above("generator/critic_to_teacher_error", 1.3), Absent("watch/regression"))),
         "the critic denoises the samples worse than the teacher, so it does not know them",
         "critic_updates=5 or more, optimizer.critic.lr larger, optimizer.generator.lr smaller",
     ),
@@ -149,6 +155,7 @@ CHECKS = (
         All((Below("watch/spread", 0.6, over=2), Fell("watch/spread", 0.65))),
         "samples of one condition become more and more alike, far more than the data's",
         "optimizer.generator.lr smaller, critic_updates larger, a GAN or regression term",
+        lasting=Below("watch/spread", 0.6, over=2),
     ),
     Check(
         "condition_ignored",

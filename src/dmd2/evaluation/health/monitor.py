@@ -10,7 +10,7 @@ from dmd2.evaluation.health.rules import Median, Row
 KEYS = frozenset(key for check in CHECKS for key in check.rule.keys)
 """The numbers that some check reads."""
 NUM_ROWS = 200
-"""Rows that are remembered; no rule looks back further than some values of a number."""
+"""Rows that are remembered: `Fell` finds the highest value in them, the others the last few."""
 NUM_REPORTS = Median.over
 """Reports that most rules want before they say anything."""
 TOO_SHORT = "too_short"
@@ -81,12 +81,15 @@ class Monitor:
         """Take the numbers that were logged at an iteration; the verdicts that began or ended."""
         self.rows.append({key: value for key, value in row.items() if key in KEYS})
         del self.rows[:-NUM_ROWS]
-        found = {check.name: check.rule(self.rows) for check in self.checks}
+        stand = {verdict.name for verdict in self.standing}
+        rules = {
+            c.name: c.lasting if c.lasting and c.name in stand else c.rule for c in self.checks
+        }
+        found = {name: rule(self.rows) for name, rule in rules.items()}
         self.answers = {name: answer for name, answer in found.items() if answer is not None}
         ended = [v for v in self.standing if self.answers.get(v.name) is False]
         for verdict in ended:
             verdict.until = iteration
-        stand = {verdict.name for verdict in self.standing}
         began = [Verdict(n, iteration) for n, bad in self.answers.items() if bad and n not in stand]
         self.verdicts += began
         return ended + began

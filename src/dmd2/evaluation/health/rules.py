@@ -128,6 +128,25 @@ class Fell:
 
 
 @dataclass(frozen=True)
+class Absent:
+    """A number was not logged."""
+
+    key: str
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The one number."""
+        return (self.key,)
+
+    def __call__(self, rows: Rows) -> bool:
+        """Whether no row has it."""
+        return not any(self.key in row for row in rows)
+
+    def __str__(self) -> str:
+        return f"no `{self.key}`"
+
+
+@dataclass(frozen=True)
 class All:
     """All of some rules hold."""
 

@@ -89,7 +89,7 @@ LOGGED = {
     "under the other one",
     r"watch/critic_pace": "how far the critic's weights move during one update of the generator's, "
     "over how far those move",
-    r"watch/regression": "1 where regression on noise-image pairs holds the generator (DMD)",
+    r"watch/regression": "1 where regression on noise-image pairs holds the generator",
     r"watch/score_to_best": "the newest score over the best so far",
     r"watch/since_best": "scores since the best one",
     r"watch/teacher_to_start": "the teacher's score over its own in the student's few steps",

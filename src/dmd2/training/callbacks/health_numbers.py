@@ -15,9 +15,10 @@ from dmd2.training.update_size import some_of
 
 SHARE_OF_READ = 0.01
 """Of weights in float16: above it some are still as a file of half precision had them."""
-SETTLED = 20
-"""Updates after which Adam's averages of the gradient no longer are those of its start, at which
-every weight moves by the whole learning rate."""
+NUM_SETTLING = 20
+"""Updates of the generator before its critic's pace is asked: Adam's first ones move nearly every
+weight by the whole learning rate.
+"""
 MAX_ENTRIES, MAX_ROWS = 2**24, 2000
 """Of the real data so many numbers and rows are kept on the host at most, as float32: 64 MiB."""
 
@@ -52,24 +53,25 @@ def null_error_of(module: DMD, x: Tensor, at_once: int) -> dict[str, float]:
 def pace(module: DMD) -> dict[str, float]:
     """How far the critic's weights move while the generator's make one update, against those.
 
-    Beside it, whether pairs hold the generator (DMD). The pace is absent there, where there is no
-    fake score to follow, where one network alone is LoRA, whose few weights move far, and in the
-    generator's first updates.
+    Beside pairs, which hold the generator (DMD), that they do, as `watch/regression`. Nothing where
+    there is no fake score to follow, in the generator's first updates, and where it trains weights
+    that the critic does not: LoRA on one network alone, whose few weights move far.
     """
-    now, is_paired = module.latest, "pairs" in module.objective.needs
-    found = {"watch/regression": float(is_paired)}
+    if "pairs" in module.objective.needs:
+        return {"watch/regression": 1.0}
+    now = module.latest
     moved = now.get("generator/update_to_weights", 0.0)
-    follows = "generator/score_cosine" in now and not is_paired
-    alike = trained(module.generator) <= trained(module.critic.denoiser)
+    # The critic may train more: an embedding of the sampling step.
+    alike = trained_names(module.generator) <= trained_names(module.critic.denoiser)
     num_updates = (module.iteration - module.critic_head_start) / module.critic_updates
-    if not follows or not alike or moved == 0 or num_updates < SETTLED:
-        return found
+    if "generator/score_cosine" not in now or not alike or moved == 0 or num_updates < NUM_SETTLING:
+        return {}
     critic = module.critic_updates * now["critic/update_to_weights"]
-    return found | {"watch/critic_pace": critic / moved}
+    return {"watch/critic_pace": critic / moved}
 
 
-def trained(network: nn.Module) -> set[str]:
-    """The names of the weights that are not frozen."""
+def trained_names(network: nn.Module) -> set[str]:
+    """The names of the parameters that are not frozen."""
     return {name for name, weight in network.named_parameters() if weight.requires_grad}
 
 

@@ -13,7 +13,6 @@ from dmd2.data.codec import Codec
 from dmd2.distributed.fsdp import unsharded
 from dmd2.distributed.rank_zero import on_rank_zero
 from dmd2.evaluation.pictures import picture
-from dmd2.evaluation.samples import computed_in
 from dmd2.evaluation.scoring import Evaluator
 from dmd2.training.callbacks.run_logger import PICTURE, run_loggers
 from dmd2.training.module import DMD
@@ -96,7 +95,7 @@ class SampleGrid(L.Callback):
             if trainer.global_step >= trainer.max_steps and sampling.num_evaluations > 1:
                 few = range(min(self.num_samples, size, MAX_BY_STEP))
                 encoded = evaluator.encoded(sampling, samples, [few])
-                with computed_in(evaluator.protocol.dtype, pl_module.device):
+                with evaluator.in_dtype(pl_module.device):
                     steps = encoded.by_step(samples, few)
                 on_rank_zero(partial(self._draw_steps, steps))
         on_rank_zero(partial(self._keep, trainer, name, x0))
