@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from dmd2.cli.plan import composed
 from dmd2.config.folder import config_folder
-from dmd2.planning.eight_bit import PlannedAdamW8bit, is_8bit
+from dmd2.planning.eight_bit import PlannedAdamW8bit
 from dmd2.planning.page import advice
 from dmd2.planning.search import EIGHT_BIT, levers, needed
 from dmd2.planning.simulation import simulate
 from dmd2.training.adamw_8bit import adamw_8bit
+from dmd2.training.module import NETWORKS
 
 SIZES = [(64, 64), (100, 41), (4096,), (7,), ()]
 DIGITS = ["experiment=digits_dmd2", "data.batch_size=2", "loss=no_gan", "ema=[]"]
@@ -83,5 +84,5 @@ def test_the_word_composes_and_comes_before_those_that_train_less(name):
     at = found.index([EIGHT_BIT])
     assert all(not word.startswith("lora") for words in found[:at] for word in words)
     eight = composed(1, [*words, EIGHT_BIT])["optimizer"]
-    assert is_8bit(eight["generator"]) and is_8bit(eight["critic"])
+    assert {eight[name]["_target_"] for name in NETWORKS} == {"dmd2.training.adamw_8bit"}
     assert eight["generator"]["lr"] == config["optimizer"]["generator"]["lr"]

@@ -14,10 +14,13 @@ from dmd2.config.folder import config_folder
 from dmd2.io.files import write_hashed_json
 from dmd2.planning.cuda_autocast import FLOAT32, cuda_autocast
 from dmd2.planning.dry_run import BUILDING, DryRun, HostRead
+from dmd2.planning.page import work_table
 from dmd2.planning.search import bytes_of, fitting, needed
 from dmd2.planning.showing import Showing
 from dmd2.planning.simulation import measured, simulate
 from dmd2.planning.sizes import autoencoder_of, with_encoding, with_text
+from dmd2.planning.stand_ins import with_stand_ins
+from dmd2.runs.build import build
 from dmd2.training.module import DMD
 from page_runs import SUMMARY
 
@@ -32,6 +35,7 @@ def _hydra(monkeypatch):
         yield
 
 
+PAIRS = ["experiment=digits_dmd", "data.batch_size=32", "pairs.batch_size=32", "global_batch=null"]
 LORA = ["experiment=text2digits_dmd2_4step_lora", "lora=both", "data.batch_size=16"]
 
 
@@ -41,6 +45,7 @@ LORA = ["experiment=text2digits_dmd2_4step_lora", "lora=both", "data.batch_size=
         SMALL,
         [*SMALL, "data.batch_size=64", "accumulate=2", "ema=[]", "loss=dmd2_paper"],
         LORA,
+        PAIRS,
     ],
 )
 def test_the_peaks_are_those_of_real_steps_and_grids(words):
@@ -76,6 +81,43 @@ def test_flops_without_a_discriminator_are_those_of_whole_passes():
     found = simulate(composed(1, [*SMALL, "loss=no_gan"]))
     assert found.encoder.flops == 0
     assert found.alone.flops == pytest.approx(4 * found.forward.flops, rel=0.001)
+
+
+def test_flops_with_pairs_where_the_critic_has_no_iteration_alone():
+    """6F of samples and pairs there and back, F of the teacher, F and 3F of the critic."""
+    config = composed(1, PAIRS)
+    found = simulate(config)
+    assert found.both.flops == pytest.approx(11 * found.forward.flops, rel=0.001)
+    rows = work_table(config, found)
+    assert [row.split(" | ")[2] for row in rows[2:4]] == ["11.0", "11.0"]
+    assert not any("critic alone" in row for row in rows)
+
+
+def test_lpips_is_planned_without_its_files(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # where they are not
+    lpips = "loss.generator.regression.distance._target_=dmd2.losses.LPIPS"
+    plain, found = (simulate(composed(1, [*PAIRS, *more])) for more in ([], [lpips]))
+    # VGG-16's 13 convolutions, and a weight a channel of five; small tensors take a whole block.
+    num = 14_714_688 + 64 + 128 + 256 + 512 + 512
+    assert found.peaks["training"]["loss"] == pytest.approx(4 * num, rel=1e-4)
+    assert found.most > plain.most and found.both.flops > plain.both.flops
+
+
+@pytest.mark.parametrize("name", ["sd15_dmd", "sdxl_ode_warmstart"])
+def test_decoded_distances_are_planned_without_their_files(name, monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    config = composed(1, [f"experiment={name}"])
+    with DryRun(BUILDING):
+        objective = build(with_stand_ins(config)["loss"])
+    distance = objective.generator["regression"].distance
+    with DryRun():
+        latents = torch.zeros(2, *distance.autoencoder.shape, requires_grad=True)
+        assert distance(latents, latents).shape == ()
+
+
+def test_a_tensor_that_no_host_promises_is_one_line():
+    with DryRun(), pytest.raises(ValueError, match=r"a tensor of 4,194,304 GiB .*; type gpus=N"):
+        torch.zeros(1024, 1024, 1024, 1024, 1024)
 
 
 def test_a_step_that_reads_the_device_has_no_plan(monkeypatch):

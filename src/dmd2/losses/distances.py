@@ -60,7 +60,8 @@ class LPIPS(nn.Module):
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity  # noqa: PLC0415
 
         self.size = size
-        self.network = LearnedPerceptualImagePatchSimilarity("vgg").net.requires_grad_(False).eval()
+        network = LearnedPerceptualImagePatchSimilarity("vgg").net
+        self.network: nn.Module = network.requires_grad_(False).eval()
         average_pools(self.network)
 
     def forward(self, image: Tensor, target: Tensor) -> Tensor:

@@ -93,12 +93,26 @@ class Recipe:
     def on(self, tensors: list[Tensor]) -> Tensor:
         """The result on these tensors."""
         if self.base is None:
-            # Memory that nobody touches is not taken: a page comes at its first access.
-            return torch.empty_strided(self.shape, self.stride, dtype=self.dtype)
+            return untouched(self.shape, self.stride, self.dtype)
         base = tensors[self.base]
         if self.is_base:
             return base
         return base.as_strided(self.shape, self.stride, base.storage_offset() + self.offset)
+
+
+def untouched(shape: torch.Size, stride: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """A tensor that takes no memory: a page comes at its first access.
+
+    Raises ValueError where the host does not promise so much: for one larger than its memory.
+    """
+    try:
+        return torch.empty_strided(shape, stride, dtype=dtype)
+    except RuntimeError as error:
+        size = shape.numel() * dtype.itemsize / 2**30
+        raise ValueError(
+            f"a tensor of {size:,.0f} GiB has no plan on this host; type gpus=N, which shares the "
+            "batch, or accumulate=N"
+        ) from error
 
 
 def recipe(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -7,9 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from dmd2.config.check import Config
-from dmd2.training.module import NETWORKS
-
 LEAST, BLOCK, MAP = 4096, 256, 256
 """torchao quantizes tensors of at least so many numbers, in blocks that share a scale, by a table
 of so many values (torchao/optim, 0.18).
@@ -45,18 +42,3 @@ def moments(p: Tensor) -> dict[str, Tensor]:
         found[f"{name} scale"] = p.new_zeros(p.numel() // BLOCK, dtype=torch.float32)
         found[f"{name} map"] = p.new_zeros(MAP, dtype=torch.float32)
     return found
-
-
-def with_planned(config: Config) -> Config:
-    """The same config with `PlannedAdamW8bit` in the place of `adamw_8bit`."""
-    own = f"{PlannedAdamW8bit.__module__}.{PlannedAdamW8bit.__qualname__}"
-    optimizer = config["optimizer"]
-    planned = {
-        name: optimizer[name] | {"_target_": own} for name in NETWORKS if is_8bit(optimizer[name])
-    }
-    return config | {"optimizer": optimizer | planned}
-
-
-def is_8bit(node: Config) -> bool:
-    """Whether a network's optimizer has 8-bit moments."""
-    return str(node.get("_target_")).endswith(".adamw_8bit")

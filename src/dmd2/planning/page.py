@@ -65,7 +65,7 @@ def work_table(config: Config, found: Simulation) -> list[str]:
     num_f = max(found.forward.flops, 1)
     works = {
         "generator and critic": found.both,
-        "critic alone": found.alone,
+        **({"critic alone": found.alone} if every > 1 else {}),
         f"mean of {every}": found.mean(every),
         "one pass of the generator (F)": found.forward,
         "one of the critic's encoder (E)": found.encoder,

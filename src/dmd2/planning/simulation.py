@@ -16,9 +16,9 @@ from dmd2.config.check import Config
 from dmd2.nets.autoencoder import VAE
 from dmd2.planning.cuda_autocast import cuda_autocast
 from dmd2.planning.dry_run import BUILDING, DryRun
-from dmd2.planning.eight_bit import with_planned
 from dmd2.planning.showing import Showing
 from dmd2.planning.sizes import autoencoder_of, with_text
+from dmd2.planning.stand_ins import with_stand_ins
 from dmd2.planning.watch import Batches, Watch, Work
 from dmd2.runs.build import build_trainer
 from dmd2.training.module import DMD
@@ -66,7 +66,7 @@ def simulate(config: Config) -> Simulation:
     Raises ValueError where its text encoder or another part would have to be read from files.
     """
     with DryRun(BUILDING):
-        module = random_module(with_planned(config), shape_of(config["teacher"]))
+        module = random_module(with_stand_ins(config), shape_of(config["teacher"]))
         vae = autoencoder_of(config["teacher"])
     with cuda_autocast(), DryRun() as meter:
         return measured(config, module, meter, vae)
@@ -80,7 +80,8 @@ def measured(config: Config, module: DMD, meter: Meter, vae: VAE | None = None) 
     precision = config["trainer"].get("precision") or ("bf16-mixed" if on_gpu else "32-true")
     trainer = {"_target_": "lightning.Trainer", "accelerator": "cpu", "devices": 1}
     module.log_every = 10**9  # a report would read the device
-    watch, showing = Watch(meter), Showing(config, meter, vae)
+    num = config["data"]["batch_size"] // config["accumulate"]
+    watch, showing = Watch(meter, num), Showing(config, meter, vae)
     module.critic_updates = min(config["critic_updates"], 2)
     build_trainer(
         config | {"trainer": trainer | {"precision": precision}}, 3, [watch, showing], logger=False

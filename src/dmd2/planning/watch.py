@@ -3,7 +3,7 @@ each iteration and says whose the tensors are.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -59,10 +59,13 @@ class Batches(L.LightningDataModule):
 
 
 class Watch(L.Callback):
-    """Says whose the tensors are, and takes the numbers of each iteration."""
+    """Says whose the tensors are, and takes the numbers of each iteration.
 
-    def __init__(self, meter: Meter) -> None:
-        self.meter, self.forward, self.encoder = meter, Work(), Work()
+    num  Rows of a share of a batch.
+    """
+
+    def __init__(self, meter: Meter, num: int) -> None:
+        self.meter, self.num, self.forward, self.encoder = meter, num, Work(), Work()
         self.peak: Counter[str] = Counter()
         self.works: list[Work] = []
         self.walks = [0, 0]
@@ -100,10 +103,10 @@ class Watch(L.Callback):
         """The generator's pass begins."""
         self.before = self.so_far()
 
-    def leaving(self, _: nn.Module, given: tuple[Any, ...], __: Tensor) -> None:
+    def leaving(self, *_: Any) -> None:
         """It is over; one without a graph is a step of the walk, or the critic's sample."""
         if not torch.is_grad_enabled():
-            self.forward, self.num_rows = self.so_far().plus(self.before, -1), len(given[0])
+            self.forward = self.so_far().plus(self.before, -1)
             self.walks[len(self.works)] += 1
 
     def on_train_batch_start(self, *_: Any) -> None:
@@ -115,17 +118,23 @@ class Watch(L.Callback):
         self.works.append(self.so_far().plus(self.started, -1))
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Keep the peak of training, and count a pass of the encoder, the same in all networks."""
+        """Keep the peak of training, and count passes that no iteration made by themselves."""
         assert isinstance(module, DMD)
         self.peak = self.meter.ledger.peak.copy()
         for hook in self.hooks:  # what passes now is no iteration
             hook.remove()
-        if module.critic.discriminator is not None:
-            num, before = self.num_rows, self.so_far()
-            cond = module.models.conditioner(torch.zeros(num, dtype=torch.long))
-            with torch.no_grad():
-                module.generator.features(torch.zeros(num, *module.shape), torch.ones(num), cond)
-            self.encoder = self.so_far().plus(before, -1)
+        if not any(self.walks):  # critic_updates=1: every pass of the generator had a graph
+            self.forward = self.pass_of(module, module.generator)
+        if module.critic.discriminator is not None:  # the same in all networks
+            self.encoder = self.pass_of(module, module.generator.features)
+
+    def pass_of(self, module: DMD, network: Callable[..., Any]) -> Work:
+        """A pass without a graph, of a share of the batch."""
+        num, before = self.num, self.so_far()
+        cond = module.models.conditioner(torch.zeros(num, dtype=torch.long))
+        with torch.no_grad(), module.trainer.precision_plugin.forward_context():
+            network(torch.zeros(num, *module.shape), torch.ones(num), cond)
+        return self.so_far().plus(before, -1)
 
     def so_far(self) -> Work:
         """All that was counted."""
@@ -143,6 +152,7 @@ def owners(module: DMD) -> Iterator[tuple[str, Iterator[Tensor]]]:
         "averages (EMA)": module.ema,
         "made-up conditions": module.models.conditioner,
     }
-    for owner, network in networks.items():
+    terms = (term for term in module.objective.generator.values() if isinstance(term, nn.Module))
+    for owner, network in [*networks.items(), *(("loss", term) for term in terms)]:
         if network is not None:
             yield owner, chain(network.parameters(), network.buffers())
