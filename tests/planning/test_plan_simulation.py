@@ -144,6 +144,18 @@ def test_a_grid_decodes_by_a_vae_of_the_published_shape():
     assert sum(p.numel() for p in vae.network.parameters()) == 83_653_863  # Stable Diffusion's
 
 
+def test_grids_and_scores_are_planned_in_their_dtype():
+    wide, narrow = (
+        simulate(composed(1, [*SMALL, f"metric.dtype={dtype}"])).peaks
+        for dtype in ("float32", "bfloat16")
+    )
+    assert narrow["training"] == wide["training"]
+    for name in ("sample grid", "score"):
+        key = "activations and temporaries"
+        # The casts of the weights are there, too, and norms are float32: it is no half.
+        assert 0.5 * wide[name][key] < narrow[name][key] < 0.95 * wide[name][key]
+
+
 def test_text_encoders_count_where_they_are_on_the_device():
     chosen = ["experiment=sdxl_dmd2_4step", "global_batch=null", "data.batch_size=1", "trainer=cpu"]
     for memory, in_training in (("balanced", 3_270_881_280), ("low", 0)):

@@ -7,6 +7,7 @@ import torch
 
 from dmd2.benchmarks.meter import Meter
 from dmd2.config.check import Config
+from dmd2.evaluation.samples import computed_in
 from dmd2.nets.autoencoder import VAE
 from dmd2.planning.sizes import detector_bytes, with_encoding
 from dmd2.training.module import DMD
@@ -45,11 +46,12 @@ class Showing(L.Callback):
 
     @torch.no_grad()
     def show(self, module: DMD, num: int) -> None:
-        """A pass of the generator, as grids and scores make one: in float32; and its images."""
+        """A pass of the generator, as grids and scores make one, and its images."""
         batch, shape = min(num, self.batch_size), module.shape
         cond = module.models.conditioner(torch.zeros(batch, dtype=torch.long))
         generator = next(iter(module.students().values()))
-        generator(torch.zeros(batch, *shape), torch.ones(batch), cond)
+        with computed_in(self.config["metric"].get("dtype", "float32"), torch.device("cpu")):
+            generator(torch.zeros(batch, *shape), torch.ones(batch), cond)
         if self.vae is not None:
             self.meter.ledger.own(self.vae.network.parameters(), "VAE")
             self.vae.decode(torch.zeros(num, *shape))
