@@ -58,7 +58,7 @@ def test_rules_say_nothing_before_there_are_enough_numbers() -> None:
     assert Rose("a", over=2)(rows(0, 1, 1)) is True and Rose("a", over=2)(rows(1, 1, 1)) is False
     assert Fell("a", 0.5)(rows(0.1, 0.2)) is None and Fell("a", 0.5)(rows(0.1, 0.2, 0.3)) is False
     assert Fell("a", 0.5)(rows(1, 0.4, 0.3)) is True, "it was higher"
-    assert Absent("b")(rows(1)) and not Absent("a")(rows(1))
+    assert Absent("b")(rows(1)) and Absent("a")(rows(0, 0)) and not Absent("a")(rows(1, 0))
     one, none = Above("a", 1, over=1), Above("b", 1, over=1)
     assert All((one, none))(rows(2)) is None and All((one, none))(rows(0)) is False
 
@@ -301,6 +301,15 @@ def test_every_check_of_training_reads_numbers_that_are_logged() -> None:
     absent = {"watch/missing_classes", "watch/guidance", "watch/null_error"}
     absent |= {"watch/critic_pace", "watch/regression"}  # twelve updates, and no pairs
     assert {key for check in CHECKS for key in check.rule.keys} - logged == absent
+
+
+@pytest.mark.usefixtures("at_work")
+def test_the_pace_is_logged_from_the_twentieth_update_of_the_generator_on() -> None:
+    dmd2("train", *SMALL, "max_iterations=46", "critic_head_start=3", "paths.run=settled")
+    found = [
+        row["step"] for row in read_rows(Path("settled/metrics.csv")) if row["watch/critic_pace"]
+    ]
+    assert found == ["44", "46"], "3 of the critic alone, and 20 of two"
 
 
 @pytest.mark.usefixtures("at_work")

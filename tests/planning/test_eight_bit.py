@@ -17,7 +17,13 @@ from dmd2.training.adamw_8bit import adamw_8bit
 from dmd2.training.module import NETWORKS
 
 SIZES = [(64, 64), (100, 41), (4096,), (7,), ()]
-DIGITS = ["experiment=digits_dmd2", "data.batch_size=2", "loss=no_gan", "ema=[]"]
+DIGITS = [
+    "experiment=digits_dmd2",
+    "data.batch_size=2",
+    "loss=no_gan",
+    "ema=[]",
+    "metric.batch_size=1",
+]
 
 
 @pytest.fixture

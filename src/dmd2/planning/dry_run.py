@@ -110,8 +110,8 @@ def untouched(shape: torch.Size, stride: tuple[int, ...], dtype: torch.dtype) ->
     except RuntimeError as error:
         size = shape.numel() * dtype.itemsize / 2**30
         raise ValueError(
-            f"a tensor of {size:,.0f} GiB has no plan on this host; type gpus=N, which shares the "
-            "batch, or accumulate=N"
+            f"a tensor of {size:,.0f} GiB has no plan on this host; type accumulate=N, of a score "
+            "metric.batch_size=N, or gpus=N of dmd2 plan, which shares the batch"
         ) from error
 
 

@@ -128,7 +128,7 @@ def advice(
     if left >= 0:
         return f"fits into {memory / GIB:.1f} GiB, with {left / GIB:.1f} GiB to spare"
     begin = f"does not fit into {memory / GIB:.1f} GiB, {-left / GIB:.1f} GiB are missing"
-    better = fitting(words, memory, compose)
+    better = fitting(words, found, memory, compose)
     if better is None:
         return f"{begin}; no setting of this program makes it fit: try gpus=N trainer=fsdp"
     added, then = better

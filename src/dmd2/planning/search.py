@@ -28,7 +28,20 @@ def bytes_of(text: str) -> float:
 
 def needed(found: Simulation) -> float:
     """Bytes of a card for a run: its tensors at their highest peak, and what is assumed."""
-    return found.most * (1 + FRAGMENTATION) + CONTEXT_BYTES
+    return on_card(found.most)
+
+
+def on_card(num_bytes: float) -> float:
+    """Bytes of a card for tensors of so many, and for what is assumed."""
+    return num_bytes * (1 + FRAGMENTATION) + CONTEXT_BYTES
+
+
+def smaller_passes(config: Config) -> Iterator[list[str]]:
+    """Words for fewer samples in one pass of a grid or a score, one in the place of the other."""
+    size = config["metric"]["batch_size"]
+    for num in (2, 4, 8):
+        if size >= num:
+            yield [f"metric.batch_size={size // num}"]
 
 
 def levers(config: Config) -> Iterator[list[str]]:
@@ -61,15 +74,25 @@ def levers(config: Config) -> Iterator[list[str]]:
 
 
 def fitting(
-    words: Sequence[str], memory: float, compose: Callable[[list[str]], Config]
+    words: Sequence[str],
+    found: Simulation,
+    memory: float,
+    compose: Callable[[list[str]], Config],
 ) -> tuple[list[str], Simulation] | None:
     """The fewest words that were needed on top of `words`, and what a run with them takes.
 
     Levers are added until the run fits; then each is taken away again that it fits without. None
     where nothing helps.
+
+    found  What the run takes with `words` alone.
     """
     added: dict[str, str] = {}
-    for more in levers(compose(list(words))):
+    config = compose(list(words))
+    smaller = list(smaller_passes(config))
+    for more in [*smaller, *levers(config)]:
+        shown = [peak.total() for name, peak in found.peaks.items() if name != "training"]
+        if more in smaller and on_card(max(shown, default=0)) <= memory:
+            continue
         added |= by_key(more)
         found = simulate(compose(together(words, added)))
         if needed(found) <= memory:

@@ -1,6 +1,7 @@
-"""Parts that a plan cannot build, as a file or a package is missing, and what it builds instead.
+"""What a plan builds in the place of parts that read files, or want a package that is missing.
 
-Each has the networks and the bytes of what it stands for, and random weights.
+Each has the networks of what it stands for, with random weights. LPIPS wants torchvision all the
+same.
 """
 
 from typing import Any

@@ -59,7 +59,7 @@ class Group:
     def health(self) -> str:
         """What was wrong at the end, e.g. "2 of 3: gan_won"; empty if nobody watched.
 
-        Where nothing was, the runs' states: healthy, or too short to say.
+        Where nothing was, the runs' states: healthy, or too short to judge.
         """
         watched = [found for summary in self.summaries if (found := summary.get("health"))]
         ill = [found["verdicts"] for found in watched if found["state"] == "unhealthy"]

@@ -128,6 +128,7 @@ CHECKS = (
     ),
     Check(
         "critic_lags",
+        # Beside pairs there is one critic update a generator update by design, and the critic lags.
         All((Above("generator/critic_to_teacher_error", 1.3), Absent("watch/regression"))),
         "the critic denoises the samples worse than the teacher, so it does not know them",
         "critic_updates=5 or more, optimizer.critic.lr larger, optimizer.generator.lr smaller",

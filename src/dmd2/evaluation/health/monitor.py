@@ -7,7 +7,9 @@ from typing import Any
 from dmd2.evaluation.health.checks import BY_NAME, CHECKS
 from dmd2.evaluation.health.rules import Median, Row
 
-KEYS = frozenset(key for check in CHECKS for key in check.rule.keys)
+KEYS = frozenset(
+    key for check in CHECKS for rule in (check.rule, check.lasting) if rule for key in rule.keys
+)
 """The numbers that some check reads."""
 NUM_ROWS = 200
 """Rows that are remembered: `Fell` finds the highest value in them, the others the last few."""

@@ -129,7 +129,7 @@ class Fell:
 
 @dataclass(frozen=True)
 class Absent:
-    """A number was not logged."""
+    """A number was not logged, or is 0."""
 
     key: str
 
@@ -139,8 +139,8 @@ class Absent:
         return (self.key,)
 
     def __call__(self, rows: Rows) -> bool:
-        """Whether no row has it."""
-        return not any(self.key in row for row in rows)
+        """Whether every row lacks it, or has 0."""
+        return not any(row.get(self.key) for row in rows)
 
     def __str__(self) -> str:
         return f"no `{self.key}`"

@@ -53,9 +53,10 @@ def null_error_of(module: DMD, x: Tensor, at_once: int) -> dict[str, float]:
 def pace(module: DMD) -> dict[str, float]:
     """How far the critic's weights move while the generator's make one update, against those.
 
-    Beside pairs, which hold the generator (DMD), that they do, as `watch/regression`. Nothing where
-    there is no fake score to follow, in the generator's first updates, and where it trains weights
-    that the critic does not: LoRA on one network alone, whose few weights move far.
+    Where regression on pairs holds the generator (DMD), `watch/regression` = 1 instead. Nothing
+    where there is no fake score to follow, in the generator's first `NUM_SETTLING` updates, and
+    where it trains weights that the critic does not: LoRA on one network alone, whose few weights
+    move far.
     """
     if "pairs" in module.objective.needs:
         return {"watch/regression": 1.0}
