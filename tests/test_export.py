@@ -57,7 +57,8 @@ FROM_CAPTIONS = [
     "loss=no_gan",
     "~loss.generator.gan",
 ]
-FOUR, ONE = [999, 749, 499, 249], [399]
+FOUR, ONE, BELOW = [999, 749, 499, 249], [399], [399, 299, 199, 99]
+ALL_TIMES = "sampler.times=[1.0,0.75,0.5,0.25]"
 WEIGHTS = ["unet", "vae", "text_encoder", "text_encoder_2"]
 
 
@@ -138,8 +139,14 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Path("captions.txt").write_text("a red dot\na dot\na red\n")
         experiments = {
             "four": ["text2digits_dmd2_4step", *SMALL, *teacher],
-            "walk": ["text2digits_dmd2_4step", *SMALL, *teacher, "sampler=four_step_ode"],
-            "lora": ["text2digits_dmd2_4step_lora", *SMALL, *teacher, "lora=both"],
+            "walk": [
+                "text2digits_dmd2_4step",
+                *SMALL,
+                *teacher,
+                "sampler=four_step_ode",
+                ALL_TIMES,
+            ],
+            "lora": ["text2digits_dmd2_4step_lora", *SMALL, *teacher, "lora=both", ALL_TIMES],
             "one": [
                 "text2digits_dmd2",
                 *SMALL,
@@ -163,6 +170,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         dmd2(
             "train",
             "experiment=text2digits_dmd2_4step_lora",
+            ALL_TIMES,
             *SMALL,
             *teacher,
             "lora=both",
@@ -213,7 +221,7 @@ def stock(
 
 @pytest.mark.parametrize(
     ("name", "timesteps"),
-    [("four", FOUR), ("walk", None), ("lora", FOUR), ("one", ONE), ("xl", FOUR)],
+    [("four", BELOW), ("walk", None), ("lora", FOUR), ("one", ONE), ("xl", FOUR)],
 )
 def test_stock_diffusers_draws_what_our_sampler_draws(name: str, timesteps: list[int] | None):
     captions, first, x0 = drawn(name)
@@ -289,7 +297,7 @@ def test_the_card_says_where_it_comes_from_and_its_code_runs(name: str):
     head = OmegaConf.create(text.split("---\n")[1])
     summary = json.loads(Path("runs", name, "summary.json").read_text())
     assert (
-        head.dmd2.timesteps == (ONE if name == "one" else FOUR)
+        head.dmd2.timesteps == {"one": ONE, "four": BELOW}.get(name, FOUR)
         and head.dmd2.commit == summary["commit"]
     )
     assert head.dmd2.metrics == summary["metrics"] and ("| student, raw |" in text) == (
