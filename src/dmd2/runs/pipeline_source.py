@@ -27,7 +27,10 @@ def files_said(source: str | None) -> dict[str, str]:
     folder = Path(source or "")
     if source is None or not folder.is_dir():
         return {}
-    names = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*"))}
+    # Nothing else is walked: samples and runs may lie in the folder, too.
+    parts = (part for part in folder.iterdir() if part.name.startswith(PARTS))
+    files = [folder / "model_index.json", *(path for part in parts for path in part.rglob("*"))]
+    names = {path.relative_to(folder).as_posix(): path for path in sorted(files)}
     return {name: _digest(path) for name, path in names.items() if is_said(name) and path.is_file()}
 
 

@@ -39,17 +39,23 @@ def latest(rows: Rows, key: str, num: int) -> list[float]:
 
 
 @dataclass(frozen=True)
-class Median:
-    """Base: the median of a number's last `over` values against a threshold."""
+class OfOne:
+    """Base: a rule about one number."""
 
     key: str
-    threshold: float
-    over: int = 5
 
     @property
     def keys(self) -> tuple[str, ...]:
         """The one number."""
         return (self.key,)
+
+
+@dataclass(frozen=True)
+class Median(OfOne):
+    """Base: the median of a number's last `over` values against a threshold."""
+
+    threshold: float
+    over: int = 5
 
     def __call__(self, rows: Rows) -> bool | None:
         """None until there are `over` values."""
@@ -82,16 +88,10 @@ class Below(Median):
 
 
 @dataclass(frozen=True)
-class Rose:
+class Rose(OfOne):
     """A count rose within its last `over` values."""
 
-    key: str
     over: int = 5
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The one number."""
-        return (self.key,)
 
     def __call__(self, rows: Rows) -> bool | None:
         """None until there is a value; a count begins at 0."""
@@ -104,17 +104,11 @@ class Rose:
 
 
 @dataclass(frozen=True)
-class Fell:
+class Fell(OfOne):
     """The last `over` values are all below a share of the largest value that there was."""
 
-    key: str
     share: float
     over: int = 2
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The one number."""
-        return (self.key,)
 
     def __call__(self, rows: Rows) -> bool | None:
         """None until there are `over` values and one before them."""
@@ -128,15 +122,8 @@ class Fell:
 
 
 @dataclass(frozen=True)
-class Absent:
+class Absent(OfOne):
     """A number was not logged, or is 0."""
-
-    key: str
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The one number."""
-        return (self.key,)
 
     def __call__(self, rows: Rows) -> bool:
         """Whether every row lacks it, or has 0."""
