@@ -77,6 +77,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["train", "loss=dmd"], ["pairs", "needs"]),
         (
             ["train", "experiment=digits_dmd", "loss=no_gan"],
+            ["loss.generator.regression", "no such term", "~loss.generator.regression"],
+        ),
+        (
+            ["train", "experiment=digits_dmd", "loss=no_gan", "~loss.generator.regression"],
             ["pairs=null", "no loss term reads them"],
         ),
         (

@@ -34,8 +34,9 @@ from dmd2.randomness import Draws
 LOSS = {"rtol": 1e-5, "atol": 0}
 GRADIENT = {"rtol": 1e-4, "atol": 0}
 # The last GroupNorm of the discriminator's head normalises pairs of numbers here (64 channels, 32
-# groups, 1x1). Its derivative is a tiny difference: float32 leaves three digits of the gradient.
-THROUGH_THE_DISCRIMINATOR = 3e-3
+# groups, 1x1). Its derivative is a tiny difference: float32 leaves two digits of the gradient, how
+# much more depends on the CPU. The test in double has four.
+THROUGH_THE_DISCRIMINATOR = 2e-2
 GAN_VIEWS = frozenset({"view"})
 
 
