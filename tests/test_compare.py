@@ -302,3 +302,14 @@ def test_a_plot_has_room_for_any_name(tmp_path: Path) -> None:
         sizes.append(pictures.plt.imread(tmp_path / "scores.png").shape)
     narrow, wide, odd = sizes
     assert wide[1] > 2 * narrow[1] and wide[0] == narrow[0] == odd[0]
+
+
+def test_a_plot_of_very_many_rows_shows_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictures.plt, "close", lambda figure: None)
+    pictures.dots({str(i): [i] for i in range(2000)}, "rfd", tmp_path / "scores.png")
+    axis = pictures.plt.gcf().axes[0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == [str(i) for i in range(200)]
+    assert axis.get_xlabel() == "rfd (lower is better; the first 200 of 2,000 rows)"
+    pictures.plt.close("all")

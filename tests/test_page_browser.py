@@ -102,6 +102,18 @@ def test_a_page_fits_its_window_and_does_nothing_that_it_must_not(
     page.close()
 
 
+@pytest.mark.parametrize("steps", [[0], [7], [0, 5]])
+def test_a_reference_is_a_line_beside_a_lone_score_too(
+    steps: list[int], browser: Any, pages: dict[str, Path]
+) -> None:
+    page, _ = opened(browser, pages["run"])
+    lines = "lines: [{name: 'real', y: 1.5}], title: 'rfd'"
+    chart = f"{{curves: [{{x: {steps}, y: {[1.0] * len(steps)}}}], {lines}}}"
+    (x,) = page.evaluate(f"references({chart}).map((one) => one.x)")
+    assert x[0] < x[-1] and x[0] <= min(steps) and x[-1] >= max(steps)
+    page.close()
+
+
 def test_the_slider_of_samples_goes_by_keys(browser: Any, pages: dict[str, Path]) -> None:
     page, wrong = opened(browser, pages["run"])
     last = page.get_attribute("#grid-picture", "src")

@@ -1,5 +1,6 @@
 """Figures: sample grids, scatter plots, the comparison sheet, scores of runs, as PNG files."""
 
+import itertools
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,8 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 MAX_NAME = 120
 """Characters of a row's name that a plot shows."""
+MAX_ROWS = 200
+"""Rows that a plot shows: matplotlib's pictures have a largest size."""
 REAL, STUDENT, TEACHER = "#888888", "#c8102e", "#1f5fa8"
 
 
@@ -143,7 +146,12 @@ def _real(data: DataModule, labels: Tensor, num_classes: int) -> Tensor:
 
 
 def dots(scores: Mapping[str, Sequence[float]], metric: str, path: Path) -> None:
-    """Plot a row for each name, the first at the top: a line at the mean, each value as a dot."""
+    """Plot a row for each name, the first at the top: a line at the mean, each value as a dot.
+
+    Of more than `MAX_ROWS` names the first are shown, and the axis says of how many.
+    """
+    all_rows, scores = len(scores), dict(itertools.islice(scores.items(), MAX_ROWS))
+    shown = "" if all_rows == len(scores) else f"; the first {len(scores)} of {all_rows:,} rows"
     figure, axis = plt.subplots(figsize=(6.4, 0.35 * len(scores) + 1.2))
     for row, values in enumerate(scores.values()):
         axis.plot(values, [row] * len(values), "o", ms=5, color=STUDENT, alpha=0.7)
@@ -151,7 +159,7 @@ def dots(scores: Mapping[str, Sequence[float]], metric: str, path: Path) -> None
     # Configurations are of others: their dollar signs are no mathematics.
     names = [printable(in_one_line(name))[:MAX_NAME] for name in scores]
     axis.set_yticks(range(len(names)), names, parse_math=False)
-    axis.set_xlabel(printable(f"{metric} (lower is better)"), parse_math=False)
+    axis.set_xlabel(printable(f"{metric} (lower is better{shown})"), parse_math=False)
     axis.set_ylim(len(scores) - 0.5, -0.5)
     axis.grid(axis="x", alpha=0.3)
     everything = [value for values in scores.values() for value in values]
