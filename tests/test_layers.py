@@ -32,7 +32,13 @@ ROOMS = {
     "peft": {"nets.lora"},
     "torchao": {"training.adamw_8bit"},
     "huggingface_hub": {"io.hub"},
-    "transformers": {"metrics.dino", "metrics.clip_score", "metrics.hpsv2", "nets.text"},
+    "transformers": {
+        "metrics.dino",
+        "metrics.clip_score",
+        "metrics.hpsv2",
+        "metrics.image_reward",
+        "nets.text",
+    },
 }
 OPTIONAL = {
     "zstandard",

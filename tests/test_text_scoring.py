@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from blip import save_image_reward
 from dmd2.cli.main import main
 from dmd2.evaluation.real_images import RealImages
 from dmd2.metrics.clean_fid import CleanInception
@@ -139,9 +140,14 @@ def test_preferences_are_scored_beside_coco_s_scores(run: Path) -> None:
         for name in ("pickscore", "hpsv2")
         for key in ("source=clip", "preprocessing.size=8")
     ]
+    save_image_reward(Path("rewards"))
+    tiny += [
+        f"metric.suite.detectors.image_reward.source.{key}=rewards"
+        for key in ("folder", "tokenizer")
+    ]
     dmd2("evaluate", f"run={run}", *COCO, "metric=preferences", *tiny)
     found = json.loads((run / "evaluation.json").read_text())["metrics"]
-    assert found.keys() == {"fid", "patch_fid", "clip", "pickscore", "hpsv2"}
+    assert found.keys() == {"fid", "patch_fid", "clip", "pickscore", "hpsv2", "image_reward"}
     # A CLIP that nobody trained has the temperature exp(2.6592).
     assert found["hpsv2"] / 100 == pytest.approx(found["pickscore"] / np.exp(2.6592))
 

@@ -13,6 +13,7 @@ from sklearn.model_selection import train_test_split
 from torch import distributed, multiprocessing
 
 from dmd2.metrics.accuracy import ClassAccuracy
+from dmd2.metrics.base import MeanScore
 from dmd2.metrics.baselines import class_gaussian
 from dmd2.metrics.classifier import ClassifierLogits
 from dmd2.metrics.detectors import Flatten, RandomConvolutions
@@ -100,6 +101,32 @@ class Counted(Flatten):
     def features(self, samples):
         Counted.asked += 1
         return super().features(samples)
+
+
+class Brightness(MeanScore):
+    """Of an image: its mean pixel, scaled."""
+
+    reports = ("brightness",)
+    scale = 10.0
+
+    def scores(self, features, labels):
+        return features.mean(1)
+
+
+def test_a_score_of_each_sample_wants_no_features_of_real_data():
+    class Pixels(Flatten):
+        def features(self, samples):
+            seen.append(len(samples))
+            return super().features(samples)
+
+    seen, images = [], torch.randint(0, 256, (12, 1, 4, 4), dtype=torch.uint8)
+    labels = torch.zeros(12).long()
+    suite = MetricSuite({"pixels": Pixels()}, {"bright": Brightness("pixels")})
+    suite.fit(images, labels, images[:5], labels[:5])
+    assert not seen
+    found = suite.evaluate(batches(images, labels, [7, 5]))
+    assert found == {"brightness": pytest.approx(10 * float(Flatten()(images).mean()), abs=1e-5)}
+    assert seen == [7, 5] and suite.floor().keys() == {"brightness"}
 
 
 def test_features_of_real_data_are_kept_under_the_data_s_and_the_detector_s_key(

@@ -259,6 +259,20 @@ def test_a_text_model_of_another_class_is_refused(folders):
         klein_text(str(folders("pixart")))
 
 
+@pytest.mark.parametrize("left", ["nothing", "its config"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_tokenizer_without_its_words_is_refused(name: str, left: str, folders, tmp_path: Path):
+    """transformers makes one that reads all captions alike."""
+    for tokenizer in sorted(path.name for path in folders(name).glob("tokenizer*")):
+        folder = Path(shutil.copytree(folders(name), tmp_path / tokenizer))
+        for file in (folder / tokenizer).iterdir():
+            if left == "nothing" or file.name != "tokenizer_config.json":
+                file.unlink()
+        with pytest.raises((OSError, ValueError), match=tokenizer) as caught:
+            load(folder)
+        assert "\n" not in str(caught.value)
+
+
 def test_weights_are_held_in_the_dtype_and_conditions_are_float32(folders):
     for name in ("sd3", "qwen"):
         encoder = load(folders(name), dtype="bfloat16")

@@ -1,12 +1,14 @@
 """Networks of transformers and diffusers from files that hold every weight of them, and no other.
 
-Both libraries fill what a file lacks with random numbers, and pass over what has no place.
+Both libraries fill what a file lacks with random numbers, and pass over what has no place; and
+transformers' tokenizers of files that hold words.
 """
 
 import inspect
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 MEANINGLESS = {
@@ -38,6 +40,22 @@ def read_whole(kind: Any, source: Any, **how: Any) -> Any:
             more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
             raise ValueError(f"{words} {wrong[0]}{more}; download or save it again")
     return network
+
+
+def read_tokenizer(kind: Any, source: str, subfolder: str = "") -> Any:
+    """`kind.from_pretrained(source, subfolder=subfolder)`.
+
+    Raises FileNotFoundError where there is no vocabulary: transformers makes a tokenizer without
+    words then, to which all texts are alike. Otherwise as `from_pretrained`.
+    """
+    tokenizer = kind.from_pretrained(source, subfolder=subfolder)
+    words = set(tokenizer.get_vocab()) - set(tokenizer.added_tokens_encoder)
+    if len(words.difference(tokenizer.all_special_tokens)) < 2:  # T5's then has its sign of a space
+        raise FileNotFoundError(
+            f"there is no tokenizer at {Path(source, subfolder)}: it has no vocabulary "
+            "(tokenizer.json or vocab files); download or save it again"
+        )
+    return tokenizer
 
 
 def check_known(what: str, config: Mapping[str, Any], network: Any) -> None:

@@ -4,7 +4,7 @@
 """
 
 from dmd2.metrics.accuracy import ClassAccuracy
-from dmd2.metrics.base import FeatureMetric, StoredFeatures
+from dmd2.metrics.base import FeatureMetric, MeanScore, StoredFeatures
 from dmd2.metrics.baselines import class_gaussian
 from dmd2.metrics.class_distance import ClassDistance
 from dmd2.metrics.classifier import Classifier, ClassifierLogits
@@ -24,6 +24,7 @@ from dmd2.metrics.frechet import (
     root,
 )
 from dmd2.metrics.hpsv2 import hpsv2_folder
+from dmd2.metrics.image_reward import BlipImages, ImageReward, image_reward_folder
 from dmd2.metrics.inception import (
     CleanFidClasses,
     CleanFidInception,
@@ -49,6 +50,7 @@ from dmd2.metrics.toy import ModesFound, SlicedWasserstein, quantiles
 
 __all__ = [
     "Batches",
+    "BlipImages",
     "ClassAccuracy",
     "ClassDistance",
     "Classifier",
@@ -65,9 +67,11 @@ __all__ = [
     "Flatten",
     "FrechetDistance",
     "HPSv2",
+    "ImageReward",
     "InceptionScore",
     "KernelDistance",
     "LabelledFeatures",
+    "MeanScore",
     "MetricSuite",
     "ModesFound",
     "NearestTrain",
@@ -92,6 +96,7 @@ __all__ = [
     "fetched",
     "frechet_distance",
     "hpsv2_folder",
+    "image_reward_folder",
     "in_units",
     "moments",
     "nearest_distance",

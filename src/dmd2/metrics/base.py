@@ -7,6 +7,9 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
+# Steps in 1: sums of whole steps are exact in int64, up to 2^23 samples whose scores are below 1.
+STEPS = 2**40
+
 
 class FeatureMetric(Metric):
     """A torchmetrics Metric over features.
@@ -20,6 +23,9 @@ class FeatureMetric(Metric):
 
     reports: tuple[str, ...] = ()
     """The names that `compute` may give; empty where that is not known."""
+    reads_real = True
+    """Whether it wants `set_reference`; where no metric of a detector does, its features of real
+    data are not computed."""
     # Every state is a sum or a list, so two parts of the samples merge without the reference.
     full_state_update = False
 
@@ -88,3 +94,32 @@ class StoredFeatures(FeatureMetric):
         if not self.features:
             self.features = [self.reference[:0]]
         super()._sync_dist(*args, **kwargs)
+
+
+class MeanScore(FeatureMetric):
+    """Base of scores that every sample has by itself: their mean, times `scale`."""
+
+    total: Tensor
+    num_samples: Tensor
+
+    reads_real = False
+    scale = 1.0
+
+    def __init__(self, detector: str, prefix: str = "") -> None:
+        super().__init__(detector, prefix)
+        for state in ("total", "num_samples"):
+            self.add_state(state, default=torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def scores(self, features: Tensor, labels: Tensor) -> Tensor:
+        """The scores [B] of features [B, ...] of samples that were asked for by `labels` [B]."""
+        raise NotImplementedError
+
+    def update(self, features: Tensor, labels: Tensor) -> None:
+        """Add the scores of features [B, ...] of samples that were asked for by `labels` [B]."""
+        # Rounded to whole steps, so that the sum is the same in any order of the samples.
+        self.total += (self.scores(features, labels).double() * STEPS).round().long().sum()
+        self.num_samples += len(features)
+
+    def compute(self) -> dict[str, Tensor]:
+        """The mean score, under the one name that it reports."""
+        return {self.reports[0]: self.scale * self.total.double() / STEPS / self.num_samples}

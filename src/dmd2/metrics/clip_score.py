@@ -7,20 +7,25 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from dmd2.io.hub import named_in_errors
-from dmd2.io.pretrained import read_whole
-from dmd2.metrics.base import FeatureMetric
+from dmd2.io.pretrained import read_tokenizer, read_whole
+from dmd2.metrics.base import MeanScore
 from dmd2.metrics.detectors import Detector
 from dmd2.metrics.preprocessing import Preprocessing, Square, picture, pixels
 
 # CLIP's own, by channel, of pixels in [0, 1].
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
-# Steps in a cosine of 1: sums of whole steps are exact in int64, up to 2^23 samples.
-STEPS = 2**40
+
+
+def as_clip_sees(images: Sequence[Image.Image]) -> Tensor:
+    """Float32 [B, 3, H, W] of RGB images of one size, standardised as CLIP's training images."""
+    x = torch.stack([pixels(image) for image in images]) / 255
+    return (x - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
 
 class ClipImages(Detector):
@@ -32,27 +37,21 @@ class ClipImages(Detector):
     Needs the package transformers. Raises FileNotFoundError where there is no such model.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, source: str, preprocessing: Preprocessing) -> None:
         super().__init__()
         model = _clip(source)
         self.net, self.projection = model.vision_model, model.visual_projection
         self.preprocessing = preprocessing
         self.square = Square(model.config.vision_config.image_size, "bicubic")
-        for name, values in (("mean", MEAN), ("std", STD)):
-            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
     def features(self, samples: Tensor) -> Tensor:
         """Unit embeddings [B, D] of images uint8 [B, 1 or 3, H, W]."""
         images = [self.square(self.preprocessing(picture(sample))) for sample in samples]
-        x = torch.stack([pixels(image) for image in images])
-        x = (x.to(self.mean.device) / 255 - self.mean) / self.std
+        x = as_clip_sees(images).to(samples.device)
         return F.normalize(self.projection(self.net(pixel_values=x).pooler_output), dim=1)
 
 
-class ClipScore(FeatureMetric):
+class ClipScore(MeanScore):
     """The mean cosine of images and their captions, reported as "clip"; higher is better.
 
     detector  The name of a `ClipImages` of the same `source`.
@@ -62,8 +61,6 @@ class ClipScore(FeatureMetric):
     """
 
     tokens: Tensor
-    total: Tensor
-    num_samples: Tensor
 
     reports = ("clip",)
 
@@ -78,7 +75,7 @@ class ClipScore(FeatureMetric):
         self.scale = self.scale_of(model)
         self.net, self.projection = model.text_model, model.text_projection
         tokenizer, length = (
-            CLIPTokenizer.from_pretrained(source),
+            read_tokenizer(CLIPTokenizer, source),
             model.config.text_config.max_position_embeddings,
         )
         fixed = {
@@ -90,27 +87,18 @@ class ClipScore(FeatureMetric):
         # Tokens are kept and not embeddings: 30,000 captions are encoded batch by batch.
         texts = tokenizer([before + caption for caption in captions], **fixed)
         self.register_buffer("tokens", texts.input_ids, persistent=False)
-        for state in ("total", "num_samples"):
-            self.add_state(state, default=torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def scale_of(self, model: Any) -> float:
         """What a cosine is multiplied by: 1, of any CLIPModel."""
         return 1.0
 
-    def update(self, features: Tensor, labels: Tensor) -> None:
-        """Add image embeddings [B, D] of the captions numbered `labels` [B]."""
+    def scores(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Cosines [B] of image embeddings [B, D] and the captions numbered `labels` [B]."""
         texts = F.normalize(
             self.projection(self.net(input_ids=self.tokens[labels]).pooler_output), dim=1
         )
         # Both have unit length, so their inner product is the cosine (Hessel et al. 2021).
-        cosines = (features.double() * texts.double()).sum(1)
-        # Rounded to whole steps, so that the sum is the same in any order of the samples.
-        self.total += (cosines * STEPS).round().long().sum()
-        self.num_samples += len(features)
-
-    def compute(self) -> dict[str, Tensor]:
-        """The mean cosine, scaled."""
-        return {self.reports[0]: self.scale * self.total.double() / STEPS / self.num_samples}
+        return (features.double() * texts.double()).sum(1)
 
 
 def _clip(source: str) -> Any:

@@ -6,6 +6,7 @@ import torch
 
 from dmd2.io.files import locked
 from dmd2.io.hub import named_in_errors
+from dmd2.io.pretrained import read_tokenizer
 from dmd2.io.replace import replacing
 from dmd2.io.tensors import save_tensors
 from dmd2.metrics.download import fetched
@@ -50,7 +51,7 @@ def _save_architecture(clip: str, folder: Path) -> dict[str, torch.Size]:
 
     try:
         with named_in_errors(clip, "CLIP"), torch.device("meta"):
-            CLIPTokenizer.from_pretrained(clip).save_pretrained(folder)
+            read_tokenizer(CLIPTokenizer, clip).save_pretrained(folder)
             config = CLIPConfig.from_pretrained(clip)
             config.save_pretrained(folder)
             return {name: tensor.shape for name, tensor in CLIPModel(config).state_dict().items()}

@@ -89,8 +89,11 @@ class MetricSuite:
             splits = {"train": samples, "test": self.test[0]}
             # An empty test split has features of no width; metrics get an empty tensor of train's.
             given = {part: x for part, x in splits.items() if len(x)}
+            readers = [metric for metric in self.metrics.values() if metric.detector == name]
             try:
                 detector.fit(samples, labels)
+                if not any(metric.reads_real for metric in readers):
+                    continue
                 features = self.real_features(detector, given, key, self.device)
             except RuntimeError as error:
                 if samples.ndim > 2:
@@ -100,10 +103,9 @@ class MetricSuite:
                     f"metric, e.g. metric=toy ({error})"
                 ) from error
             train_features = features["train"]
-            for metric in self.metrics.values():
-                if metric.detector == name:
-                    metric.set_labels(labels.to(self.device))
-                    metric.set_reference(train_features, features.get("test", train_features[:0]))
+            for metric in readers:
+                metric.set_labels(labels.to(self.device))
+                metric.set_reference(train_features, features.get("test", train_features[:0]))
 
     def to(self, device: torch.device | str) -> None:
         """Move detectors and metrics to `device`; samples are moved there batch by batch."""

@@ -28,9 +28,10 @@ DETECTORS = {
     "CleanInception": 23_900_000,
     "CleanFidInception": 23_900_000,
     "ClipImages": 1_366_678_273,
+    "BlipImages": 446_206_689,
 }
-"""Parameters of a score's networks; ClipImages with the text tower that its metric reads, of the
-largest CLIP that conf/metric names.
+"""Parameters of a score's networks; ClipImages and BlipImages with the text halves that their
+metrics read, the first of the largest CLIP that conf/metric names.
 """
 KL = {
     "_target_": "diffusers.AutoencoderKL",

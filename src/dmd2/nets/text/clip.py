@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from dmd2.diffusion.conditioning import Cond
 from dmd2.io.hub import SWITCH, check_keys, config_in, named_in_errors, or_null
+from dmd2.io.pretrained import read_tokenizer
 from dmd2.nets.text.encoder import TextEncoder, Twin, ids_of, model_of, tokenize, warn_of_cuts
 
 ZEROS = "force_zeros_for_empty_prompt"
@@ -139,4 +140,4 @@ def clip_tokenizer(source: str, name: str) -> Any:
     from transformers import CLIPTokenizer  # noqa: PLC0415
 
     with named_in_errors(source, name):
-        return CLIPTokenizer.from_pretrained(source, subfolder=name)
+        return read_tokenizer(CLIPTokenizer, source, name)

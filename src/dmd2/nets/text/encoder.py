@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dmd2.diffusion.conditioning import Cond
 from dmd2.io.hub import config_in, dtype_of, named_in_errors, variant_of
-from dmd2.io.pretrained import read_whole
+from dmd2.io.pretrained import read_tokenizer, read_whole
 
 Twin = Literal["empty", "zeros"]
 """The unconditional condition: the embedding of "", or zeros."""
@@ -103,7 +103,7 @@ def tokenizer_of(source: str, name: str = "tokenizer") -> Any:
     from transformers import AutoTokenizer  # noqa: PLC0415
 
     with named_in_errors(source, name):
-        return AutoTokenizer.from_pretrained(source, subfolder=name)
+        return read_tokenizer(AutoTokenizer, source, name)
 
 
 def model_of(kind: Any, source: str, name: str, variant: str | None, dtype: str) -> nn.Module:

@@ -34,6 +34,10 @@ SCORES = {
         "higher",
     ),
     "hpsv2": Meaning("as pickscore, of the CLIP of HPSv2.1: 100 times its cosine", "higher"),
+    "image_reward": Meaning(
+        "people's rating of an image for its prompt, as ImageReward predicts it: about -2 to 2",
+        "higher",
+    ),
     "precision": Meaning("share of samples inside the real data's manifold", "higher"),
     "recall": Meaning("share of real data inside the samples' manifold", "higher"),
     "accuracy": Meaning(
