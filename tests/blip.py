@@ -1,6 +1,5 @@
 """ImageReward in small, under its authors' names, of torch's own attention and layers."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -120,11 +119,11 @@ class TinyImageReward(nn.Module):
         return (self.mlp.layers(x[:, 0]).squeeze(1) - 0.16717362830052426) / 1.0333394966054072
 
 
-def save_image_reward(folder: Path, words: Sequence[str] = WORDS) -> TinyImageReward:
+def save_image_reward(folder: Path) -> TinyImageReward:
     """Write ImageReward.pt with random weights to a folder, and the tokenizer's vocabulary."""
     torch.manual_seed(0)
     model = TinyImageReward().eval()
     folder.mkdir(parents=True, exist_ok=True)
     torch.save(model.state_dict(), folder / "ImageReward.pt")
-    (folder / "vocab.txt").write_text("\n".join(words))
+    (folder / "vocab.txt").write_text("\n".join(WORDS))
     return model

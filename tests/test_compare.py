@@ -285,8 +285,9 @@ def test_rows_have_the_best_first_and_columns_one_width_on_the_console(tmp_path:
 def test_scores_are_dots_with_ticks_to_read(
     values: list[float], scale: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pictures.plt, "close", lambda figure: None)
-    pictures.dots({"a": values, "b": [2.0]}, "rfd", tmp_path / "scores.png")
+    with monkeypatch.context() as patch:
+        patch.setattr(pictures.plt, "close", lambda figure: None)
+        pictures.dots({"a": values, "b": [2.0]}, "rfd", tmp_path / "scores.png")
     axis = pictures.plt.gcf().axes[0]
     labels = [label.get_text() for label in axis.get_xticklabels()]
     assert axis.get_xscale() == scale and len(labels) > 2 and not axis.patches
@@ -307,8 +308,9 @@ def test_a_plot_has_room_for_any_name(tmp_path: Path) -> None:
 def test_a_plot_of_very_many_rows_shows_the_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pictures.plt, "close", lambda figure: None)
-    pictures.dots({str(i): [i] for i in range(2000)}, "rfd", tmp_path / "scores.png")
+    with monkeypatch.context() as patch:
+        patch.setattr(pictures.plt, "close", lambda figure: None)
+        pictures.dots({str(i): [i] for i in range(2000)}, "rfd", tmp_path / "scores.png")
     axis = pictures.plt.gcf().axes[0]
     assert [label.get_text() for label in axis.get_yticklabels()] == [str(i) for i in range(200)]
     assert axis.get_xlabel() == "rfd (lower is better; the first 200 of 2,000 rows)"

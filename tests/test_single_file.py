@@ -149,6 +149,11 @@ def test_a_file_of_another_kind_is_said_in_a_line(folder: Path):
         with pytest.raises(ValueError, match=words[name]) as error:
             teacher(f"teacher.source={name}.safetensors", "teacher.configs=sd15")
         assert "\n" not in str(error.value) and len(str(error.value)) < 700
+    wordless = Path(shutil.copytree(sd15, folder / "wordless"))
+    for path in (wordless / "tokenizer").iterdir():
+        path.unlink()
+    with pytest.raises(FileNotFoundError, match="tokenizer at wordless/tokenizer: it has no vocab"):
+        teacher(*asked, "teacher.configs=wordless")
     file.rename(folder / "model.ckpt")
     with pytest.raises(ValueError, match=r"nothing in it was run: it is a pickle.*dmd2 import"):
         teacher("teacher.source=model.ckpt", "teacher.configs=sd15")

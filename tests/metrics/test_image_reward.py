@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from blip import TinyImageReward, save_image_reward
+from blip import WORDS, TinyImageReward, save_image_reward
 from dmd2.metrics.image_reward import BlipImages, ImageReward, image_reward_folder
 from dmd2.metrics.preprocessing import picture
 
@@ -52,12 +52,21 @@ def test_it_is_the_reward_of_the_network_in_its_file(model: TinyImageReward, tmp
 
 def test_wrong_sources_are_refused_in_a_line(model: TinyImageReward, tmp_path: Path) -> None:
     file, weights = tmp_path / "ImageReward.pt", model.state_dict()
-    without = {name: x for name, x in weights.items() if "word_embeddings" not in name}
+
+    def without(part: str) -> dict[str, torch.Tensor]:
+        return {name: x for name, x in weights.items() if part not in name}
+
+    norm = "blip.visual_encoder.blocks.1.norm1.weight"
     for content, said in (
         ([1], "is no state dict"),
         ({"visual.proj": torch.ones(1)}, "is no ImageReward: it has a weight 'visual.proj'"),
-        (without, "is no ImageReward: its text lacks 'embeddings.word_embeddings.weight'"),
-        ({}, "is no ImageReward: its vision lacks"),
+        (without("word_embeddings"), "its text cannot be built .*embeddings.word_embeddings"),
+        ({}, "is no ImageReward: its vision cannot be built"),
+        (without("mlp.layers"), "its reward cannot be built .*does not end in one number"),
+        (without("mlp.layers.4"), "its reward cannot be built .*does not end in one number"),
+        (without("blocks.1.norm1"), "its vision's encoder.layers.1.layer_norm1.bias differs"),
+        (weights | {norm: torch.ones(5)}, "its vision's encoder.layers.1.layer_norm1.w.* differs"),
+        (weights | {norm: torch.tensor(1.0)}, "its vision's encoder.layers.1.layer_norm1"),
         (print, "is refused, and nothing in it was run"),
     ):
         torch.save(content, file)
@@ -67,6 +76,13 @@ def test_wrong_sources_are_refused_in_a_line(model: TinyImageReward, tmp_path: P
     torch.save(weights, file)
     with pytest.raises(FileNotFoundError, match=r"no tokenizer .*at gone: .*source\.tokenizer=DIR"):
         image_reward_folder(tmp_path, "gone", fetch=False)
+    for words, kind, said in (
+        (WORDS[:5], FileNotFoundError, r"no tokenizer of BERT at .*source\.tokenizer=DIR"),
+        (WORDS[:7], ValueError, r"has 7 words, and .*another's 8; type .*source\.tokenizer=DIR"),
+    ):
+        (tmp_path / "vocab.txt").write_text("\n".join(words))
+        with pytest.raises(kind, match=said):
+            image_reward_folder(tmp_path, str(tmp_path), fetch=False)
     file.unlink()
     with pytest.raises(FileNotFoundError, match=r"download https://.*ImageReward\.pt"):
         image_reward_folder(tmp_path, str(tmp_path), fetch=False)

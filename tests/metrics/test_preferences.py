@@ -185,6 +185,10 @@ def test_wrong_sources_are_refused_in_a_line(hpsv2: OpenClip, gelu: str, tmp_pat
             hpsv2_folder(tmp_path, gelu, fetch=False)
         assert "\n" not in str(error.value)
     torch.save({"state_dict": hpsv2.state_dict()}, file)
+    for words in Path(gelu).glob("tokenizer*"):
+        words.unlink()
+    with pytest.raises(FileNotFoundError, match=r"no CLIP at .*source\.clip=DIR"):
+        hpsv2_folder(tmp_path, gelu, fetch=False)
     with pytest.raises(FileNotFoundError, match=r"no CLIP at gone: .*source\.clip=DIR"):
         hpsv2_folder(tmp_path, "gone", fetch=False)
     file.unlink()

@@ -123,10 +123,22 @@ def test_a_score_of_each_sample_wants_no_features_of_real_data():
     labels = torch.zeros(12).long()
     suite = MetricSuite({"pixels": Pixels()}, {"bright": Brightness("pixels")})
     suite.fit(images, labels, images[:5], labels[:5])
-    assert not seen
+    assert seen == [1], "its width, and whether it reads such data"
     found = suite.evaluate(batches(images, labels, [7, 5]))
     assert found == {"brightness": pytest.approx(10 * float(Flatten()(images).mean()), abs=1e-5)}
-    assert seen == [7, 5] and suite.floor().keys() == {"brightness"}
+    assert seen == [1, 7, 5] and suite.floor().keys() == {"brightness"}
+
+
+def test_a_detector_that_no_metric_reads_sees_nothing():
+    suite = MetricSuite({"pixels": Flatten(), "random": RandomConvolutions()}, {"random": None})
+    assert not suite.detectors
+
+
+def test_an_image_s_score_of_points_is_refused_before_sampling():
+    suite = MetricSuite({"random": RandomConvolutions()}, {"bright": Brightness("random")})
+    points = torch.randn(12, 2)
+    with pytest.raises(ValueError, match="the detector random reads images, and this data are po"):
+        suite.fit(points, torch.zeros(12), points, torch.zeros(12))
 
 
 def test_features_of_real_data_are_kept_under_the_data_s_and_the_detector_s_key(

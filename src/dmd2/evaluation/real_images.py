@@ -63,8 +63,9 @@ class FolderStatistics:
         """Give a suite mean and covariance of each detector's features of the images."""
         suite.to(device)
         for name, images in self.images.items():
-            mu, sigma = images.moments(suite.detectors[name])  # type: ignore[arg-type]
-            suite.set_moments(name, mu, sigma)
+            if name in suite.detectors:  # else no metric reads it
+                mu, sigma = images.moments(suite.detectors[name])  # type: ignore[arg-type]
+                suite.set_moments(name, mu, sigma)
 
 
 class RealImages:

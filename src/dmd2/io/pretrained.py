@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dmd2.io.hub import named_in_errors
+
 MEANINGLESS = {
     "pooled_projection_dim",  # Qwen-Image's, whose class of diffusers has no such argument any more
     # What diffusers' EMAModel adds where it saves averaged weights.
@@ -45,17 +47,26 @@ def read_whole(kind: Any, source: Any, **how: Any) -> Any:
 def read_tokenizer(kind: Any, source: str, subfolder: str = "") -> Any:
     """`kind.from_pretrained(source, subfolder=subfolder)`.
 
-    Raises FileNotFoundError where there is no vocabulary: transformers makes a tokenizer without
-    words then, to which all texts are alike. Otherwise as `from_pretrained`.
+    Raises what `check_words` raises, OSError where there is nothing, and ValueError in a line where
+    the files make no sense.
     """
-    tokenizer = kind.from_pretrained(source, subfolder=subfolder)
+    with named_in_errors(source, subfolder or "tokenizer"):
+        tokenizer = kind.from_pretrained(source, subfolder=subfolder)
+    check_words(tokenizer, Path(source, subfolder))
+    return tokenizer
+
+
+def check_words(tokenizer: Any, place: str | Path) -> None:
+    """Raise FileNotFoundError where a tokenizer that was read from `place` has no vocabulary.
+
+    transformers makes one without words then, to which all texts are alike.
+    """
     words = set(tokenizer.get_vocab()) - set(tokenizer.added_tokens_encoder)
     if len(words.difference(tokenizer.all_special_tokens)) < 2:  # T5's then has its sign of a space
         raise FileNotFoundError(
-            f"there is no tokenizer at {Path(source, subfolder)}: it has no vocabulary "
-            "(tokenizer.json or vocab files); download or save it again"
+            f"there is no tokenizer at {place}: it has no vocabulary (tokenizer.json or vocab "
+            "files); download or save it again"
         )
-    return tokenizer
 
 
 def check_known(what: str, config: Mapping[str, Any], network: Any) -> None:

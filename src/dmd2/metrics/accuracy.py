@@ -6,7 +6,6 @@ from torch import Tensor
 from dmd2.metrics.base import FeatureMetric
 
 
-# No reference: samples are compared with the labels asked for, and not with real data.
 class ClassAccuracy(FeatureMetric):
     """Share of samples whose greatest logit is their label's, as "accuracy".
 
@@ -19,6 +18,7 @@ class ClassAccuracy(FeatureMetric):
     num_correct: Tensor
 
     reports = ("accuracy",)
+    reads_real = False
 
     def set_reference(self, train: Tensor, test: Tensor) -> None:
         """Learn the number of classes, the width of the logits [N, num_classes]."""

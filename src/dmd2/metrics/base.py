@@ -1,4 +1,4 @@
-"""Base classes of the metrics: they compare features of real data with features of samples."""
+"""Base classes of the metrics, which read features of samples, and most of real data, too."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
-# Steps in 1: sums of whole steps are exact in int64, up to 2^23 samples whose scores are below 1.
+# Steps in 1. Sums of whole steps are exact in int64, up to 2^23 samples of the greatest score 1.
 STEPS = 2**40
 
 
@@ -24,8 +24,8 @@ class FeatureMetric(Metric):
     reports: tuple[str, ...] = ()
     """The names that `compute` may give; empty where that is not known."""
     reads_real = True
-    """Whether it wants `set_reference`; where no metric of a detector does, its features of real
-    data are not computed."""
+    """Whether it compares with real data. One that does not gets one row in `set_reference`, for
+    its width."""
     # Every state is a sum or a list, so two parts of the samples merge without the reference.
     full_state_update = False
 

@@ -16,6 +16,7 @@ class ClassDistance(LabelledFeatures):
     """
 
     reports = ("class_distance",)
+    reads_real = True
 
     def set_labels(self, train: Tensor) -> None:
         """Take the real images' classes [N]."""

@@ -89,8 +89,8 @@ class ClipScore(MeanScore):
         self.register_buffer("tokens", texts.input_ids, persistent=False)
 
     def scale_of(self, model: Any) -> float:
-        """What a cosine is multiplied by: 1, of any CLIPModel."""
-        return 1.0
+        """What a cosine is multiplied by: nothing of the model, by default."""
+        return self.scale
 
     def scores(self, features: Tensor, labels: Tensor) -> Tensor:
         """Cosines [B] of image embeddings [B, D] and the captions numbered `labels` [B]."""

@@ -9,6 +9,8 @@ from dmd2.metrics.base import StoredFeatures
 class LabelledFeatures(StoredFeatures):
     """Base of metrics that look at the samples of each label by themselves."""
 
+    reads_real = False
+
     def set_reference(self, train: Tensor, test: Tensor) -> None:
         """Learn the width D of the features [N, D]; real data are not compared with."""
         self.reference = train.new_empty(0, 1 + train.shape[1])

@@ -1,6 +1,7 @@
 """Downloads a detector's published weights once, and checks their SHA-256."""
 
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 from dmd2.io.files import locked
@@ -25,6 +26,28 @@ def fetched(folder: str | Path, url: str, sha256: str | None, fetch: bool) -> Pa
         raise FileNotFoundError(f"no weights: download {url} to {path.absolute()}")
     _check(path, url, sha256)
     return path
+
+
+def converted(
+    folder: str | Path,
+    name: str,
+    url: str,
+    sha256: str | None,
+    fetch: bool,
+    convert: Callable[[Path, Path], None],
+) -> str:
+    """The folder `name` in `folder` that `convert(file, folder)` makes of the file of `url`, once.
+
+    Raises what `fetched` and `convert` raise, and leaves no half of a folder.
+    """
+    made = Path(folder) / name
+    with locked(made):
+        if not made.exists():
+            file = fetched(folder, url, sha256, fetch)
+            with replacing(made) as half:
+                half.mkdir(exist_ok=True)
+                convert(file, half)
+    return str(made)
 
 
 def _download(url: str, path: Path, sha256: str | None) -> None:

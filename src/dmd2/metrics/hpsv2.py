@@ -1,15 +1,14 @@
 """The CLIP of HPSv2.1 (Wu et al. 2023, arXiv:2306.09341), once rewritten for transformers."""
 
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from dmd2.io.files import locked
 from dmd2.io.hub import named_in_errors
 from dmd2.io.pretrained import read_tokenizer
-from dmd2.io.replace import replacing
 from dmd2.io.tensors import save_tensors
-from dmd2.metrics.download import fetched
+from dmd2.metrics.download import converted
 from dmd2.weights.open_clip import read_open_clip
 
 URL = "https://huggingface.co/xswu/HPSv2/resolve/main/HPS_v2.1_compressed.pt"
@@ -29,34 +28,29 @@ def hpsv2_folder(
     Needs the package transformers. Raises FileNotFoundError where something is missing, ValueError
     where the file is of another network.
     """
-    made = Path(folder) / "HPS_v2.1"
-    with locked(made):
-        if not made.exists():
-            file = fetched(folder, URL, sha256, fetch)
-            tensors = read_open_clip(file)
-            with replacing(made) as half:
-                shapes = _save_architecture(clip, half)
-                if wrong := shapes.items() ^ {(name, x.shape) for name, x in tensors.items()}:
-                    raise ValueError(
-                        f"{file} is of another network than {clip}, whose {min(wrong)[0]} differs; "
-                        "type metric.suite.detectors.hpsv2.source.clip=DIR"
-                    )
-                save_tensors(tensors, half / "model.safetensors")
-    return str(made)
+    return converted(folder, "HPS_v2.1", URL, sha256, fetch, partial(_convert, clip))
 
 
-def _save_architecture(clip: str, folder: Path) -> dict[str, torch.Size]:
-    """Config and tokenizer of a CLIP into a folder; the shapes of its tensors by name."""
+def _convert(clip: str, file: Path, folder: Path) -> None:
     from transformers import CLIPConfig, CLIPModel, CLIPTokenizer  # noqa: PLC0415
 
+    tensors = read_open_clip(file)
     try:
+        tokenizer = read_tokenizer(CLIPTokenizer, clip)
         with named_in_errors(clip, "CLIP"), torch.device("meta"):
-            read_tokenizer(CLIPTokenizer, clip).save_pretrained(folder)
             config = CLIPConfig.from_pretrained(clip)
-            config.save_pretrained(folder)
-            return {name: tensor.shape for name, tensor in CLIPModel(config).state_dict().items()}
+            network = CLIPModel(config).state_dict()
     except OSError as error:
         raise FileNotFoundError(
             f"there is no CLIP at {clip}: no folder with config.json and a tokenizer, and the hub "
             "did not give them; type metric.suite.detectors.hpsv2.source.clip=DIR"
         ) from error
+    shapes = {name: tensor.shape for name, tensor in network.items()}
+    if wrong := shapes.items() ^ {(name, x.shape) for name, x in tensors.items()}:
+        raise ValueError(
+            f"{file} is of another network than {clip}, whose {min(wrong)[0]} differs; type "
+            "metric.suite.detectors.hpsv2.source.clip=DIR"
+        )
+    tokenizer.save_pretrained(folder)
+    config.save_pretrained(folder)
+    save_tensors(tensors, folder / "model.safetensors")

@@ -5,29 +5,30 @@ Needs the package transformers, and none of the authors'.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dmd2.io.files import locked
-from dmd2.io.hub import named_in_errors
 from dmd2.io.pretrained import read_tokenizer
-from dmd2.io.replace import replacing
-from dmd2.io.tensors import load_weights, read_tensors, save_tensors
+from dmd2.io.shown import in_one_line
+from dmd2.io.tensors import read_tensors, save_tensors
 from dmd2.metrics.base import MeanScore
 from dmd2.metrics.clip_score import as_clip_sees
 from dmd2.metrics.detectors import Detector
-from dmd2.metrics.download import fetched
+from dmd2.metrics.download import converted
 from dmd2.metrics.preprocessing import Square, picture
-from dmd2.weights.image_reward import SIZES, read_image_reward
+from dmd2.weights.image_reward import read_image_reward, reward_sizes, text_sizes, vision_sizes
 
 URL = "https://huggingface.co/THUDM/ImageReward/resolve/main/ImageReward.pt"
 MAX_TOKENS = 35
 # Mean and standard deviation of rewards that the published score is in units of.
 REWARD_MEAN, REWARD_STD = 0.16717362830052426, 1.0333394966054072
+NUM_ADDED = 2  # words of BLIP's own, behind BERT's
+TOKENIZER = "metric.suite.detectors.image_reward.source.tokenizer=DIR"
 
 
 def image_reward_folder(
@@ -37,31 +38,51 @@ def image_reward_folder(
 
     folder     Where ImageReward.pt lies, or is downloaded to if `fetch`: 1.8 GB, and as much for
                what is made of it.
-    tokenizer  BERT's, a folder or a name on the hub.
+    tokenizer  BERT's, uncased: a folder or a name on the hub.
     sha256     Of the file; its authors publish none, and None checks nothing.
 
-    Raises FileNotFoundError where something is missing, ValueError where the file is of another
-    network.
+    Raises FileNotFoundError where something is missing, ValueError where the file or the tokenizer
+    is of another network.
     """
+    return converted(folder, "ImageReward-v1.0", URL, sha256, fetch, partial(_convert, tokenizer))
+
+
+def _convert(source: str, file: Path, folder: Path) -> None:
     from transformers import BertTokenizer  # noqa: PLC0415
 
-    made = Path(folder) / "ImageReward-v1.0"
-    with locked(made):
-        if not made.exists():
-            parts = read_image_reward(fetched(folder, URL, sha256, fetch))
-            with replacing(made) as half:
-                try:
-                    with named_in_errors(tokenizer, "BERT"):
-                        read_tokenizer(BertTokenizer, tokenizer).save_pretrained(half)
-                except OSError as error:
-                    raise FileNotFoundError(
-                        f"there is no tokenizer of BERT at {tokenizer}: no folder with vocab.txt, "
-                        "and the hub did not give it; type "
-                        "metric.suite.detectors.image_reward.source.tokenizer=DIR"
-                    ) from error
-                for part, tensors in parts.items():
-                    save_tensors(tensors, half / f"{part}.safetensors")
-    return str(made)
+    parts = read_image_reward(file)
+    for part, tensors in parts.items():
+        _check(file, part, tensors)
+    try:
+        tokenizer = read_tokenizer(BertTokenizer, source)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"there is no tokenizer of BERT at {source}: no folder with vocab.txt, and the hub did "
+            f"not give it; type {TOKENIZER}"
+        ) from error
+    num_words = text_sizes(parts["text"])["vocab_size"] - NUM_ADDED
+    if len(tokenizer) != num_words:
+        raise ValueError(
+            f"the tokenizer of {source} has {len(tokenizer):,} words, and {file} reads another's "
+            f"{num_words:,}; type {TOKENIZER}"
+        )
+    tokenizer.save_pretrained(folder)
+    for part, tensors in parts.items():
+        save_tensors(tensors, folder / f"{part}.safetensors")
+
+
+def _check(file: Path, part: str, tensors: Mapping[str, Tensor]) -> None:
+    """Raise ValueError where tensors of a file are not those of a whole network."""
+    try:
+        with torch.device("meta"):
+            network = NETWORKS[part](tensors)
+    except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"{file} is no ImageReward: its {part} cannot be built ({in_one_line(error):.99})"
+        ) from error
+    shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    if wrong := shapes.items() ^ {(name, x.shape) for name, x in tensors.items()}:
+        raise ValueError(f"{file} is no ImageReward: its {part}'s {min(wrong)[0]} differs")
 
 
 class BlipImages(Detector):
@@ -72,7 +93,7 @@ class BlipImages(Detector):
 
     def __init__(self, source: str) -> None:
         super().__init__()
-        self.net = _part(source, "vision")
+        self.net = _network(source, "vision")
         self.square = Square(self.net.config.image_size, "bicubic")
 
     def features(self, samples: Tensor) -> Tensor:
@@ -103,7 +124,7 @@ class ImageReward(MeanScore):
         super().__init__(detector, prefix)
         from transformers import BertTokenizer  # noqa: PLC0415
 
-        self.net, self.reward = _part(source, "text"), _part(source, "reward")
+        self.net, self.reward = _network(source, "text"), _network(source, "reward")
         fixed = {"padding": "max_length", "truncation": True, "max_length": MAX_TOKENS}
         tokenizer = read_tokenizer(BertTokenizer, source)
         texts = tokenizer(list(captions), **fixed, return_tensors="pt")
@@ -123,24 +144,37 @@ class ImageReward(MeanScore):
         return (reward - REWARD_MEAN) / REWARD_STD
 
 
-def _part(source: str, part: str) -> Any:
-    """The "vision", "text" or "reward" network of a folder, frozen, in float32."""
-    from transformers import (  # noqa: PLC0415
-        BlipTextConfig,
-        BlipTextModel,
-        BlipVisionConfig,
-        BlipVisionModel,
-    )
-
-    file = Path(source) / f"{part}.safetensors"
-    sizes = SIZES[part](read_tensors(file))
-    if part == "vision":
-        network: Any = BlipVisionModel(BlipVisionConfig(**sizes))
-    elif part == "text":
-        network = BlipTextModel(BlipTextConfig(**sizes), add_pooling_layer=False)
-    else:
-        # With nothing between them: its dropouts are of its training.
-        layers = {name: nn.Linear(*widths) for name, widths in sizes.items()}
-        network = nn.Sequential(OrderedDict(layers))
-    load_weights(network, file)
+def _network(source: str, part: str) -> Any:
+    """A part of the network in a folder, frozen, in float32."""
+    tensors = read_tensors(Path(source) / f"{part}.safetensors")
+    network = NETWORKS[part](tensors)
+    network.load_state_dict(tensors)
     return network.requires_grad_(False).eval()
+
+
+def _vision(tensors: Mapping[str, Tensor]) -> nn.Module:
+    from transformers import BlipVisionConfig, BlipVisionModel  # noqa: PLC0415
+
+    return BlipVisionModel(BlipVisionConfig(**vision_sizes(tensors)))
+
+
+def _text(tensors: Mapping[str, Tensor]) -> nn.Module:
+    from transformers import BlipTextConfig, BlipTextModel  # noqa: PLC0415
+
+    return BlipTextModel(BlipTextConfig(**text_sizes(tensors)), add_pooling_layer=False)
+
+
+def _reward(tensors: Mapping[str, Tensor]) -> nn.Module:
+    # With nothing between its layers: the dropouts are of its training.
+    sizes = reward_sizes(tensors)
+    if not sizes or [*sizes.values()][-1][1] != 1:
+        raise ValueError("it does not end in one number")
+    return nn.Sequential(OrderedDict({name: nn.Linear(*size) for name, size in sizes.items()}))
+
+
+NETWORKS: dict[str, Callable[[Mapping[str, Tensor]], nn.Module]] = {
+    "vision": _vision,
+    "text": _text,
+    "reward": _reward,
+}
+"""By the part's name: a network of the sizes of its tensors."""

@@ -24,6 +24,7 @@ class InceptionScore(StoredFeatures):
     """
 
     reports = ("is",)
+    reads_real = False
 
     def __init__(
         self, detector: str, num_splits: int = 10, seed: int = 0, prefix: str = ""

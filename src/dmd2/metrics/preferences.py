@@ -33,6 +33,4 @@ class HPSv2(ClipScore):
 
     reports = ("hpsv2",)
 
-    def scale_of(self, model: Any) -> float:
-        """The benchmark's constant, and not the model's temperature."""
-        return 100.0
+    scale = 100.0  # the benchmark's, and not the model's temperature

@@ -47,15 +47,16 @@ class MetricSuite:
         batch_size: int = 500,
         cache: str | Path | None = None,
     ) -> None:
-        self.detectors = {
-            name: detector for name, detector in detectors.items() if detector is not None
-        }
         self.metrics = {name: metric for name, metric in metrics.items() if metric is not None}
+        # One that no metric reads would see every sample for nothing.
+        read = {metric.detector for metric in self.metrics.values()}
+        there = {name: one for name, one in detectors.items() if one is not None}
+        self.detectors = {name: detector for name, detector in there.items() if name in read}
         for name, metric in self.metrics.items():
             if metric.detector not in self.detectors:
                 raise ValueError(
                     f"metric {name} reads detector {metric.detector!r}; there are "
-                    f"{sorted(self.detectors)}: "
+                    f"{sorted(there)}: "
                     f"set metric.metrics.{name}.detector to one of them"
                 )
         self.batch_size = batch_size
@@ -77,7 +78,8 @@ class MetricSuite:
         """Fit the detectors to the real train split and take its features as the reference.
 
         Samples are arrays or tensors, images uint8 [N, C, H, W] or toys float32 [N, 2], labels [N].
-        `key` says what data this is: features are cached under it.
+        `key` says what data this is: features are cached under it. A detector whose metrics do not
+        read real data sees one sample.
         """
         self.to(device)
         with warnings.catch_warnings():
@@ -92,9 +94,10 @@ class MetricSuite:
             readers = [metric for metric in self.metrics.values() if metric.detector == name]
             try:
                 detector.fit(samples, labels)
-                if not any(metric.reads_real for metric in readers):
-                    continue
-                features = self.real_features(detector, given, key, self.device)
+                if any(metric.reads_real for metric in readers):
+                    features = self.real_features(detector, given, key, self.device)
+                else:
+                    features = {"train": detector(samples[:1].to(self.device))}
             except RuntimeError as error:
                 if samples.ndim > 2:
                     raise
@@ -117,16 +120,20 @@ class MetricSuite:
     def set_moments(self, detector: str, mu: Tensor, sigma: Tensor) -> None:
         """Take mean [D] and covariance [D, D] of a detector's features in place of real samples.
 
-        Raises ValueError where a metric that reads the detector is no Fréchet distance.
+        Raises ValueError where a metric reads more of the detector's real features.
         """
         for name, metric in self.metrics.items():
-            if metric.detector == detector:
-                if not isinstance(metric, FrechetDistance):
-                    raise ValueError(
-                        f"metric {name} needs real features, and there are their mean and "
-                        "covariance only"
-                    )
+            if metric.detector != detector:
+                continue
+            if isinstance(metric, FrechetDistance):
                 metric.set_moments(mu.to(self.device), sigma.to(self.device))
+            elif metric.reads_real:
+                raise ValueError(
+                    f"metric {name} needs real features, and there are their mean and covariance "
+                    "only"
+                )
+            else:
+                metric.set_reference(mu[None].float().to(self.device), mu[:0, None])
 
     def evaluate(self, batches: Batches) -> dict[str, float]:
         """The metrics of `batches`, by name in alphabetical order; raises what `compute` raises."""

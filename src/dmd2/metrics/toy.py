@@ -94,6 +94,7 @@ class ModesFound(FeatureMetric):
     num_samples: Tensor
 
     reports = ("modes", "high_quality")
+    reads_real = False
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ They are state dicts under changing prefixes. Two names are in every network of 
 """
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,22 @@ def named_tensors(path: Path, content: Any) -> dict[str, Tensor]:
     ):
         raise ValueError(f"{path} is no state dict: not all it holds are named tensors")
     return content
+
+
+def renamed(
+    path: Path, name: str, starts: Mapping[str, str], layers: Mapping[str, str], whose: str
+) -> tuple[str, str]:
+    """The first of `starts` that begins a name, and the name with what it and `layers` say instead.
+
+    Raises ValueError where none begins it: the file `path` is no `whose`.
+    """
+    start = next((start for start in starts if name.startswith(start)), None)
+    if start is None:
+        raise ValueError(f"{path} is no {whose}: it has a weight {name[:50]!r}")
+    ours = starts[start] + name.removeprefix(start)
+    for old, new in layers.items():
+        ours = ours.replace(old, new)
+    return start, ours
 
 
 def student(content: dict[str, Tensor]) -> tuple[dict[str, Tensor], str, list[str]]:

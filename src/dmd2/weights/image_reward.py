@@ -1,24 +1,25 @@
 """ImageReward as its authors save it, under the names of transformers' networks of BLIP."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from math import isqrt
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from dmd2.weights.authors import read_checkpoint
+from dmd2.weights.authors import read_checkpoint, renamed
 
-# Their name of a tensor or of a layer, to the network and to its name there; the first that fits.
+# Their name of a tensor or of a layer, to the part of the network and its name there; the first
+# that fits.
 NAMES = {
-    "blip.visual_encoder.cls_token": ("vision", "embeddings.class_embedding"),
-    "blip.visual_encoder.pos_embed": ("vision", "embeddings.position_embedding"),
-    "blip.visual_encoder.patch_embed.proj.": ("vision", "embeddings.patch_embedding."),
-    "blip.visual_encoder.norm.": ("vision", "post_layernorm."),
-    "blip.visual_encoder.blocks.": ("vision", "encoder.layers."),
-    "blip.text_encoder.": ("text", ""),
-    "mlp.layers.": ("reward", ""),
+    "blip.visual_encoder.cls_token": "vision.embeddings.class_embedding",
+    "blip.visual_encoder.pos_embed": "vision.embeddings.position_embedding",
+    "blip.visual_encoder.patch_embed.proj.": "vision.embeddings.patch_embedding.",
+    "blip.visual_encoder.norm.": "vision.post_layernorm.",
+    "blip.visual_encoder.blocks.": "vision.encoder.layers.",
+    "blip.text_encoder.": "text.",
+    "mlp.layers.": "reward.",
 }
 LAYERS = {".attn.proj.": ".self_attn.projection.", ".attn.": ".self_attn.", ".norm": ".layer_norm"}
 """The same inside a layer of the vision transformer."""
@@ -28,28 +29,16 @@ HEAD_WIDTH = 64  # of both transformers, at any size
 
 
 def read_image_reward(path: Path) -> dict[str, dict[str, Tensor]]:
-    """The tensors of ImageReward.pt: those of its "vision", "text" and "reward" networks.
+    """The tensors of ImageReward.pt: those of its "vision", "text" and "reward".
 
     Only tensors are unpickled. Raises ValueError where the file is damaged or is of another
-    network.
+    network; that it is whole is not checked.
     """
-    found: dict[str, dict[str, Tensor]] = {part: {} for part in SIZES}
+    found: dict[str, dict[str, Tensor]] = {"vision": {}, "text": {}, "reward": {}}
     for name, tensor in read_checkpoint(path).items():
-        if UNUSED.match(name):
-            continue
-        start = next((start for start in NAMES if name.startswith(start)), None)
-        if start is None:
-            raise ValueError(f"{path} is no ImageReward: it has a weight {name[:50]!r}")
-        part, ours = NAMES[start]
-        ours += name.removeprefix(start)
-        for old, new in LAYERS.items():
-            ours = ours.replace(old, new)
-        found[part][ours] = tensor
-    for part, tensors in found.items():
-        try:
-            SIZES[part](tensors)
-        except (KeyError, ValueError) as error:
-            raise ValueError(f"{path} is no ImageReward: its {part} lacks {error}") from error
+        if not UNUSED.match(name):
+            part, _, ours = renamed(path, name, NAMES, LAYERS, "ImageReward")[1].partition(".")
+            found[part][ours] = tensor
     return found
 
 
@@ -94,11 +83,3 @@ def reward_sizes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
 def _num_layers(tensors: Mapping[str, Tensor], start: str) -> int:
     names = [name.removeprefix(start) for name in tensors if name.startswith(start)]
     return 1 + max(int(name.split(".")[0]) for name in names)
-
-
-SIZES: dict[str, Callable[[Mapping[str, Tensor]], dict[str, Any]]] = {
-    "vision": vision_sizes,
-    "text": text_sizes,
-    "reward": reward_sizes,
-}
-"""By the network's name; each raises KeyError or ValueError where the tensors are not of it."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from dmd2.weights.authors import named_tensors, read_saved
+from dmd2.weights.authors import named_tensors, read_saved, renamed
 
 # open_clip's name of a tensor or of a layer, to that of transformers; the first that fits.
 NAMES = {
@@ -45,12 +45,7 @@ def read_open_clip(path: Path) -> dict[str, Tensor]:
 
 
 def _renamed(path: Path, name: str, tensor: Tensor) -> dict[str, Tensor]:
-    start = next((start for start in NAMES if name.startswith(start)), None)
-    if start is None:
-        raise ValueError(f"{path} is no CLIP of open_clip's: it has a weight {name[:50]!r}")
-    ours = NAMES[start] + name.removeprefix(start)
-    for old, new in LAYERS.items():
-        ours = ours.replace(old, new)
+    start, ours = renamed(path, name, NAMES, LAYERS, "CLIP of open_clip's")
     # open_clip multiplies by its projections from the right, and keeps them as such.
     if start in ("visual.proj", "text_projection"):
         return {ours: tensor.T}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dmd2.diffusion.conditioning import Cond
-from dmd2.io.hub import SWITCH, check_keys, config_in, named_in_errors, or_null
+from dmd2.io.hub import SWITCH, check_keys, config_in, or_null
 from dmd2.io.pretrained import read_tokenizer
 from dmd2.nets.text.encoder import TextEncoder, Twin, ids_of, model_of, tokenize, warn_of_cuts
 
@@ -139,5 +139,4 @@ def clip_tokenizer(source: str, name: str) -> Any:
     """A pipeline's tokenizer of a CLIP, in the folder `name`."""
     from transformers import CLIPTokenizer  # noqa: PLC0415
 
-    with named_in_errors(source, name):
-        return read_tokenizer(CLIPTokenizer, source, name)
+    return read_tokenizer(CLIPTokenizer, source, name)

@@ -102,8 +102,7 @@ def tokenizer_of(source: str, name: str = "tokenizer") -> Any:
     """A pipeline's tokenizer, of the class that its own files name."""
     from transformers import AutoTokenizer  # noqa: PLC0415
 
-    with named_in_errors(source, name):
-        return read_tokenizer(AutoTokenizer, source, name)
+    return read_tokenizer(AutoTokenizer, source, name)
 
 
 def model_of(kind: Any, source: str, name: str, variant: str | None, dtype: str) -> nn.Module:
