@@ -67,9 +67,9 @@ def opened(browser: Any, path: Path, width: int = 1280, scheme: str = "light") -
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("request", lambda request: wrong.append(request.url[:99]) if asks(request) else None)
     page.goto(path.as_uri())
-    page.wait_for_selector("html[data-curves=ready]", timeout=60_000)
+    page.wait_for_selector("html[data-curves=ready]", timeout=300_000)
     page.locator(".main").scroll_into_view_if_needed()  # curves are drawn when they are seen
-    page.wait_for_selector(".main .nsewdrag", timeout=60_000, state="attached")
+    page.wait_for_selector(".main .nsewdrag", timeout=300_000, state="attached")
     return page, wrong
 
 

@@ -336,7 +336,7 @@ def test_a_worker_that_dies_ends_the_run_with_a_line_and_the_run_goes_on() -> No
             time.sleep(0.02)
         for worker in workers_of(process):
             os.kill(worker, signal.SIGKILL)
-        _, text = process.communicate(timeout=60)
+        _, text = process.communicate(timeout=600)
     assert process.returncode == 2, text
     assert text.splitlines()[-1].startswith("dmd2: DataLoader worker"), text
     assert json.loads(Path("worker/summary.json").read_text())["status"] == "failed"

@@ -15,18 +15,28 @@ from dmd2.training.record import Record
 
 
 class Signalled(ManualOptimization):
-    """Gets `num` Ctrl-C in the middle of its second iteration; one weight, and a step each."""
+    """Gets `num` Ctrl-C in the middle of its second iteration, or behind its callbacks; one weight,
+    and a step each.
+    """
 
-    def __init__(self, num: int) -> None:
+    def __init__(self, num: int, behind: bool = False) -> None:
         super().__init__(1.0, 1, 0)
-        self.num, self.went_on, self.layer = num, False, nn.Linear(1, 1)
+        self.num, self.behind, self.went_on = num, behind, False
+        self.layer = nn.Linear(1, 1)
 
     def training_step(self, batch: Any, index: int) -> None:
-        if self.iteration == 1:
-            for _ in range(self.num):
-                os.kill(os.getpid(), signal.SIGINT)
-            self.went_on = True
+        if self.iteration == 1 and not self.behind:
+            self.interrupt()
         self.optimizers().step()
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        if self.trainer.global_step == 2 and self.behind:
+            self.interrupt()
+
+    def interrupt(self) -> None:
+        for _ in range(self.num):
+            os.kill(os.getpid(), signal.SIGINT)
+        self.went_on = True
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), 0.1)
@@ -44,10 +54,11 @@ def fit(module: Signalled, record: Record) -> None:
     trainer.fit(module, torch.utils.data.DataLoader(range(99)))
 
 
+@pytest.mark.parametrize("behind", [False, True])
 def test_the_first_is_answered_in_a_line_and_ends_the_run_behind_the_iteration(
-    capfd: pytest.CaptureFixture[str],
+    behind: bool, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    module, record, before = Signalled(1), Record(), signal.getsignal(signal.SIGINT)
+    module, record, before = Signalled(1, behind), Record(), signal.getsignal(signal.SIGINT)
     fit(module, record)
     assert module.went_on and module.trainer.global_step == 2
     assert record.signal == signal.SIGINT and signal.getsignal(signal.SIGINT) is before

@@ -203,7 +203,7 @@ def test_a_preparation_that_is_killed_goes_on_and_ends_with_the_same_bytes(
     beside(tmp_path / "images")
     paths = [str(Path(__file__).parent), *sys.path]
     ended = subprocess.run(
-        [sys.executable, "-c", KILLED.format(paths=paths)], env=os.environ, timeout=100
+        [sys.executable, "-c", KILLED.format(paths=paths)], env=os.environ, timeout=600
     )
     assert ended.returncode == -signal.SIGKILL
     assert len(list(Path("out.partial/progress").glob("*-*.json"))) == 1

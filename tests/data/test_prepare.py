@@ -200,7 +200,7 @@ def test_killed_and_begun_again_it_is_byte_for_byte_the_same(
 ):
     def run(out, name, calls):
         command = [sys.executable, "-c", DEADLY, name, str(calls), str(many), str(out)]
-        return subprocess.run(command, timeout=120, capture_output=True).returncode
+        return subprocess.run(command, timeout=600, capture_output=True).returncode
 
     assert run(tmp_path / "killed", name, calls) == -signal.SIGKILL
     assert (tmp_path / "killed").exists() == (name == "prepare.discard")

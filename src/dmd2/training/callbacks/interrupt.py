@@ -71,6 +71,7 @@ class Interrupt(L.Callback):
                 answer(self.received, "report" if trainer.world_size > 1 else "iteration")
             # Alone there is nobody to agree with; else it waits for the next comparison.
             if trainer.world_size == 1:
+                self.record.signal = self.received
                 trainer.should_stop = True
 
         def save(number: int, frame: FrameType | None) -> None:
