@@ -259,6 +259,8 @@ def test_every_experiment_runs(
     overrides = (
         published(full, folder) if full.teacher.pretrain is None else [*overrides, *TRAINED_HERE]
     )
+    if full.teacher.pretrain is not None and full.teacher.denoiser.model.get("model_channels"):
+        overrides += ["teacher.denoiser.model.model_channels=16"]
     if full.pairs is not None:
         overrides += ["pairs.num_pairs=8", "pairs.batch_size=4", "pairs.solver.num_steps=2"]
     run, summary = trained(folder, experiment, *SMALL, *overrides)
