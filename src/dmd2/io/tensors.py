@@ -125,6 +125,20 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def first_difference(
+    own: Mapping[str, Tensor], given: Mapping[str, Tensor]
+) -> tuple[str, str, str] | None:
+    """The first name of either whose shapes differ, with both shapes in words; None if none does.
+
+    A shape is "none" where the name is lacking.
+    """
+    for name in sorted(own.keys() | given.keys()):
+        ours, theirs = (str(tuple(x[name].shape)) if name in x else "none" for x in (own, given))
+        if ours != theirs:
+            return name, ours, theirs
+    return None
+
+
 def load_weights(module: nn.Module, path: Path) -> None:
     """Load a file into a module; every name and shape must match.
 

@@ -7,7 +7,7 @@ import torch
 
 from dmd2.io.hub import named_in_errors
 from dmd2.io.pretrained import read_tokenizer
-from dmd2.io.tensors import save_tensors
+from dmd2.io.tensors import first_difference, save_tensors
 from dmd2.metrics.download import converted
 from dmd2.weights.open_clip import read_open_clip
 
@@ -45,10 +45,9 @@ def _convert(clip: str, file: Path, folder: Path) -> None:
             f"there is no CLIP at {clip}: no folder with config.json and a tokenizer, and the hub "
             "did not give them; type metric.suite.detectors.hpsv2.source.clip=DIR"
         ) from error
-    shapes = {name: tensor.shape for name, tensor in network.items()}
-    if wrong := shapes.items() ^ {(name, x.shape) for name, x in tensors.items()}:
+    if differs := first_difference(network, tensors):
         raise ValueError(
-            f"{file} is of another network than {clip}, whose {min(wrong)[0]} differs; type "
+            f"{file} is of another network than {clip}, whose {differs[0]} differs; type "
             "metric.suite.detectors.hpsv2.source.clip=DIR"
         )
     tokenizer.save_pretrained(folder)

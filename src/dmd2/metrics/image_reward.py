@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dmd2.io.pretrained import read_tokenizer
 from dmd2.io.shown import in_one_line
-from dmd2.io.tensors import read_tensors, save_tensors
+from dmd2.io.tensors import first_difference, read_tensors, save_tensors
 from dmd2.metrics.base import MeanScore
 from dmd2.metrics.clip_score import as_clip_sees
 from dmd2.metrics.detectors import Detector
@@ -80,9 +80,8 @@ def _check(file: Path, part: str, tensors: Mapping[str, Tensor]) -> None:
         raise ValueError(
             f"{file} is no ImageReward: its {part} cannot be built ({in_one_line(error):.99})"
         ) from error
-    shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
-    if wrong := shapes.items() ^ {(name, x.shape) for name, x in tensors.items()}:
-        raise ValueError(f"{file} is no ImageReward: its {part}'s {min(wrong)[0]} differs")
+    if differs := first_difference(network.state_dict(), tensors):
+        raise ValueError(f"{file} is no ImageReward: its {part}'s {differs[0]} differs")
 
 
 class BlipImages(Detector):

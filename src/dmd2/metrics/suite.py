@@ -133,7 +133,8 @@ class MetricSuite:
                     "only"
                 )
             else:
-                metric.set_reference(mu[None].float().to(self.device), mu[:0, None])
+                row = mu[None].float().to(self.device)
+                metric.set_reference(row, row[:0])
 
     def evaluate(self, batches: Batches) -> dict[str, float]:
         """The metrics of `batches`, by name in alphabetical order; raises what `compute` raises."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dmd2.diffusion.denoiser import Denoiser
+from dmd2.io.tensors import first_difference
 
 PREFIX = re.compile(r"^(unet\.|transformer\.|base_model\.model\.)+")
 """What names of an exported LoRA's tensors may begin with: diffusers' folder, peft's wrapper."""
@@ -165,16 +166,12 @@ def load_products(network: nn.Module, tensors: Mapping[str, Tensor], path: Path)
             f"{path} is a LoRA, and this network has none; type lora=generator, with the rank and "
             "targets of the file"
         )
-    # Names first, of either: shapes can be compared where both have the same.
-    for name in sorted(own.keys() | given.keys()):
-        if name not in given or name not in own or given[name].shape != own[name].shape:
-            theirs, ours = (
-                f"{tuple(found[name].shape)}" if name in found else "none" for found in (given, own)
-            )
-            raise ValueError(
-                f"{path} is a LoRA of other layers or another rank: of {name} it has {theirs}, and "
-                f"this network {ours}; type lora.generator.rank=N lora.generator.targets=[...]"
-            )
+    if differs := first_difference(own, given):
+        name, ours, theirs = differs
+        raise ValueError(
+            f"{path} is a LoRA of other layers or another rank: of {name} it has {theirs}, and "
+            f"this network {ours}; type lora.generator.rank=N lora.generator.targets=[...]"
+        )
     with torch.no_grad():
         for name, layer in layers(network):
             layer.lora_A["default"].weight.copy_(given[f"{name}.lora_A.weight"])

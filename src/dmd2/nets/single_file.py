@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dmd2.io.hub import DTYPES, config_in, network_of
 from dmd2.io.shown import in_one_line
-from dmd2.io.tensors import read_tensors
+from dmd2.io.tensors import first_difference, read_tensors
 from dmd2.nets.files import save_pipeline
 from dmd2.nets.pipeline_families import FAMILIES
 from dmd2.nets.text.single_file import text_encoders
@@ -122,7 +122,9 @@ def _converted(
         renamed = dict(rename(checkpoint=dict(tensors), config=dict(config)))
         with torch.device("meta"):
             model = kind.from_config(config)
-        _check_same(model.state_dict(), renamed)
+        if differs := first_difference(model.state_dict(), renamed):
+            name, ours, theirs = differs
+            raise ValueError(f"of {name} it has {theirs}, and wanted is {ours}")
     except (KeyError, ValueError, RuntimeError, IndexError, TypeError, AttributeError) as error:
         raise ValueError(
             f"the {part} in {path} has other sizes than that of {configs}, or parts of it are "
@@ -131,14 +133,6 @@ def _converted(
         ) from error
     model.load_state_dict(renamed, assign=True)
     return model.eval()
-
-
-def _check_same(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
-    """Raise ValueError that names the first tensor of other shape, or which one of both lacks."""
-    for name in sorted(own.keys() | given.keys()):
-        ours, theirs = (tuple(x[name].shape) if name in x else "none" for x in (own, given))
-        if ours != theirs:
-            raise ValueError(f"of {name} it has {theirs}, and wanted is {ours}")
 
 
 def _vae_config(configs: str, tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:

@@ -73,7 +73,7 @@ function traces(chart) {
 function references(chart) {
   const longest = chart.curves.map((curve) => curve.x).reduce((one, other) => (other.length > one.length ? other : one), []);
   const steps = chart.curves.flatMap((curve) => curve.x), low = Math.min(...steps), high = Math.max(...steps);
-  const x = low < high ? [low, ...longest, high] : [low - (low / 2 || 1), low, low + (low / 2 || 1)];
+  const reach = low / 2 || 1, x = low < high ? [low, ...longest, high] : [low - reach, low, low + reach];
   return chart.lines.map((line, i) => ({ x, y: x.map(() => line.y), name: plain(line.name), mode: "lines", type: "scatter",
     showlegend: chart.title === data.primary, hovertemplate: "%{y:.4~g}",
     line: { color: colour(KINDS[line.name.split(",")[0]] || "--faint"), width: 1.5, dash: DASHES[i % DASHES.length] } }));
