@@ -15,6 +15,7 @@ from dmd2.io.files import write_hashed_json
 from dmd2.runs.compare import table, write_comparison
 from dmd2.runs.groups import gather
 from dmd2.runs.health import health_of
+from dmd2.runs.job import write_job
 from dmd2.runs.markdown import aligned
 from dmd2.runs.page.comparison_page import comparison_charts, pictures as pictures_of, varied_charts
 from page_runs import write_page_run
@@ -222,6 +223,25 @@ def test_names_say_calls_that_differ_and_not_what_follows_from_them(tmp_path: Pa
         "e (not scored) loss.view=d.Normal loss.view.mean=0",
         "e (not scored) loss.view=d.Normal loss.view.mean=-1",
     ]
+
+
+def test_jobs_of_a_sweep_are_named_by_their_choices_and_what_differs_besides(
+    tmp_path: Path,
+) -> None:
+    runs = [("sid", 0.1, 10), ("sida", 0.2, 10), ("sida", 0.3, 10), ("no_gan", None, 20)]
+    for i, (name, alpha, total) in enumerate(runs):
+        loss = {"generator": {"_target_": f"l.{name}", "alpha": alpha, name: 1}}
+        write_run(tmp_path / str(i), {"loss": loss, "max_iterations": total}, metrics={"rfd": i})
+        write_job(tmp_path / str(i), [f"loss={name}", "seed=0", "+a.b=c=d"], "completed")
+    assert [group.name for group in gather(tmp_path)] == [
+        "e loss=sid max_iterations=10 loss.generator.alpha=0.1",
+        "e loss=sida max_iterations=10 loss.generator.alpha=0.2",
+        "e loss=sida max_iterations=10 loss.generator.alpha=0.3",
+        "e loss=no_gan max_iterations=20 loss.generator.alpha=null",
+    ]
+    # A run outside of the sweep has no record of its choice: what it differs in is named in full.
+    (tmp_path / "0" / "job.json").write_text("damaged")
+    assert "loss=" not in gather(tmp_path)[0].name.replace("loss.", "")
 
 
 def test_names_say_values_as_one_types_them(tmp_path: Path) -> None:

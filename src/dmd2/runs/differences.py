@@ -2,13 +2,15 @@
 teacher's weights.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from dmd2.config.folder import choices
 from dmd2.config.typed import as_typed
 from dmd2.config.words import skeleton
+from dmd2.io.files import read_hashed_json
 from dmd2.io.tensors import read_metadata
 from dmd2.runs.config_file import read_config
 
@@ -58,6 +60,37 @@ def _flat(node: Any, path: str) -> list[tuple[str, str]]:
         if key not in ("cache", "num_workers")  # where things are, and how they are read
         for leaf in _flat(value, f"{path}.{key}".lstrip("."))
     ]
+
+
+def choices_of(run: Path) -> dict[str, str]:
+    """What a job of a sweep chose to train, e.g. {"loss": "sida"}; nothing of any other run."""
+    try:
+        words = read_hashed_json(run / "job.json")["overrides"]
+    except (ValueError, OSError):  # no job of a sweep; a damaged record is named with the failures
+        return {}
+    chosen = dict(word.split("=", 1) for word in words if "=" in word)
+    return {
+        group: name
+        for group, name in chosen.items()
+        if group != "metric" and name in choices(group)
+    }
+
+
+def by_choices(runs: Sequence[Leaves], chosen: Sequence[Leaves]) -> list[Leaves]:
+    """The leaves of runs with a choice in place of what it says, e.g. loss=sida.
+
+    chosen  Of each run, its `choices_of` groups. Only a group from which all runs chose counts,
+            and of its section only leaves that are the same in all runs of one choice go.
+    """
+    found = list(runs)
+    for group in set.intersection(*map(set, chosen)):
+        names = [choice[group] for choice in chosen]
+        for key in {key for run in runs for key in run if key.startswith(f"{group}.")}:
+            values = {(name, run.get(key)) for name, run in zip(names, runs, strict=True)}
+            if len(values) == len(set(names)):
+                found = [{k: v for k, v in run.items() if k != key} for run in found]
+        found = [{**run, group: name} for run, name in zip(found, names, strict=True)]
+    return found
 
 
 def differences(runs: list[Leaves]) -> list[dict[str, str]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from dmd2.evaluation.health import state_in_words
 from dmd2.evaluation.scores import Scores
-from dmd2.runs.differences import Leaves, differences, leaves_of
+from dmd2.runs.differences import Leaves, by_choices, choices_of, differences, leaves_of
 from dmd2.runs.score_table import cell, rows
 from dmd2.runs.summary import flaw, read_summary
 
@@ -97,7 +97,9 @@ def gather(folder: Path) -> Groups:
         group.folders.append(run)
         group.summaries.append(summary)
     for experiment in {name for name, *_ in found}:
-        alike = {key: dict(key[1]) for key in found if key[0] == experiment}
+        keys = [key for key in found if key[0] == experiment]
+        chosen = [choices_of(found[key].folders[0]) for key in keys]
+        alike = dict(zip(keys, by_choices([dict(key[1]) for key in keys], chosen), strict=True))
         trained = {key: _trained(leaves) for key, leaves in alike.items()}
         # How scores are made is compared among the scored runs alone.
         scored = {
