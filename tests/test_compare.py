@@ -244,6 +244,23 @@ def test_jobs_of_a_sweep_are_named_by_their_choices_and_what_differs_besides(
     assert "loss=" not in gather(tmp_path)[0].name.replace("loss.", "")
 
 
+def test_rows_say_what_their_runs_took(tmp_path: Path) -> None:
+    for i, seconds in enumerate((10.0, 14.0)):
+        took = {"wall_seconds": seconds, "peak_memory_bytes": 3 * 2**29}
+        write_run(tmp_path / str(i), {"seed": i, "data": {"seed": i}}, **took)
+    write_run(tmp_path / "2", {"max_iterations": 5}, metrics={"rfd": 9.0})
+    lines = table(gather(tmp_path))
+    assert lines[0] == "| samples | runs | rfd | seconds | GiB |"
+    assert lines[-2].endswith("| 2 | 1 ± 0 | 12 ± 2.8 | 1.5 ± 0 |")
+    assert lines[-1].endswith("| 1 | 9 |  |  |")
+    assert all(line.count("|") == lines[0].count("|") for line in lines)
+    page = write_comparison(gather(tmp_path), "title", [], tmp_path / "out")[-1].read_text()
+    assert '<th scope="col">seconds</th>' in page and "<td>12 ± 2.8</td>" in page
+    bad = {"wall_seconds": -1.0}
+    write_run(tmp_path / "3", **bad)
+    assert len(gather(tmp_path)) == 2
+
+
 def test_names_say_values_as_one_types_them(tmp_path: Path) -> None:
     for i, value in enumerate((None, True, [None, 0.5], "none")):
         write_run(tmp_path / str(i), {"own": value}, metrics={"rfd": float(i)})

@@ -7,7 +7,7 @@ from typing import Any
 from dmd2.evaluation.pictures import dots
 from dmd2.io.files import write_bytes
 from dmd2.io.small_files import read_small_text
-from dmd2.runs.groups import Groups, metrics_of, references
+from dmd2.runs.groups import COSTS, Groups, metrics_of, references
 from dmd2.runs.markdown import text
 from dmd2.runs.page.comparison_page import comparison_page
 from dmd2.runs.score_table import cell, spread
@@ -95,13 +95,15 @@ def table(groups: Groups) -> list[str]:
     names = metrics_of(groups)
     # Runs of an older version, or with health=none, have nothing to say of it.
     watched = ["health"] if any(group.health for group in groups) else []
-    head = " | ".join(map(text, [*names, *watched]))
-    lines = [f"| samples | runs | {head} |", "|---" * (len(names) + len(watched) + 2) + "|"]
+    costs = [name for name in COSTS if any(group.cost(name) for group in groups)]
+    beside = [*costs, *watched]
+    head = " | ".join(map(text, [*names, *beside]))
+    lines = [f"| samples | runs | {head} |", "|---" * (len(names) + len(beside) + 2) + "|"]
     for label, scores in references(groups, names):
-        cells = [cell(scores, name) for name in names] + [""] * len(watched)
+        cells = [cell(scores, name) for name in names] + [""] * len(beside)
         lines.append(f"| {text(label)} | | " + " | ".join(cells) + " |")
     for group in groups:
         cells = [spread(group.values(name)) for name in names]
-        cells += [text(group.health) for _ in watched]
+        cells += [group.cost(name) for name in costs] + [text(group.health) for _ in watched]
         lines.append(f"| {text(group.name)} | {len(group.folders)} | " + " | ".join(cells) + " |")
     return lines

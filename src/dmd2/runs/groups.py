@@ -11,8 +11,15 @@ from typing import Any
 from dmd2.evaluation.health import state_in_words
 from dmd2.evaluation.scores import Scores
 from dmd2.runs.differences import Leaves, by_choices, choices_of, differences, leaves_of
-from dmd2.runs.score_table import cell, rows
+from dmd2.runs.score_table import cell, rows, spread
 from dmd2.runs.summary import flaw, read_summary
+
+COSTS = {"seconds": ("wall_seconds", 1), "GiB": ("peak_memory_bytes", 2**30)}
+"""What runs took: the heading, the key of a summary, and its size in the heading's unit.
+
+Seconds are the clock's, scores included; memory is the most that was held, of the GPU or of the
+process.
+"""
 
 
 @dataclass
@@ -54,6 +61,11 @@ class Group:
     def values(self, metric: str) -> list[float]:
         """A score of each run that has it."""
         return [s["metrics"][metric] for s in self.summaries if metric in s["metrics"]]
+
+    def cost(self, name: str) -> str:
+        """Mean and spread of one of the `COSTS` of its runs; empty where none says it."""
+        key, unit = COSTS[name]
+        return spread([summary[key] / unit for summary in self.summaries if summary.get(key)])
 
     @property
     def health(self) -> str:

@@ -13,6 +13,10 @@ def _is_score(value: Any) -> bool:
     return isinstance(value, float) or (isinstance(value, int) and abs(value) < 10**300)
 
 
+def _is_amount(value: Any) -> bool:
+    return _is_score(value) and isfinite(value) and value >= 0
+
+
 def _are_scores(value: Any) -> bool:
     return isinstance(value, dict) and all(map(_is_score, value.values()))
 
@@ -57,6 +61,8 @@ OPTIONAL: dict[str, Callable[[Any], bool]] = {
     "weights": _is_text,
     "devices": lambda value: isinstance(value, int) and value > 0,
     "planned_memory_bytes": _are_scores,
+    "wall_seconds": _is_amount,
+    "peak_memory_bytes": _is_amount,
     "by_class": _are_rows,
     "class_names": _are_texts,
 }
