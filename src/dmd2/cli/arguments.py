@@ -4,8 +4,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import yaml
+
 from dmd2.config.folder import choices, config_folder
 from dmd2.config.keys import VERBS_OF_EXPERIMENTS
+from dmd2.config.values import VALUES, misfit
 
 FLAGS_WITH_VALUE = {
     *("--cfg", "-c", "--package", "-p", "--config-name", "-cn", "--config-path", "-cp"),
@@ -13,6 +16,8 @@ FLAGS_WITH_VALUE = {
 }
 FLAGS = FLAGS_WITH_VALUE | {"--multirun", "-m", "--run", "-r", "--resolve", "--version"}
 """Hydra's flags that `dmd2` hands on."""
+PLACES = ("name", "paths.run", "paths.runs")
+"""Keys of which Hydra makes a run's directory, before the config is checked."""
 SOURCES = {"compare": "runs=", "prepare": "source=", "import": "source=", "benchmark": "source="}
 """What a path without a key means; a run's directory for the verbs that are not here."""
 
@@ -36,6 +41,7 @@ def check_arguments(verb: str, arguments: Sequence[str]) -> None:
             raise ValueError(f"{argument} is no KEY=VALUE; {_meant(verb, argument)}")
         else:
             _check_choice(verb, argument)
+            _check_place(argument)
     keys = [word.lstrip("+").partition("=")[0] for word, _ in _words(arguments) if "=" in word]
     for key in dict.fromkeys(key for key in keys if keys.count(key) > 1):
         print(f"dmd2: {key} is given more than once; the last one counts", file=sys.stderr)
@@ -92,6 +98,19 @@ def _check_choice(verb: str, argument: str) -> None:
         raise ValueError(f"{argument} names no choice; type {group}=NAME, {listed}")
     if value.startswith("["):
         raise ValueError(f"{argument} names a list, and {group} is one choice {listed}")
+
+
+def _check_place(argument: str) -> None:
+    """Raise ValueError where one of the `PLACES` is no text: null would be a folder "None"."""
+    key, _, value = argument.lstrip("+").partition("=")
+    if key not in PLACES or not value:
+        return
+    try:
+        given = yaml.safe_load(value)
+    except yaml.YAMLError:  # Hydra says what it cannot read
+        return
+    if not VALUES[key].fits(given):
+        raise ValueError(misfit(key, given, VALUES[key].what, VALUES[key].example))
 
 
 def _refuse_spaces(*parts: str) -> None:
