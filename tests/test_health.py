@@ -33,7 +33,8 @@ from dmd2.nets import Critic, adapted
 from dmd2.nets.toy import MLP
 from dmd2.runs.health import health_of, monitor_of
 from dmd2.training.callbacks.csv_logger import read_rows
-from dmd2.training.callbacks.health_numbers import pace
+from dmd2.training.callbacks.health_numbers import pace, trend
+from dmd2.training.record import Record
 from docs_hooks import website
 
 SMALL = [
@@ -153,6 +154,30 @@ def test_the_best_denoiser_of_the_samples_has_no_more_error_than_any_other() -> 
         error_ratio(x, other, best, t) < 1 < error_ratio(x, best, other, t) for other in others
     )
     assert error_ratio(x, best, best, t) == 1
+
+
+@pytest.mark.parametrize(
+    ("start", "teacher", "share"),
+    [
+        (7.0, {"1": 17.0, "50": 1.7}, 0.1),  # four steps of a good teacher are good, one is not
+        (67.0, {"1": 66.0, "50": 26.8}, 0.4),
+        (8.0, {"50": 2.0}, 0.25),
+    ],
+)
+def test_a_teacher_is_held_against_the_worst_in_fewer_of_its_steps(
+    start: float, teacher: dict[str, float], share: float
+) -> None:
+    record = Record("rfd")
+    record.history = [
+        {"iteration": i, "scores": {"raw": {"rfd": rfd}}} for i, rfd in enumerate((4.0, 2.0, 3.0))
+    ]
+    told = {"watch/score_to_best": 1.5, "watch/since_best": 1.0}
+    assert trend(record) == told
+    record.references = {
+        "start": {"untrained_student": {"rfd": start}},
+        "teacher": {steps: {"rfd": rfd} for steps, rfd in teacher.items()},
+    }
+    assert trend(record) == told | {"watch/teacher_to_start": pytest.approx(share)}
 
 
 def test_the_critic_s_pace_is_asked_of_like_weights_once_the_optimizers_have_settled() -> None:

@@ -96,7 +96,7 @@ LOGGED = {
     r"watch/regression": "1 where regression on noise-image pairs holds the generator",
     r"watch/score_to_best": "the newest score over the best so far",
     r"watch/since_best": "scores since the best one",
-    r"watch/teacher_to_start": "the teacher's score over its own in the student's few steps",
+    r"watch/teacher_to_start": "the teacher's score over the worst of its own in fewer steps",
     r"watch/input_gap": "distance of the last step's training inputs to what sampling makes of the "
     "same noise, in standard deviations of the data",
     r"watch/average_in_float16": "share of an average's weights that float16 holds exactly",

@@ -15,9 +15,14 @@ from dmd2.evaluation.health.inputs import input_gap
 from dmd2.evaluation.health.monitor import KEYS, Monitor
 from dmd2.evaluation.health.probe import RealRows
 from dmd2.evaluation.samples import FewClassesSampleSet, GeneratorSampling, SampleSet
-from dmd2.evaluation.scores import best
 from dmd2.evaluation.scoring import Evaluator
-from dmd2.training.callbacks.health_numbers import averages, null_error_of, pace, real_rows
+from dmd2.training.callbacks.health_numbers import (
+    averages,
+    null_error_of,
+    pace,
+    real_rows,
+    trend,
+)
 from dmd2.training.callbacks.run_logger import run_loggers
 from dmd2.training.module import DMD
 from dmd2.training.record import Record
@@ -92,7 +97,7 @@ class Health(L.Callback):
             if iteration % self.every == 0:
                 watched |= self.measure(pl_module)
         if is_scored:
-            watched |= self.trend()
+            watched |= trend(self.record)
         if not is_report and not is_scored:
             return
         pl_module.log_metrics(watched)
@@ -160,18 +165,3 @@ class Health(L.Callback):
         noise = [samples.noise(rows, i) for i in range(sampling.num_evaluations)]
         cond = sampling.conditioner(samples.labels(rows))
         return input_gap(sampling.sampler, sampling.generator, noise, cond, real)
-
-    def trend(self) -> dict[str, float]:
-        """The newest score against the best, the teacher's against its own in the first steps."""
-        primary, history = self.record.primary, self.record.history
-        now, ever = best(history[-1:], primary), best(history, primary)
-        found = {
-            "watch/score_to_best": now[primary] / ever[primary] if ever[primary] > 0 else 1.0,
-            "watch/since_best": float(sum(r["iteration"] > ever["iteration"] for r in history)),
-        }
-        references = self.record.references
-        teacher = [scores[primary] for scores in references.get("teacher", {}).values()]
-        start = references.get("start", {}).get("untrained_student", {}).get(primary, 0.0)
-        if teacher and start > 0:
-            found["watch/teacher_to_start"] = min(teacher) / start
-        return found

@@ -8,9 +8,11 @@ from torch import Tensor, nn
 from dmd2.data.base import DataModule
 from dmd2.evaluation.health.null import null_error
 from dmd2.evaluation.health.probe import RealRows, share_in_float16
+from dmd2.evaluation.scores import best
 from dmd2.nets.text.prompts import Prompts
 from dmd2.randomness import generator
 from dmd2.training.module import DMD
+from dmd2.training.record import Record
 from dmd2.training.update_size import some_of
 
 SHARE_OF_READ = 0.01
@@ -90,3 +92,20 @@ def averages(module: DMD) -> dict[str, float]:
         float(share_in_float16(some_of(list(compress(p, trained))))) for p in (raw, kept)
     )
     return {"watch/average_in_float16": average} if own < SHARE_OF_READ else {}
+
+
+def trend(record: Record) -> dict[str, float]:
+    """The newest score against the best, the teacher's against the worst in fewer of its steps."""
+    primary, history = record.primary, record.history
+    now, ever = best(history[-1:], primary), best(history, primary)
+    found = {
+        "watch/score_to_best": now[primary] / ever[primary] if ever[primary] > 0 else 1.0,
+        "watch/since_best": float(sum(row["iteration"] > ever["iteration"] for row in history)),
+    }
+    references = record.references
+    teacher = [scores[primary] for scores in references.get("teacher", {}).values()]
+    # The untrained student is the teacher in the student's steps, and of four may be good already.
+    start = references.get("start", {}).get("untrained_student", {}).get(primary, 0.0)
+    if teacher and start > 0:
+        found["watch/teacher_to_start"] = min(teacher) / max(start, *teacher)
+    return found
