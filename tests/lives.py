@@ -20,7 +20,7 @@ from dmd2.cli.main import main
 
 
 class Life:
-    """A process that runs `dmd2` with arguments; `prepare` is called in it before.
+    """A process that runs `dmd2` with arguments, or `run`; `prepare` is called in it before.
 
     What it prints on stdout and stderr goes to one file, which `end` reads.
     """
@@ -31,6 +31,7 @@ class Life:
         *arguments: str,
         env: Mapping[str, str | None] | None = None,
         prepare: Callable[[], object] = lambda: None,
+        run: Callable[[], object] = main,
     ) -> None:
         self.said = said
         said.write_text("")  # it may be killed before it says anything
@@ -39,13 +40,14 @@ class Life:
             stream.flush()  # or the fork prints it again
         self.pid = os.fork()
         if not self.pid:
-            self._live(arguments, env or {}, prepare)
+            self._live(arguments, env or {}, prepare, run)
 
     def _live(
         self,
         arguments: tuple[str, ...],
         env: Mapping[str, str | None],
         prepare: Callable[[], object],
+        run: Callable[[], object],
     ) -> None:
         code = 1
         try:
@@ -58,7 +60,7 @@ class Life:
             sys.argv = ["dmd2", *arguments]
             faulthandler.dump_traceback_later(60)  # what it waits for, should it never end
             prepare()
-            main()
+            run()
             code = 0
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
@@ -82,31 +84,55 @@ class Life:
         if self.poll() is None:
             os.kill(self.pid, number)
 
+    def kill(self) -> None:
+        """Kill it, if it still lives, and wait until it is gone."""
+        self.send(signal.SIGKILL)
+        if self.code is None:
+            self.code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
     def end(self, seconds: float = 90) -> tuple[int, str]:
         """Wait for its end, and kill it where it has none; its exit code, and what it said."""
         limit = time.monotonic() + seconds
         while self.poll() is None and time.monotonic() < limit:
             time.sleep(0.005)
         if self.poll() is None:
-            self.send(signal.SIGKILL)
-            os.waitpid(self.pid, 0)
+            self.kill()
             raise AssertionError(f"no end after {seconds} seconds: {self.said.read_text()}")
         assert self.code is not None
         return self.code, self.said.read_text()
 
 
 def lives(
-    said: Path, num: int, *arguments: str, env: Mapping[str, str | None] | None = None
+    said: Path,
+    num: int,
+    *arguments: str,
+    env: Mapping[str, str | None] | None = None,
+    run: Callable[[], object] = main,
 ) -> list[Life]:
     """One process, or the ranks that torchrun would start."""
     if num == 1:
-        return [Life(said, *arguments, env=env)]
+        return [Life(said, *arguments, env=env, run=run)]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {"WORLD_SIZE": str(num), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     own = [{**(env or {}), **shared, "RANK": str(i), "LOCAL_RANK": str(i)} for i in range(num)]
-    return [Life(said.with_suffix(f".{i}"), *arguments, env=own[i]) for i in range(num)]
+    return [Life(said.with_suffix(f".{i}"), *arguments, env=own[i], run=run) for i in range(num)]
+
+
+def complete(processes: list[Life], seconds: float) -> None:
+    """Wait until all have done their work; where one fails, kill the others, and say why."""
+    limit = time.monotonic() + seconds
+    try:
+        while None in (codes := [process.poll() for process in processes]):
+            if any(codes) or time.monotonic() > limit:
+                break
+            time.sleep(0.005)
+    finally:
+        for process in processes:
+            process.kill()
+    texts = [f"exit code {x.code}: {x.said.read_text()}" for x in processes if x.code]
+    assert not texts, "\n".join(texts)
 
 
 def files(folder: Path, pattern: str = "**/*") -> set[tuple[Path, int]]:

@@ -1,5 +1,5 @@
-"""Starts processes on gloo that each write down what they found, trains in them, and counts what
-they send.
+"""Ranks on gloo, as forks of this process, that each write down what they found; trains in them,
+and counts what they send.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,12 +13,11 @@ import pytest
 import torch
 from torch import Tensor, distributed
 
-from dmd2.cli.errors import one_line
 from dmd2.data.base import DataModule
 from dmd2.distributed import process_group
-from dmd2.distributed.launch import launch
 from dmd2.training.module import DMD
 from dmd2.training.strategies import ProcessEnvironment, ReplicatedStrategy
+from lives import complete, lives
 from test_module import toy, trainer
 
 COLLECTIVES = {
@@ -46,7 +45,7 @@ def found_by(
     task: Callable[[], dict[str, Any]], folder: Path, num: int = 2
 ) -> list[dict[str, Any]]:
     """What `task` returns in each of `num` ranks."""
-    launch(partial(_as_rank, task), folder, num, one_line)
+    complete(lives(folder / "said.txt", num, run=partial(_as_rank, task, folder)), 300)
     return [torch.load(folder / f"{i}.pt", weights_only=True) for i in range(num)]
 
 
