@@ -28,9 +28,10 @@ from dmd2.runs.compiled import compile_networks
 from dmd2.training.checkpoints import load
 from dmd2.training.module import DMD
 from dmd2.training.strategies import ShardedStrategy
+from lives import complete, lives
 from processes import FLOAT, NETWORKS, counted, found_by, train_in_all_ranks
 from test_module import Record, fit, module, objective, toy, weights
-from test_process_group import TWO, BadOnRank1, ended, started, train
+from test_process_group import RUN, TWO, BadOnRank1, train
 
 DIFFUSERS = find_spec("diffusers") is not None and find_spec("transformers") is not None
 ACCUMULATED = {"accumulate": 2, "critic_updates": 5, "ema": [0.9]}
@@ -380,19 +381,16 @@ def test_ranks_that_would_start_differently_are_named(pair: list[dict[str, Any]]
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)  # four starts of Python a run, on machines that may be busy
+@pytest.mark.timeout(1500)  # of three runs, on machines that may be busy
 def test_a_run_goes_on_bit_by_bit_and_on_any_number_of_ranks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", sys.argv)
     fsdp = ["trainer=fsdp", "trainer.strategy.teacher=true", *TWO[1:]]
-    for arguments in (
-        ["paths.run=whole", *fsdp],
-        ["paths.run=forked", "resume=whole/checkpoints/00000020.ckpt", *fsdp],
-    ):
-        code, text = ended(started(*arguments), 600)
-        assert code == 0, text
+    for run, resume in (("whole", "null"), ("forked", "whole/checkpoints/00000020.ckpt")):
+        words = ["train", *RUN, f"paths.run={run}", f"resume={resume}", *fsdp]
+        complete(lives(Path(f"{run}.txt"), 2, *words), 600)
     train(
         "paths.run=alone",
         "data.batch_size=16",
