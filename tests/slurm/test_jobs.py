@@ -11,6 +11,7 @@ from cluster import Cluster, wait
 
 from dmd2.training.callbacks.csv_logger import read_rows
 from dmd2.training.checkpoints import load, saved
+from lives import complete, lives
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -72,13 +73,19 @@ def script(cluster: Cluster, place: Path, *arguments: str) -> tuple[str, Path]:
     return job, place / "runs" / "toy2d_dmd2" / f"slurm-{job}"
 
 
+def undisturbed(cluster: Cluster, place: Path, name: str, num: int, *arguments: str) -> Path:
+    """The directory of a run that nothing disturbed, of so many ranks, not in Slurm."""
+    words, said = ["train", *SMALL, f"paths.run={name}", *arguments], place / f"{name}.txt"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        complete(lives(said, num, *words, env=cluster.environment), 1800)
+    return place / name
+
+
 @pytest.fixture(scope="session")
 def whole(cluster: Cluster, workplace: Path) -> Path:
-    """A run that nothing disturbed, not in Slurm."""
-    done = begin(cluster, workplace, "train", *SMALL, f"max_iterations={END}", "paths.run=whole")
-    output, _ = done.communicate()
-    assert done.returncode == 0, output
-    return workplace / "whole"
+    """The run of one process that the others have to equal."""
+    return undisturbed(cluster, workplace, "whole", 1, f"max_iterations={END}")
 
 
 def assert_same_end(run: Path, whole: Path, end: int = END) -> None:
@@ -194,11 +201,7 @@ def test_two_nodes_of_two_ranks_get_a_signal_and_end_the_same(
 ) -> None:
     end = 80  # four processes share what there is
     ranks = ["trainer=ddp", "trainer.accelerator=cpu", f"max_iterations={end}"]
-    alone = begin(
-        cluster, workplace, "train", *SMALL, *ranks, "trainer.devices=4", "paths.run=whole4"
-    )
-    output, _ = alone.communicate()
-    assert alone.returncode == 0, output
+    whole4 = undisturbed(cluster, workplace, "whole4", 4, *ranks, "trainer.devices=4")
     ranks += ["trainer.devices=2", "trainer.num_nodes=2", "launcher.cpus_per_task=1"]
     sweep = begin(cluster, workplace, *SWEEP, *ranks, "hydra.sweep.dir=four_ranks")
     (job,) = queued(sweep)
@@ -207,4 +210,4 @@ def test_two_nodes_of_two_ranks_get_a_signal_and_end_the_same(
     cluster.ask("scancel", "--signal=USR2", job)
     output, _ = sweep.communicate()
     assert sweep.returncode == 0 and restarts(cluster, job) == 1, output
-    assert_same_end(run, workplace / "whole4", end)
+    assert_same_end(run, whole4, end)
