@@ -34,6 +34,9 @@ PAIRS = [
 class Verb:
     """What to type; {place} is a folder of its own, {trained} that of `trained`.
 
+    {num} is the number of ranks, {samples} what keeps each at work until after its 50th batch,
+    when partial sums are written.
+
     whole      Which of its files are there whole or not at all, as a pattern below its place.
     is_shared  Whether ranks share its work.
     """
@@ -44,7 +47,8 @@ class Verb:
 
     def typed(self, place: Path, trained: Path, num: int = 1) -> list[str]:
         """The command for a place, for one of so many ranks."""
-        return [word.format(place=place, trained=trained, num=num) for word in self.arguments]
+        known = {"place": place, "trained": trained, "num": num, "samples": 120 * num}
+        return [word.format(**known) for word in self.arguments]
 
     def made(self, place: Path) -> dict[str, bytes]:
         """All files of a place, locks aside."""
@@ -73,7 +77,7 @@ def content(path: Path) -> bytes:
 
 VERBS = {
     "evaluate": Verb(
-        ("evaluate", "run={place}/run", "num_samples=240", "batch_size=2", "weights=raw"),
+        ("evaluate", "run={place}/run", "num_samples={samples}", "batch_size=2", "weights=raw"),
         "run/evaluation.json",
     ),
     "export": Verb(("export", "run={trained}/run", "out={place}/out"), "out/**/*", False),
