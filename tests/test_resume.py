@@ -98,27 +98,40 @@ def test_a_log_has_one_row_an_iteration_and_no_gap() -> None:
     assert [int(row["step"]) for row in log("whole")] == [2, 4, 6, 8, 10, 12]
 
 
+@pytest.fixture(scope="module")
+def hashed9(workplace: Path) -> list[str]:
+    """The files that were hashed while the run `fork9` went on from the checkpoint of iteration 9,
+    in a directory where a kill had left halves of files.
+    """
+    seen, hashed = [], checkpoints.hashed
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(workplace)
+        patch.setattr(sys, "argv", sys.argv)
+        patch.setattr(checkpoints, "hashed", lambda p: seen.append(p.name) or hashed(p))
+        for name in ("metrics.csv", "checkpoints/1.ckpt"):
+            half = unused_name(Path("fork9", name))
+            half.parent.mkdir(parents=True, exist_ok=True)
+            half.write_text("step,generator/lo")
+        train("paths.run=fork9", "resume=whole/checkpoints/00000009.ckpt")
+    return seen
+
+
 @pytest.mark.parametrize("iteration", [3, 6, 9])
+@pytest.mark.usefixtures("hashed9")
 def test_a_run_goes_on_from_any_checkpoint_as_if_it_had_not_stopped(iteration: int) -> None:
-    train(f"paths.run=fork{iteration}", f"resume=whole/checkpoints/{iteration:08d}.ckpt")
+    if iteration != 9:
+        train(f"paths.run=fork{iteration}", f"resume=whole/checkpoints/{iteration:08d}.ckpt")
     assert_same_end(f"fork{iteration}")
 
 
-def test_a_checkpoint_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_is_hashed_once(hashed9: list[str]) -> None:
     """Large checkpoints take minutes to hash: rank 0 does it when it chooses one."""
-    seen, hashed = [], checkpoints.hashed
-    monkeypatch.setattr(checkpoints, "hashed", lambda p: seen.append(p.name) or hashed(p))
-    train("paths.run=once", "resume=whole/checkpoints/00000009.ckpt")
-    assert seen == ["00000009.ckpt"]
+    assert hashed9 == ["00000009.ckpt"]
 
 
+@pytest.mark.usefixtures("hashed9")
 def test_halves_of_files_that_a_kill_left_are_removed() -> None:
-    halves = [unused_name(Path("halves", name)) for name in ("metrics.csv", "checkpoints/1.ckpt")]
-    for half in halves:
-        half.parent.mkdir(parents=True, exist_ok=True)
-        half.write_text("step,generator/lo")
-    train("paths.run=halves", "resume=whole/checkpoints/00000009.ckpt")
-    assert not list(Path("halves").rglob("*.partial*"))
+    assert not list(Path("fork9").rglob("*.partial*"))
 
 
 def killed(run: str, *arguments: str, when: str) -> None:
@@ -152,7 +165,10 @@ def test_a_killed_run_goes_on_by_itself(when: str, tmp_path: Path) -> None:
 
 
 def test_damage_is_seen_and_the_one_before_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
-    train("paths.run=damaged", "max_iterations=9", "resume_allow=[max_iterations]")
+    shutil.copytree("whole", "damaged")
+    for number in (3, 12):
+        for end in ("ckpt", "json"):
+            Path("damaged/checkpoints", f"{number:08d}.{end}").unlink()
     nine, six = reversed(list(saved(Path("damaged/checkpoints"))))
     bytes_ = bytearray(nine.read_bytes())
     bytes_[len(bytes_) // 2] ^= 1
@@ -195,7 +211,7 @@ def test_a_refused_run_leaves_the_directory_as_it_was(capsys: pytest.CaptureFixt
 
 
 def test_going_on_from_an_older_checkpoint_forgets_the_later_ones() -> None:
-    train("paths.run=back", "checkpoint.keep=9")
+    shutil.copytree("whole", "back")
     train(
         "paths.run=back",
         "resume=back/checkpoints/00000003.ckpt",
@@ -205,12 +221,12 @@ def test_going_on_from_an_older_checkpoint_forgets_the_later_ones() -> None:
     assert [int(path.stem) for path in saved(Path("back/checkpoints"))] == [3, 5, 10, 12]
 
 
-@pytest.mark.parametrize("alone", ["00000001.json", "00000007.json"])
-def test_a_manifest_that_a_kill_left_alone_is_removed(alone: str) -> None:
-    folder = Path("alone", alone[:8], "checkpoints")
-    shutil.copytree("whole", folder.parent)
-    (folder / alone).write_text("{}")
-    train(f"paths.run={folder.parent}", "resume=auto")
+def test_a_manifest_that_a_kill_left_alone_is_removed() -> None:
+    folder = Path("alone/checkpoints")
+    shutil.copytree("whole", "alone")
+    for name in ("00000001.json", "00000007.json"):
+        (folder / name).write_text("{}")
+    train("paths.run=alone", "resume=auto")
     left = sorted(path.name for path in folder.iterdir())
     assert left == sorted(path.name for path in Path("whole/checkpoints").iterdir())
 
