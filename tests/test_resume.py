@@ -20,6 +20,7 @@ from dmd2.io.replace import unused_name
 from dmd2.training import checkpoints
 from dmd2.training.callbacks.csv_logger import read_rows
 from dmd2.training.checkpoints import load, newest, saved
+from lives import Life
 from test_files import holding
 
 SMALL = [
@@ -36,8 +37,6 @@ SMALL = [
     "callbacks.samples.every=6",
     "checkpoint.every=3",
 ]
-
-ENV = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
 def train(*arguments: str) -> None:
@@ -136,19 +135,10 @@ def test_halves_of_files_that_a_kill_left_are_removed() -> None:
 
 def killed(run: str, *arguments: str, when: str) -> None:
     """Begin a run and SIGKILL it as soon as the file `when` is in its directory."""
-    command = [
-        sys.executable,
-        "-c",
-        "from dmd2.cli.main import main; main()",
-        "train",
-        *SMALL,
-        f"paths.run={run}",
-        *arguments,
-    ]
-    with subprocess.Popen(command, env=ENV) as process:
-        while not list(Path(run).glob(when)) and process.poll() is None:
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
+    life = Life(Path(f"{run}.txt"), "train", *SMALL, f"paths.run={run}", *arguments)
+    while not list(Path(run).glob(when)) and life.poll() is None:
+        time.sleep(0.002)
+    life.kill()
 
 
 @pytest.mark.slow
@@ -329,31 +319,28 @@ def test_a_torn_row_of_the_log_is_made_again() -> None:
     assert [int(row["step"]) for row in log("torn")] == [2, 4, 6, 8, 10, 12]
 
 
-def workers_of(process: subprocess.Popen[str]) -> list[int]:
+def workers_of(life: Life) -> list[int]:
     """The process ids of those that gather batches for a run."""
-    return [
-        int(pid)
-        for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    ]
+    children = Path(f"/proc/{life.pid}/task/{life.pid}/children")
+    return [int(pid) for pid in children.read_text().split()]
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds workers in /proc")
 def test_a_worker_that_dies_ends_the_run_with_a_line_and_the_run_goes_on() -> None:
-    command = [sys.executable, "-c", "from dmd2.cli.main import main; main()", "train", *SMALL]
     more = [
         "paths.run=worker",
         "+data.num_workers=1",
         "max_iterations=100000",
         "callbacks.evaluation=null",
     ]
-    with subprocess.Popen([*command, *more], env=ENV, stderr=subprocess.PIPE, text=True) as process:
-        while not list(Path("worker/checkpoints").glob("*.ckpt")) and process.poll() is None:
-            time.sleep(0.02)
-        for worker in workers_of(process):
-            os.kill(worker, signal.SIGKILL)
-        _, text = process.communicate(timeout=600)
-    assert process.returncode == 2, text
+    life = Life(Path("worker.txt"), "train", *SMALL, *more)
+    while not list(Path("worker/checkpoints").glob("*.ckpt")) and life.poll() is None:
+        time.sleep(0.02)
+    for worker in workers_of(life):
+        os.kill(worker, signal.SIGKILL)
+    code, text = life.end(600)
+    assert code == 2, text
     assert text.splitlines()[-1].startswith("dmd2: DataLoader worker"), text
     assert json.loads(Path("worker/summary.json").read_text())["status"] == "failed"
     assert len(log("worker")) > 0 and newest(Path("worker/checkpoints")) is not None
