@@ -28,6 +28,8 @@ SMALL = [
     "data.batch_size=8",
     "teacher.pretrain.max_iterations=2",
     "metric.num_samples=30",
+    "metric.num_reference=40",
+    "metric.batch_size=30",
     "metric.teacher_steps=[1]",
     "max_iterations=12",
     "critic_updates=5",
@@ -35,6 +37,7 @@ SMALL = [
     "log_every=2",
     "callbacks.evaluation.every=4",
     "callbacks.samples.every=6",
+    "callbacks.samples.num_samples=20",
     "checkpoint.every=3",
 ]
 
