@@ -23,7 +23,7 @@ import torch
 
 from dmd2.training.callbacks.csv_logger import read_rows
 from dmd2.training.checkpoints import load
-from lives import instant, lives
+from lives import Life, instant, lives
 from verbs import VERBS, Verb, place_for
 
 RUN = [
@@ -47,24 +47,32 @@ RUN = [
     "resume=auto",
 ]
 WATCHED = ("metrics.csv", "checkpoints/*.partial", "checkpoints/*.json", "checkpoints/*.ckpt")
-ENV = os.environ | {"OMP_NUM_THREADS": "1", "DMD2_RUN_ID": "now"}
+NOW = {"DMD2_RUN_ID": "now"}
+
+
+def typed(run: str) -> list[str]:
+    """The command for a run, without `dmd2`."""
+    return ["train", *RUN, f"paths.run={run}", f"paths.cache={run}-cache"]
+
+
+def leave_alone(run: str) -> None:
+    """A run that nobody disturbs, in an interpreter of its own."""
+    command = [sys.executable, "-c", "from dmd2.cli.main import main; main()", *typed(run)]
+    env = os.environ | NOW | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=env, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "damaged" not in done.stderr
 
 
 def live(run: str, come: Iterator[bool]) -> bool:
     """A life of a run until the instant has come; whether it was killed then, rather than come to
     its end.
     """
-    command = [sys.executable, "-c", "from dmd2.cli.main import main; main()", "train", *RUN]
-    with Path("stderr.txt").open("w+") as said:
-        process = subprocess.Popen(
-            [*command, f"paths.run={run}", f"paths.cache={run}-cache"], stderr=said, env=ENV
-        )
-        while process.poll() is None and not next(come):
-            time.sleep(0.001)
-        process.kill()
-        code = process.wait()
-        said.seek(0)
-        text = said.read()
+    life = Life(Path(f"{run}.txt"), *typed(run), env=NOW)
+    while life.poll() is None and not next(come):
+        time.sleep(0.001)
+    life.kill()
+    code, text = life.end()
     assert code in (0, -signal.SIGKILL), text
     assert "damaged" not in text
     return code != 0
@@ -106,10 +114,14 @@ def test_a_run_killed_again_and_again_ends_as_if_nobody_had(
     monkeypatch.chdir(tmp_path)
     kills = request.config.getoption("kills")
     draw, left = random.Random(kills), kills
-    live("whole", repeat(False))
+    leave_alone("whole")
+    begin = time.monotonic()
+    live("fork", repeat(False))
+    seconds = time.monotonic() - begin
+    assert_same_end("fork")
     for number in count():
         run = f"run{number}"
-        while left and live(run, instant(Path(run), WATCHED, 20, draw)):
+        while left and live(run, instant(Path(run), WATCHED, seconds, draw)):
             left -= 1
             print(f"{run}: killed, {left} to go")
         if not left:
