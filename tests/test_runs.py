@@ -28,6 +28,7 @@ from dmd2.runs.report import write_page
 from dmd2.training import checkpoints
 from dmd2.training.callbacks.csv_logger import read_rows
 from docs_hooks import website
+from lives import Life, complete, lives
 from test_files import holding
 
 SMALL = [
@@ -197,14 +198,12 @@ def test_two_ranks_draw_and_score_as_one_does() -> None:
         "--no-python",
         sys.executable,
     ]
-    for verb, *options in (
-        ("sample", "num_images=12", "out=of_two"),
-        ("evaluate", "num_samples=20", "weights=raw"),
-    ):
-        words = [verb, f"run={RUN}", "batch_size=5", *options]
-        start = [sys.executable, *launcher, "-c", "from dmd2.cli.main import main; main()", *words]
-        done = subprocess.run(start, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+    words = ["sample", f"run={RUN}", "batch_size=5", "num_images=12", "out=of_two"]
+    start = [sys.executable, *launcher, "-c", "from dmd2.cli.main import main; main()", *words]
+    done = subprocess.run(start, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    words = ["evaluate", f"run={RUN}", "batch_size=5", "num_samples=20", "weights=raw"]
+    complete(lives(Path("of_two.txt"), 2, *words), 600)
     found = json.loads((RUN / "evaluation.json").read_text())
     dmd2("sample", f"run={RUN}", "batch_size=5", "num_images=12", "out=of_one")
     dmd2("evaluate", f"run={RUN}", "batch_size=5", "num_samples=20", "weights=raw")
@@ -351,10 +350,16 @@ def test_wandb_offline_gets_the_same_keys(monkeypatch: pytest.MonkeyPatch) -> No
         "resume=auto",
     )
     page = Path("logged/wandb_id.txt").read_text()
-    lives = list(Path("logged/wandb").glob("offline-run-*"))
-    assert len(lives) == 2 and all(life.name.endswith(f"-{page}") for life in lives), (
+    parts = list(Path("logged/wandb").glob("offline-run-*"))
+    assert len(parts) == 2 and all(part.name.endswith(f"-{page}") for part in parts), (
         "a resumed run has one page"
     )
+
+
+def wait_for_rows(process: "subprocess.Popen[bytes] | Life") -> None:
+    """Return when the run `stopped` has logged, or has ended."""
+    while not read_rows(Path("stopped/metrics.csv")) and process.poll() is None:
+        time.sleep(0.2)
 
 
 @pytest.mark.slow
@@ -370,14 +375,20 @@ def test_ctrl_c_ends_within_an_iteration_with_a_checkpoint_and_a_summary(
         "paths.run=stopped",
         "log_every=1",
     ]
-    command = [sys.executable, "-c", "from dmd2.cli.main import main; main()", "train", *arguments]
-    with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
-        while not read_rows(Path("stopped/metrics.csv")) and process.poll() is None:
-            time.sleep(0.2)
-        process.send_signal(number)
-        if number == signal.SIGHUP:  # of the system, and of the shell
+    if number == signal.SIGINT:
+        code = "from dmd2.cli.main import main; main()"
+        command = [sys.executable, "-c", code, "train", *arguments]
+        with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
+            wait_for_rows(process)
             process.send_signal(number)
-        assert process.wait(timeout=600) == 130
+            assert process.wait(timeout=600) == 130
+    else:
+        life = Life(Path("stopped.txt"), "train", *arguments)
+        wait_for_rows(life)
+        for _ in range(2):  # of the system, and of the shell
+            life.send(number)
+        found, text = life.end(600)
+        assert found == 130, text
     summary = json.loads(Path("stopped/summary.json").read_text())
     assert summary["status"] == "interrupted" and 0 < summary["iterations"] < 100000
     path = checkpoints.newest(Path("stopped/checkpoints")).path
