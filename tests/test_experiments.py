@@ -69,6 +69,7 @@ SMALL = [
     "global_batch=4",
     "data.batch_size=null",
     "metric.num_samples=20",
+    "metric.batch_size=20",
     "metric.num_reference=40",
     "metric.teacher_steps=[1,2]",
     "log_every=1",
