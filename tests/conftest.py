@@ -1,5 +1,6 @@
-"""Every test runs on one thread, so that it gives the same numbers on any machine of a kind."""
+"""Every test runs on one thread of the CPU, so that it gives the same numbers on any machine of a kind."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,8 @@ import torch
 from hypothesis import HealthCheck, settings
 
 torch.set_num_threads(1)
+# Many tests fork this process, which cannot train in the fork where it has used a GPU before.
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
 # The same few examples everywhere; files of an example may lie in a test's own folder.
 settings.register_profile(
     "here",
