@@ -1,4 +1,4 @@
-"""Every test runs on one thread of the CPU, so that it gives the same numbers on any machine of a kind."""
+"""Every test runs on one CPU thread, so that it gives the same numbers on any machine of a kind."""
 
 import os
 import sys

@@ -1,5 +1,7 @@
 """Lives of a verb: `dmd2 VERB ...` in a fork of this process, which has torch loaded already, told
 apart by their exit codes and words, and killed at instants that are drawn.
+
+A fork may train although its parent has: torch has one thread here, and no GPU (conftest.py).
 """
 
 import faulthandler
@@ -54,7 +56,8 @@ class Life:
             with self.said.open("w") as file:
                 os.dup2(file.fileno(), 1)
                 os.dup2(file.fileno(), 2)
-            sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+            # By lines: one that is killed has said what it said.
+            sys.stdout, sys.stderr = (os.fdopen(i, "w", buffering=1) for i in (1, 2))
             for key, value in env.items():
                 os.environ.pop(key, None) if value is None else os.environ.update({key: value})
             sys.argv = ["dmd2", *arguments]

@@ -50,7 +50,6 @@ def found_by(
 
 
 def _as_rank(task: Callable[[], dict[str, Any]], folder: Path) -> None:
-    torch.set_num_threads(1)
     process_group.init_process_group(on_gpu=False)
     torch.save(task(), folder / f"{process_group.rank()}.pt")
     process_group.destroy_process_group()

@@ -8,7 +8,6 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
-import torch
 
 from answers import answer, inside  # noqa: F401 - a fixture
 from dmd2.cli.main import main
@@ -32,7 +31,6 @@ def test_a_check_says_what_would_be_trained_and_writes_nothing(
     assert not list(Path().iterdir())
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 @pytest.mark.parametrize("flag", [["--check"], []], ids=["check", "run"])
 def test_all_that_is_missing_is_said_at_once(
     flag: list[str], capsys: pytest.CaptureFixture[str]
@@ -44,7 +42,6 @@ def test_all_that_is_missing_is_said_at_once(
         assert any(words in line and line.startswith("  ") for line in said), (words, said)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 @pytest.mark.parametrize("verb", ["pretrain", "pairs"])
 def test_what_a_teacher_lacks_is_said_at_once(
     verb: str, capsys: pytest.CaptureFixture[str]

@@ -96,6 +96,11 @@ def test_what_is_no_key_and_value_is_answered_with_what_to_type(
     assert all(word in line for word in words), line
 
 
+@pytest.mark.parametrize("name", ["2026-11-30", "on", "12:30", "010", "null1", "'3'", "a,b"])
+def test_text_that_only_yaml_takes_for_something_else_names_a_folder(name: str) -> None:
+    check_arguments("train", [f"paths.run={name}", f"name={name}", f"paths.runs={name}"])
+
+
 def test_a_key_that_is_given_twice_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     check_arguments("train", ["seed=1", "+loss=sid", "seed=2", "--cfg", "job", "loss=dmd"])
     assert capsys.readouterr().err == "".join(

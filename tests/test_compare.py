@@ -241,12 +241,37 @@ def test_jobs_of_a_sweep_are_named_by_their_choices_and_what_differs_besides(
     ]
     # A run outside of the sweep has no record of its choice: what it differs in is named in full.
     (tmp_path / "0" / "job.json").write_text("damaged")
-    assert "loss=" not in gather(tmp_path)[0].name.replace("loss.", "")
+    assert not any(" loss=" in group.name for group in gather(tmp_path))
+
+
+def test_what_a_job_was_told_beside_its_choice_is_named(tmp_path: Path) -> None:
+    for i, (name, weight) in enumerate((("dmd2", 0.1), ("dmd2_hinge", 0.5))):
+        loss = {"generator": {"gan": {"_target_": name, "weight": weight}}}
+        write_run(tmp_path / str(i), {"loss": loss}, metrics={"rfd": i})
+        told = [f"++loss={name}", "launcher=slurm", "metric=digits"]
+        write_job(tmp_path / str(i), [*told, *["loss.generator.gan.weight=0.5"] * i], "completed")
+    assert [group.name for group in gather(tmp_path)] == [
+        "e loss=dmd2 loss.generator.gan.weight=0.1",
+        "e loss=dmd2_hinge loss.generator.gan.weight=0.5",
+    ]
+
+
+def test_what_differs_within_a_choice_is_named(tmp_path: Path) -> None:
+    for i, (name, num) in enumerate((("digits", None), ("digits", 500), ("images", None))):
+        data = {"seed": 0, "_target_": name} | ({"num_train": num} if num else {})
+        write_run(tmp_path / str(i), {"data": data}, metrics={"rfd": i})
+        told = [f"data={name}", *([f"+data.num_train={num}"] if num else [])]
+        write_job(tmp_path / str(i), told, "completed")
+    assert [group.name for group in gather(tmp_path)] == [
+        "e data=digits data.num_train=absent",
+        "e data=digits data.num_train=500",
+        "e data=images data.num_train=absent",
+    ]
 
 
 def test_rows_say_what_their_runs_took(tmp_path: Path) -> None:
     for i, seconds in enumerate((10.0, 14.0)):
-        took = {"wall_seconds": seconds, "peak_memory_bytes": 3 * 2**29}
+        took = {"training_seconds": seconds, "peak_memory_bytes": 3 * 2**29}
         write_run(tmp_path / str(i), {"seed": i, "data": {"seed": i}}, **took)
     write_run(tmp_path / "2", {"max_iterations": 5}, metrics={"rfd": 9.0})
     lines = table(gather(tmp_path))
@@ -256,7 +281,7 @@ def test_rows_say_what_their_runs_took(tmp_path: Path) -> None:
     assert all(line.count("|") == lines[0].count("|") for line in lines)
     page = write_comparison(gather(tmp_path), "title", [], tmp_path / "out")[-1].read_text()
     assert '<th scope="col">seconds</th>' in page and "<td>12 ± 2.8</td>" in page
-    bad = {"wall_seconds": -1.0}
+    bad = {"training_seconds": -1.0}
     write_run(tmp_path / "3", **bad)
     assert len(gather(tmp_path)) == 2
 

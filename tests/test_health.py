@@ -162,6 +162,7 @@ def test_the_best_denoiser_of_the_samples_has_no_more_error_than_any_other() -> 
         (7.0, {"1": 17.0, "50": 1.7}, 0.1),  # four steps of a good teacher are good, one is not
         (67.0, {"1": 66.0, "50": 26.8}, 0.4),
         (8.0, {"50": 2.0}, 0.25),
+        (5.0, {"1": 5.0, "18": 60.0}, 1.0),  # more steps of it are worse
     ],
 )
 def test_a_teacher_is_held_against_the_worst_in_fewer_of_its_steps(

@@ -371,7 +371,7 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="fi
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)  # four starts of Python a run, on machines that may be busy
+@pytest.mark.timeout(1500)  # starts of Python, on machines that may be busy
 @pytest.mark.usefixtures("inside")
 def test_a_run_of_two_ranks_ends_where_one_with_twice_the_batch_does() -> None:
     train("paths.run=one", "data.batch_size=16")
@@ -389,7 +389,7 @@ def test_a_run_of_two_ranks_ends_where_one_with_twice_the_batch_does() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)  # four starts of Python a run, on machines that may be busy
+@pytest.mark.timeout(1500)  # starts of Python, on machines that may be busy
 @needs_proc
 @pytest.mark.usefixtures("inside")
 def test_a_signal_to_one_rank_ends_both_and_the_run_goes_on_bit_by_bit() -> None:
@@ -411,7 +411,7 @@ def test_a_signal_to_one_rank_ends_both_and_the_run_goes_on_bit_by_bit() -> None
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)  # four starts of Python a run, on machines that may be busy
+@pytest.mark.timeout(1500)  # starts of Python, on machines that may be busy
 @needs_proc
 @pytest.mark.usefixtures("inside")
 def test_a_killed_rank_is_named_and_takes_the_others_along() -> None:
@@ -424,7 +424,7 @@ def test_a_killed_rank_is_named_and_takes_the_others_along() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)  # four starts of Python a run, on machines that may be busy
+@pytest.mark.timeout(1500)  # starts of Python, on machines that may be busy
 @needs_proc
 @pytest.mark.usefixtures("inside")
 def test_a_run_whose_ranks_are_all_killed_goes_on_by_itself_bit_by_bit() -> None:

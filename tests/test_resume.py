@@ -101,7 +101,7 @@ def test_a_log_has_one_row_an_iteration_and_no_gap() -> None:
 
 
 @pytest.fixture(scope="module")
-def hashed9(workplace: Path) -> list[str]:
+def hashed_by_fork9(workplace: Path) -> list[str]:
     """The files that were hashed while the run `fork9` went on from the checkpoint of iteration 9,
     in a directory where a kill had left halves of files.
     """
@@ -119,19 +119,19 @@ def hashed9(workplace: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("iteration", [3, 6, 9])
-@pytest.mark.usefixtures("hashed9")
+@pytest.mark.usefixtures("hashed_by_fork9")
 def test_a_run_goes_on_from_any_checkpoint_as_if_it_had_not_stopped(iteration: int) -> None:
     if iteration != 9:
         train(f"paths.run=fork{iteration}", f"resume=whole/checkpoints/{iteration:08d}.ckpt")
     assert_same_end(f"fork{iteration}")
 
 
-def test_a_checkpoint_is_hashed_once(hashed9: list[str]) -> None:
+def test_a_checkpoint_is_hashed_once(hashed_by_fork9: list[str]) -> None:
     """Large checkpoints take minutes to hash: rank 0 does it when it chooses one."""
-    assert hashed9 == ["00000009.ckpt"]
+    assert hashed_by_fork9 == ["00000009.ckpt"]
 
 
-@pytest.mark.usefixtures("hashed9")
+@pytest.mark.usefixtures("hashed_by_fork9")
 def test_halves_of_files_that_a_kill_left_are_removed() -> None:
     assert not list(Path("fork9").rglob("*.partial*"))
 
@@ -142,6 +142,7 @@ def killed(run: str, *arguments: str, when: str) -> None:
     while not list(Path(run).glob(when)) and life.poll() is None:
         time.sleep(0.002)
     life.kill()
+    assert life.code == -signal.SIGKILL, life.said.read_text()
 
 
 @pytest.mark.slow

@@ -375,7 +375,7 @@ def test_ctrl_c_ends_within_an_iteration_with_a_checkpoint_and_a_summary(
         "paths.run=stopped",
         "log_every=1",
     ]
-    if number == signal.SIGINT:
+    if number == signal.SIGINT:  # once in an interpreter of its own, which also has to end
         code = "from dmd2.cli.main import main; main()"
         command = [sys.executable, "-c", code, "train", *arguments]
         with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from dmd2.cli.errors import chain
 from dmd2.cli.main import main
@@ -115,22 +114,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["train", "data=images", "data.source=gone.zip", "data.resolution=8"], ["gone.zip"]),
         (["train", "data=ring", "loss=no_gan"], ["no labels", "10 classes"]),
         (["train", "teacher=cifar10", "loss=no_gan"], ["shape", "(1, 8, 8)"]),
-        pytest.param(
-            ["train", "trainer=gpu"],
-            ["trainer=cpu"],
-            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU"),
-        ),
+        (["train", "trainer=gpu"], ["trainer=cpu"]),
         (["train", "trainer.devices=2"], ["trainer=ddp trainer.accelerator=cpu trainer.devices=2"]),
-        pytest.param(
+        (
             ["train", "trainer=ddp", "trainer.devices=2"],
             ["type trainer=ddp trainer.accelerator=cpu trainer.devices=2"],
-            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU"),
         ),
-        pytest.param(
-            ["benchmark", "part=iteration"],
-            ["type part.trainer=cpu"],
-            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU"),
-        ),
+        (["benchmark", "part=iteration"], ["type part.trainer=cpu"]),
         (["train", "discriminator_features=techer"], ["discriminator_features", "techer"]),
         (["train", "critic_step_layer=model"], ["there is one", "critic_step_layer=null"]),
         (["train", "experiment=digits_4step", "critic_step_layer=time"], ["'time'", "map_layer0"]),
@@ -299,8 +289,6 @@ LACKING = {
 def test_a_recipe_says_what_it_lacks_before_data_is_decoded(
     what: str, capsys: pytest.CaptureFixture[str], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if what == "GPUs" and torch.cuda.is_available():
-        pytest.skip("this machine has a GPU")
     monkeypatch.setenv("TORCH_HOME", str(folder))
     (folder / "images").mkdir()
     (folder / "images" / "broken.png").write_bytes(b"would be an error of its own")

@@ -106,7 +106,6 @@ VERBS = {
 
 def train(folder: Path) -> Path:
     """A folder with a run, and the pipeline of its student."""
-    # In processes of their own: a fork of one that has worked might inherit a thread's lock.
     for words in (
         ["train", *RUN, f"paths.run={folder}/run", f"paths.cache={folder}/kept"],
         ["export", f"run={folder}/run", f"out={folder}/pipeline"],

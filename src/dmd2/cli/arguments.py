@@ -1,5 +1,6 @@
 """Arguments that are no KEY=VALUE, or have no effect: what to type instead, before Hydra reads."""
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,8 +17,10 @@ FLAGS_WITH_VALUE = {
 }
 FLAGS = FLAGS_WITH_VALUE | {"--multirun", "-m", "--run", "-r", "--resolve", "--version"}
 """Hydra's flags that `dmd2` hands on."""
-PLACES = ("name", "paths.run", "paths.runs")
+FOLDER_KEYS = ("name", "paths.run", "paths.runs")
 """Keys of which Hydra makes a run's directory, before the config is checked."""
+NO_TEXT = re.compile(r"(?is)null|true|false|[+-]?(0|[1-9]\d*)(\.\d*)?|[\[{].*")
+"""What Hydra reads as something else than text; a date, "on" and 010 are text to it."""
 SOURCES = {"compare": "runs=", "prepare": "source=", "import": "source=", "benchmark": "source="}
 """What a path without a key means; a run's directory for the verbs that are not here."""
 
@@ -101,16 +104,15 @@ def _check_choice(verb: str, argument: str) -> None:
 
 
 def _check_place(argument: str) -> None:
-    """Raise ValueError where one of the `PLACES` is no text: null would be a folder "None"."""
+    """Raise ValueError where one of the `FOLDER_KEYS` is no text: null would be a folder "None"."""
     key, _, value = argument.lstrip("+").partition("=")
-    if key not in PLACES or not value:
+    if key not in FOLDER_KEYS or not NO_TEXT.fullmatch(value):
         return
     try:
         given = yaml.safe_load(value)
     except yaml.YAMLError:  # Hydra says what it cannot read
         return
-    if not VALUES[key].fits(given):
-        raise ValueError(misfit(key, given, VALUES[key].what, VALUES[key].example))
+    raise ValueError(misfit(key, given, VALUES[key].what, VALUES[key].example))
 
 
 def _refuse_spaces(*parts: str) -> None:

@@ -2,8 +2,9 @@
 
 import resource
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,15 @@ def lent(network: nn.Module, device: torch.device) -> Iterator[None]:
         yield
     finally:
         network.to(home)
+
+
+def forget_peak_memory() -> None:
+    """Count the most memory anew: a sweep's jobs may follow each other in one process."""
+    if torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+    # Linux forgets its own count at a 5; elsewhere it is of the process's whole life.
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
 def peak_memory_bytes() -> int:

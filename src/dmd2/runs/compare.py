@@ -7,7 +7,7 @@ from typing import Any
 from dmd2.evaluation.pictures import dots
 from dmd2.io.files import write_bytes
 from dmd2.io.small_files import read_small_text
-from dmd2.runs.groups import COSTS, Groups, metrics_of, references
+from dmd2.runs.groups import Groups, costs_of, metrics_of, references
 from dmd2.runs.markdown import text
 from dmd2.runs.page.comparison_page import comparison_page
 from dmd2.runs.score_table import cell, spread
@@ -95,7 +95,7 @@ def table(groups: Groups) -> list[str]:
     names = metrics_of(groups)
     # Runs of an older version, or with health=none, have nothing to say of it.
     watched = ["health"] if any(group.health for group in groups) else []
-    costs = [name for name in COSTS if any(group.cost(name) for group in groups)]
+    costs = costs_of(groups)
     beside = [*costs, *watched]
     head = " | ".join(map(text, [*names, *beside]))
     lines = [f"| samples | runs | {head} |", "|---" * (len(names) + len(beside) + 2) + "|"]

@@ -1,8 +1,8 @@
-"""What a run differs in from others and from the defaults, by its resolved configuration and its
-teacher's weights.
+"""What a run differs in from others and from the defaults, by its resolved configuration, its
+teacher's weights, and what a sweep's job chose.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,6 @@ from typing import Any
 from dmd2.config.folder import choices
 from dmd2.config.typed import as_typed
 from dmd2.config.words import skeleton
-from dmd2.io.files import read_hashed_json
 from dmd2.io.tensors import read_metadata
 from dmd2.runs.config_file import read_config
 
@@ -62,35 +61,29 @@ def _flat(node: Any, path: str) -> list[tuple[str, str]]:
     ]
 
 
-def choices_of(run: Path) -> dict[str, str]:
-    """What a job of a sweep chose to train, e.g. {"loss": "sida"}; nothing of any other run."""
-    try:
-        words = read_hashed_json(run / "job.json")["overrides"]
-    except (ValueError, OSError):  # no job of a sweep; a damaged record is named with the failures
-        return {}
-    chosen = dict(word.split("=", 1) for word in words if "=" in word)
-    return {
-        group: name
-        for group, name in chosen.items()
-        if group != "metric" and name in choices(group)
-    }
+def by_choices(runs: Sequence[Leaves], told: Sequence[Mapping[str, str]]) -> list[Leaves]:
+    """The leaves of runs with a choice from a group in place of what it says, e.g. loss=sida.
 
-
-def by_choices(runs: Sequence[Leaves], chosen: Sequence[Leaves]) -> list[Leaves]:
-    """The leaves of runs with a choice in place of what it says, e.g. loss=sida.
-
-    chosen  Of each run, its `choices_of` groups. Only a group from which all runs chose counts,
-            and of its section only leaves that are the same in all runs of one choice go.
+    told  Of each run the `overrides_of` its job. Only a group from which all runs chose counts, and
+          of its section only leaves go that are the same in all runs of a choice, and that no job
+          names. How runs are watched and scored is named elsewhere.
     """
     found = list(runs)
-    for group in set.intersection(*map(set, chosen)):
-        names = [choice[group] for choice in chosen]
-        for key in {key for run in runs for key in run if key.startswith(f"{group}.")}:
-            values = {(name, run.get(key)) for name, run in zip(names, runs, strict=True)}
-            if len(values) == len(set(names)):
+    named = {key for words in told for key in words}
+    for group in sorted(set.intersection(*map(set, told)) - WATCHING - {"metric"}):
+        names = [words[group] for words in told]
+        if not {*names} <= choices(group).keys():
+            continue
+        for key in {key for run in runs for key in run if key.startswith(f"{group}.")} - named:
+            if _is_function([run.get(key) for run in runs], names):
                 found = [{k: v for k, v in run.items() if k != key} for run in found]
         found = [{**run, group: name} for run, name in zip(found, names, strict=True)]
     return found
+
+
+def _is_function(values: Sequence[Any], of: Sequence[Any]) -> bool:
+    """Whether rows that are alike in `of` are alike in `values`."""
+    return len({*zip(of, values, strict=True)}) == len({*of})
 
 
 def differences(runs: list[Leaves]) -> list[dict[str, str]]:
@@ -104,16 +97,17 @@ def differences(runs: list[Leaves]) -> list[dict[str, str]]:
     # Short keys first: of numbers that are equal in every run, as interpolations are, one is named.
     for key in sorted({key for run in runs for key in run}, key=lambda key: (key.count("."), key)):
         values = tuple(run.get(key, "absent") for run in runs)
-        if len(set(values)) > 1 and not _follows(key, values, columns.values()):
+        if len(set(values)) > 1 and not _follows(key, values, columns):
             are_numbers = all(value.replace(".", "").isdigit() for value in values)
             columns.setdefault(values if are_numbers else (*values, key), key)
     return [{key: values[i] for values, key in columns.items()} for i in range(len(runs))]
 
 
-def _follows(key: str, values: tuple[str, ...], differing: Iterable[str]) -> bool:
-    """Whether a key is in some runs alone, equal in all of these, below a key that differs."""
-    is_below = any(key.startswith(f"{above}.") for above in differing)
-    return is_below and "absent" in values and len(set(values)) == 2
+def _follows(key: str, values: tuple[str, ...], differing: Mapping[tuple[str, ...], str]) -> bool:
+    """Whether a key is in some runs alone, equal in these, below a key that says in which."""
+    above = [own for own, name in differing.items() if key.startswith(f"{name}.")]
+    is_said = any(_is_function(values, own[: len(values)]) for own in above)
+    return is_said and "absent" in values and len(set(values)) == 2
 
 
 def changed(config: Mapping[str, Any]) -> list[tuple[str, str, str]]:

@@ -10,15 +10,17 @@ from typing import Any
 
 from dmd2.evaluation.health import state_in_words
 from dmd2.evaluation.scores import Scores
-from dmd2.runs.differences import Leaves, by_choices, choices_of, differences, leaves_of
+from dmd2.runs.differences import Leaves, by_choices, differences, leaves_of
+from dmd2.runs.job import overrides_of
+from dmd2.runs.memory import GIB
 from dmd2.runs.score_table import cell, rows, spread
 from dmd2.runs.summary import flaw, read_summary
 
-COSTS = {"seconds": ("wall_seconds", 1), "GiB": ("peak_memory_bytes", 2**30)}
+COSTS = {"seconds": ("training_seconds", 1), "GiB": ("peak_memory_bytes", GIB)}
 """What runs took: the heading, the key of a summary, and its size in the heading's unit.
 
-Seconds are the clock's, scores included; memory is the most that was held, of the GPU or of the
-process.
+Seconds are those of iterations, without scores and pictures; memory is the most that was held, of
+the GPU or of the process.
 """
 
 
@@ -65,7 +67,7 @@ class Group:
     def cost(self, name: str) -> str:
         """Mean and spread of one of the `COSTS` of its runs; empty where none says it."""
         key, unit = COSTS[name]
-        return spread([summary[key] / unit for summary in self.summaries if summary.get(key)])
+        return spread([found / unit for s in self.summaries if (found := s.get(key))])
 
     @property
     def health(self) -> str:
@@ -110,8 +112,8 @@ def gather(folder: Path) -> Groups:
         group.summaries.append(summary)
     for experiment in {name for name, *_ in found}:
         keys = [key for key in found if key[0] == experiment]
-        chosen = [choices_of(found[key].folders[0]) for key in keys]
-        alike = dict(zip(keys, by_choices([dict(key[1]) for key in keys], chosen), strict=True))
+        told = [overrides_of(found[key].folders[0]) for key in keys]
+        alike = dict(zip(keys, by_choices([dict(key[1]) for key in keys], told), strict=True))
         trained = {key: _trained(leaves) for key, leaves in alike.items()}
         # How scores are made is compared among the scored runs alone.
         scored = {
@@ -129,6 +131,11 @@ def gather(folder: Path) -> Groups:
 def _trained(leaves: Leaves) -> dict[str, str]:
     """What a run trains, without how it is scored."""
     return {key: value for key, value in leaves.items() if not key.startswith("metric.")}
+
+
+def costs_of(groups: Groups) -> list[str]:
+    """The `COSTS` that some run says; one of an older version does not."""
+    return [name for name in COSTS if any(group.cost(name) for group in groups)]
 
 
 def metrics_of(groups: Groups) -> list[str]:

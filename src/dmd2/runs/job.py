@@ -88,6 +88,18 @@ class SlurmJob:
         importlib.import_module(self.module).work(self.config)
 
 
+def overrides_of(folder: Path) -> dict[str, str]:
+    """What a job was told, by key without its plus signs; nothing of a run that is no job.
+
+    Nothing of a damaged record, either: `read_jobs` names it.
+    """
+    try:
+        words = read_hashed_json(folder / "job.json")["overrides"]
+    except (ValueError, OSError):
+        return {}
+    return dict(word.lstrip("+").split("=", 1) for word in words if "=" in word)
+
+
 def read_jobs(folder: Path) -> dict[Path, dict[str, Any]]:
     """The records of the jobs below a folder, by directory: `overrides`, `log` and `status`.
 

@@ -60,6 +60,7 @@ def summarise(
         "iterations": iterations,
         "generator_updates": -(-iterations // config["critic_updates"]),
         "wall_seconds": record.wall_seconds(),
+        "training_seconds": record.training_seconds if config["callbacks"].get("speed") else None,
         # None where nothing measures it.
         "images_per_second": record.images_per_second if config["callbacks"].get("speed") else None,
         "peak_memory_bytes": peak_memory_bytes(),

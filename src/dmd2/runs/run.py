@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from dmd2.config.check import Config
 from dmd2.distributed import hangup
+from dmd2.distributed.device import forget_peak_memory
 from dmd2.distributed.process_group import (
     broadcast_from_rank_zero,
     is_rank_zero,
@@ -61,6 +62,7 @@ class Run:
 
         Raises KeyboardInterrupt where a person ended it before, `Requeue` where Slurm did.
         """
+        forget_peak_memory()
         with hangup.as_interrupt():
             self._start()
 

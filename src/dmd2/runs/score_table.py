@@ -40,12 +40,17 @@ def cell(scores: Scores, name: str) -> str:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Mean and sample standard deviation, e.g. "1.23 ± 0.04"; empty where there are none."""
+    """Mean and sample standard deviation; empty where there are none.
+
+    >>> spread([1.19, 1.27]), spread([12_345.0, 12_300.0]), spread([0.5])
+    ('1.23 ± 0.057', '12,322 ± 32', '0.5')
+    """
     if not values:
         return ""
-    if len(values) == 1:
-        return f"{values[0]:.3g}"
-    return f"{mean(values):.3g} ± {stdev(values):.2g}"
+    middle = mean(values)
+    # 1.23e+04 is hard to read.
+    text = f"{middle:,.0f}" if abs(middle) >= 1000 else f"{middle:.3g}"
+    return text if len(values) == 1 else f"{text} ± {stdev(values):.2g}"
 
 
 def columns(summary: Mapping[str, Any], primary: str) -> list[str]:

@@ -61,7 +61,7 @@ OPTIONAL: dict[str, Callable[[Any], bool]] = {
     "weights": _is_text,
     "devices": lambda value: isinstance(value, int) and value > 0,
     "planned_memory_bytes": _are_scores,
-    "wall_seconds": _is_amount,
+    "training_seconds": _is_amount,
     "peak_memory_bytes": _is_amount,
     "by_class": _are_rows,
     "class_names": _are_texts,

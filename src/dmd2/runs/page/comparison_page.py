@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from dmd2.runs.groups import COSTS, Group, Groups, metrics_of, references
+from dmd2.runs.groups import Group, Groups, costs_of, metrics_of, references
 from dmd2.runs.page.curves import (
     MAX_POINTS,
     Points,
@@ -43,7 +43,7 @@ def comparison_page(groups: Groups, title: str, failures: Sequence[str]) -> str:
         title=title,
         num_runs=sum(len(group.folders) for group in groups),
         varied=list(dict.fromkeys(key for group in groups for key in group.differences)),
-        costs=list(COSTS),
+        costs=costs_of(groups),
         table=shown,
         rows=list(zip(groups, shown.rows, strict=True)),
         references=[(label, [cell(scores, name) for name in names]) for label, scores in known],

@@ -1,4 +1,4 @@
-"""Numbers of a run that the checks of its health read, from the module and the real data."""
+"""Numbers of a run that the checks of its health read: of the module, real data and the record."""
 
 from itertools import compress
 
@@ -95,7 +95,7 @@ def averages(module: DMD) -> dict[str, float]:
 
 
 def trend(record: Record) -> dict[str, float]:
-    """The newest score against the best, the teacher's against the worst in fewer of its steps."""
+    """The newest score against the best, the teacher's best against its worst in fewer steps."""
     primary, history = record.primary, record.history
     now, ever = best(history[-1:], primary), best(history, primary)
     found = {
@@ -103,9 +103,11 @@ def trend(record: Record) -> dict[str, float]:
         "watch/since_best": float(sum(row["iteration"] > ever["iteration"] for row in history)),
     }
     references = record.references
-    teacher = [scores[primary] for scores in references.get("teacher", {}).values()]
+    teacher = {int(n): s[primary] for n, s in references.get("teacher", {}).items()}
     # The untrained student is the teacher in the student's steps, and of four may be good already.
     start = references.get("start", {}).get("untrained_student", {}).get(primary, 0.0)
     if teacher and start > 0:
-        found["watch/teacher_to_start"] = min(teacher) / max(start, *teacher)
+        most = min(teacher, key=teacher.__getitem__)
+        fewer = [score for num, score in teacher.items() if num < most]
+        found["watch/teacher_to_start"] = teacher[most] / max([start, *fewer])
     return found
