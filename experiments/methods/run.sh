@@ -14,8 +14,7 @@ dmd2 train --multirun experiment=digits_4step loss=$methods,segments $seeds path
 dmd2 train --multirun experiment=digits_teacher_samples,digits_dp_dmd $seeds paths.runs=$digits $MORE
 dmd2 compare runs=$digits out=experiments/methods
 
-# Their teacher is guided, so guidance can be a term of its own.
-methods=$methods,decoupled
-dmd2 train --multirun experiment=text2digits_dmd2 loss=$methods $seeds paths.runs=$captions $MORE
+# In one step their teacher is guided, so that guidance can be a term of its own.
+dmd2 train --multirun experiment=text2digits_dmd2 loss=$methods,decoupled $seeds paths.runs=$captions $MORE
 dmd2 train --multirun experiment=text2digits_dmd2_4step loss=$methods,segments $seeds paths.runs=$captions $MORE
 dmd2 compare runs=$captions out=experiments/methods/captions

@@ -7,7 +7,7 @@ lora="lora=generator lora.generator.rank=8 lora.generator.alpha=8"
 # 200 updates of the generator each.
 declare -A recipes=(
     [one_step]="experiment=text2digits_dmd2 sampler=one_step max_iterations=400 critic_updates=2"
-    [four_step]="experiment=text2digits_dmd2_4step sampler.times=[1.0,0.75,0.5,0.25] max_iterations=1000 critic_updates=5"
+    [four_step]="experiment=text2digits_dmd2_4step sampler.times=[1.0,0.75,0.5,0.25] max_iterations=1000 critic_updates=5 teacher.guidance=1.5 optimizer.generator.lr=1e-3"
 )
 mkdir -p runs/style
 
