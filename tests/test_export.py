@@ -303,10 +303,9 @@ def test_the_card_says_where_it_comes_from_and_its_code_runs(name: str):
     assert head.dmd2.metrics == summary["metrics"] and ("| student, raw |" in text) == (
         name != "xl"
     )
-    guidance_lines = {"one": 'Guidance (1.5, away from "no digit")', "xl": "Guidance (8)"}
-    assert guidance_lines.get(name, "Guidance (1.5)") in text and (
-        "license: openrail++" in text
-    ) == (name == "xl")
+    guided = {"one": 'Guidance (1.5, away from "no digit")', "xl": "Guidance (8)"}
+    assert guided.get(name, "Its teacher had no guidance") in text
+    assert ("license: openrail++" in text) == (name == "xl")
     first, *others = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     assert len(others) == (name in ("lora", "xl"))
     for block in (first, *others):

@@ -90,9 +90,9 @@ def card(
 
 
 def guidance_of(section: Config) -> str:
-    """The scale of classifier-free guidance, and the negative prompt where there was one."""
+    """The scale of classifier-free guidance, with the negative prompt if any; empty without it."""
     # An empty negative prompt counts: it is embedded, where null may be zeros (SDXL).
     negative = section.get("negative")
-    return f"{build_guidance(section):g}" + (
-        f", away from {json.dumps(negative)}" if negative is not None else ""
-    )
+    if (scale := build_guidance(section)) == 1:
+        return ""
+    return f"{scale:g}" + (f", away from {json.dumps(negative)}" if negative is not None else "")
