@@ -10,11 +10,14 @@ import random
 import signal
 import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+
+from tqdm import tqdm
 
 import dmd2.runs.export  # noqa: F401
 import dmd2.runs.run  # noqa: F401  # loaded before the forks
@@ -62,6 +65,10 @@ class Life:
                 os.environ.pop(key, None) if value is None else os.environ.update({key: value})
             sys.argv = ["dmd2", *arguments]
             faulthandler.dump_traceback_later(60)  # what it waits for, should it never end
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(1200)  # its end then
+            # That of bars is shared by all forks otherwise, and one that is killed would keep it.
+            tqdm.set_lock(threading.RLock())
             prepare()
             run()
             code = 0
