@@ -64,9 +64,10 @@ class Life:
             for key, value in env.items():
                 os.environ.pop(key, None) if value is None else os.environ.update({key: value})
             sys.argv = ["dmd2", *arguments]
-            faulthandler.dump_traceback_later(60)  # what it waits for, should it never end
+            # It ends then at the latest, and says where it was.
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(1200)  # its end then
+            faulthandler.register(signal.SIGALRM, chain=True)
+            signal.alarm(1200)
             # That of bars is shared by all forks otherwise, and one that is killed would keep it.
             tqdm.set_lock(threading.RLock())
             prepare()
@@ -106,6 +107,8 @@ class Life:
         while self.poll() is None and time.monotonic() < limit:
             time.sleep(0.005)
         if self.poll() is None:
+            self.send(signal.SIGALRM)  # to say where it is
+            time.sleep(1)
             self.kill()
             raise AssertionError(f"no end after {seconds} seconds: {self.said.read_text()}")
         assert self.code is not None
