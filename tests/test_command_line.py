@@ -11,6 +11,7 @@ import pytest
 from answers import answer, inside  # noqa: F401 - a fixture
 from dmd2.cli.arguments import check_arguments
 from dmd2.cli.main import VERBS, main
+from dmd2.cli.verbs import check_folder_names
 
 SHORT = [
     *("experiment=toy2d_dmd2", "max_iterations=4", "log_every=1", "data.batch_size=8"),
@@ -98,7 +99,7 @@ def test_what_is_no_key_and_value_is_answered_with_what_to_type(
 
 @pytest.mark.parametrize("name", ["2026-11-30", "on", "12:30", "010", "null1", "'3'", "a,b"])
 def test_text_that_only_yaml_takes_for_something_else_names_a_folder(name: str) -> None:
-    check_arguments("train", [f"paths.run={name}", f"name={name}", f"paths.runs={name}"])
+    check_folder_names([f"paths.run={name}", f"name={name}", f"paths.runs={name}"])
 
 
 def test_a_key_that_is_given_twice_is_said(capsys: pytest.CaptureFixture[str]) -> None:

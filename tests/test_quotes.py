@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from dmd2.cli.quotes import is_read, mended
+from dmd2.cli.quotes import mended, parsed
 
 
 def read(argument: str) -> Any:
@@ -32,7 +32,7 @@ def read(argument: str) -> Any:
     ],
 )
 def test_the_proposal_is_read_as_what_was_meant(value: str, meant: object) -> None:
-    assert not is_read(f"key={value}")
+    assert parsed(f"key={value}") is None
     typed = mended(f"key={value}")
     assert typed is not None and read(typed) == meant
 
@@ -40,7 +40,7 @@ def test_the_proposal_is_read_as_what_was_meant(value: str, meant: object) -> No
 def test_a_text_that_cannot_be_read_is_read_as_itself_in_quotes() -> None:
     draw = random.Random(0)
     texts = ("".join(draw.choices("ab \"'\\()=,:$%", k=8)) for _ in range(500))
-    unread = [text for text in texts if not is_read(f"key={text}")]
+    unread = [text for text in texts if parsed(f"key={text}") is None]
     assert len(unread) > 50
     for text in unread:
         typed = mended(f"key={text}")

@@ -78,7 +78,7 @@ def undisturbed(cluster: Cluster, place: Path, name: str, num: int, *arguments: 
     words, said = ["train", *SMALL, f"paths.run={name}", *arguments], place / f"{name}.txt"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        complete(lives(said, num, *words, env=cluster.environment), 1800)
+        complete(lives(said, num, *words, env=cluster.environment), 1200)
     return place / name
 
 

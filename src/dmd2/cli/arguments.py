@@ -1,15 +1,11 @@
 """Arguments that are no KEY=VALUE, or have no effect: what to type instead, before Hydra reads."""
 
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import yaml
-
 from dmd2.config.folder import choices, config_folder
 from dmd2.config.keys import VERBS_OF_EXPERIMENTS
-from dmd2.config.values import VALUES, misfit
 
 FLAGS_WITH_VALUE = {
     *("--cfg", "-c", "--package", "-p", "--config-name", "-cn", "--config-path", "-cp"),
@@ -17,10 +13,6 @@ FLAGS_WITH_VALUE = {
 }
 FLAGS = FLAGS_WITH_VALUE | {"--multirun", "-m", "--run", "-r", "--resolve", "--version"}
 """Hydra's flags that `dmd2` hands on."""
-FOLDER_KEYS = ("name", "paths.run", "paths.runs")
-"""Keys of which Hydra makes a run's directory, before the config is checked."""
-NO_TEXT = re.compile(r"(?is)null|true|false|[+-]?(0|[1-9]\d*)(\.\d*)?|[\[{].*")
-"""What Hydra reads as something else than text; a date, "on" and 010 are text to it."""
 SOURCES = {"compare": "runs=", "prepare": "source=", "import": "source=", "benchmark": "source="}
 """What a path without a key means; a run's directory for the verbs that are not here."""
 
@@ -44,7 +36,6 @@ def check_arguments(verb: str, arguments: Sequence[str]) -> None:
             raise ValueError(f"{argument} is no KEY=VALUE; {_meant(verb, argument)}")
         else:
             _check_choice(verb, argument)
-            _check_place(argument)
     keys = [word.lstrip("+").partition("=")[0] for word, _ in _words(arguments) if "=" in word]
     for key in dict.fromkeys(key for key in keys if keys.count(key) > 1):
         print(f"dmd2: {key} is given more than once; the last one counts", file=sys.stderr)
@@ -101,18 +92,6 @@ def _check_choice(verb: str, argument: str) -> None:
         raise ValueError(f"{argument} names no choice; type {group}=NAME, {listed}")
     if value.startswith("["):
         raise ValueError(f"{argument} names a list, and {group} is one choice {listed}")
-
-
-def _check_place(argument: str) -> None:
-    """Raise ValueError where one of the `FOLDER_KEYS` is no text: null would be a folder "None"."""
-    key, _, value = argument.lstrip("+").partition("=")
-    if key not in FOLDER_KEYS or not NO_TEXT.fullmatch(value):
-        return
-    try:
-        given = yaml.safe_load(value)
-    except yaml.YAMLError:  # Hydra says what it cannot read
-        return
-    raise ValueError(misfit(key, given, VALUES[key].what, VALUES[key].example))
 
 
 def _refuse_spaces(*parts: str) -> None:

@@ -4,6 +4,7 @@ import re
 import shlex
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 BRACKETS = {"[": "]", "{": "}"}
@@ -17,16 +18,15 @@ def mended(override: str) -> str | None:
     """
     key, _, value = override.partition("=")
     found = f"{key}={quoted(value)}"
-    return shlex.quote(found) if is_read(found) else None
+    return shlex.quote(found) if parsed(found) else None
 
 
-def is_read(override: str) -> bool:
-    """Whether Hydra reads an override."""
+def parsed(override: str) -> Override | None:
+    """What Hydra reads an override as; None where it cannot."""
     try:
-        OverridesParser.create().parse_override(override)
+        return OverridesParser.create().parse_override(override)
     except HydraException:
-        return False
-    return True
+        return None
 
 
 def quoted(value: str, place: str = "key=%s") -> str:
@@ -46,7 +46,7 @@ def quoted(value: str, place: str = "key=%s") -> str:
         pairs = ([*re.split("[:=]", part, maxsplit=1), ""] for part in inside)
         own = (f"{name}:{quoted(text.strip(), 'key={a:%s}')}" for name, text, *_ in pairs)
         return f"{{{','.join(own)}}}"
-    if is_read(place % value):
+    if parsed(place % value):
         return value
     # Backslashes are themselves but before a quote.
     escaped = re.sub(

@@ -1,6 +1,8 @@
 """Runs a verb: Hydra composes its config, the config is checked, and only then is torch loaded."""
 
 import importlib
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +12,30 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from dmd2.cli.errors import user_errors
+from dmd2.cli.quotes import parsed
 from dmd2.config.check import check_options, resolved
 from dmd2.config.folder import config_folder
 from dmd2.config.keys import VERBS_OF_EXPERIMENTS
+from dmd2.config.values import VALUES, misfit
 from dmd2.distributed import environment
 from dmd2.runs.job import run_job
 
 IN_ONE_PROCESS = ("export", "check", "compare", "benchmark", "import")
 """Verbs that never share their work: of ranks they neither ask nor wait."""
+
+
+FOLDER_KEYS = ("name", "paths.run", "paths.runs")
+"""Keys of which Hydra makes a run's directory, before the config is checked."""
+
+
+def check_folder_names(words: Sequence[str]) -> None:
+    """Raise ValueError where one of the `FOLDER_KEYS` is no text: null would be a folder "None"."""
+    for word in words:
+        key = word.lstrip("+").partition("=")[0]
+        found = parsed(word) if key in FOLDER_KEYS else None
+        if found is None or found.is_sweep_override() or isinstance(found.value(), str):
+            continue
+        raise ValueError(misfit(key, found.value(), VALUES[key].what, VALUES[key].example))
 
 
 def run_verb(verb: str, module: str) -> None:
@@ -27,6 +45,8 @@ def run_verb(verb: str, module: str) -> None:
     one with options of its own, those of conf/VERB.yaml.
     """
     of_experiments = verb in VERBS_OF_EXPERIMENTS
+    if of_experiments:
+        check_folder_names(sys.argv[1:])
 
     # Modules of verbs load torch and Lightning, which takes many seconds: not for a misspelt key.
     def task(composed: DictConfig) -> None:

@@ -74,10 +74,12 @@ def by_choices(runs: Sequence[Leaves], told: Sequence[Mapping[str, str]]) -> lis
         names = [words[group] for words in told]
         if not {*names} <= choices(group).keys():
             continue
-        for key in {key for run in runs for key in run if key.startswith(f"{group}.")} - named:
-            if _is_function([run.get(key) for run in runs], names):
-                found = [{k: v for k, v in run.items() if k != key} for run in found]
-        found = [{**run, group: name} for run, name in zip(found, names, strict=True)]
+        below = {key for run in runs for key in run if key.startswith(f"{group}.")} - named
+        said = {key for key in below if _is_function([run.get(key) for run in runs], names)}
+        found = [
+            {key: value for key, value in run.items() if key not in said} | {group: name}
+            for run, name in zip(found, names, strict=True)
+        ]
     return found
 
 

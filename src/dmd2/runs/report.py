@@ -54,15 +54,16 @@ def summarise(
     references = record.references
     baselines = references.get("baselines", {}) | references.get("start", {})
     of_classes = scores_by_class(record)
+    is_timed = bool(config["callbacks"].get("speed"))
     return {
         "status": status,
         "experiment": config["name"],
         "iterations": iterations,
         "generator_updates": -(-iterations // config["critic_updates"]),
         "wall_seconds": record.wall_seconds(),
-        "training_seconds": record.training_seconds if config["callbacks"].get("speed") else None,
-        # None where nothing measures it.
-        "images_per_second": record.images_per_second if config["callbacks"].get("speed") else None,
+        # None where nothing measures them.
+        "training_seconds": record.training_seconds if is_timed else None,
+        "images_per_second": record.images_per_second if is_timed else None,
         "peak_memory_bytes": peak_memory_bytes(),
         "devices": world_size(),
         "primary": record.primary,
