@@ -8,9 +8,13 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from answers import answer, inside  # noqa: F401 - a fixture
 from dmd2.cli.main import main
+from dmd2.config.folder import config_folder
+from dmd2.runs.presence import num_parameters
 
 pytestmark = pytest.mark.usefixtures("inside")
 LACKING = [
@@ -19,7 +23,9 @@ LACKING = [
 ]
 
 
-@pytest.mark.parametrize("choice", ["toy2d_dmd2", "digits_dmd2", "digits_4step"])
+@pytest.mark.parametrize(
+    "choice", ["toy2d_dmd2", "digits_dmd2", "digits_4step", "text2digits_dmd2", "text2digits_dit"]
+)
 def test_a_check_says_what_would_be_trained_and_writes_nothing(
     choice: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -29,6 +35,20 @@ def test_a_check_says_what_would_be_trained_and_writes_nothing(
     assert line.startswith(f"would train {choice} into runs/{choice}/now: 1,234 iterations, ")
     assert "parameters, a teacher trained first" in line and line.count("\n") == 1
     assert not list(Path().iterdir())
+
+
+OWN = {"distil", "images"}
+"""Experiments whose teacher is read of, or fitted to, a folder of the user's."""
+EXPERIMENTS = {path.stem for path in (config_folder() / "experiment").glob("*.yaml")}
+
+
+@pytest.mark.parametrize("choice", sorted(EXPERIMENTS - OWN))
+def test_every_teacher_s_parameters_are_counted_without_memory(choice: str) -> None:
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        config = compose("train", [f"experiment={choice}"])
+    OmegaConf.update(config, "data.resolution", 32, force_add=True)  # of data that are not here
+    denoiser = OmegaConf.to_container(config.teacher.denoiser, resolve=True)
+    assert num_parameters({"teacher": {"denoiser": denoiser}}) > 10_000
 
 
 @pytest.mark.parametrize("flag", [["--check"], []], ids=["check", "run"])

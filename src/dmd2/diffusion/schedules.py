@@ -13,6 +13,10 @@ def expand(coefficient: Tensor, x: Tensor) -> Tensor:
     return coefficient.view(-1, *[1] * (x.ndim - 1))
 
 
+def _linspace(start: float, end: float, num: int) -> Tensor:
+    return torch.linspace(start, end, num, dtype=torch.float64, device="cpu")
+
+
 class NoiseSchedule(nn.Module):
     """x_t = alpha(t) x0 + sigma(t) noise; a subclass gives alpha, sigma and the inverse.
 
@@ -111,7 +115,8 @@ class VP(NoiseSchedule):
     alphas_cumprod: Tensor
 
     def __init__(self, alphas_cumprod: list[float] | Tensor) -> None:
-        table = torch.as_tensor(alphas_cumprod, dtype=torch.float64)
+        # On the CPU also where networks are built without memory (meta): its numbers are read.
+        table = torch.as_tensor(alphas_cumprod, dtype=torch.float64, device="cpu")
         falling = table.ndim == 1 and len(table) > 0 and bool((table.diff() < 0).all())
         if not falling or not bool(((table > 0) & (table < 1)).all()):
             raise ValueError("alphas_cumprod must be one falling row of numbers between 0 and 1")
@@ -124,14 +129,14 @@ class VP(NoiseSchedule):
         cls, beta_start: float = 0.00085, beta_end: float = 0.012, num_rows: int = 1000
     ) -> "VP":
         """Stable Diffusion's table: sqrt(beta) linear from sqrt(beta_start) to sqrt(beta_end)."""
-        beta = torch.linspace(beta_start**0.5, beta_end**0.5, num_rows, dtype=torch.float64) ** 2
+        beta = _linspace(beta_start**0.5, beta_end**0.5, num_rows) ** 2
         # alpha_bar_i = prod_{j <= i} (1 - beta_j), as in DDPM (Ho et al. 2020).
         return cls((1 - beta).cumprod(0))
 
     @classmethod
     def linear(cls, beta_start: float = 1e-4, beta_end: float = 0.02, num_rows: int = 1000) -> "VP":
         """DDPM's table, also DiT's and PixArt's: beta linear from beta_start to beta_end."""
-        beta = torch.linspace(beta_start, beta_end, num_rows, dtype=torch.float64)
+        beta = _linspace(beta_start, beta_end, num_rows)
         return cls((1 - beta).cumprod(0))
 
     def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
