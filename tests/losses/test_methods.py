@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -12,8 +13,8 @@ from dmd2.diffusion.conditioning import ClassLabels, Cond, Unconditional
 from dmd2.diffusion.denoiser import Denoiser, Encoding
 from dmd2.diffusion.first_jump import FirstJump
 from dmd2.diffusion.preconditioning import EDM
-from dmd2.diffusion.sampling import FewStepSampler
-from dmd2.diffusion.schedules import VP, Flow, Karras
+from dmd2.diffusion.sampling import FewStepSampler, ODEWalk
+from dmd2.diffusion.schedules import VP, Flow, Karras, NoiseSchedule
 from dmd2.diffusion.solvers import coefficients, ddim_walk
 from dmd2.diffusion.steps import Steps
 from dmd2.diffusion.training_times import BelowStep, UniformRows, WithinSegment
@@ -236,31 +237,54 @@ def test_pseudo_huber_gives_each_sample_a_gradient_of_one_size():
     torch.testing.assert_close(small, plain)
 
 
-def test_times_of_segments_and_below_the_step():
-    steps = FewStepSampler([1.0, 0.75, 0.5, 0.25]).steps_at([0, 1, 2, 3] * 2000)
+@pytest.mark.parametrize("first", [1.0, 0.8], ids=["", "first step told less than 1"])
+def test_times_of_segments_and_below_the_step(first: float):
+    """The first step's input is pure noise, whatever time the network is told."""
+    steps = FewStepSampler([first, 0.75, 0.5, 0.25]).steps_at([0, 1, 2, 3] * 2000)
     within = WithinSegment(0.02, 0.98)(Karras(), Draws(0, 0), "t", steps)
     below = BelowStep(0.02, 0.98)(Karras(), Draws(0, 0), "t", steps)
     for i, (low, high) in enumerate([(0.75, 0.98), (0.5, 0.75), (0.25, 0.5), (0.02, 0.25)]):
-        for times, first in ((within[i::4], low), (below[i::4], 0.02)):
-            assert first <= times.min() < first + 0.01 and high - 0.01 < times.max() <= high
-            assert float(times.mean()) == pytest.approx((first + high) / 2, abs=0.02)
+        for times, least in ((within[i::4], low), (below[i::4], 0.02)):
+            assert least <= times.min() < least + 0.01 and high - 0.01 < times.max() <= high
+            assert float(times.mean()) == pytest.approx((least + high) / 2, abs=0.02)
+
+
+@pytest.mark.parametrize("times", [WithinSegment, BelowStep, UniformRows])
+@pytest.mark.parametrize("bounds", [(0.98, 0.02), (-0.1, 1.0), (0.0, 1.1)])
+def test_bounds_of_times_that_are_none_are_refused(times: Any, bounds: tuple[float, float]):
+    with pytest.raises(ValueError, match="low and high must satisfy"):
+        times(*bounds)
 
 
 # First step
 
+
+class Constant(Denoiser):
+    """Makes the same of everything."""
+
+    def __init__(self, schedule: NoiseSchedule, x0: Tensor) -> None:
+        super().__init__(nn.Identity(), schedule)
+        self.x0 = x0
+
+    def forward(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        return self.x0
+
+
 SCHEDULES = {"karras": Karras(), "vp": VP.scaled_linear(), "flow": Flow(shift=3.0)}
 
 
+@pytest.mark.parametrize("first", [1.0, 0.8])
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_first_jump_lands_on_the_teacher_s_ode(name: str):
+def test_a_student_that_makes_the_first_jump_walks_to_the_teacher_s_ode(name: str, first: float):
     """That of N(m, s^2) keeps (x_t - alpha m) / sqrt(alpha^2 s^2 + sigma^2)."""
     schedule, m, s = SCHEDULES[name], torch.tensor([1.0, -1.0]), 0.6
     teacher = GaussianMixture(schedule, m[None], torch.tensor([s]), torch.ones(1))
     noise = torch.randn(16, 2)
-    x0 = FirstJump(250, until=0.5).sample(teacher, schedule, noise, {})
+    x0 = FirstJump(250, until=0.5, start=first).sample(teacher, schedule, noise, {})
+    student = Constant(schedule, x0)
+    landed, _ = ODEWalk([first, 0.5]).walk(student, [noise], {}, [1] * 16)
     start = schedule.prior_std * noise
     (a, b), (a_half, b_half) = coefficients(schedule, 1.0), coefficients(schedule, 0.5)
-    landed = a_half * x0 + b_half * (start - a * x0) / b
     kept = math.hypot(a_half * s, b_half) / math.hypot(a * s, b)
     exact = a_half * m + kept * (start - a * m)
     torch.testing.assert_close(landed, exact, rtol=0, atol=0.02 * float(exact.std()))
@@ -271,8 +295,9 @@ def test_first_jump_of_a_flow_is_the_mean_velocity_s():
     z = ddim_walk(teacher, teacher.schedule, noise, {}, [1 - i / 12 for i in range(7)])
     found = FirstJump(num_steps=6, until=0.5).sample(teacher, teacher.schedule, noise, {})
     torch.testing.assert_close(found, noise - (noise - z.float()) / (1 - 0.5))
-    with pytest.raises(ValueError, match="between 0 and 1, got 1"):
-        FirstJump(until=1.0)
+    for until, start in ((1.0, 1.0), (0.5, 0.4), (0.0, 1.0), (0.5, 1.1)):
+        with pytest.raises(ValueError, match=f"got {until} and {start}"):
+            FirstJump(until=until, start=start)
 
 
 def test_distribution_matching_of_later_steps_leaves_the_first_alone():

@@ -14,7 +14,7 @@ class Steps:
     """The sampler's step that makes each row of a batch.
 
     index   Its number, int64 [B].
-    t       Its time [B].
+    t       Its time [B], which the network is told.
     next_t  The time of the step after it [B]; 0 after the last.
     """
 
@@ -40,6 +40,11 @@ class Steps:
     def rows(self, rows: slice) -> "Steps":
         """Some of the rows."""
         return Steps(self.index[rows], self.t[rows], self.next_t[rows])
+
+    @property
+    def input_t(self) -> Tensor:
+        """The time [B] whose noise the step's input has: 1 for the first, which gets pure noise."""
+        return torch.where(self.index == 0, torch.ones_like(self.t), self.t)
 
     def __len__(self) -> int:
         return len(self.index)

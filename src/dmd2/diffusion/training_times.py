@@ -17,16 +17,21 @@ class TimeSampler(Protocol):
         """Times [B] in [0, 1], a function of the draws' key, `stream`, and the rows' steps."""
 
 
+def _bounds(low: float, high: float) -> tuple[float, float]:
+    if not 0 <= low <= high <= 1:
+        raise ValueError(f"low and high must satisfy 0 <= low <= high <= 1, got {low} and {high}")
+    return low, high
+
+
 class UniformRows:
-    """Uniform over the table's rows from `low` to `high`, as shares of it, both ends included."""
+    """Uniform over the table's rows from `low` to `high`, as shares of it, both ends included.
+
+    Raises ValueError outside 0 <= low <= high <= 1.
+    """
 
     def __init__(self, low: float = 0.0, high: float = 1.0) -> None:
-        if not 0 <= low <= high <= 1:
-            raise ValueError(
-                f"low and high must satisfy 0 <= low <= high <= 1, got {low} and {high}"
-            )
         # DMD's gradient draws rows 20 to 980 of 1000: low 0.02, high 0.98.
-        self.low, self.high = low, high
+        self.low, self.high = _bounds(low, high)
 
     def __call__(self, schedule: NoiseSchedule, draws: Draws, stream: str, steps: Steps) -> Tensor:
         """Times [B], whatever the steps."""
@@ -41,34 +46,35 @@ class WithinSegment:
 
     The segments of a walk's steps do not overlap, so that one critic tells them apart by t. Of
     samples that are noised afresh, which are TDM's states where the sampler adds fresh noise.
+    The first step's begins at 1, as its input is pure noise, whatever time the network is told.
 
-    low, high  Bounds that the segments are cut to.
+    low, high  Bounds that the segments are cut to. Raises ValueError outside 0 <= low <= high <= 1.
     """
 
     def __init__(self, low: float = 0.0, high: float = 1.0) -> None:
-        self.low, self.high = low, high
+        self.low, self.high = _bounds(low, high)
 
     def __call__(self, schedule: NoiseSchedule, draws: Draws, stream: str, steps: Steps) -> Tensor:
-        """Times [B] between the next step's time and the step's own."""
-        low, high = steps.next_t.clamp(self.low, self.high), steps.t.clamp(self.low, self.high)
+        """Times [B] between the next step's time and that of the step's input."""
+        low, high = (t.clamp(self.low, self.high) for t in (steps.next_t, steps.input_t))
         return low + (high - low) * draws.uniform(stream, len(steps))
 
 
 class BelowStep:
-    """Uniform below the time of the row's step: levels with less noise than the generator's input.
+    """Uniform below the time of the generator's input: levels with less noise than that has.
 
     Decoupled DMD (arXiv:2511.22677) draws the times of its guidance so: the noisier levels are
-    resolved in the input already. For a one-step generator these are all times.
+    resolved in the input already. For a first step, whose input is pure noise, these are all times.
 
-    low, high  Bounds that the times are cut to.
+    low, high  Bounds that the times are cut to. Raises ValueError outside 0 <= low <= high <= 1.
     """
 
     def __init__(self, low: float = 0.0, high: float = 1.0) -> None:
-        self.low, self.high = low, high
+        self.low, self.high = _bounds(low, high)
 
     def __call__(self, schedule: NoiseSchedule, draws: Draws, stream: str, steps: Steps) -> Tensor:
-        """Times [B] from `low` up to the step's own time."""
-        high = steps.t.clamp(self.low, self.high)
+        """Times [B] from `low` up to that of the step's input."""
+        high = steps.input_t.clamp(self.low, self.high)
         return self.low + (high - self.low) * draws.uniform(stream, len(steps))
 
 
