@@ -23,6 +23,7 @@ from dmd2.nets import ConvHead, vae_of
 from dmd2.nets.autoencoder_kinds import kind_of
 from dmd2.nets.pipeline_families import num_tokens
 from dmd2.nets.pipeline_noise import noise_of
+from dmd2.nets.pipeline_recipe import pipeline_step_layer
 from dmd2.runs.build import build
 from families import FAMILIES, SIZES, TRANSFORMERS
 
@@ -46,6 +47,11 @@ SMALL = [
 ]
 AGAIN = "teacher.denoiser.gradient_checkpointing=true"
 NARROW = ["+trainer.precision=bf16-mixed", "teacher.dtype=bfloat16"]
+TWO_STEPS = [
+    "sampler=four_step",
+    "sampler.times=[1.0,0.5]",
+    "sampler.steps._target_=dmd2.diffusion.EveryStep",
+]
 RELEASED = {
     # Parameters in billions, width, and side of the map of tokens.
     "sd3": (2.03, 1536, 64),
@@ -166,6 +172,22 @@ def test_lora_in_float32_is_distilled_on_weights_in_bfloat16(name: str, folders)
         assert len(factors) == len(state) / 2
         # Nobody reads the text that the last block makes.
         assert sum(bool(value.any()) for value in factors) > 0.7 * len(factors)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_critic_in_bfloat16_is_told_the_step(name: str, folders):
+    """As `experiment=distil` has it: LoRA on weights in bfloat16, all steps in every batch."""
+    source = folders(name)
+    layer = pipeline_step_layer(str(source), (1.0, 0.5))
+    assert (layer is None) == (name in ("chroma", "dit"))
+    assert pipeline_step_layer(str(source), (1.0,)) is None
+    if layer is None:
+        return
+    # One update of the critic must be larger than bfloat16 rounds.
+    asked = [*NARROW, *TWO_STEPS, "lora=both", "optimizer.critic.lr=0.1"]
+    trained("told", *teacher(name, source), *asked, f"critic_step_layer={layer}")
+    state = read_tensors(Path("told/checkpoints/critic.safetensors"))
+    assert state["step_embedding.vectors"].any(dim=1).tolist() == [True, True]
 
 
 @pytest.mark.parametrize("name", ["sd3", "flux2"])

@@ -37,6 +37,7 @@ from dmd2.randomness import seeded
 from dmd2.training.callbacks.implicit_alignment import ImplicitAlignment
 from dmd2.training.lr_schedule import WarmupCosine
 from dmd2.training.module import DMD, Network
+from dmd2.training.share import split
 from passes import Passes
 
 FOUR = (1.0, 0.75, 0.5, 0.25)
@@ -418,13 +419,14 @@ def test_shares_of_one_iteration_draw_as_one_batch_does():
     assert torch.equal(together.values[0], apart.values[0])
 
 
-def test_shares_of_every_step_walk_as_one_batch_does():
+@pytest.mark.parametrize("num", [2, 16], ids=["two shares", "a share for each sample"])
+def test_shares_of_every_step_walk_as_one_batch_does(num: int):
     batch = {"real": torch.zeros(16, 2), "label": torch.zeros(16)}
     every = partial(FewStepSampler, steps=EveryStep())
     together = Record(lambda m: m.start(batch, 0))
-    apart = Record(lambda m: [m.start({k: v[:8] for k, v in batch.items()}, i) for i in range(2)])
+    apart = Record(lambda m: [m.start(part, i) for i, part in enumerate(split(batch, num))])
     fit(module(times=FOUR, sampler=every), 1, together)
-    fit(module(times=FOUR, sampler=every, accumulate=2), 1, apart)
+    fit(module(times=FOUR, sampler=every, accumulate=num), 1, apart)
     share, shares = together.values[0], apart.values[0]
     assert torch.equal(share.t, torch.tensor(FOUR).repeat(4))
     assert torch.equal(share.t, torch.cat([part.t for part in shares]))

@@ -32,7 +32,7 @@ BLOCK = re.compile(r"^```(python|yaml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 KIND = "LumenTransformer2DModel"
 SMALL = [
     *("experiment=distil", "data.captions.source=captions.txt", "trainer=cpu"),
-    *("max_iterations=2", "critic_updates=1", "global_batch=2", "accumulate=1", "log_every=1"),
+    *("max_iterations=2", "critic_updates=1", "global_batch=4", "accumulate=2", "log_every=1"),
     *("callbacks.samples=null", "optimizer.generator.lr=0.01", "optimizer.lr_factor.warmup=0"),
     *("teacher.dtype=null", "teacher.conditioner.encoder.dtype=float32", "teacher.source=pipeline"),
     f"teacher.autoencoder.resolution={SIZES['auraflow']}",

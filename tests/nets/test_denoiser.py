@@ -461,7 +461,7 @@ def test_a_layer_that_does_not_embed_the_time_takes_no_step_embedding():
     cond = ClassLabels(10)(torch.tensor([0]))
     for layer in ("enc.8x8_conv", "enc"):
         with pytest.raises(
-            ValueError, match=f"critic_step_layer={layer} must run once a pass and give"
+            ValueError, match=f"critic_step_layer={layer} must run in a pass and give"
         ):
             step_embedding_on(unet(), layer, 4, (1, 8, 8), cond)
     assert step_embedding_on(unet(), "map_layer0", 4, (1, 8, 8), cond).vectors.shape == (4, 64)

@@ -25,6 +25,10 @@ class Kind:
         """The same, and null as well."""
         return Kind(f"{self.what}, or null", self.example, lambda x: x is None or self.fits(x))
 
+    def or_call(self) -> "Kind":
+        """The same, and a call that gives it."""
+        return Kind(f"{self.what}, or a call", self.example, lambda x: is_node(x) or self.fits(x))
+
 
 def is_number(value: Any) -> bool:
     """Whether a value is a number; in Python True is one as well, and here it is not."""
@@ -121,7 +125,8 @@ VALUES: dict[str, Kind] = {
     "log_every": whole(1, 50),
     "tf32": SWITCH,
     "discriminator_features": one_of("critic", "teacher"),
-    **dict.fromkeys(("critic_step_layer", "weights", "critic_weights"), TEXT.or_null()),
+    "critic_step_layer": TEXT.or_call().or_null(),
+    **dict.fromkeys(("weights", "critic_weights"), TEXT.or_null()),
     "teacher.weights": TEXT.or_null(),
     "resume": Kind("auto, a file, or null", "auto", lambda x: x is None or isinstance(x, str)),
     "resume_allow": list_of("a list of keys", "[seed]", TEXT.fits),
@@ -145,7 +150,7 @@ VALUES: dict[str, Kind] = {
     **dict.fromkeys(("teacher.head", "teacher.autoencoder"), CALL.or_null()),
     **dict.fromkeys(("lora.generator", "lora.critic"), CALL.or_null()),
     **dict.fromkeys(("optimizer.critic_lr_factor", "teacher.pretrain.module"), CALL.or_null()),
-    "teacher.guidance": Kind("a number, or a call", "1.0", lambda x: is_number(x) or is_node(x)),
+    "teacher.guidance": Kind("a number", "1.0", is_number).or_call(),
     "teacher.sigma_data": POSITIVE,
     "teacher.distilled": one_of("refuse", "allow"),
     "teacher.configs": TEXT.or_null(),

@@ -54,9 +54,10 @@ class StepChoice(Protocol):
     """How the sampler's steps are divided among the rows of a training batch."""
 
     def __call__(self, draws: Draws, num_steps: int, num: int) -> list[int]:
-        """The step of each of `num` rows, below `num_steps`: on the host, which walks by them.
+        """The step of each of a device's `num` rows, below `num_steps`: on the host, which walks by
+        them.
 
-        The highest of them is the same on all ranks: so they make as many passes.
+        They are the same on all ranks: so these make as many passes.
         """
 
 
@@ -69,18 +70,19 @@ class DrawnStep:
 
 
 class EveryStep:
-    """All steps in every batch: row i belongs to step i mod `num_steps`.
+    """All steps in every batch: row i of a device's belongs to step i mod `num_steps`.
 
-    An update's gradient is then the mean over the steps, and not that of one of them.
+    An update's gradient is then the mean over the steps, and not that of one of them, also where
+    the rows go through the networks one by one.
     """
 
     def __call__(self, draws: Draws, num_steps: int, num: int) -> list[int]:
         """0, 1, ..., num_steps - 1, 0, 1, ...; raises ValueError where `num` is no multiple."""
-        # Any split of a batch into such shares gives each row the same step.
+        # Any split of a batch among devices gives each row the same step.
         if num % num_steps:
             raise ValueError(
-                f"a pass has {num} samples, no multiple of the {num_steps} steps that each batch "
-                "is to hold; change data.batch_size or accumulate, or type "
+                f"a device has {num} samples of a batch, no multiple of the {num_steps} steps that "
+                "it is to hold; change data.batch_size or global_batch, or type "
                 "sampler.steps._target_=dmd2.diffusion.DrawnStep"
             )
         return [i % num_steps for i in range(num)]

@@ -40,6 +40,7 @@ from dmd2.nets.pipeline_recipe import (
     pipeline_lr,
     pipeline_rank,
     pipeline_sampler,
+    pipeline_step_layer,
 )
 from dmd2.nets.song import SongUNet
 from dmd2.nets.toy import MLP, GaussianMixture
@@ -86,6 +87,7 @@ __all__ = [
     "pipeline_lr",
     "pipeline_rank",
     "pipeline_sampler",
+    "pipeline_step_layer",
     "pipeline_vae",
     "step_embedding_on",
     "vae_of",

@@ -2,6 +2,7 @@
 discriminator, where a loss term is a GAN.
 """
 
+from contextlib import suppress
 from typing import Literal
 
 import torch
@@ -25,7 +26,13 @@ class StepEmbedding(nn.Module):
         # Zero at first, so that the critic begins as its teacher.
         self.vectors = nn.Parameter(torch.zeros(num_steps, width))
         # A hook that returns a value replaces the layer's output. No family's code needs a change.
-        layer.register_forward_hook(lambda _module, _args, output: output + self.vectors[self.step])
+        layer.register_forward_hook(
+            lambda _module, _args, output: output + self.vectors[self.step].to(output.dtype)
+        )
+
+
+class _Reached(Exception):
+    """A pass is over: the layer that was asked for has run."""
 
 
 def step_embedding_on(
@@ -33,22 +40,28 @@ def step_embedding_on(
 ) -> StepEmbedding:
     """A `StepEmbedding` on the layer of this name in `denoiser`'s network.
 
-    Its width comes from a dry run on one sample of `shape` under `cond` (one row). Raises
-    ValueError unless the layer runs once a pass and gives [B, E].
+    Its width comes from a pass over one sample of `shape` under `cond` (one row), which ends at the
+    layer. Raises ValueError unless the layer runs and gives [B, E].
     """
-    outputs: list[object] = []
+    output: object = None
+
+    def stop(_module: nn.Module, _args: object, made: object) -> None:
+        nonlocal output
+        output = made
+        raise _Reached
+
     target = denoiser.layer(layer)
-    hook = target.register_forward_hook(lambda _module, _args, output: outputs.append(output))
-    with torch.no_grad():
+    hook = target.register_forward_hook(stop)
+    with torch.no_grad(), suppress(_Reached):
         denoiser(torch.zeros(1, *shape), torch.ones(1), cond)
     hook.remove()
     # A container of layers never runs, and an image [B, C, H, W] is no embedding of the time.
-    if len(outputs) != 1 or not isinstance(outputs[0], Tensor) or outputs[0].ndim != 2:
+    if not isinstance(output, Tensor) or output.ndim != 2:
         raise ValueError(
-            f"critic_step_layer={layer} must run once a pass and give [B, E]: name one that "
-            "embeds the time"
+            f"critic_step_layer={layer} must run in a pass and give [B, E]: name one that embeds "
+            "the time"
         )
-    return StepEmbedding(target, num_steps, outputs[0].shape[1])
+    return StepEmbedding(target, num_steps, output.shape[1])
 
 
 class Critic(nn.Module):

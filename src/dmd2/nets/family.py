@@ -35,20 +35,22 @@ def unknown(_source: str | Path, _config: Config) -> str | None:
 class Family:
     """Base. A row of `nets.pipeline_families` is one.
 
-    guidance  What its pipeline, or its authors, guide by; 1 is none.
-    recipe    How it is distilled with LoRA; None where it cannot be.
-    embedded  The scale that a network is told which reads one; its guidance is then none.
-    unguided  What turns guidance off in a call of its pipeline, and other ways of its own.
-    takes     What a call of its pipeline can be told beside the number of steps.
-    mu        How a flow's shift follows the number of tokens.
-    layout    The name of a tensor in its authors' files; None where none is known.
-    names     Names of a network's layers in its authors' code, as `names_by` gives them.
-    few_steps Why a network makes images in few steps already, of its source and its config; None
-              where it does not.
+    guidance    What its pipeline, or its authors, guide by; 1 is none.
+    recipe      How it is distilled with LoRA; None where it cannot be.
+    time_layer  What embeds the time as [B, E]; None where no layer does (Chroma, DiT).
+    embedded    The scale that a network is told which reads one; its guidance is then none.
+    unguided    What turns guidance off in a call of its pipeline, and other ways of its own.
+    takes       What a call of its pipeline can be told beside the number of steps.
+    mu          How a flow's shift follows the number of tokens.
+    layout      The name of a tensor in its authors' files; None where none is known.
+    names       Names of a network's layers in its authors' code, as `names_by` gives them.
+    few_steps   Why a network makes images in few steps already, of its source and its config; None
+                where it does not.
     """
 
     guidance: float | Guidance
     recipe: Recipe | None
+    time_layer: str | None = None
     embedded: float | None = None
     unguided: Mapping[str, Any] = field(default_factory=lambda: {"guidance_scale": 1.0})
     takes: tuple[Taken, ...] = ("timesteps", "sigmas", "sizes")

@@ -33,6 +33,13 @@ def pipeline_alpha(source: str) -> int:
     return recipe_of(source).alpha
 
 
+def pipeline_step_layer(source: str, times: Sequence[float]) -> str | None:
+    """The layer of a pipeline's network by which a critic is told the sampling step: the one that
+    embeds the time. None where it has none, or where there is one step.
+    """
+    return family_of(source).time_layer if len(times) > 1 else None
+
+
 def pipeline_sampler(
     source: str,
     times: Sequence[float],

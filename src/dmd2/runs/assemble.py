@@ -78,7 +78,7 @@ def assemble(config: Config, protocol: ScoringProtocol) -> Parts:
     objective = build(config["loss"])  # LPIPS says what it lacks before data is decoded
     data, sampler = build_data(config["data"]), build(config["sampler"])
     check_objective(objective, sampler, config, data)
-    check_batch(data, sampler, config["accumulate"], num_devices)
+    check_batch(data, sampler, num_devices)
     # Without weights: a teacher that is to be trained is trained when all else fits.
     teacher = build_teacher(config, data, teacher_path)
     evaluator = Evaluator(protocol, data, teacher.conditioner, sampler)
@@ -115,7 +115,8 @@ def build_critic(
             head = build(config["teacher"]["head"])
             cond = teacher.conditioner(first)
             discriminator = discriminator_on(teacher.denoiser, head, shape, cond)
-    if (layer := config["critic_step_layer"]) is not None:
+    layer = config["critic_step_layer"]
+    if (layer := layer if isinstance(layer, str | None) else build(layer)) is not None:
         cond = teacher.conditioner(first)
         step_embedding = step_embedding_on(fake, layer, len(sampler.times), shape, cond)
     return Critic(fake, discriminator, config["discriminator_features"], step_embedding)

@@ -63,7 +63,7 @@ def check_objective(
         raise ValueError(
             "shards have no embedding of steps; type critic_step_layer=null, or trainer=ddp"
         )
-    if config["critic_step_layer"] is not None and len(config["sampler"]["times"]) == 1:
+    if isinstance(config["critic_step_layer"], str) and len(sampler.times) == 1:
         raise ValueError(
             "critic_step_layer tells the critic which step made its samples, and there is one; "
             "type critic_step_layer=null"
@@ -74,14 +74,12 @@ def check_objective(
         )
 
 
-def check_batch(
-    data: DataModule, sampler: FewStepSampler, accumulate: int, num_devices: int
-) -> None:
+def check_batch(data: DataModule, sampler: FewStepSampler, num_devices: int) -> None:
     """Say where a batch of all devices has more samples than there are: it repeats some.
 
-    Raises ValueError where a pass has no equal share of samples for each of the sampler's steps.
+    Raises ValueError where a device has no equal share of samples for each of the sampler's steps.
     """
-    sampler.choose_steps(Draws(0, 0), len(sampler.times), data.batch_size // accumulate)
+    sampler.choose_steps(Draws(0, 0), len(sampler.times), data.batch_size)
     splits = data.splits if isinstance(data, Latents) else [data.train]
     num, total = min(map(len, splits)), data.batch_size * num_devices
     if total > num:

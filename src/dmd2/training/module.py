@@ -124,9 +124,8 @@ class DMD(ManualOptimization):
             self.report(self.logs)
 
     def start(self, batch: dict[str, Any], index: int) -> Share:
-        """Draw labels and noise, and make the generator's input.
-
-        That is by backward simulation (DMD2 section 4.5), or of real samples as the sampler says.
+        """Draw labels and noise, and make the generator's input: by backward simulation (DMD2
+        section 4.5), or of real samples as the sampler says.
         """
         # An index for every share of every rank: any split of a batch draws the same numbers.
         share = self.global_rank * self.accumulate + index
@@ -139,7 +138,9 @@ class DMD(ManualOptimization):
         cond, real, real_cond = conditions(
             labels, batch, conditioner, self.sampler.needs, self.objective.needs
         )
-        step = self.sampler.choose_steps(draws, len(self.sampler.times), num)
+        # Chosen for all shares: one of few samples has some of the steps.
+        steps = self.sampler.choose_steps(draws, len(self.sampler.times), num * self.accumulate)
+        step = steps[index * num : (index + 1) * num]
         # One noise a step: the first is the start, each later one re-noises x0.
         noise = [draws.normal(f"noise{i}", (num, *shape)) for i in range(max(step) + 1)]
         x_t, t = self.sampler.training_input(self.generator, noise, cond, step, real)
