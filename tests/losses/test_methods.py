@@ -35,7 +35,7 @@ from dmd2.losses.terms import (
 )
 from dmd2.losses.turns import CriticTurn, GeneratorTurn
 from dmd2.losses.views import Models
-from dmd2.nets.critic import Critic
+from dmd2.nets.critic import Critic, step_embedding_on
 from dmd2.nets.discriminator import Discriminator, MeanHead
 from dmd2.nets.toy import MLP, GaussianMixture
 from dmd2.randomness import Draws
@@ -56,22 +56,40 @@ def gaussian(mean: list[float], std: float) -> GaussianMixture:
 
 
 class Transparent(Denoiser):
-    """A denoiser whose feature is x_t itself, for heads whose logits are known functions of it."""
+    """A denoiser whose features are x_t, for heads whose logits are known functions of it."""
 
     prediction = "x0"
 
-    def __init__(self, schedule: Flow | Karras) -> None:
+    def __init__(self, schedule: Flow | Karras, num_taps: int = 1) -> None:
         super().__init__(nn.Identity(), schedule)
+        self.num_taps = num_taps
 
     def encode(
         self, x_t: Tensor, t: Tensor, cond: Cond, num_decoded: int | None = None
     ) -> Encoding:
         encoding = Encoding(x_t, t, [], []).last(num_decoded)
-        encoding.features.append(x_t)
+        encoding.features.extend([x_t] * self.num_taps)
         return encoding
 
     def finish(self, encoding: Encoding) -> Tensor:
         return 0.5 * encoding.x_t
+
+
+def labelled(step_embedding: bool = False) -> tuple[Models, ClassLabels]:
+    """Teacher and critic of three classes that nobody trained; the critic may know two steps."""
+    networks = []
+    for _ in range(2):
+        networks.append(EDM(MLP(2, 16, 4, label_dim=3), Karras(), sigma_data=1.0))
+        for parameter in networks[-1].parameters():
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    teacher, fake = networks
+    conditioner = ClassLabels(3)
+    steps = None
+    if step_embedding:
+        cond = conditioner(torch.zeros(1, dtype=torch.long))
+        steps = step_embedding_on(fake, "embed", 2, (2,), cond)
+        steps.vectors.data += torch.randn_like(steps.vectors)
+    return Models(teacher, Critic(fake, None, step_embedding=steps), conditioner), conditioner
 
 
 def generator_turn(
@@ -153,6 +171,21 @@ def test_f_divergence_multiplies_dmd_s_gradient_by_the_clipped_ratio_s_weight():
     torch.testing.assert_close(plain, dm)
 
 
+def test_f_divergence_takes_the_mean_logit_of_several_levels():
+    heads = nn.ModuleList(nn.Linear(2, 1) for _ in range(2))
+    models = Models(
+        gaussian([1.0, 0.0], 0.5), Critic(Transparent(Karras(), 2), Discriminator([*heads])),
+        Unconditional(),
+    )  # fmt: skip
+    x = torch.randn(16, 2, requires_grad=True)
+    dm = gradient(generator_turn(models, 1 * x), dm=DistributionMatching(view="v"))
+    turn = generator_turn(models, 1 * x, gan_views=("v",))
+    found = gradient(turn, dm=FDivergence(divergences.forward_kl, (1e-9, 1e9), view="v"))
+    with torch.no_grad():
+        r = ((heads[0](turn.view("v").x_t) + heads[1](turn.view("v").x_t)) / 2).exp()
+    torch.testing.assert_close(found, dm * r / r.mean())
+
+
 # Score identity
 
 
@@ -179,6 +212,23 @@ def test_score_identity_s_gradient_goes_through_both_scores(alpha: float):
     torch.testing.assert_close(found, expected / x.numel(), rtol=1e-4, atol=1e-7)
 
 
+def test_score_identity_is_of_the_guided_teacher_and_of_a_critic_that_is_told_the_step():
+    models, conditioner = labelled(step_embedding=True)
+    x, cond = torch.randn(6, 2, requires_grad=True), conditioner(torch.arange(6) % 3)
+    turn = generator_turn(models, 1 * x, cond)
+    turn.steps = steps = FewStepSampler([1.0, 0.5]).steps_at([0, 1] * 3)
+    found = gradient(turn, sid=ScoreIdentity(view="v", guidance=3.0, alpha=1.2))
+    t = turn.view("v").t
+    alpha, sigma = (a[:, None] for a in Karras().alpha_sigma(t))
+    noise = ((turn.view("v").x_t - alpha * x) / sigma).detach()
+    x_t = alpha * x + sigma * noise
+    own, null = (models.teacher(x_t, t, c) for c in (cond, conditioner.null(cond)))
+    fake = models.critic.denoiser.decode(models.critic.encode(x_t, t, cond, steps.index))
+    loss = F.score_identity(x, null + 3 * (own - null), fake, alpha=1.2, floor=1e-5)
+    (expected,) = torch.autograd.grad(loss, x)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)
+
+
 def test_score_identity_descends_the_fisher_divergence():
     """Equal widths: the divergence is c (mean - theta)^2, and alpha = 0 gives half its gradient."""
     mean, theta = torch.tensor([1.0, -1.0]), torch.tensor([0.3, 0.2])
@@ -198,13 +248,7 @@ def test_score_identity_descends_the_fisher_divergence():
 
 def test_guidance_apart_is_guided_dmd_in_two_terms():
     """With one denominator for all, on one view."""
-    networks = []
-    for _ in range(2):
-        networks.append(EDM(MLP(2, 16, 4, label_dim=3), Karras(), sigma_data=1.0))
-        for parameter in networks[-1].parameters():
-            parameter.data += 0.1 * torch.randn_like(parameter)
-    conditioner = ClassLabels(3)
-    models = Models(networks[0], Critic(networks[1], None), conditioner)
+    models, conditioner = labelled()
     x, cond = torch.randn(6, 2, requires_grad=True), conditioner(torch.arange(6) % 3)
     whole = gradient(
         generator_turn(models, 1 * x, cond),
@@ -218,6 +262,22 @@ def test_guidance_apart_is_guided_dmd_in_two_terms():
     torch.testing.assert_close(parts, whole)
     with pytest.raises(ValueError, match=r"scale 1 is none; type e\.g\. teacher\.guidance=3"):
         GuidanceAugmentation(1.0)
+
+
+def test_guidance_apart_is_over_the_distance_to_the_guided_prediction():
+    """(mu(c) - mu_w(c)) / mean |x - mu_w(c)|, and the critic is not asked."""
+    models, conditioner = labelled()
+    x, cond = torch.randn(6, 2, requires_grad=True), conditioner(torch.arange(6) % 3)
+    term = GuidanceAugmentation(3.0, view="v")
+    turn = generator_turn(models, 1 * x, cond)
+    found = gradient(turn, guidance=term)
+    view = turn.view("v")
+    with torch.no_grad():
+        plain, null = (models.teacher(view.x_t, view.t, c) for c in (cond, conditioner.null(cond)))
+        guided = null + 3 * (plain - null)
+        expected = (plain - guided) / (x - guided).abs().mean(1, keepdim=True)
+    torch.testing.assert_close(found, expected / x.numel())
+    assert term.decodes == {"teacher"} and term(turn)[1] == {"num_guidance_scrubbed": 0}
 
 
 # Segments
@@ -235,6 +295,22 @@ def test_pseudo_huber_gives_each_sample_a_gradient_of_one_size():
     small = gradient(generator_turn(models, 1 * x), dm=PseudoHuberMatching(view="v", c=1e4))
     plain = gradient(generator_turn(models, 1 * x), dm=DistributionMatching(view="v", floor=1e4))
     torch.testing.assert_close(small, plain)
+
+
+def test_pseudo_huber_turns_quadratic_at_tdm_s_constant():
+    """TDM's c is .00054 sqrt(D) of a sample's norm: .00054 of the root of its mean square."""
+    models = Models(
+        gaussian([1.0, -1.0], 0.6), Critic(gaussian([0.999, -1.0005], 0.6), None), Unconditional()
+    )
+    x, term = torch.randn(32, 2, requires_grad=True), PseudoHuberMatching(view="v")
+    turn = generator_turn(models, 1 * x)
+    found = gradient(turn, dm=term)
+    difference = turn.critic_x0("v") - turn.teacher_x0("v", 1.0)
+    size = difference.square().sum(1, keepdim=True).sqrt()
+    assert (size < 0.00054 * math.sqrt(2)).any() and (size > 0.00054 * math.sqrt(2)).any()
+    expected = difference / (size**2 + (0.00054 * math.sqrt(2)) ** 2).sqrt() * math.sqrt(2)
+    torch.testing.assert_close(found, expected / x.numel())
+    assert "floor_share" not in term(turn)[1]  # it has no floor
 
 
 @pytest.mark.parametrize("first", [1.0, 0.8], ids=["", "first step told less than 1"])
@@ -344,21 +420,36 @@ def test_mmd_is_the_mean_over_its_kernels_and_has_a_gradient_at_equal_points():
     assert found.isfinite().all()
 
 
-def test_embedding_distance_moves_samples_towards_the_data_alike_on_all_ranks():
+def beside(real: Tensor, x: Tensor, rank: int = 0) -> GeneratorTurn:
+    """A turn of samples beside real ones, in the third iteration of two ranks."""
     models = Models(gaussian([0.0], 1.0), Critic(gaussian([0.0], 1.0), None), Unconditional())
+    turn = generator_turn(models, x)
+    turn.real, turn.draws = real, Draws(0, 3, rank, 2)
+    return turn
+
+
+def test_embedding_distance_moves_samples_towards_the_data_alike_on_all_ranks():
     term = EmbeddingDistance(weight=1.0, width=8)
-
-    def turn(x: Tensor, rank: int = 0) -> GeneratorTurn:
-        found = generator_turn(models, x)
-        found.real, found.draws = real, Draws(0, 3, rank, 2)
-        return found
-
     real, x = torch.rand(16, 1, 8, 8), torch.rand(16, 1, 8, 8) - 1.0
-    before = term(turn(x.requires_grad_()))[0]
-    assert torch.equal(before, term(turn(x, rank=1))[0])
+    before = term(beside(real, x.requires_grad_()))[0]
+    assert before > 0 and torch.equal(before, term(beside(real, x, rank=1))[0])
     for _ in range(20):
-        x = (x - 20 * gradient(turn(1 * x), embedding=term)).detach().requires_grad_()
-    assert term(turn(x))[0] < 0.5 * before
+        x = (x - 20 * gradient(beside(real, 1 * x), embedding=term)).detach().requires_grad_()
+    assert term(beside(real, x))[0] < 0.5 * before
+
+
+def test_embedding_distance_is_the_mmd_of_features_in_units_of_their_distance():
+    term = EmbeddingDistance(weight=1.0, width=8)
+    real, x = torch.rand(6, 1, 8, 8), torch.rand(5, 1, 8, 8, requires_grad=True)
+    turn = beside(real, 1 * x)
+    found = gradient(turn, embedding=term)
+    f, g = term.features(x, turn), term.features(real, turn)
+    unit = (f[:, None] - g).square().sum(2).mean().sqrt().item()
+    expected = F.gaussian_mmd2(f / unit, g / unit, term.scales)
+    torch.testing.assert_close(found, torch.autograd.grad(expected, x)[0])
+    torch.testing.assert_close(term(turn)[0], expected)
+    # The network has no biases, so that features are as large as samples.
+    torch.testing.assert_close(term(beside(7 * real, 7 * x))[0], expected)
 
 
 # GAN
@@ -396,7 +487,7 @@ def test_relativistic_optimum_is_the_log_ratio_up_to_a_constant():
     torch.testing.assert_close(found, torch.zeros(2, 1), rtol=0, atol=1e-6)
     # Two of equal logits: log 2 each. Of 16 pairs 6 are of equal points, 9 right and 1 wrong.
     pairs = 6 * math.log(2) + 9 * math.log(1 + 1 / 9) + math.log(1 + 9)
-    assert float(loss) == pytest.approx(pairs / 16, rel=1e-5)
+    assert float(loss.detach()) == pytest.approx(pairs / 16, rel=1e-5)
 
 
 @pytest.mark.parametrize("features", ["critic", "teacher"])
@@ -458,8 +549,9 @@ def test_approximate_r1_of_a_linear_discriminator(features: str):
     n = Draws(0, 0).normal("ApproximateR1/v", (5, 2))
     expected = (0.3 * alpha * (n @ head.weight[0])) ** 2
     torch.testing.assert_close(loss, expected.mean())
-    loss.backward()
-    assert head.weight.grad is not None and head.weight.grad.norm() > 0
+    # Of both inputs: with one of them constant it would be half as large.
+    gradients = [torch.autograd.grad(a, head.weight)[0] for a in (loss, expected.mean())]
+    torch.testing.assert_close(*gradients)
     assert term(critic_turn(models, UniformRows(0.999, 1.0)))[0] == 0
 
 

@@ -1,4 +1,4 @@
-"""The losses of DMD and DMD2: equations, loss terms, and the turns that evaluate them.
+"""The losses of DMD, DMD2 and later methods: equations, loss terms, and turns that evaluate them.
 
 `functional` has the equations, `weighting` the weights of noise levels, `divergences` those of
 density ratios. Their functions stay in these modules: `weighting.eps` says what it is, and a bare

@@ -1,4 +1,5 @@
-"""The equations of DMD (Yin et al., CVPR 2024) and DMD2 (Yin et al., NeurIPS 2024) on tensors.
+"""The equations of DMD (Yin et al., CVPR 2024), DMD2 (Yin et al., NeurIPS 2024) and, named at each,
+of methods after them, on tensors: SiD, hinge and relativistic GAN, MMD.
 
 No network is called here. All is float32 and in terms of clean data: `real` and `fake` are the x0
 predictions of the teacher (real score) and of the critic (fake score). The distribution matching
@@ -67,9 +68,8 @@ def surrogate(x: Tensor, gradient: Tensor) -> Tensor:
 def score_identity(x: Tensor, real: Tensor, fake: Tensor, alpha: float, floor: float) -> Tensor:
     """SiD's loss [] (arXiv:2404.04057) of predictions [B, ...] with graphs to x [B, ...].
 
-    With the critic at its best and alpha = 0 its expectation is that of (real - fake)^2.
+    `dmd2.losses.ScoreIdentity` has the equation.
     """
-    # (f_real - f_fake) ((f_real - x) - alpha (f_real - f_fake)), over DMD's mean |x - f_real|.
     difference = real - fake
     loss = difference * (real - x - alpha * difference)
     return (loss / normaliser(x, real, floor).detach()).mean()
@@ -97,12 +97,17 @@ def gan_critic(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
 
 
 def hinge_generator(fake_logits: Tensor) -> Tensor:
-    """The generator's half of the hinge GAN (Lim & Ye 2017): -D(fake), of each of the logits."""
+    """The generator's half of the hinge GAN (Lim & Ye 2017): -D(fake), of each of the logits
+    [B, levels].
+    """
     return -fake_logits
 
 
 def hinge_critic(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """Hinge loss [] of the discriminator: it is content with logits beyond 1 and -1."""
+    """Hinge loss [] of the discriminator: max(0, 1 - D(real)) + max(0, 1 + D(fake)).
+
+    It is content with logits [B, levels] beyond 1 and -1 (Lim & Ye 2017).
+    """
     return relu(1 - real_logits).mean() + relu(1 + fake_logits).mean()
 
 

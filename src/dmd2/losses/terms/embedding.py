@@ -13,7 +13,8 @@ from dmd2.randomness import generator
 class EmbeddingDistance:
     """Squared MMD of generated and real samples in features of a random convolutional network.
 
-    After Embedding Loss (arXiv:2604.22379): no network is trained for it. Here each iteration draws
+    E k(x, x') + E k(y, y') - 2 E k(x, y) of generated x and real y (`functional.gaussian_mmd2`),
+    after Embedding Loss (arXiv:2604.22379): no network is trained for it. Here each iteration draws
     a network anew, the same on all ranks: three 3x3 convolutions, each halving a side above 4, and
     averages over 2x2 parts of the last map. Samples are images or latents [B, C, H, W], B above 1.
     Labels are not read: it compares whole distributions.

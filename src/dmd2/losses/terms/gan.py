@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,11 +15,9 @@ from dmd2.losses.turns import CriticTurn, GeneratorTurn
 from dmd2.losses.weighting import Weighting
 
 
-class GANGenerator:
-    """The generator's half of the GAN loss (DMD2 Eq. 4), on a noised view of the samples.
+class GeneratorHalf:
+    """The generator's half of any GAN, on a noised view of the samples.
 
-    loss          Of each of the logits [B, levels]: `functional.gan_generator`, or
-                  `hinge_generator`.
     level_weight  Factor of each sample's loss, of alpha and sigma at its noise level: 1, or
                   `weighting.alpha2` (SenseFlow) or `weighting.signal`.
     """
@@ -26,15 +25,8 @@ class GANGenerator:
     needs = frozenset({"discriminator"})
     decodes: frozenset[str] = frozenset()
 
-    def __init__(
-        self,
-        weight: float,
-        view: str = "gan",
-        loss: Callable[..., Tensor] = F.gan_generator,
-        level_weight: Weighting = weighting.constant,
-    ) -> None:
-        self.weight, self.view, self.loss = weight, view, loss
-        self.level_weight = level_weight
+    def __init__(self, weight: float, view: str, level_weight: Weighting) -> None:
+        self.weight, self.view, self.level_weight = weight, view, level_weight
 
     def __call__(self, turn: GeneratorTurn) -> tuple[Tensor, Logs]:
         """The loss [] on the view's generated samples."""
@@ -44,14 +36,38 @@ class GANGenerator:
 
     def losses(self, turn: GeneratorTurn) -> Tensor:
         """The loss of each logit [B, levels]."""
+        raise NotImplementedError
+
+
+class GANGenerator(GeneratorHalf):
+    """The generator's half of the GAN loss (DMD2 Eq. 4), on a noised view of the samples.
+
+    loss          Of each of the logits [B, levels]: `functional.gan_generator`, or
+                  `hinge_generator`.
+    level_weight  As `GeneratorHalf` has it.
+    """
+
+    def __init__(
+        self,
+        weight: float,
+        view: str = "gan",
+        loss: Callable[[Tensor], Tensor] = F.gan_generator,
+        level_weight: Weighting = weighting.constant,
+    ) -> None:
+        super().__init__(weight, view, level_weight)
+        self.loss = loss
+
+    def losses(self, turn: GeneratorTurn) -> Tensor:
+        """The loss of each logit [B, levels]."""
         # -log sigmoid(D(fake_t)) (DMD2 Eq. 4).
         return self.loss(turn.logits(self.view))
 
 
-class RelativisticGANGenerator(GANGenerator):
+class RelativisticGANGenerator(GeneratorHalf):
     """The generator's half of the relativistic GAN (arXiv:1807.00734), beside the critic's.
 
-    Real samples are noised as the view is, and go through the encoder without a graph.
+    -log sigmoid(D(fake_t) - D(real_t')). Real samples are noised as the view is, and go through the
+    encoder without a graph.
     """
 
     needs = frozenset({"discriminator", "real"})
@@ -59,14 +75,13 @@ class RelativisticGANGenerator(GANGenerator):
     def __init__(
         self, weight: float, view: str = "gan", level_weight: Weighting = weighting.constant
     ) -> None:
-        super().__init__(weight, view, F.relativistic_generator, level_weight)
+        super().__init__(weight, view, level_weight)
 
     def losses(self, turn: GeneratorTurn) -> Tensor:
         """The loss of each logit [B, levels], a mean over pairs with all real rows."""
         with torch.no_grad():
             real = turn.models.logits(turn.real_view(self.view))
-        # -log sigmoid(D(fake_t) - D(real_t)).
-        return self.loss(turn.logits(self.view), real)
+        return F.relativistic_generator(turn.logits(self.view), real)
 
 
 class GANCritic:
@@ -89,6 +104,12 @@ class GANCritic:
     ) -> None:
         self.weight, self.view, self.loss = weight, view, loss
 
+    @property
+    def is_logistic(self) -> bool:
+        """Whether the best logit is log p_real / p_fake, as of `functional.gan_critic` alone."""
+        # A YAML names a loss with `_partial_: true`.
+        return (self.loss.func if isinstance(self.loss, partial) else self.loss) is F.gan_critic
+
     def __call__(self, turn: CriticTurn) -> tuple[Tensor, Logs]:
         """The loss [], and the discriminator's accuracies."""
         real, fake = self.logits(turn)
@@ -108,8 +129,8 @@ class GANCritic:
 class RelativisticGANCritic(GANCritic):
     """The discriminator's half of the relativistic GAN (arXiv:1807.00734).
 
-    It fixes logits up to a constant: they are taken from the middle of both means, so that
-    accuracies say something.
+    -log sigmoid(D(real_t) - D(fake_t')), a mean over all pairs of a pass. It fixes logits up to a
+    constant: they are taken from the middle of both means, so that accuracies say something.
     """
 
     def __init__(self, weight: float, view: str = "critic") -> None:
@@ -123,7 +144,7 @@ class RelativisticGANCritic(GANCritic):
 
 
 class ApproximateR1:
-    """Approximate R1 penalty (APT, arXiv:2501.08316): (D(x_t) - D(x_t + alpha std n))^2.
+    """Approximated R1 penalty (APT, arXiv:2501.08316): (D(x_t) - D(x_t + alpha std n))^2.
 
     Of real rows alone, with n from N(0, I). The noise in both inputs is the same, so that they
     differ as those of real samples x0 and x0 + std n do: at alpha = 0, where x_t holds no data, the

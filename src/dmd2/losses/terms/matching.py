@@ -62,19 +62,25 @@ class DistributionMatching:
 
     def __call__(self, turn: GeneratorTurn) -> tuple[Tensor, Logs]:
         """The surrogate loss [] (DMD Algorithm 2), and logs."""
-        real = turn.teacher_x0(self.view, self.guidance)
-        fake = turn.critic_x0(self.view)
+        real, fake = self.predictions(turn)
         # One bad sample must not spoil the batch, and must not go unseen.
         gradient, num_scrubbed = F.scrub(self.gradient(turn, real, fake))
+        return F.surrogate(turn.x, gradient), self.logs(turn, real, fake, num_scrubbed.float())
+
+    def predictions(self, turn: GeneratorTurn) -> tuple[Tensor, Tensor]:
+        """Real and fake score as x0_hat [B, ...] each."""
+        return turn.teacher_x0(self.view, self.guidance), turn.critic_x0(self.view)
+
+    def logs(self, turn: GeneratorTurn, real: Tensor, fake: Tensor, num_scrubbed: Tensor) -> Logs:
+        """What to log beside the loss."""
         x, t = turn.x.detach(), turn.view(self.view).t
-        difference = F.score_difference(real, fake)
-        score_gap = by_level(difference.flatten(1).abs().mean(1), t)
+        score_gap = by_level(F.score_difference(real, fake).flatten(1).abs().mean(1), t)
         logs = {f"score_gap_{part}": value for part, value in score_gap.items()}
-        logs["num_scrubbed"] = num_scrubbed.float()
+        logs["num_scrubbed"] = num_scrubbed
         logs["floor_share"] = (F.normaliser(x, real, 0.0) <= self.floor).float().mean()
         logs["score_cosine"] = F.score_cosine(x, real, fake).mean()
         logs["critic_to_teacher_error"] = error_ratio(x, real, fake, t)
-        return F.surrogate(turn.x, gradient), logs
+        return logs
 
     def gradient(self, turn: GeneratorTurn, real: Tensor, fake: Tensor) -> Tensor:
         """The gradient [B, ...] at the samples: a constant of the surrogate (DMD Algorithm 2)."""
@@ -85,9 +91,11 @@ class DistributionMatching:
 class FDivergence(DistributionMatching):
     """Distribution matching that descends another f-divergence (f-distill, arXiv:2502.15681).
 
-    Each sample's gradient is multiplied by h(r), r = p_real(x_t) / p_fake(x_t), which is exp of the
-    discriminator's logit: the critic's GAN term must be the logistic one. As published, r is
-    clipped and h divided by its mean, here over the samples of one pass.
+    The gradient is h(r) / mean h(r) times that of `DistributionMatching`, with h(r) = f''(r) r^2
+    and r = p_real(x_t) / p_fake(x_t) = exp D(x_t), D the discriminator's logit: the critic's GAN
+    term must be the logistic one. As published, r is clipped and h divided by its mean, here over
+    the samples of one pass. Published and left out: before that, r is normalised by noise level,
+    by an average histogram over bins of t.
 
     h     One of `dmd2.losses.divergences`; under the reverse KL this is `DistributionMatching`.
     clip  Least and greatest r.
@@ -118,7 +126,9 @@ class FDivergence(DistributionMatching):
 class LaterStepsMatching(DistributionMatching):
     """Distribution matching of all steps but the first (DP-DMD, arXiv:2602.03139).
 
-    What the first step makes is left to another term, e.g. regression on the teacher's.
+    The gradient is that of `DistributionMatching` for samples of the steps i > 0, and 0 for those
+    of step 0. What the first step makes is left to another term, e.g. regression on the teacher's.
+    A sampler of one step leaves nothing for it.
     """
 
     def gradient(self, turn: GeneratorTurn, real: Tensor, fake: Tensor) -> Tensor:
@@ -147,25 +157,29 @@ class PseudoHuberMatching(DistributionMatching):
         super().__init__(weight, view, guidance)
         self.c = c
 
+    def logs(self, turn: GeneratorTurn, real: Tensor, fake: Tensor, num_scrubbed: Tensor) -> Logs:
+        """Those of `DistributionMatching` without its floor, which is not in this gradient."""
+        logs = super().logs(turn, real, fake, num_scrubbed)
+        del logs["floor_share"]
+        return logs
+
     def gradient(self, turn: GeneratorTurn, real: Tensor, fake: Tensor) -> Tensor:
         """The pseudo-Huber distance's gradient [B, ...]."""
         difference = F.score_difference(real, fake)
         return difference / (F.per_sample_mean(difference**2) + self.c**2).sqrt()
 
 
-class GuidanceAugmentation:
+class GuidanceAugmentation(DistributionMatching):
     """What guidance adds to distribution matching, alone (decoupled DMD, arXiv:2511.22677).
 
-    The gradient is (mu(c) - mu_w(c)) / mean |x - mu_w(c)|, with the teacher's prediction mu and the
-    guided one mu_w; mu - mu_w is (w - 1) (mu(null) - mu(c)). Beside a `DistributionMatching` of
-    guidance 1 it gives guided DMD in two terms, whose views may have times of their own.
+    The gradient of CFG augmentation, (mu(c) - mu_w(c)) / mean |x - mu_w(c)|, has the teacher's
+    prediction mu in the fake score's place and the guided one mu_w in the real score's; mu - mu_w
+    is (w - 1) (mu(null) - mu(c)). Beside a `DistributionMatching` of guidance 1 it gives guided DMD
+    in two terms, whose views may have times of their own.
 
     guidance  The scale w, not 1. Raises ValueError for 1.
     floor     The least value of the weight's denominator.
     """
-
-    needs: frozenset[str] = frozenset()
-    decodes = frozenset({"teacher"})
 
     def __init__(
         self,
@@ -179,12 +193,13 @@ class GuidanceAugmentation:
                 "guidance augmentation of scale 1 is none; type e.g. teacher.guidance=3, or "
                 "loss=no_gan"
             )
-        self.weight, self.view, self.guidance, self.floor = weight, view, guidance, floor
+        super().__init__(weight, view, guidance, floor)
+        self.decodes = frozenset({"teacher"})  # the critic is not asked
 
-    def __call__(self, turn: GeneratorTurn) -> tuple[Tensor, Logs]:
-        """The surrogate loss [], and how many samples had a non-finite gradient."""
-        plain, guided = (turn.teacher_x0(self.view, w) for w in (1.0, self.guidance))
-        denominator = F.normaliser(turn.x.detach(), guided, self.floor)
-        # The plain prediction in the fake score's place: CA = (w - 1) (s(c) - s(null)).
-        gradient, num_scrubbed = F.scrub(F.score_difference(guided, plain) / denominator)
-        return F.surrogate(turn.x, gradient), {"num_guidance_scrubbed": num_scrubbed.float()}
+    def predictions(self, turn: GeneratorTurn) -> tuple[Tensor, Tensor]:
+        """The guided and the plain prediction of the teacher, [B, ...] each."""
+        return turn.teacher_x0(self.view, self.guidance), turn.teacher_x0(self.view, 1.0)
+
+    def logs(self, turn: GeneratorTurn, real: Tensor, fake: Tensor, num_scrubbed: Tensor) -> Logs:
+        """How many samples had a non-finite gradient."""
+        return {"num_guidance_scrubbed": num_scrubbed}

@@ -13,6 +13,11 @@ from dmd2.losses.turns import GeneratorTurn
 class ScoreIdentity:
     """SiD's loss, whose gradient goes through teacher and critic to the samples.
 
+    mean (f_real - f_fake) ((f_real - x) - alpha (f_real - f_fake)) / mean |x - f_real|, with real
+    and fake score f as predictions of x0 from x_t; the denominator is a constant for each sample.
+    Without it, with the critic at its best and alpha = 0, the expectation is that of the Fisher
+    divergence's (f_real - f_fake)^2, since E (x - f_fake | x_t) = 0.
+
     It keeps the activations of both. A view whose times end at 0.8 is the published one.
 
     alpha     What corrects for a critic that lags behind: 0.5 to 1.5; 1.0 and 1.2 are published.
@@ -26,7 +31,7 @@ class ScoreIdentity:
     def __init__(
         self,
         weight: float = 1.0,
-        view: str = "generator",
+        view: str = "sid",
         guidance: float | Guidance = 1.0,
         alpha: float = 1.0,
         floor: float = 1e-5,
