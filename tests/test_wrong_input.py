@@ -90,6 +90,26 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             ["train", "loss=no_gan", "discriminator_features=teacher"],
             ["discriminator_features=teacher", "no loss term has a discriminator"],
         ),
+        (
+            [
+                "train",
+                "loss=f_distill",
+                "loss.critic.gan._target_=dmd2.losses.RelativisticGANCritic",
+            ],
+            ["loss.generator.dm", "type loss.critic.gan._target_=dmd2.losses.GANCritic"],
+        ),
+        (
+            ["train", "loss=embedding", "data.batch_size=1"],
+            ["loss.generator.embedding", "data.batch_size=1", "type data.batch_size=64"],
+        ),
+        (
+            ["train", "experiment=toy2d_dmd2", "loss=embedding"],
+            ["loss.generator.embedding", "shape (2,)", "loss.generator.embedding=null"],
+        ),
+        (
+            ["train", "experiment=digits_dp_dmd", "sampler.times=[1.0]"],
+            ["loss.generator.dm", "there is one", "type e.g. sampler.times=[1.0,0.5]"],
+        ),
         (["train", "teacher.head.num_groups=7"], ["num_groups", "7"]),
         (["train", "ema=[2.0]"], ["between 0 and 1", "2.0"]),
         (["train", "optimizer.generator.lr=-1"], ["learning rate", "-1"]),

@@ -1,12 +1,22 @@
 """What a loss file may say, and the errors when it says something else."""
 
+from functools import partial
+
 import pytest
 
 from dmd2.diffusion.training_times import UniformRows
-from dmd2.losses import weighting
+from dmd2.losses import divergences, functional as F, weighting
 from dmd2.losses.distances import SquaredError
 from dmd2.losses.objective import Objective
-from dmd2.losses.terms import Denoising, DistributionMatching, GANCritic, GANGenerator, Regression
+from dmd2.losses.terms import (
+    Denoising,
+    DistributionMatching,
+    FDivergence,
+    GANCritic,
+    GANGenerator,
+    Regression,
+    RelativisticGANCritic,
+)
 
 DM, GAN_G = DistributionMatching(view="g"), GANGenerator(1e-3, view="g")
 FAKE, GAN_D = Denoising(weighting.x0, view="c"), GANCritic(1e-2, view="c")
@@ -53,6 +63,22 @@ def test_a_view_that_nobody_reads_is_refused():
 def test_a_generator_gan_needs_a_discriminator_that_learns():
     with pytest.raises(ValueError, match="nothing trains its discriminator"):
         Objective(VIEWS, {"gan": GAN_G}, {"fake": FAKE})
+
+
+@pytest.mark.parametrize(
+    "gan",
+    [GANCritic(1.0, view="c", loss=partial(F.hinge_critic)), RelativisticGANCritic(1.0, view="c")],
+    ids=["hinge", "relativistic"],
+)
+def test_a_ratio_of_densities_needs_the_logistic_loss(gan):
+    ratio = FDivergence(divergences.forward_kl, view="g")
+    with pytest.raises(
+        ValueError, match=r"loss\.generator\.dm .*; type loss\.critic\.gan\._target_=dmd2\."
+    ):
+        Objective(VIEWS, {"dm": ratio}, {"fake": FAKE, "gan": gan})
+    logistic = GANCritic(1.0, view="c", loss=partial(F.gan_critic))
+    for term in (logistic, GAN_D):
+        Objective(VIEWS, {"dm": ratio}, {"fake": FAKE, "gan": term})
 
 
 @pytest.mark.parametrize(("generator", "critic"), [({}, {"fake": FAKE}), ({"dm": DM}, {})])

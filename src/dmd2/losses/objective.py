@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from dmd2.diffusion.training_times import TimeSampler
 from dmd2.losses.term import Term
+from dmd2.losses.terms import FDivergence, GANCritic
 
 
 class Objective:
@@ -13,7 +14,8 @@ class Objective:
     of their own draw independently, as the authors do. A term that is None is left out.
 
     Raises ValueError where a network has no term, a term reads a view that is not there, no term
-    reads a view, or a generator GAN term has no critic GAN term beside it.
+    reads a view, a generator GAN term has no critic GAN term beside it, or an `FDivergence` has a
+    discriminator that is not trained by the logistic loss.
 
     >>> from dmd2.diffusion import UniformRows
     >>> from dmd2.losses import Denoising, DistributionMatching, weighting
@@ -73,3 +75,12 @@ class Objective:
                 "a generator GAN term needs the critic's GAN term too: nothing trains its "
                 "discriminator"
             )
+        ratios = [n for n, term in self.generator.items() if isinstance(term, FDivergence)]
+        for name, term in self.critic.items():
+            if ratios and isinstance(term, GANCritic) and not term.is_logistic:
+                raise ValueError(
+                    f"loss.generator.{ratios[0]} takes exp D for a ratio of densities, which D is "
+                    f"the log of under the logistic loss alone, and loss.critic.{name} has another "
+                    f"one; type loss.critic.{name}._target_=dmd2.losses.GANCritic and no "
+                    f"loss.critic.{name}.loss"
+                )

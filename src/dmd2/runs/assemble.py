@@ -25,7 +25,12 @@ from dmd2.randomness import seeded
 from dmd2.runs.build import build, build_data
 from dmd2.runs.compiled import check_compile
 from dmd2.runs.copies import Copy, copy_for
-from dmd2.runs.requirements import check_batch, check_objective, check_starting_files
+from dmd2.runs.requirements import (
+    check_batch,
+    check_objective,
+    check_starting_files,
+    check_terms,
+)
 from dmd2.runs.teacher import Teacher, build_teacher, teacher_file
 from dmd2.runs.weights import load_critic, load_fitting
 from dmd2.training.module import DMD
@@ -77,6 +82,7 @@ def assemble(config: Config, protocol: ScoringProtocol) -> Parts:
     check_starting_files(config)
     objective = build(config["loss"])  # LPIPS says what it lacks before data is decoded
     data, sampler = build_data(config["data"]), build(config["sampler"])
+    check_terms(objective, sampler, data, config["accumulate"])
     check_objective(objective, sampler, config, data)
     check_batch(data, sampler, num_devices)
     # Without weights: a teacher that is to be trained is trained when all else fits.

@@ -13,6 +13,7 @@ from dmd2.diffusion.denoiser import Denoiser
 from dmd2.diffusion.sampling import FewStepSampler
 from dmd2.distributed.rank_zero import warn
 from dmd2.losses.objective import Objective
+from dmd2.losses.terms import EmbeddingDistance, LaterStepsMatching
 from dmd2.nets.diffusers_net import DiffusersNet
 from dmd2.nets.pipeline import check_agrees
 from dmd2.randomness import Draws
@@ -72,6 +73,29 @@ def check_objective(
         raise ValueError(
             "a GAN term needs features; name layers with teacher.denoiser.taps=[LAYER,...]"
         )
+
+
+def check_terms(
+    objective: Objective, sampler: FewStepSampler, data: DataModule, accumulate: int
+) -> None:
+    """Raise ValueError where a generator term is not for these steps, samples or batches."""
+    for name, term in objective.generator.items():
+        if isinstance(term, LaterStepsMatching) and len(sampler.times) == 1:
+            raise ValueError(
+                f"loss.generator.{name} matches all sampling steps but the first, and there is "
+                "one; type e.g. sampler.times=[1.0,0.5], or loss=no_gan pairs=null"
+            )
+        if isinstance(term, EmbeddingDistance) and len(data.shape) != 3:
+            raise ValueError(
+                f"loss.generator.{name} reads images or latents [C, H, W], and a sample has the "
+                f"shape {data.shape}; take it out: loss.generator.{name}=null"
+            )
+        if isinstance(term, EmbeddingDistance) and data.batch_size // accumulate < 2:
+            raise ValueError(
+                f"loss.generator.{name} compares pairs of samples, and a pass has "
+                f"{data.batch_size // accumulate} (data.batch_size={data.batch_size}, "
+                f"accumulate={accumulate}); type data.batch_size={64 * accumulate}"
+            )
 
 
 def check_batch(data: DataModule, sampler: FewStepSampler, num_devices: int) -> None:
