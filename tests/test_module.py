@@ -32,6 +32,7 @@ from dmd2.losses.turns import Turn
 from dmd2.losses.views import Models
 from dmd2.nets.critic import Critic
 from dmd2.nets.discriminator import VectorHead, discriminator_on
+from dmd2.nets.lora import adapted
 from dmd2.nets.toy import MLP
 from dmd2.randomness import seeded
 from dmd2.training.callbacks.implicit_alignment import ImplicitAlignment
@@ -187,7 +188,7 @@ def test_the_critic_s_head_start_is_its_own_and_the_generator_s_turns_count_from
     assert networks[1].changed_at() == list(range(12))
 
 
-def test_learning_rate_factor_is_of_the_iteration_for_both_players():
+def test_learning_rate_factor_is_of_the_iteration_for_both_networks():
     factor = WarmupCosine(10, warmup=4, decay_from=0.5)
     rates = Record(
         lambda m: [o.param_groups[0]["lr"] for o in m.optimizers(use_pl_optimizer=False)]
@@ -225,7 +226,7 @@ def test_averages_are_their_closed_form_one_update_a_generator_update():
 # Implicit alignment
 
 
-def test_implicit_alignment_moves_the_critic_after_each_generator_update():
+def test_implicit_alignment_moves_the_critic_after_an_iteration_with_a_generator_update():
     """Nothing else moves: psi is lambda^k psi + (1 - lambda^k) theta after k updates."""
     still = partial(SGD, lr=0.0, fused=True)
     dmd = module(critic_updates=2, optimizer=still)
@@ -237,6 +238,18 @@ def test_implicit_alignment_moves_the_critic_after_each_generator_update():
     assert torch.equal(weights(dmd.generator), theta)
     with pytest.raises(ValueError, match=r"between 0 and 1, got 1\.5; type e\.g\. 0\.99"):
         ImplicitAlignment(1.5)
+
+
+def test_implicit_alignment_refuses_networks_of_other_weights():
+    pytest.importorskip("peft", reason="peft is not installed: make install EXTRAS=dev,text")
+    dmd = module()
+    dmd.generator = adapted(dmd.generator.requires_grad_(False), 2, 2, ["up", "down"])
+    with pytest.raises(ValueError, match=r"differ in shape; type lora=both of one rank, lora=none"):
+        fit(dmd, 1, ImplicitAlignment(0.9))
+    both, fake = module(), module().critic.denoiser.requires_grad_(False)
+    both.generator = adapted(both.generator.requires_grad_(False), 2, 2, ["up", "down"])
+    both.critic.denoiser = adapted(fake, 2, 2, ["up", "down"])
+    fit(both, 1, ImplicitAlignment(0.9))
 
 
 # The teacher

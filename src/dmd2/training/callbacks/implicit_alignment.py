@@ -9,19 +9,33 @@ from dmd2.training.module import DMD
 
 
 class ImplicitAlignment(L.Callback):
-    """After a generator update, moves the critic's denoiser towards the generator's weights.
+    """After an iteration that updated the generator, moves the critic towards its weights.
 
-    psi <- decay psi + (1 - decay) theta, of all weights that are trained: the critic stays near
-    what the generator has become, with fewer updates of its own. Both must be of one architecture;
-    LoRA's weights are averaged as they are.
+    psi <- decay psi + (1 - decay) theta, of all weights of the critic's denoiser that are trained:
+    the critic stays near what the generator has become, with fewer updates of its own. SenseFlow
+    does it right after the generator's update; here the critic's update of the same iteration comes
+    between, and the last iteration of a run is followed by none. LoRA's weights are averaged as
+    they are.
 
-    decay  lambda, near 1. Raises ValueError outside of 0 to 1.
+    decay  lambda, near 1. Raises ValueError outside of 0 to 1; training raises it where the weights
+           of generator and critic are not of the same shapes.
     """
 
     def __init__(self, decay: float) -> None:
         if not 0 <= decay <= 1:
             raise ValueError(f"decay must lie between 0 and 1, got {decay}; type e.g. 0.99")
         self.decay = decay
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Refuse networks whose weights have no partners."""
+        assert isinstance(pl_module, DMD)
+        networks = pl_module.critic.denoiser, pl_module.generator
+        psi, theta = ([p.shape for p in network.parameters()] for network in networks)
+        if psi != theta:
+            raise ValueError(
+                "alignment moves each weight of the critic towards the generator's, and they "
+                "differ in shape; type lora=both of one rank, lora=none, or callbacks=default"
+            )
 
     @torch.no_grad()
     def on_train_batch_start(
