@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
@@ -14,6 +15,8 @@ from dmd2.config.batch_size import share_batch
 from dmd2.config.check import Config, resolved, unknown_override
 from dmd2.config.folder import config_folder
 from dmd2.config.keys import RENAMED, SECTIONS, check_renamed, new_name, unknown_key
+from dmd2.diffusion.schedules import Flow
+from dmd2.losses import functional as F, weighting
 
 
 @pytest.fixture(autouse=True)
@@ -106,6 +109,13 @@ def test_one_word_chooses_what_is_kept_on_the_gpu(name: str) -> None:
             teacher["autoencoder"]["at_once"],
         )
     assert composed(*chosen, "memory.decoded_tile=512")["teacher"]["autoencoder"]["tile"] == 512
+
+
+def test_a_critic_s_times_in_segments_end_where_a_flow_s_loss_is_finite() -> None:
+    lowest = composed("experiment=digits_4step", "loss=segments")["loss"]["views"]["critic"]["low"]
+    x0 = torch.zeros(1, 2)
+    weight = weighting.flow(*Flow().alpha_sigma(torch.tensor([lowest])))
+    assert F.denoising(x0, x0, weight) == 0
 
 
 @pytest.mark.parametrize(("network", "other"), [("generator", "critic"), ("critic", "generator")])
