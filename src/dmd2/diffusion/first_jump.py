@@ -1,6 +1,6 @@
 """What the first of a student's few steps is to make of noise, from a teacher's ODE (DP-DMD)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -17,26 +17,25 @@ class FirstJump(DDIM):
     teacher's: with a flow and the teacher's state z at t', it is noise - v, v = (noise - z) /
     (1 - t'). The student must walk by ODEWalk: with fresh noise it lands elsewhere.
 
-    num_steps  DDIM's steps, equal ones of t; published are 6.
-    until      The time where they end, the student's second; published is the half of 12 steps.
-    start      The student's first time. The walk starts at 1 whatever it is, from pure noise.
+    num_steps  DDIM's steps, equal ones of t, from 1 to the student's second time; published are 6.
+    times      The student's; published is half of 12 steps, 1.0 and 0.5. The walk starts at 1, from
+               pure noise, also where the first of them is less.
 
-    Raises ValueError for a number of steps below 1, and unless 0 < until < start <= 1.
+    Raises ValueError for a number of steps below 1, and unless 0 < times[1] < times[0] <= 1.
 
     >>> from dmd2.diffusion import Flow
     >>> FirstJump().num_evaluations(Flow())
     6
     """
 
-    def __init__(self, num_steps: int = 6, until: float = 0.5, start: float = 1.0) -> None:
+    def __init__(self, num_steps: int = 6, times: Sequence[float] = (1.0, 0.5)) -> None:
         super().__init__(num_steps)
-        if not 0 < until < start <= 1:
+        if len(times) < 2 or not 0 < times[1] < times[0] <= 1:
             raise ValueError(
-                "until and start must be the times of the student's second and first step, "
-                f"0 < until < start <= 1, got {until} and {start}; "
-                "e.g. pairs.solver.until=0.5 pairs.solver.start=1.0"
+                "times must be those of the student's steps, at least two that fall from at most 1 "
+                f"towards 0, got {list(times)}; type e.g. sampler.times=[1.0,0.5]"
             )
-        self.until, self.start = until, start
+        self.start, self.until = times[0], times[1]
 
     @torch.no_grad()
     def sample(
