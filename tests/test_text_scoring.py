@@ -120,6 +120,18 @@ def test_scores_are_those_of_the_images_and_captions(run: Path) -> None:
     assert (run / "comparison.png").exists() and (run / "samples/00000002.png").exists()
 
 
+def test_captions_too_few_for_their_samples_are_named(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for wrong, said in (
+        ("+metric.samples_per_caption=0", "metric.samples_per_caption must be at least 1, got 0"),
+        ("+metric.samples_per_caption=2", "num_samples=30, 2 of each, and metric.captions are 11"),
+    ):
+        with pytest.raises(SystemExit):
+            dmd2("evaluate", f"run={run}", *COCO, wrong, "num_samples=30")
+        assert said in capsys.readouterr().err
+
+
 def test_evaluate_takes_another_metric_and_leaves_nothing_else(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -132,6 +144,24 @@ def test_evaluate_takes_another_metric_and_leaves_nothing_else(
     with pytest.raises(SystemExit):
         dmd2("evaluate", f"run={run}", "num_samples=12")
     assert "metric.num_samples=12, and metric.captions are 11" in capsys.readouterr().err
+
+
+def test_diversity_is_that_of_the_samples_of_each_caption(run: Path) -> None:
+    ten = "metric.num_samples=10"
+    diverse = ["metric=coco_diversity", "metric.samples_per_caption=5"]
+    small = [text for text in COCO[1:] if ".patch." not in text and text != ten]
+    dmd2("evaluate", f"run={run}", *diverse, *small, ten)
+    found = json.loads((run / "evaluation.json").read_text())
+    assert found["metrics"].keys() == {"fid", "clip", "diversity"}
+    student = load_student(run)
+    student.read(None)
+    # Five samples of each of the first two captions, which come in turn.
+    own = student.asked_for(ASKED[:2])
+    images, labels = own.sample_set(0, None).make(own.sampling(), range(10))
+    x = CleanInception("inception", Square(8), sha256=None)(own.data.to_pixels(images))
+    squares = torch.cat([torch.pdist(x[labels == i].double()) ** 2 for i in range(2)])
+    assert found["metrics"]["diversity"] == pytest.approx(squares.mean().sqrt().item(), rel=1e-3)
+    assert found["by_class"][found["weights"]].keys() == {"0/diversity", "1/diversity"}
 
 
 def test_preferences_are_scored_beside_coco_s_scores(run: Path) -> None:

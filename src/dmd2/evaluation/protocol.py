@@ -38,6 +38,9 @@ class ScoringProtocol:
                    is faster on a GPU and another set of samples. Detectors are float32 in both.
     captions       Text to image (COCO's protocol): sample i is made of caption i of this table,
                    which must be as long as there are samples.
+    samples_per_caption
+                   How many samples share a caption, e.g. for diversity within one: the first
+                   num_samples / samples_per_caption captions come in turn.
     real           Real images by the detector that sees them, in place of the data's train split.
 
     Raises ValueError where values do not go together.
@@ -55,6 +58,7 @@ class ScoringProtocol:
     classes: Literal["balanced", "random"] = "balanced"
     dtype: Dtype = "float32"
     captions: Sequence[str] | None = None
+    samples_per_caption: int = 1
     real: Mapping[str, RealImages] | None = None
 
     def __post_init__(self) -> None:
@@ -73,11 +77,17 @@ class ScoringProtocol:
             raise ValueError(
                 f"metric.primary is {self.primary}, but the metrics are {', '.join(known)}"
             )
+        if self.samples_per_caption < 1:
+            raise ValueError(
+                f"metric.samples_per_caption must be at least 1, got {self.samples_per_caption}"
+            )
         # Reading the counts also checks them.
         num = self.counts.numbers[-1]
-        if self.captions is not None and len(self.captions) < num:
+        if self.captions is not None and len(self.captions) < self.num_captions:
+            each = self.samples_per_caption
+            of_each = f", {each} of each" if each > 1 else ""
             raise ValueError(
-                f"metric.num_samples={num}, and metric.captions are {len(self.captions)}; "
+                f"metric.num_samples={num}{of_each}, and metric.captions are {len(self.captions)}; "
                 "name a longer file"
             )
 
@@ -85,6 +95,11 @@ class ScoringProtocol:
     def counts(self) -> SampleCounts:
         """The numbers of samples, and how scores are called by them."""
         return SampleCounts(self.num_samples)
+
+    @property
+    def num_captions(self) -> int:
+        """Of how many captions samples are made."""
+        return -(-self.counts.numbers[-1] // self.samples_per_caption)
 
     @property
     def primary_score(self) -> str:

@@ -65,7 +65,9 @@ class Evaluator:
         self.suite, self.batch_size = protocol.suite, protocol.batch_size
         self.counts, self.primary = protocol.counts, protocol.primary_score
         captions = protocol.captions
-        self.conditioner = conditioner if captions is None else conditioner.of(captions)
+        self.conditioner = (
+            conditioner if captions is None else conditioner.of(captions[: protocol.num_captions])
+        )
         self.real: RealReference = (
             TrainSplit(data, protocol.num_reference)
             if protocol.real is None

@@ -22,8 +22,8 @@ class LabelledFeatures(StoredFeatures):
     def by_label(self) -> dict[int, Tensor]:
         """The features float64 [N, D] of each label that has two samples or more."""
         # float32 holds the labels exactly up to 2^24.
-        labels, x = self.stored().double().tensor_split([1], dim=1)
-        found = {int(label): x[labels[:, 0] == label] for label in labels.unique()}
+        labels, x = self.stored().tensor_split([1], dim=1)
+        found = {int(label): x[labels[:, 0] == label].double() for label in labels.unique()}
         return {label: part for label, part in found.items() if len(part) > 1}
 
 

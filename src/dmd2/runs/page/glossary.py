@@ -43,7 +43,9 @@ SCORES = {
     "accuracy": Meaning(
         "share of samples that a classifier takes for the class that was asked for", "higher"
     ),
-    "diversity": Meaning("mean distance of two samples of one condition; the data's is the aim"),
+    "diversity": Meaning(
+        "root mean squared distance of two samples of one condition; the data's is the aim"
+    ),
     "class_distance": Meaning(
         "squared distance of a class's mean to its real images', in percent of their variance: of "
         "real data about 0",
