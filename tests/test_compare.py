@@ -186,6 +186,22 @@ def test_runs_that_differ_in_more_than_the_seed_are_rows_apart_and_say_in_what(
     assert any("| 2 | 2 ± 1.4 |" in line for line in lines)
 
 
+def test_of_runs_that_are_the_same_the_newest_counts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i, (seed, rfd) in enumerate([(0, 1.0), (1, 2.0), (0, 5.0)]):
+        own = {"seed": seed, "data": {"seed": seed}}
+        write_run(tmp_path / str(i), own, seed=seed, metrics={"rfd": rfd})
+    # The order of names is not that of time, and another length is another run.
+    os.utime(tmp_path / "2" / "summary.json", (1, 1))
+    write_run(tmp_path / "3", {"max_iterations": 5}, seed=0, metrics={"rfd": 9.0})
+    found = table(gather(tmp_path))
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line == f"left out: {tmp_path / '2'}: there are newer runs of the same, seed included"
+    assert "| e max_iterations=10 | 2 | 1.5 ± 0.71 |" in found
+    assert "| e max_iterations=5 | 1 | 9 |" in found
+
+
 def test_runs_that_were_not_scored_have_rows_of_their_own_and_say_why(tmp_path: Path) -> None:
     ill = {"state": "unhealthy", "verdicts": [{"name": "gan_won", "since": 2, "until": None}]}
     write_run(tmp_path / "0")

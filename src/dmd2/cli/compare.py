@@ -7,7 +7,8 @@ usage: dmd2 compare runs=DIR [out=DIR]
          scores.png and the page comparison.html; null only prints.
 
 Runs that differ in more than their seeds are never averaged: they are rows apart, and so are those
-that were not scored (metric=none, or ended before the first score).
+that were not scored (metric=none, or ended before the first score). Of runs that are the same, seed
+included, the newest counts, and the others are named.
 
 The references are scores of real data, of simple baselines and of the teacher.
 """

@@ -110,6 +110,8 @@ def gather(folder: Path) -> Groups:
         group = found.setdefault(key, Group(experiment))
         group.folders.append(run)
         group.summaries.append(summary)
+    for group in found.values():
+        _leave_repeats_out(group)
     for experiment in {name for name, *_ in found}:
         keys = [key for key in found if key[0] == experiment]
         told = [overrides_of(found[key].folders[0]) for key in keys]
@@ -126,6 +128,28 @@ def gather(folder: Path) -> Groups:
         found.values(),
         key=lambda group: mean(group.values(group.primary)) if group.is_scored else inf,
     )
+
+
+def _leave_repeats_out(group: Group) -> None:
+    """Keep of each seed the newest run, and name the others.
+
+    Nothing tells them apart: averaged as two runs they would make the spread smaller than it is. A
+    run of an older version does not say its seed, and stays.
+    """
+    runs = list(zip(group.folders, group.summaries, strict=True))
+    # Of each seed the last one stays.
+    newest = {
+        folder if (seed := summary.get("seed")) is None else seed: folder
+        for folder, summary in sorted(runs, key=lambda run: _written(run[0]))
+    }
+    kept = {*newest.values()}
+    if repeats := [str(folder) for folder in group.folders if folder not in kept]:
+        print(f"left out: {', '.join(repeats)}: there are newer runs of the same, seed included")
+    group.folders, group.summaries = map(list, zip(*(r for r in runs if r[0] in kept), strict=True))
+
+
+def _written(run: Path) -> float:
+    return (run / "summary.json").stat().st_mtime
 
 
 def _trained(leaves: Leaves) -> dict[str, str]:

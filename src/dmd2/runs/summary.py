@@ -59,6 +59,7 @@ OPTIONAL: dict[str, Callable[[Any], bool]] = {
     "health": _is_health,
     "best": lambda value: isinstance(value, dict) and isinstance(value.get("iteration", 0), int),
     "weights": _is_text,
+    "seed": lambda value: isinstance(value, int),
     "devices": lambda value: isinstance(value, int) and value > 0,
     "planned_memory_bytes": _are_scores,
     "training_seconds": _is_amount,
