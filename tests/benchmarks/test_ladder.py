@@ -90,3 +90,16 @@ def test_benchmark_shows_schedules_and_a_run_s_teacher(
     rows = table(capsys, "source=.", "part.num_walks=4", "part.num_solver_steps=10")
     assert [row[1] for row in rows] == ["equal change", "equal t"]
     assert rows[0][2].startswith("1, ") and rows[0][5] == "25, 25, 25, 25"
+
+
+def test_documentation_has_the_noise_levels_of_both_ladders(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = Path(__file__).parents[2].joinpath("docs/math.md").read_text()
+    after = text.split("$\\sigma / \\alpha$ of the published rows")[1].split("\n\n")[0]
+    documented = [line.strip("| ").split(" | ")[1:] for line in after.splitlines()[2:]]
+    rows = [[cell.replace("inf", "$\\infty$") for cell in row] for row in table(capsys)]
+    assert documented == [
+        [rule[3], rule[4], published[4], published[5]]
+        for rule, published in zip(rows[::2], rows[1::2], strict=True)
+    ]
