@@ -8,6 +8,9 @@ usage: dmd2 sample run=DIR [num_images=100] [out=samples] [KEY=VALUE ...]
   run          A run's directory, e.g. runs/digits_dmd2/latest.
   prompt       What to draw: a text, a list of texts, or a file of captions. There are four images
                of each, or as many as num_images has, and grid.png with a prompt a row.
+  layout       files; or geneval or dpg_bench, which read that benchmark's prompts and lay out four
+               images of each as its own script reads them, too, in the folder OUT/LAYOUT
+               (docs/metrics.md).
   num_images   How many; the classes, captions or prompts come in turn.
   out          Folder for the files. Points get points.npy and one picture. One that holds other
                samples is refused.
@@ -33,8 +36,13 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from dmd2.cli.sample_folder import check_room, take_folder
-from dmd2.data.captions import texts_of
-from dmd2.distributed.process_group import rank_blocks, rank_zero_first, world_size
+from dmd2.cli.sample_layouts import LAYOUTS, NUM_OF_PROMPT, image_of
+from dmd2.distributed.process_group import (
+    all_reduce_max,
+    rank_blocks,
+    rank_zero_first,
+    world_size,
+)
 from dmd2.distributed.rank_zero import claimed, on_rank_zero
 from dmd2.evaluation.pictures import image, picture
 from dmd2.evaluation.prompt_grid import prompt_grid
@@ -47,18 +55,18 @@ from dmd2.runs.load import Student, load_student
 from dmd2.runs.run_config import as_one_of_torchrun
 
 NUM_ON_SHEET = 100  # ten rows of ten
-NUM_OF_PROMPT = 4  # a row of grid.png
 
 
 def main(options: DictConfig) -> None:
     """Draw in this process, which may be one of several that torchrun started."""
-    out = Path(options.out)
+    out, layout = Path(options.out), LAYOUTS[options.layout]
     refusal = f"dmd2 sample is at work in {out} already; wait for it, or name another: out=DIR"
     with as_one_of_torchrun(Path(options.run), options.trust):
         student, prompts = student_for(options)
         samples = student.sample_set(options.seed, options.label)
         num = options.num_images or len(prompts) * NUM_OF_PROMPT or NUM_ON_SHEET
         batch_size = options.batch_size or student.config["metric"]["batch_size"]
+        layout.check(num, prompts, student.shape)
         check_room(out, student.shape, num, batch_size)
         weights = digest(student.generator.state_dict())
         parts = [student.config[name] for name in ("sampler", "teacher", "data")]
@@ -71,6 +79,8 @@ def main(options: DictConfig) -> None:
                 on_rank_zero(lambda: sweep(out, 0))
                 on_rank_zero(lambda: take_folder(out, key, num))
             draw(out, student, samples, prompts, num, batch_size)
+            all_reduce_max(num)  # all ranks' files are there
+            on_rank_zero(lambda: layout.arrange(out, options.prompt))
 
 
 def student_for(options: DictConfig) -> tuple[Student, Sequence[str]]:
@@ -88,7 +98,7 @@ def student_for(options: DictConfig) -> tuple[Student, Sequence[str]]:
         student = student.at_size(given["size"])
     student.read(options.weights)
     asked = given["prompt"]
-    prompts = [] if asked is None else texts_of(asked)
+    prompts = [] if asked is None else LAYOUTS[options.layout].texts(asked)
     return (student.asked_for(prompts) if prompts else student), prompts
 
 
@@ -110,10 +120,10 @@ def draw(
             x = data.to_pixels(samples.make(sampling, block)[0])
             if is_image:
                 for i, pixels in zip(block, x, strict=True):
-                    with replacing(out / f"{i:06d}.png") as partial:
+                    with replacing(image_of(out, i)) as partial:
                         image(pixels).save(partial, "png")
             # Of many images only those on the sheet stay in memory; of points all, for points.npy.
-            if not is_image or sum(map(len, shown)) < max(NUM_ON_SHEET, len(prompts)):
+            if not is_image or sum(map(len, shown)) < NUM_ON_SHEET:
                 shown.append(x)
             bar.update(block.stop - bar.n)
     on_rank_zero(lambda: write_sheet(torch.cat(shown), student.config["name"], prompts, out))
@@ -128,7 +138,8 @@ def write_sheet(x: Tensor, title: str, prompts: Sequence[str], out: Path) -> Non
     if not is_image:
         with replacing(out / "points.npy") as partial, partial.open("wb") as file:
             np.save(file, x.numpy())
-    # Fewer images than prompts, or a rank's share of them, may leave a row without.
+    # Fewer images than prompts, or a rank's share of them, may leave a row without; and rows of
+    # very many prompts are no picture to look at.
     if prompts and len(x) >= len(prompts):
         whole = min(len(x), NUM_ON_SHEET) // len(prompts) or 1
         with replacing(out / "grid.png") as partial:
