@@ -168,6 +168,8 @@ def test_a_person_may_edit_a_summary_by_taking_its_hash_out(tmp_path: Path) -> N
         ({"max_iterations": 20, "optimizer": {"lr_factor": {"total": 20}}}, ["max_iterations"]),
         ({"teacher": {"weights": "b.safetensors"}}, ["teacher.weights"]),
         ({"metric": {"num_samples": 50}, "new": 1}, ["new", "metric.num_samples"]),
+        # Of the callbacks this one trains.
+        ({"callbacks": {"alignment": {"decay": 0.9}, "x": 1}}, ["callbacks.alignment.decay"]),
     ],
 )
 def test_runs_that_differ_in_more_than_the_seed_are_rows_apart_and_say_in_what(
@@ -197,9 +199,17 @@ def test_of_runs_that_are_the_same_the_newest_counts(
     write_run(tmp_path / "3", {"max_iterations": 5}, seed=0, metrics={"rfd": 9.0})
     found = table(gather(tmp_path))
     (line,) = capsys.readouterr().out.splitlines()
-    assert line == f"left out: {tmp_path / '2'}: there are newer runs of the same, seed included"
+    assert line == f"left out: {tmp_path / '2'}: other runs are the same, seed included"
     assert "| e max_iterations=10 | 2 | 1.5 ± 0.71 |" in found
     assert "| e max_iterations=5 | 1 | 9 |" in found
+
+
+def test_of_unscored_runs_that_are_the_same_a_completed_one_counts(tmp_path: Path) -> None:
+    for i, status in enumerate(("completed", "interrupted")):
+        write_run(tmp_path / str(i), seed=0, metrics={}, status=status, iterations=5)
+        os.utime(tmp_path / str(i) / "summary.json", (i, i))
+    (group,) = gather(tmp_path)
+    assert group.folders == [tmp_path / "0"]
 
 
 def test_runs_that_were_not_scored_have_rows_of_their_own_and_say_why(tmp_path: Path) -> None:

@@ -175,14 +175,17 @@ def test_lora_in_float32_is_distilled_on_weights_in_bfloat16(name: str, folders)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
+def test_all_families_but_two_have_a_layer_that_embeds_the_time(name: str, folders):
+    source = str(folders(name))
+    assert (pipeline_step_layer(source, (1.0, 0.5)) is None) == (name in ("chroma", "dit"))
+    assert pipeline_step_layer(source, (1.0,)) is None
+
+
+# `experiment=distil` is run with the layers of the others.
+@pytest.mark.parametrize("name", ["flux2", "qwen", "zimage", "pixart"])
 def test_a_critic_in_bfloat16_is_told_the_step(name: str, folders):
     """As `experiment=distil` has it: LoRA on weights in bfloat16, all steps in every batch."""
-    source = folders(name)
-    layer = pipeline_step_layer(str(source), (1.0, 0.5))
-    assert (layer is None) == (name in ("chroma", "dit"))
-    assert pipeline_step_layer(str(source), (1.0,)) is None
-    if layer is None:
-        return
+    layer = pipeline_step_layer(str(source := folders(name)), (1.0, 0.5))
     # One update of the critic must be larger than bfloat16 rounds.
     asked = [*NARROW, *TWO_STEPS, "lora=both", "optimizer.critic.lr=0.1"]
     trained("told", *teacher(name, source), *asked, f"critic_step_layer={layer}")

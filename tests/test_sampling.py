@@ -79,6 +79,15 @@ def test_one_step_is_a_list_of_one(generator):
     assert FewStepSampler().times == (1.0,)
 
 
+def test_edm_s_network_gets_as_much_noise_as_it_is_told_of(generator):
+    """From a noise level of 2.5, as SiD does; where variances are 1, noise is too, at any row."""
+    t, (z,) = float(Karras().time_of_ratio(torch.tensor([2.5]))), noises(1)
+    x_t, told = FewStepSampler([t]).walk(generator, [z], {}, at(0))
+    torch.testing.assert_close(x_t, 2.5 * z)
+    torch.testing.assert_close(generator.schedule.alpha_sigma(told)[1], torch.full((8,), 2.5))
+    assert VP.scaled_linear().start_std(0.4) == Flow(shift=3.0).start_std(0.4) == 1
+
+
 @pytest.mark.parametrize(
     "times", [[], [0.5, 1.0], [1.0, 1.0], [1.5], [1.0, 0.0], [1.0, -0.5], [math.nan]]
 )

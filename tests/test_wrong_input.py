@@ -100,7 +100,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ),
         (
             ["train", "loss=embedding", "data.batch_size=1"],
-            ["loss.generator.embedding", "data.batch_size=1", "type data.batch_size=64"],
+            ["loss.generator.embedding", "data.batch_size=1", "type a larger data.batch_size"],
+        ),
+        (
+            ["train", "loss=f_distill", "accumulate=64", "data.batch_size=64"],
+            ["loss.generator.dm", "accumulate=64", "or a smaller accumulate"],
         ),
         (
             ["train", "experiment=toy2d_dmd2", "loss=embedding"],

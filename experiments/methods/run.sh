@@ -8,13 +8,14 @@ export OMP_NUM_THREADS=1
 out=${OUT:-runs/methods} seeds=seed=${SEEDS:-0,1,2}
 methods=no_gan,dmd2,dmd2_hinge,dmd2_relativistic,dmd2_by_level,f_distill,sid,sida,embedding,gan_only
 
-# Equal updates of the generator for each, 400 on digits and 500 or 400 on captions, and of the critic for all but two rows.
+# Equal updates of the generator for each, 400 on digits and 500 or 400 on captions, and within a number of steps of the
+# critic, for all but two rows (which a try's max_iterations gives more of both).
 sweep() {
-  dmd2 train --multirun "$@" $seeds paths.runs=$runs $MORE || failed=1
+  dmd2 train --multirun "$@" $seeds "paths.runs=$runs" $MORE || failed=1
 }
 
 compare() {
-  dmd2 compare runs=$runs out=$runs || failed=1
+  dmd2 compare "runs=$runs" "out=$runs" || failed=1
   return $failed
 }
 

@@ -9,6 +9,7 @@ from dmd2.losses import divergences, functional as F, weighting
 from dmd2.losses.distances import SquaredError
 from dmd2.losses.objective import Objective
 from dmd2.losses.terms import (
+    ApproximateR1,
     Denoising,
     DistributionMatching,
     FDivergence,
@@ -63,6 +64,8 @@ def test_a_view_that_nobody_reads_is_refused():
 def test_a_generator_gan_needs_a_discriminator_that_learns():
     with pytest.raises(ValueError, match="nothing trains its discriminator"):
         Objective(VIEWS, {"gan": GAN_G}, {"fake": FAKE})
+    with pytest.raises(ValueError, match="nothing trains its discriminator"):
+        Objective(VIEWS, {"gan": GAN_G}, {"fake": FAKE, "r1": ApproximateR1(1.0, view="c")})
 
 
 @pytest.mark.parametrize(

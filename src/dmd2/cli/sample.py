@@ -7,7 +7,8 @@ usage: dmd2 sample run=DIR [num_images=100] [out=samples] [KEY=VALUE ...]
 
   run          A run's directory, e.g. runs/digits_dmd2/latest.
   prompt       What to draw: a text, a list of texts, or a file of captions. There are four images
-               of each, or as many as num_images has, and grid.png with a prompt a row.
+               of each, or as many as num_images has, and of at most 100 prompts, drawn by one
+               process, grid.png with a prompt a row.
   layout       files; or geneval or dpg_bench, which read that benchmark's prompts and lay out four
                images of each as its own script reads them, too, in the folder OUT/LAYOUT
                (docs/metrics.md).
@@ -36,9 +37,9 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from dmd2.cli.sample_folder import check_room, take_folder
-from dmd2.cli.sample_layouts import LAYOUTS, NUM_OF_PROMPT, image_of
+from dmd2.cli.sample_layouts import LAYOUTS, NUM_OF_PROMPT, Files, image_of
 from dmd2.distributed.process_group import (
-    all_reduce_max,
+    barrier,
     rank_blocks,
     rank_zero_first,
     world_size,
@@ -59,14 +60,15 @@ NUM_ON_SHEET = 100  # ten rows of ten
 
 def main(options: DictConfig) -> None:
     """Draw in this process, which may be one of several that torchrun started."""
-    out, layout = Path(options.out), LAYOUTS[options.layout]
+    out = Path(options.out)
     refusal = f"dmd2 sample is at work in {out} already; wait for it, or name another: out=DIR"
     with as_one_of_torchrun(Path(options.run), options.trust):
-        student, prompts = student_for(options)
+        layout = layout_for(options)
+        student, prompts = student_for(options, layout.texts), layout.texts
         samples = student.sample_set(options.seed, options.label)
         num = options.num_images or len(prompts) * NUM_OF_PROMPT or NUM_ON_SHEET
         batch_size = options.batch_size or student.config["metric"]["batch_size"]
-        layout.check(num, prompts, student.shape)
+        layout.check(num, student.shape)
         check_room(out, student.shape, num, batch_size)
         weights = digest(student.generator.state_dict())
         parts = [student.config[name] for name in ("sampler", "teacher", "data")]
@@ -79,12 +81,23 @@ def main(options: DictConfig) -> None:
                 on_rank_zero(lambda: sweep(out, 0))
                 on_rank_zero(lambda: take_folder(out, key, num))
             draw(out, student, samples, prompts, num, batch_size)
-            all_reduce_max(num)  # all ranks' files are there
-            on_rank_zero(lambda: layout.arrange(out, options.prompt))
+            barrier()  # all ranks' files are there
+            on_rank_zero(lambda: layout.arrange(out))
+        print(f"{num} samples are in {out}")
 
 
-def student_for(options: DictConfig) -> tuple[Student, Sequence[str]]:
-    """The student with its weights, and the prompts that it is to draw, if any.
+def layout_for(options: DictConfig) -> Files:
+    """The layout with its prompts, if any; raises ValueError for one of them alone in a layout that
+    has them all, and as the layouts do.
+    """
+    given: Any = OmegaConf.to_container(options)
+    if given["layout"] != "files" and given["label"] is not None:
+        raise ValueError(f"layout={given['layout']} has all of its prompts; leave label out")
+    return LAYOUTS[given["layout"]](given["prompt"])
+
+
+def student_for(options: DictConfig, prompts: Sequence[str]) -> Student:
+    """The student with its weights, told the prompts that it is to draw, if any.
 
     Raises ValueError for prompts of a student without text, for a size that it cannot make, and
     for points on several ranks.
@@ -97,9 +110,7 @@ def student_for(options: DictConfig) -> tuple[Student, Sequence[str]]:
     if given["size"] is not None:
         student = student.at_size(given["size"])
     student.read(options.weights)
-    asked = given["prompt"]
-    prompts = [] if asked is None else LAYOUTS[options.layout].texts(asked)
-    return (student.asked_for(prompts) if prompts else student), prompts
+    return student.asked_for(prompts) if prompts else student
 
 
 def draw(
@@ -127,7 +138,6 @@ def draw(
                 shown.append(x)
             bar.update(block.stop - bar.n)
     on_rank_zero(lambda: write_sheet(torch.cat(shown), student.config["name"], prompts, out))
-    print(f"{len(rows)} samples are in {out}")
 
 
 def write_sheet(x: Tensor, title: str, prompts: Sequence[str], out: Path) -> None:
@@ -138,10 +148,10 @@ def write_sheet(x: Tensor, title: str, prompts: Sequence[str], out: Path) -> Non
     if not is_image:
         with replacing(out / "points.npy") as partial, partial.open("wb") as file:
             np.save(file, x.numpy())
-    # Fewer images than prompts, or a rank's share of them, may leave a row without; and rows of
-    # very many prompts are no picture to look at.
-    if prompts and len(x) >= len(prompts):
-        whole = min(len(x), NUM_ON_SHEET) // len(prompts) or 1
+    # A rank's share of several has other prompts in turn; fewer images than prompts leave a row
+    # without, and rows of very many are no picture to look at.
+    if prompts and world_size() == 1 and len(prompts) <= min(len(x), NUM_ON_SHEET):
+        whole = min(len(x), NUM_ON_SHEET) // len(prompts)
         with replacing(out / "grid.png") as partial:
             prompt_grid(x[: whole * len(prompts)], prompts).save(partial, "png")
     else:

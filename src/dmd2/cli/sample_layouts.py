@@ -4,7 +4,6 @@ GenEval (Ghosh et al. 2023, arXiv:2310.11513) and DPG-Bench (Hu et al. 2024, arX
 four images of each prompt. Nothing of either is needed but its file or folder of prompts.
 """
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,17 +24,23 @@ def image_of(out: Path, i: int) -> Path:
 
 
 class Files:
-    """Numbered files and no more."""
+    """Numbered files and no more.
 
-    def texts(self, asked: str | Sequence[str]) -> list[str]:
-        """The prompts that `prompt` names; raises as `texts_of`."""
-        return texts_of(asked)
+    asked  What `prompt` says; None where nothing was asked for. Raises ValueError, or OSError,
+           where it names no prompts.
+    """
 
-    def check(self, num: int, prompts: Sequence[str], shape: Sequence[int]) -> None:
+    texts: Sequence[str]
+    """The prompts in their order; image i is of prompt i modulo their number."""
+
+    def __init__(self, asked: Any) -> None:
+        self.texts = [] if asked is None else texts_of(asked)
+
+    def check(self, num: int, shape: Sequence[int]) -> None:
         """Raise ValueError where so many samples of this shape do not suit; here all do."""
 
-    def arrange(self, out: Path, asked: str | Sequence[str]) -> None:
-        """Lay the files of `out`, image i of prompt i modulo their number, out once more."""
+    def arrange(self, out: Path) -> None:
+        """Lay the files of `out` out once more; here nothing is done."""
 
 
 class Benchmark(Files):
@@ -53,15 +58,17 @@ class Benchmark(Files):
             )
         return Path(asked)
 
-    def check(self, num: int, prompts: Sequence[str], shape: Sequence[int]) -> None:
-        """Raise ValueError unless there are prompts, and four images of each."""
-        if not prompts:
-            self.path(None)
-        if num != NUM_OF_PROMPT * len(prompts):
+    def check(self, num: int, shape: Sequence[int]) -> None:
+        """Raise ValueError unless there are four images of each prompt."""
+        if num != NUM_OF_PROMPT * len(self.texts):
             raise ValueError(
-                f"layout={self.name} has {NUM_OF_PROMPT} images of each of {len(prompts)} prompts, "
-                f"got num_images={num}; leave num_images out"
+                f"layout={self.name} has {NUM_OF_PROMPT} images of each of {len(self.texts)} "
+                f"prompts, got num_images={num}; leave num_images out"
             )
+
+    def images(self, out: Path, i: int) -> list[Image.Image]:
+        """The four of prompt i."""
+        return [Image.open(image_of(out, i + k * len(self.texts))) for k in range(NUM_OF_PROMPT)]
 
 
 class GenEval(Benchmark):
@@ -71,29 +78,30 @@ class GenEval(Benchmark):
     """
 
     name = "geneval"
-    source = "evaluation_metadata.jsonl of github.com/djghosh13/geneval, prompts"
+    source = "prompts/evaluation_metadata.jsonl of github.com/djghosh13/geneval"
 
-    def texts(self, asked: str | Sequence[str]) -> list[str]:
-        """The "prompt" of each line; raises ValueError that names a line without."""
-        found = []
-        for i, line in lines_of(self.path(asked)):
-            where = f"line {i} of {asked}"
-            row = parse_json(line.encode(), where)
+    def __init__(self, asked: Any) -> None:
+        path, texts = self.path(asked), []
+        self.lines = list(lines_of(path))
+        for i, line in self.lines:
+            row = parse_json(line.encode(), where := f"line {i} of {path}")
             if not isinstance(row, dict) or not isinstance(row.get("prompt"), str):
                 raise ValueError(f'{where} has no "prompt"; layout=geneval reads {self.source}')
-            found.append(row["prompt"])
-        return found
+            texts.append(row["prompt"])
+        if not texts:
+            raise ValueError(f"{path} has no prompts; layout=geneval reads {self.source}")
+        self.texts = texts
 
-    def arrange(self, out: Path, asked: str | Sequence[str]) -> None:
+    def arrange(self, out: Path) -> None:
         """Copy each image to its prompt, and write its line."""
-        lines = [line for _, line in lines_of(self.path(asked))]
-        for i, line in enumerate(lines):
+        for i, (_, line) in enumerate(self.lines):
             folder = out / self.name / f"{i:05d}"
             (folder / "samples").mkdir(parents=True, exist_ok=True)
-            (folder / "metadata.jsonl").write_text(line + "\n", encoding="utf-8")
-            for k in range(NUM_OF_PROMPT):
-                image = image_of(out, i + k * len(lines))
-                shutil.copyfile(image, folder / "samples" / f"{k:04d}.png")
+            with replacing(folder / "metadata.jsonl") as partial:
+                partial.write_text(line + "\n", encoding="utf-8")
+            for k, image in enumerate(self.images(out, i)):
+                with replacing(folder / "samples" / f"{k:04d}.png") as partial:
+                    image.save(partial, "png")
 
 
 class DPGBench(Benchmark):
@@ -105,34 +113,29 @@ class DPGBench(Benchmark):
     name = "dpg_bench"
     source = "the folder dpg_bench/prompts of github.com/TencentQQGYLab/ELLA, a .txt a prompt"
 
-    def files(self, asked: Any) -> list[Path]:
-        """The prompts' files by name; raises ValueError where there are none."""
-        if not (found := sorted(self.path(asked).glob("*.txt"))):
+    def __init__(self, asked: Any) -> None:
+        if not (files := sorted(self.path(asked).glob("*.txt"))):
             raise ValueError(f"{asked} has no .txt; layout=dpg_bench reads {self.source}")
-        return found
+        self.names = [path.stem for path in files]
+        self.texts = [text_of(path.read_bytes(), str(path)) for path in files]
 
-    def texts(self, asked: str | Sequence[str]) -> list[str]:
-        """The text of each file."""
-        return [text_of(path.read_bytes(), str(path)) for path in self.files(asked)]
-
-    def check(self, num: int, prompts: Sequence[str], shape: Sequence[int]) -> None:
+    def check(self, num: int, shape: Sequence[int]) -> None:
         """Raise ValueError for too many, too few, and for images that are not square."""
-        super().check(num, prompts, shape)
+        super().check(num, shape)
         if shape[-2] != shape[-1]:  # the script cuts squares out
             raise ValueError("layout=dpg_bench wants square images, e.g. 'size=[1024,1024]'")
 
-    def arrange(self, out: Path, asked: str | Sequence[str]) -> None:
+    def arrange(self, out: Path) -> None:
         """Join the four images of each prompt, two a row."""
         (out / self.name).mkdir(exist_ok=True)
-        files = self.files(asked)
-        for i, path in enumerate(files):
-            images = [Image.open(image_of(out, i + k * len(files))) for k in range(NUM_OF_PROMPT)]
+        for i, name in enumerate(self.names):
+            images = self.images(out, i)
             size = images[0].width
             square = Image.new(images[0].mode, (2 * size, 2 * size))
             for k, image in enumerate(images):
                 square.paste(image, (k % 2 * size, k // 2 * size))
-            with replacing(out / self.name / f"{path.stem}.png") as partial:
+            with replacing(out / self.name / f"{name}.png") as partial:
                 square.save(partial, "png")
 
 
-LAYOUTS = {"files": Files(), "geneval": GenEval(), "dpg_bench": DPGBench()}
+LAYOUTS: dict[str, type[Files]] = {"files": Files, "geneval": GenEval, "dpg_bench": DPGBench}

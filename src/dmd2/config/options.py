@@ -1,6 +1,6 @@
 """The types and ranges of the options of the verbs that train nothing, in words for the user."""
 
-from dmd2.config.values import TEXT, Kind, is_whole, whole
+from dmd2.config.values import TEXT, Kind, is_whole, one_of, whole
 
 LAYOUTS = ("files", "geneval", "dpg_bench")
 _COUNTS = "a whole number of at least 1, or a list of them"
@@ -17,7 +17,7 @@ OPTIONS: dict[str, Kind] = {
             x != [] and all(isinstance(text, str) for text in (x if isinstance(x, list) else [x]))
         ),
     ).or_null(),
-    "layout": Kind("files, geneval or dpg_bench", "geneval", lambda x: x in LAYOUTS),
+    "layout": one_of(*LAYOUTS),
     "seed": whole(0, 0),
     "dtype": Kind(
         "float32, bfloat16 or null", "bfloat16", lambda x: x in (None, "float32", "bfloat16")

@@ -52,7 +52,7 @@ class FirstJump(DDIM):
         (alpha, sigma), (alpha_z, sigma_z) = (
             coefficients(schedule, t) for t in (self.start, self.until)
         )
-        pure = schedule.prior_std * noise.double()
+        pure = schedule.start_std(self.start) * noise.double()
         # A step of ODEWalk, z = alpha' x0 + sigma' (noise - alpha x0) / sigma, solved for x0.
         kept = sigma_z / sigma
         return ((z - kept * pure) / (alpha_z - kept * alpha)).float()

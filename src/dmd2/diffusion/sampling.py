@@ -97,7 +97,7 @@ class FewStepSampler:
         """
         schedule = generator.schedule
         # Scaled noise alone, without data, also where alpha(1) > 0 (Stable Diffusion's table).
-        x_t = schedule.prior_std * noise[0]
+        x_t = schedule.start_std(self.times[0]) * noise[0]
         for i in range(max(step)):
             # The other rows have arrived. Where all go on, no index is copied to the device.
             on = [row for row, end in enumerate(step) if end > i]

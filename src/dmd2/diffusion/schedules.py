@@ -36,6 +36,10 @@ class NoiseSchedule(nn.Module):
         """alpha and sigma, float32 [B], at t [B]."""
         raise NotImplementedError
 
+    def start_std(self, t: float) -> float:
+        """Standard deviation of the pure noise that a student's first step gets, told t."""
+        return self.prior_std
+
     def time_of_ratio(self, ratio: Tensor) -> Tensor:
         """t [B] at which sigma / alpha equals `ratio` [B]; for Karras that is sigma itself."""
         raise NotImplementedError
@@ -89,6 +93,10 @@ class Karras(NoiseSchedule):
         # EDM Eq. 5, t = 1 - i / (N - 1). In float64: the power multiplies rounding errors by rho.
         sigma = (self.low + t.double() * (self.high - self.low)) ** self.rho
         return torch.ones_like(t), sigma.float()
+
+    def start_std(self, t: float) -> float:
+        """The level at t: EDM's network expects no more noise than it is told of."""
+        return float((self.low + t * (self.high - self.low)) ** self.rho)
 
     def time_of_ratio(self, ratio: Tensor) -> Tensor:
         """t [B] at which sigma equals `ratio` [B]: EDM Eq. 5 solved for t."""

@@ -55,9 +55,8 @@ class StepChoice(Protocol):
 
     def __call__(self, draws: Draws, num_steps: int, num: int) -> list[int]:
         """The step of each of a device's `num` rows, below `num_steps`: on the host, which walks by
-        them.
-
-        They are the same on all ranks: so these make as many passes.
+        them. They are the same on all ranks, which so make as many passes, and in all shares of the
+        batch: of the draws, that is `step` alone.
         """
 
 

@@ -124,6 +124,12 @@ def rank_zero_first() -> Iterator[None]:
         distributed.barrier(group=_host_group())
 
 
+def barrier() -> None:
+    """Wait until all ranks are here."""
+    if world_size() > 1:
+        distributed.barrier(group=_host_group())
+
+
 def all_reduce_max(number: int) -> int:
     """The largest of the ranks' numbers."""
     if world_size() == 1:

@@ -40,7 +40,8 @@ class ScoringProtocol:
                    which must be as long as there are samples.
     samples_per_caption
                    How many samples share a caption, e.g. for diversity within one: the first
-                   num_samples / samples_per_caption captions come in turn.
+                   num_samples / samples_per_caption captions come in turn, of the largest
+                   num_samples where there are several.
     real           Real images by the detector that sees them, in place of the data's train split.
 
     Raises ValueError where values do not go together.
@@ -80,6 +81,11 @@ class ScoringProtocol:
         if self.samples_per_caption < 1:
             raise ValueError(
                 f"metric.samples_per_caption must be at least 1, got {self.samples_per_caption}"
+            )
+        if self.captions is None and self.samples_per_caption > 1:
+            raise ValueError(
+                "metric.samples_per_caption is of captions that a metric has of its own; type "
+                "metric=coco_diversity, or leave it out"
             )
         # Reading the counts also checks them.
         num = self.counts.numbers[-1]

@@ -67,10 +67,10 @@ class Objective:
         self.decoded = frozenset(
             (who, str(term.view)) for term in terms.values() for who in term.decodes
         )
-        # The generator would otherwise follow a discriminator that keeps its random weights.
-        if "discriminator" in self.needs and not any(
-            "discriminator" in term.needs for term in self.critic.values()
-        ):
+        # The generator would otherwise follow a discriminator that keeps its random weights, or
+        # that a penalty alone moves.
+        is_trained = any(isinstance(term, GANCritic) for term in self.critic.values())
+        if "discriminator" in self.needs and not is_trained:
             raise ValueError(
                 "a generator GAN term needs the critic's GAN term too: nothing trains its "
                 "discriminator"

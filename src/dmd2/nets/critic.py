@@ -52,9 +52,11 @@ def step_embedding_on(
 
     target = denoiser.layer(layer)
     hook = target.register_forward_hook(stop)
-    with torch.no_grad(), suppress(_Reached):
-        denoiser(torch.zeros(1, *shape), torch.ones(1), cond)
-    hook.remove()
+    try:
+        with torch.no_grad(), suppress(_Reached):
+            denoiser(torch.zeros(1, *shape), torch.ones(1), cond)
+    finally:
+        hook.remove()
     # A container of layers never runs, and an image [B, C, H, W] is no embedding of the time.
     if not isinstance(output, Tensor) or output.ndim != 2:
         raise ValueError(

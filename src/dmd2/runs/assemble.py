@@ -30,6 +30,7 @@ from dmd2.runs.requirements import (
     check_objective,
     check_starting_files,
     check_terms,
+    step_layer,
 )
 from dmd2.runs.teacher import Teacher, build_teacher, teacher_file
 from dmd2.runs.weights import load_critic, load_fitting
@@ -121,8 +122,7 @@ def build_critic(
             head = build(config["teacher"]["head"])
             cond = teacher.conditioner(first)
             discriminator = discriminator_on(teacher.denoiser, head, shape, cond)
-    layer = config["critic_step_layer"]
-    if (layer := layer if isinstance(layer, str | None) else build(layer)) is not None:
+    if (layer := step_layer(config)) is not None:
         cond = teacher.conditioner(first)
         step_embedding = step_embedding_on(fake, layer, len(sampler.times), shape, cond)
     return Critic(fake, discriminator, config["discriminator_features"], step_embedding)

@@ -1,6 +1,6 @@
 """Reads a run's config.yaml as data: bounded, and without what this program never writes in it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,14 @@ def read_config(path: Path) -> dict[str, Any]:
     except (ValueError, yaml.YAMLError, RecursionError, OmegaConfBaseException) as error:
         words = in_one_line(error)
         raise ValueError(f"{path} is damaged, it is no config of a run: {words:.300}") from error
+
+
+def without_sections(config: Mapping[str, Any], names: Container[str]) -> dict[str, Any]:
+    """A config without some sections; of callbacks stays the one that trains, alignment."""
+    kept = {key: node for key, node in config.items() if key not in names}
+    if (alignment := (config.get("callbacks") or {}).get("alignment")) is not None:
+        kept["callbacks"] = {"alignment": alignment}
+    return kept
 
 
 def check_has(path: Path, config: Mapping[str, Any], keys: Iterable[str]) -> None:

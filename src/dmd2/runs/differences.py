@@ -11,7 +11,7 @@ from dmd2.config.folder import choices
 from dmd2.config.typed import as_typed
 from dmd2.config.words import skeleton
 from dmd2.io.tensors import read_metadata
-from dmd2.runs.config_file import read_config
+from dmd2.runs.config_file import read_config, without_sections
 
 WATCHING = frozenset(
     {
@@ -41,7 +41,7 @@ def leaves_of(run: Path) -> dict[str, str]:
     if not path.exists():
         return {}
     config = read_config(path)
-    found = dict(_flat({key: node for key, node in config.items() if key not in WATCHING}, ""))
+    found = dict(_flat(without_sections(config, WATCHING), ""))
     # The data's draws follow the run's seed, unless they were given one; a teacher's own stays.
     if found.get("data.seed") == as_typed(config.get("seed")):
         del found["data.seed"]

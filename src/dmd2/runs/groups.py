@@ -131,20 +131,22 @@ def gather(folder: Path) -> Groups:
 
 
 def _leave_repeats_out(group: Group) -> None:
-    """Keep of each seed the newest run, and name the others.
+    """Keep of each seed the newest run, if possible a completed one, and name the others.
 
     Nothing tells them apart: averaged as two runs they would make the spread smaller than it is. A
-    run of an older version does not say its seed, and stays.
+    summary without a seed stays.
     """
     runs = list(zip(group.folders, group.summaries, strict=True))
     # Of each seed the last one stays.
     newest = {
         folder if (seed := summary.get("seed")) is None else seed: folder
-        for folder, summary in sorted(runs, key=lambda run: _written(run[0]))
+        for folder, summary in sorted(
+            runs, key=lambda run: (run[1]["status"] == "completed", _written(run[0]))
+        )
     }
     kept = {*newest.values()}
     if repeats := [str(folder) for folder in group.folders if folder not in kept]:
-        print(f"left out: {', '.join(repeats)}: there are newer runs of the same, seed included")
+        print(f"left out: {', '.join(repeats)}: other runs are the same, seed included")
     group.folders, group.summaries = map(list, zip(*(r for r in runs if r[0] in kept), strict=True))
 
 

@@ -13,12 +13,19 @@ from dmd2.diffusion.denoiser import Denoiser
 from dmd2.diffusion.sampling import FewStepSampler
 from dmd2.distributed.rank_zero import warn
 from dmd2.losses.objective import Objective
-from dmd2.losses.terms import EmbeddingDistance, LaterStepsMatching
+from dmd2.losses.terms import EmbeddingDistance, FDivergence, LaterStepsMatching
 from dmd2.nets.diffusers_net import DiffusersNet
 from dmd2.nets.pipeline import check_agrees
 from dmd2.randomness import Draws
+from dmd2.runs.build import build
 from dmd2.runs.copies import wants_shards
 from dmd2.runs.sizes import shape_at
+
+
+def step_layer(config: Config) -> str | None:
+    """The layer by which the critic is told the sampling step; None where it is not told."""
+    layer = config["critic_step_layer"]
+    return layer if layer is None or isinstance(layer, str) else build(layer)
 
 
 def check_objective(
@@ -60,11 +67,12 @@ def check_objective(
             f"discriminator_features={config['discriminator_features']}, and no loss term has a "
             "discriminator; choose a loss with a GAN"
         )
-    if config["critic_step_layer"] is not None and wants_shards(config):
+    layer = step_layer(config)
+    if layer is not None and wants_shards(config):
         raise ValueError(
             "shards have no embedding of steps; type critic_step_layer=null, or trainer=ddp"
         )
-    if isinstance(config["critic_step_layer"], str) and len(sampler.times) == 1:
+    if layer is not None and len(sampler.times) == 1:
         raise ValueError(
             "critic_step_layer tells the critic which step made its samples, and there is one; "
             "type critic_step_layer=null"
@@ -90,11 +98,12 @@ def check_terms(
                 f"loss.generator.{name} reads images or latents [C, H, W], and a sample has the "
                 f"shape {data.shape}; take it out: loss.generator.{name}=null"
             )
-        if isinstance(term, EmbeddingDistance) and data.batch_size // accumulate < 2:
+        has_pairs = data.batch_size // accumulate > 1
+        if isinstance(term, EmbeddingDistance | FDivergence) and not has_pairs:
             raise ValueError(
-                f"loss.generator.{name} compares pairs of samples, and a pass has "
-                f"{data.batch_size // accumulate} (data.batch_size={data.batch_size}, "
-                f"accumulate={accumulate}); type data.batch_size={64 * accumulate}"
+                f"loss.generator.{name} compares samples of a pass, and a pass has one (data."
+                f"batch_size={data.batch_size}, accumulate={accumulate}); type a larger "
+                "data.batch_size or global_batch, or a smaller accumulate"
             )
 
 

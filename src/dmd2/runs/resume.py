@@ -8,6 +8,7 @@ from dmd2.config.memory import MEMORY_KEYS
 from dmd2.config.typed import as_typed
 from dmd2.io.files import without_places
 from dmd2.runs.assemble import Parts
+from dmd2.runs.config_file import without_sections
 from dmd2.runs.pipeline_source import files_said, is_said
 from dmd2.training.checkpoints import Manifest, Verified, newest, verify
 
@@ -67,7 +68,7 @@ def checkpoint_of(config: Config) -> Verified | None:
 def resume_identity(config: Config, data: dict[str, Any], world_size: int) -> Manifest:
     """What must stay the same when a run is resumed: what it computes, its data and processes."""
     # A longer run, another logger or device are the same run.
-    computed = {key: value for key, value in config.items() if key not in NOT_COMPARED}
+    computed = without_sections(config, NOT_COMPARED)
     return {"config": without_places(computed), "dataset": data, "world_size": world_size}
 
 

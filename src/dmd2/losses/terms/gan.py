@@ -25,7 +25,9 @@ class GeneratorHalf:
     needs = frozenset({"discriminator"})
     decodes: frozenset[str] = frozenset()
 
-    def __init__(self, weight: float, view: str, level_weight: Weighting) -> None:
+    def __init__(
+        self, weight: float, view: str = "gan", level_weight: Weighting = weighting.constant
+    ) -> None:
         self.weight, self.view, self.level_weight = weight, view, level_weight
 
     def __call__(self, turn: GeneratorTurn) -> tuple[Tensor, Logs]:
@@ -71,11 +73,6 @@ class RelativisticGANGenerator(GeneratorHalf):
     """
 
     needs = frozenset({"discriminator", "real"})
-
-    def __init__(
-        self, weight: float, view: str = "gan", level_weight: Weighting = weighting.constant
-    ) -> None:
-        super().__init__(weight, view, level_weight)
 
     def losses(self, turn: GeneratorTurn) -> Tensor:
         """The loss of each logit [B, levels], a mean over pairs with all real rows."""
