@@ -35,8 +35,8 @@ def test_a_check_says_what_would_be_trained_and_writes_nothing(
     assert not list(Path().iterdir())
 
 
-OWN = {"pipeline"}
-"""Teachers that are read of a folder of the user's."""
+OWN = {"pipeline", "images"}
+"""Teachers that are read of a folder of the user's, or fitted to one."""
 
 
 TEACHERS = {path.stem for path in (config_folder() / "teacher").glob("*.yaml")}
