@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from answers import answer, inside  # noqa: F401 - a fixture
 from dmd2.cli.main import main
 from dmd2.config.folder import config_folder
-from dmd2.runs.presence import num_parameters
+from dmd2.runs.presence import network_on_meta
 
 pytestmark = pytest.mark.usefixtures("inside")
 LACKING = [
@@ -35,6 +35,7 @@ def test_a_check_says_what_would_be_trained_and_writes_nothing(
     assert not list(Path().iterdir())
 
 
+FOUR = "experiment=digits_4step"
 OWN = {"pipeline", "images"}
 """Teachers that are read of a folder of the user's, or fitted to one."""
 
@@ -48,7 +49,9 @@ def test_every_teacher_s_parameters_are_counted_without_memory(choice: str) -> N
         config = compose("train", [f"teacher={choice}"])
     OmegaConf.update(config, "data.resolution", 32, force_add=True)  # of data that are not here
     denoiser = OmegaConf.to_container(config.teacher.denoiser, resolve=True)
-    assert num_parameters({"teacher": {"denoiser": denoiser}}) > 10_000
+    network = network_on_meta({"teacher": {"denoiser": denoiser}})
+    assert sum(parameter.numel() for parameter in network.parameters()) > 10_000
+    assert all(parameter.is_meta for parameter in network.parameters())
 
 
 @pytest.mark.parametrize("flag", [["--check"], []], ids=["check", "run"])
@@ -110,6 +113,14 @@ def test_no_room_for_checkpoints_or_in_memory_is_said(
         (["train", "--check", "metric.teacher_steps=[0]"], "metric.teacher_steps"),
         (["train", "--check", "metric.num_samples=100000000000000"], "num_samples must be from 2"),
         (["train", "--check", "sampler.times=[]"], "sampler.times must fall"),
+        (["train", "--check", FOUR, "data.batch_size=30"], "no multiple of the 4 steps"),
+        (["train", "--check", FOUR, "critic_step_layer=nope"], "'nope'"),
+        (["train", "--check", FOUR, "sampler.times=[1.0]"], "type critic_step_layer=null"),
+        (["train", "--check", FOUR, "loss=dp_dmd"], "type experiment=digits_dmd, or digits_dp_dmd"),
+        (
+            ["train", "--check", "experiment=digits_dp_dmd", "sampler=four_step"],
+            "type sampler=four_step_ode",
+        ),
         (["train", "--check", "sampler.times=[1.0,1.0]"], "sampler.times must fall"),
         (["train", "--check", "callbacks.samples.every=0"], "callbacks.samples.every must be"),
         (["train", "--check", "callbacks.evaluation.every=0"], "callbacks.evaluation.every must"),

@@ -336,6 +336,7 @@ def test_the_pace_is_logged_from_the_twentieth_update_of_the_generator_on() -> N
         row["step"] for row in read_rows(Path("settled/metrics.csv")) if row["watch/critic_pace"]
     ]
     assert found == ["44", "46"], "3 of the critic alone, and 20 of two"
+    assert summary("settled")["generator_updates"] == 22
 
 
 @pytest.mark.usefixtures("at_work")

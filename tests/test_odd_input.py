@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from dmd2.diffusion import FewStepSampler
 from dmd2.runs.requirements import check_batch, check_fit
 
 
@@ -21,7 +20,7 @@ def data_of(num: int, batch_size: int, num_classes: int = 0) -> Any:
 def test_a_batch_larger_than_the_data_is_said(
     num: int, batch: int, devices: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    check_batch(data_of(num, batch), FewStepSampler(), devices)
+    check_batch(data_of(num, batch), devices)
     line = capsys.readouterr().err
     assert f"{batch * devices:,}" in line and f"{num:,}" in line and line.count("\n") == 1
 
@@ -30,7 +29,7 @@ def test_a_batch_larger_than_the_data_is_said(
 def test_a_batch_that_the_data_fills_is_no_matter(
     num: int, batch: int, devices: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    check_batch(data_of(num, batch), FewStepSampler(), devices)
+    check_batch(data_of(num, batch), devices)
     assert not capsys.readouterr().err
 
 

@@ -130,9 +130,13 @@ def test_captions_too_few_for_their_samples_are_named(
         with pytest.raises(SystemExit):
             dmd2("evaluate", f"run={run}", *COCO, wrong, "num_samples=30")
         assert said in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        dmd2("evaluate", f"run={run}", "metric=text_digits", "+metric.samples_per_caption=2")
-    assert "type metric=coco_diversity" in capsys.readouterr().err
+    for metric, said in (
+        (["metric=text_digits"], "type metric=coco_diversity"),
+        ([], "metric=NAME"),
+    ):
+        with pytest.raises(SystemExit):
+            dmd2("evaluate", f"run={run}", *metric, "+metric.samples_per_caption=2")
+        assert said in capsys.readouterr().err
 
 
 def test_evaluate_takes_another_metric_and_leaves_nothing_else(

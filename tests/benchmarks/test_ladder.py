@@ -87,7 +87,8 @@ def test_benchmark_shows_schedules_and_a_run_s_teacher(
     )  # fmt: skip
     main()
     Path("config.yaml").write_text(capsys.readouterr().out)
-    rows = table(capsys, "source=.", "part.num_walks=4", "part.num_solver_steps=10")
+    *rows, (typed,) = table(capsys, "source=.", "part.num_walks=4", "part.num_solver_steps=10")
+    assert typed == f"sampler.times=[{rows[0][2].replace(' ', '')}]"
     assert [row[1] for row in rows] == ["equal change", "equal t"]
     assert rows[0][2].startswith("1, ") and rows[0][5] == "25, 25, 25, 25"
 

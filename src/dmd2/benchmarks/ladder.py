@@ -44,7 +44,13 @@ def ladder(
     schedules         What to show without a teacher, by name.
     num_walks         Samples of the teacher over which the change is averaged.
     num_solver_steps  DDIM's steps of a walk.
+
+    Raises ValueError for numbers that are too small.
     """
+    least = {"num_steps": 1, "num_walks": 1, "num_solver_steps": max(num_steps, 2)}
+    for key, number in zip(least, (num_steps, num_walks, num_solver_steps), strict=True):
+        if number < least[key]:
+            raise ValueError(f"part.{key} must be at least {least[key]}, got {number}")
     times = [1 - i / num_solver_steps for i in range(num_solver_steps)]
     walks = (
         {
@@ -62,6 +68,8 @@ def ladder(
             cells = [name, rule, *described(schedule, found)]
             parts = ", ".join(f"{100 * part:.0f}" for part in shares(times, path, found))
             lines += [f"| {' | '.join([*cells, parts])} |"]
+        if source is not None:
+            lines += [f"sampler.times=[{','.join(f'{t:.4g}' for t in rules['equal change'])}]"]
     return lines
 
 

@@ -122,6 +122,11 @@ def check(config: Config) -> None:
         raise ValueError(
             f"no value for pairs.{min(lacking)}; experiment=digits_dmd shows a complete section"
         )
+    if (head_start := config["critic_head_start"]) >= config["max_iterations"]:
+        raise ValueError(
+            f"critic_head_start={head_start} leaves no update of the generator in "
+            f"max_iterations={config['max_iterations']}; type a smaller one"
+        )
     for name in ("data", "pairs") if config["pairs"] is not None else ("data",):
         # Gradient accumulation cuts a batch into equal shares.
         size, num_shares = config[name]["batch_size"], config["accumulate"]

@@ -4,7 +4,7 @@ from dmd2.config.check import Config
 from dmd2.planning.simulation import Simulation
 from dmd2.planning.sizes import last_name
 from dmd2.runs.copies import wants_shards
-from dmd2.runs.presence import ADAM, FLOAT_BYTES
+from dmd2.runs.room import ADAM, FLOAT_BYTES
 
 
 def bytes_sent(config: Config, found: Simulation, num_devices: int) -> float:

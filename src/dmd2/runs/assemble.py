@@ -29,7 +29,6 @@ from dmd2.runs.requirements import (
     check_batch,
     check_objective,
     check_starting_files,
-    check_terms,
     step_layer,
 )
 from dmd2.runs.teacher import Teacher, build_teacher, teacher_file
@@ -83,9 +82,8 @@ def assemble(config: Config, protocol: ScoringProtocol) -> Parts:
     check_starting_files(config)
     objective = build(config["loss"])  # LPIPS says what it lacks before data is decoded
     data, sampler = build_data(config["data"]), build(config["sampler"])
-    check_terms(objective, sampler, data, config["accumulate"])
     check_objective(objective, sampler, config, data)
-    check_batch(data, sampler, num_devices)
+    check_batch(data, num_devices)
     # Without weights: a teacher that is to be trained is trained when all else fits.
     teacher = build_teacher(config, data, teacher_path)
     evaluator = Evaluator(protocol, data, teacher.conditioner, sampler)

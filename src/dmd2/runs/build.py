@@ -25,6 +25,7 @@ KNOWN_WARNINGS = (
     ".*directory .* exists and is not empty",
     ".*Using ModelCheckpoint with manual optimization",  # no pre-optimization state: none is wanted
     ".*does not have many workers",
+    ".*lr_scheduler.step.*before `optimizer.step",  # a critic's head start: no generator update yet
     ".*`srun` command is available",  # our launcher starts the processes
 )
 """What Lightning says on every run and nobody can act on; everything else is still heard."""

@@ -4,7 +4,6 @@ Only what is cheap to see: no data is decoded and no weights are read.
 """
 
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,19 +15,21 @@ from dmd2.config.check import Config
 from dmd2.config.devices import check_started
 from dmd2.config.missing import Lack
 from dmd2.data.preparation.folder import is_prepared, open_prepared
+from dmd2.diffusion.denoiser import Denoiser
 from dmd2.io.shown import in_one_line
 from dmd2.nets.lora import require_peft
 from dmd2.runs.build import build, build_data
-from dmd2.runs.copies import wants_shards
 from dmd2.runs.pipeline_source import single_file, with_lender
-from dmd2.runs.requirements import check_labels, check_starting_files
+from dmd2.runs.requirements import (
+    check_labels,
+    check_objective,
+    check_starting_files,
+    step_layer,
+)
 from dmd2.runs.resume import checkpoint_of
+from dmd2.runs.room import check_disk, check_memory
 from dmd2.runs.teacher import teacher_file
 from dmd2.training.callbacks.run_logger import require_package
-
-FLOAT_BYTES = 4
-ADAM = 2
-"""Numbers that the optimizer keeps of a parameter."""
 
 
 def check_there(config: Config) -> None:
@@ -95,11 +96,14 @@ def check_data(node: Config) -> None:
         open_prepared(Path(source))  # it compares sizes alone
 
 
-def check_classes(config: Config) -> None:
-    """Raise ValueError where data that are at hand have other labels than the teacher."""
-    teacher, data = config["teacher"]["conditioner"], config["data"]
-    if "num_classes" in teacher and not {"source", "captions"} & data.keys():
-        check_labels(_try(teacher), build_data(data))
+def check_at_hand(config: Config) -> None:
+    """Raise ValueError where data that are at hand do not fit teacher, loss or sampling steps."""
+    if {"source", "captions"} & config["data"].keys():
+        return
+    teacher, data = config["teacher"]["conditioner"], build_data(config["data"])
+    if "num_classes" in teacher:
+        check_labels(_try(teacher), data)
+    check_objective(_try(config["loss"]), _try(config["sampler"]), config, data)
 
 
 def check_folder(key: str, path: Path) -> None:
@@ -129,7 +133,7 @@ def check_run(config: Config) -> str:
     with lack.noted():
         _try(config["sampler"])
     with lack.noted():
-        check_classes(config)
+        check_at_hand(config)
     for name in ("run", "cache"):
         with lack.noted():
             check_folder(f"paths.{name}", Path(config["paths"][name]))
@@ -137,7 +141,10 @@ def check_run(config: Config) -> str:
         checkpoint = checkpoint_of(config)
     with lack.noted():
         path = teacher_weights(config)
-        num = num_parameters(with_lender(config))
+        denoiser = network_on_meta(with_lender(config))
+        if (layer := step_layer(config)) is not None:
+            denoiser.layer(layer)
+        num = sum(parameter.numel() for parameter in denoiser.parameters())
         check_disk(config, num)
         check_memory(config, num)
     lack.raise_all()
@@ -155,54 +162,11 @@ def check_run(config: Config) -> str:
     )
 
 
-def num_parameters(config: Config) -> int:
-    """The parameters of the generator, which are the teacher's; no memory is taken for them."""
+def network_on_meta(config: Config) -> Denoiser:
+    """The teacher's network, which is the generator's; no memory is taken for it."""
     with torch.device("meta"):
-        denoiser = _try(config["teacher"]["denoiser"])
-    return sum(parameter.numel() for parameter in denoiser.parameters())
-
-
-def check_disk(config: Config, num: int) -> None:
-    """Raise OSError where the disk has no room for the checkpoints that are kept."""
-    trained, averages = num_trained(config, num), len(config["ema"]) * num
-    # The best one, and the one that is being written, lie beside the newest.
-    num_kept = config["checkpoint"]["keep"] + 2
-    needed = num_kept * FLOAT_BYTES * (trained * (1 + ADAM) + averages)
-    folder = Path(config["paths"]["run"]).absolute()
-    while not folder.exists():
-        folder = folder.parent
-    if (free := shutil.disk_usage(folder).free) < needed:
-        raise OSError(
-            f"the disk of {folder} has {free / 1e9:.1f} GB free, and {num_kept} checkpoints take "
-            f"about {needed / 1e9:.1f}; type paths.run=DIR on another disk, or checkpoint.keep=1"
-        )
-
-
-def check_memory(config: Config, num: int) -> None:
-    """Raise OSError where weights, gradients and optimizers alone do not fit into memory."""
-    on_gpu = config["trainer"]["accelerator"] == "gpu"
-    # In shards each device has a part; a run may be checked where its GPU is not.
-    if wants_shards(config) or (on_gpu and not torch.cuda.is_available()):
-        return
-    free = (
-        torch.cuda.mem_get_info()[0]
-        if on_gpu
-        else os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    )
-    trained, averages = num_trained(config, num), len(config["ema"]) * num
-    needed = FLOAT_BYTES * (num + trained * (2 + ADAM) + averages)
-    if free < needed:
-        raise OSError(
-            f"the {'GPU' if on_gpu else 'machine'} has {free / 1e9:.1f} GB of memory free, and "
-            f"weights, gradients and optimizers alone take {needed / 1e9:.1f}; type trainer=fsdp, "
-            "or lora=both"
-        )
-
-
-def num_trained(config: Config, num: int) -> int:
-    """The parameters that are trained, of generator and critic; LoRA's few are not counted."""
-    lora = config.get("lora", {})
-    return sum(num for name in ("generator", "critic") if lora.get(name) is None)
+        denoiser: Denoiser = _try(config["teacher"]["denoiser"])
+    return denoiser
 
 
 def _try(node: Any) -> Any:

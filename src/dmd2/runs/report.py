@@ -55,11 +55,12 @@ def summarise(
     baselines = references.get("baselines", {}) | references.get("start", {})
     of_classes = scores_by_class(record)
     is_timed = bool(config["callbacks"].get("speed"))
+    head_start = config["critic_head_start"]
     return {
         "status": status,
         "experiment": config["name"],
         "iterations": iterations,
-        "generator_updates": -(-iterations // config["critic_updates"]),
+        "generator_updates": -(-max(iterations - head_start, 0) // config["critic_updates"]),
         "wall_seconds": record.wall_seconds(),
         # None where nothing measures them.
         "training_seconds": record.training_seconds if is_timed else None,

@@ -10,7 +10,7 @@ from dmd2.data.latents import Latents
 from dmd2.data.prompts import Captioned
 from dmd2.diffusion.conditioning import Conditioner
 from dmd2.diffusion.denoiser import Denoiser
-from dmd2.diffusion.sampling import FewStepSampler
+from dmd2.diffusion.sampling import FewStepSampler, ODEWalk
 from dmd2.distributed.rank_zero import warn
 from dmd2.losses.objective import Objective
 from dmd2.losses.terms import EmbeddingDistance, FDivergence, LaterStepsMatching
@@ -31,7 +31,12 @@ def step_layer(config: Config) -> str | None:
 def check_objective(
     objective: Objective, sampler: FewStepSampler, config: Config, data: DataModule
 ) -> None:
-    """Raise ValueError where a loss term or the sampler needs what there is not."""
+    """Raise ValueError where a loss term or the sampler needs what there is not, or they do not go
+    together.
+    """
+    check_terms(objective, sampler, data, config["accumulate"])
+    # Raises where a device has no equal share of samples for each of the sampler's steps.
+    sampler.choose_steps(Draws(0, 0), len(sampler.times), data.batch_size)
     pairs, provided = config["pairs"], data.provides()
     if pairs is not None:
         provided = provided | {"pairs"}
@@ -43,13 +48,23 @@ def check_objective(
         raise ValueError(
             f"a loss term needs {name}, and the data gives only {', '.join(sorted(provided))}; "
             "type "
-            + ("experiment=digits_dmd, whose file shows how" if name == "pairs" else "loss=no_gan")
+            + (
+                "loss=no_gan"
+                if name != "pairs"
+                else "experiment=digits_dmd, or digits_dp_dmd, whose file shows how"
+            )
         )
     if missing := sampler.needs - provided:
         raise ValueError(
             f"the sampler trains on {min(missing)} samples, and the data gives only "
             f"{', '.join(sorted(provided))}; "
             "type sampler=four_step, which makes its inputs itself"
+        )
+    jumps = pairs is not None and pairs["solver"]["_target_"] == "dmd2.diffusion.FirstJump"
+    if jumps and not isinstance(sampler, ODEWalk):
+        raise ValueError(
+            "the first step is to land where the teacher's ODE is, and the sampler then adds fresh "
+            "noise; type sampler=four_step_ode"
         )
     if data.reals == "pairs" and pairs is None:
         raise ValueError(
@@ -107,12 +122,8 @@ def check_terms(
             )
 
 
-def check_batch(data: DataModule, sampler: FewStepSampler, num_devices: int) -> None:
-    """Say where a batch of all devices has more samples than there are: it repeats some.
-
-    Raises ValueError where a device has no equal share of samples for each of the sampler's steps.
-    """
-    sampler.choose_steps(Draws(0, 0), len(sampler.times), data.batch_size)
+def check_batch(data: DataModule, num_devices: int) -> None:
+    """Say where a batch of all devices has more samples than there are: it repeats some."""
     splits = data.splits if isinstance(data, Latents) else [data.train]
     num, total = min(map(len, splits)), data.batch_size * num_devices
     if total > num:
