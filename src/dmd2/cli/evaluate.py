@@ -56,9 +56,9 @@ def evaluate(options: DictConfig) -> None:
     """Score the run's weights; all ranks share the samples, and rank 0 writes evaluation.json."""
     run = Path(options.run)
     asked: dict[str, Any] = OmegaConf.to_container(options)  # type: ignore[assignment]
-    # The defaults list has `metric: null`: without a choice the config has no such key at all.
     if asked.get("metric") and "_target_" not in asked["metric"]:
         raise ValueError("metric.KEY=VALUE changes a metric that is chosen; type metric=NAME, too")
+    # The defaults list has `metric: null`: without a choice the config has no such key at all.
     student = load_student(run, asked.get("metric"), options.trust)
     keys = ("num_samples", "batch_size", "dtype")
     changes = {key: asked[key] for key in keys if asked[key] is not None}

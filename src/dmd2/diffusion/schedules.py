@@ -4,6 +4,8 @@ Every schedule is also a table of `num_rows` noise levels, as in DDPM. Row `num_
 so the timesteps of the papers (999, 749, ...) name the same levels here.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -90,13 +92,16 @@ class Karras(NoiseSchedule):
 
     def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """alpha = 1 and EDM's sigma, float32 [B], at t [B]."""
-        # EDM Eq. 5, t = 1 - i / (N - 1). In float64: the power multiplies rounding errors by rho.
-        sigma = (self.low + t.double() * (self.high - self.low)) ** self.rho
-        return torch.ones_like(t), sigma.float()
+        # In float64: the power multiplies rounding errors by rho.
+        return torch.ones_like(t), self._level(t.double()).float()
 
     def start_std(self, t: float) -> float:
         """The level at t: EDM's network expects no more noise than it is told of."""
-        return float((self.low + t * (self.high - self.low)) ** self.rho)
+        return float(self._level(t))
+
+    def _level(self, t: Any) -> Any:
+        # EDM Eq. 5, t = 1 - i / (N - 1): of a number on the host, or of a tensor.
+        return (self.low + t * (self.high - self.low)) ** self.rho
 
     def time_of_ratio(self, ratio: Tensor) -> Tensor:
         """t [B] at which sigma equals `ratio` [B]: EDM Eq. 5 solved for t."""

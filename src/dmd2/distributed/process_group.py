@@ -116,12 +116,12 @@ def broadcast_from_rank_zero(make: Callable[[], T]) -> T:
 def rank_zero_first() -> Iterator[None]:
     """A block that rank 0 completes before the others begin, who then read what it has cached."""
     if not is_rank_zero():
-        distributed.barrier(group=_host_group())
+        barrier()
     yield
     # The others' second half of the same barrier. Not in a `finally`: where rank 0 failed, the
     # others must not go on with half a cache.
-    if is_rank_zero() and world_size() > 1:
-        distributed.barrier(group=_host_group())
+    if is_rank_zero():
+        barrier()
 
 
 def barrier() -> None:
