@@ -15,7 +15,6 @@ from dmd2.io.files import write_hashed_json
 from dmd2.runs.compare import table, write_comparison
 from dmd2.runs.groups import gather
 from dmd2.runs.health import health_of
-from dmd2.runs.job import write_job
 from dmd2.runs.markdown import aligned
 from dmd2.runs.page.comparison_page import comparison_charts, pictures as pictures_of, varied_charts
 from page_runs import write_page_run
@@ -257,25 +256,30 @@ def test_jobs_of_a_sweep_are_named_by_their_choices_and_what_differs_besides(
     runs = [("sid", 0.1, 10), ("sida", 0.2, 10), ("sida", 0.3, 10), ("no_gan", None, 20)]
     for i, (name, alpha, total) in enumerate(runs):
         loss = {"generator": {"_target_": f"l.{name}", "alpha": alpha, name: 1}}
-        write_run(tmp_path / str(i), {"loss": loss, "max_iterations": total}, metrics={"rfd": i})
-        write_job(tmp_path / str(i), [f"loss={name}", "seed=0", "+a.b=c=d"], "completed")
+        composed = {"choices": {"loss": name}, "overrides": [f"loss={name}", "seed=0", "+a.b=c=d"]}
+        config = {"loss": loss, "max_iterations": total, "composed": composed}
+        write_run(tmp_path / str(i), config, metrics={"rfd": i})
     assert [group.name for group in gather(tmp_path)] == [
         "e loss=sid max_iterations=10 loss.generator.alpha=0.1",
         "e loss=sida max_iterations=10 loss.generator.alpha=0.2",
         "e loss=sida max_iterations=10 loss.generator.alpha=0.3",
         "e loss=no_gan max_iterations=20 loss.generator.alpha=null",
     ]
-    # A run outside of the sweep has no record of its choice: what it differs in is named in full.
-    (tmp_path / "0" / "job.json").write_text("damaged")
-    assert not any(" loss=" in group.name for group in gather(tmp_path))
+    # One of an older version does not say its choices: what they differ in is named in full.
+    for other in (None, 5, {"choices": 5, "overrides": []}, {"choices": {"loss": [1]}}):
+        config = {"loss": {"generator": {"_target_": "l.sid"}}, "composed": other}
+        write_run(tmp_path / "0", config, metrics={"rfd": 0})
+        assert not any(" loss=" in group.name for group in gather(tmp_path))
 
 
 def test_what_a_job_was_told_beside_its_choice_is_named(tmp_path: Path) -> None:
     for i, (name, weight) in enumerate((("dmd2", 0.1), ("dmd2_hinge", 0.5))):
         loss = {"generator": {"gan": {"_target_": name, "weight": weight}}}
-        write_run(tmp_path / str(i), {"loss": loss}, metrics={"rfd": i})
-        told = [f"++loss={name}", "launcher=slurm", "metric=digits"]
-        write_job(tmp_path / str(i), [*told, *["loss.generator.gan.weight=0.5"] * i], "completed")
+        composed = {
+            "choices": {"loss": name, "launcher": f"l{i}", "metric": f"m{i}", "experiment": f"e{i}"},
+            "overrides": ["launcher=l", *["++loss.generator.gan.weight=0.5"] * i],
+        }
+        write_run(tmp_path / str(i), {"loss": loss, "composed": composed}, metrics={"rfd": i})
     assert [group.name for group in gather(tmp_path)] == [
         "e loss=dmd2 loss.generator.gan.weight=0.1",
         "e loss=dmd2_hinge loss.generator.gan.weight=0.5",
@@ -285,9 +289,9 @@ def test_what_a_job_was_told_beside_its_choice_is_named(tmp_path: Path) -> None:
 def test_what_differs_within_a_choice_is_named(tmp_path: Path) -> None:
     for i, (name, num) in enumerate((("digits", None), ("digits", 500), ("images", None))):
         data = {"seed": 0, "_target_": name} | ({"num_train": num} if num else {})
-        write_run(tmp_path / str(i), {"data": data}, metrics={"rfd": i})
-        told = [f"data={name}", *([f"+data.num_train={num}"] if num else [])]
-        write_job(tmp_path / str(i), told, "completed")
+        typed = [f"+data.num_train={num}"] if num else []
+        composed = {"choices": {"data": name}, "overrides": typed}
+        write_run(tmp_path / str(i), {"data": data, "composed": composed}, metrics={"rfd": i})
     assert [group.name for group in gather(tmp_path)] == [
         "e data=digits data.num_train=absent",
         "e data=digits data.num_train=500",

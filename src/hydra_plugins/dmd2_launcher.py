@@ -17,7 +17,7 @@ from omegaconf import DictConfig, open_dict
 
 from dmd2.config.check import resolved
 from dmd2.config.slurm_site import site_settings
-from dmd2.runs.job import SlurmJob, write_job
+from dmd2.runs.job import SlurmJob, composition, write_job
 
 POLL_SECONDS = 5
 SETUP = (
@@ -118,8 +118,9 @@ class Slurm(Launcher):
             # The run's directory is fixed here: a job that is requeued must find its checkpoints.
             folder = Path(config.hydra.sweep.dir, config.hydra.sweep.subdir).absolute()
             config.paths.run, config.resume = str(folder), "auto"
+            composed = composition(config.hydra)
             del config["hydra"]  # no key of ours, and it has values that only Hydra sets
-        return SlurmJob(self.module, resolved(config), folder, overrides)
+        return SlurmJob(self.module, resolved(config) | {"composed": composed}, folder, overrides)
 
     def submit(self, size: Shape, jobs: list[SlurmJob]) -> list[str]:
         """Submit jobs of one shape as an array; returns their ids."""

@@ -18,7 +18,7 @@ from dmd2.config.folder import config_folder
 from dmd2.config.keys import VERBS_OF_EXPERIMENTS
 from dmd2.config.values import VALUES, misfit
 from dmd2.distributed import environment
-from dmd2.runs.job import run_job
+from dmd2.runs.job import composition, run_job
 
 IN_ONE_PROCESS = ("export", "check", "compare", "benchmark", "import")
 """Verbs that never share their work: of ranks they neither ask nor wait."""
@@ -76,11 +76,12 @@ def run_or_sweep_job(composed: DictConfig, module: str) -> None:
     A job of a sweep that fails is reported, and the other jobs still run.
     """
 
+    job = HydraConfig.get()
+
     def work() -> None:
-        config = resolved(composed)
+        config = resolved(composed) | {"composed": composition(job)}
         importlib.import_module(module).work(config)
 
-    job = HydraConfig.get()
     if job.mode != RunMode.MULTIRUN:
         return work()
     # Hydra has numbered the sweep's jobs; the run's directory is the one with the job's number.

@@ -1,5 +1,5 @@
-"""What a run differs in from others and from the defaults, by its resolved configuration, its
-teacher's weights, and what a sweep's job chose.
+"""What a run differs in from others and from the defaults, by its resolved configuration, what that
+was composed of, and its teacher's weights.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,14 +22,29 @@ WATCHING = frozenset(
         "launcher",
         "callbacks",
         "checkpoint",
+        "composed",
         "log_every",
         "resume",
         "resume_allow",
     }
 )
-"""Sections that say how a run is watched and where it works; and the seed."""
+"""Sections that say how a run is watched, where it works and what was typed; and the seed."""
 
 Leaves = Mapping[str, str]
+
+
+def composition_of(run: Path) -> tuple[dict[str, str], set[str]]:
+    """Which choices a run's config.yaml says it was composed of, and which keys were typed.
+
+    None where an older version, or somebody else, has written it otherwise.
+    """
+    path = run / "config.yaml"
+    found = read_config(path).get("composed") if path.exists() else None
+    match found:
+        case {"choices": dict(choices), "overrides": list(words)}:
+            typed = {str(word).lstrip("+").partition("=")[0] for word in words}
+            return {group: str(name) for group, name in choices.items()}, typed
+    return {}, set()
 
 
 def leaves_of(run: Path) -> dict[str, str]:
@@ -61,20 +76,23 @@ def _flat(node: Any, path: str) -> list[tuple[str, str]]:
     ]
 
 
-def by_choices(runs: Sequence[Leaves], told: Sequence[Mapping[str, str]]) -> list[Leaves]:
+def by_choices(
+    runs: Sequence[Leaves], composed: Sequence[tuple[Mapping[str, str], set[str]]]
+) -> list[Leaves]:
     """The leaves of runs with a choice from a group in place of what it says, e.g. loss=sida.
 
-    told  Of each run the `overrides_of` its job. Only a group from which all runs chose counts, and
-          of its section only leaves go that are the same in all runs of a choice, and that no job
-          names. How runs are watched and scored is named elsewhere.
+    composed  The `composition_of` each run. Of a group's section only leaves go that are the same
+              in all runs of a choice, and that nobody typed. How runs are watched and scored is
+              named elsewhere.
     """
     found = list(runs)
-    named = {key for words in told for key in words}
-    for group in sorted(set.intersection(*map(set, told)) - WATCHING - {"metric"}):
-        names = [words[group] for words in told]
+    typed = set.union(*(keys for _, keys in composed))
+    groups = set.intersection(*(set(own) for own, _ in composed))
+    for group in sorted(groups - WATCHING - {"metric", "experiment"}):
+        names = [own[group] for own, _ in composed]
         if not {*names} <= choices(group).keys():
             continue
-        below = {key for run in runs for key in run if key.startswith(f"{group}.")} - named
+        below = {key for run in runs for key in run if key.startswith(f"{group}.")} - typed
         said = {key for key in below if _is_function([run.get(key) for run in runs], names)}
         found = [
             {key: value for key, value in run.items() if key not in said} | {group: name}
@@ -120,7 +138,7 @@ def changed(config: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     defaults = _defaults(config["name"])
     if not defaults:
         return []
-    here = _flat({key: node for key, node in config.items() if key != "paths"}, "")
+    here = _flat({key: node for key, node in config.items() if key not in ("paths", "composed")}, "")
     beside = [(key, _default_of(key, defaults), value) for key, value in here]
     return [row for row in beside if row[1] != row[2] and "${" not in row[1]]
 

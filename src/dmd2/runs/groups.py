@@ -10,8 +10,7 @@ from typing import Any
 
 from dmd2.evaluation.health import state_in_words
 from dmd2.evaluation.scores import Scores
-from dmd2.runs.differences import Leaves, by_choices, differences, leaves_of
-from dmd2.runs.job import overrides_of
+from dmd2.runs.differences import Leaves, by_choices, composition_of, differences, leaves_of
 from dmd2.runs.memory import GIB
 from dmd2.runs.score_table import cell, rows, spread
 from dmd2.runs.summary import flaw, read_summary
@@ -114,8 +113,8 @@ def gather(folder: Path) -> Groups:
         _leave_repeats_out(group)
     for experiment in {name for name, *_ in found}:
         keys = [key for key in found if key[0] == experiment]
-        told = [overrides_of(found[key].folders[0]) for key in keys]
-        alike = dict(zip(keys, by_choices([dict(key[1]) for key in keys], told), strict=True))
+        composed = [composition_of(found[key].folders[0]) for key in keys]
+        alike = dict(zip(keys, by_choices([dict(key[1]) for key in keys], composed), strict=True))
         trained = {key: _trained(leaves) for key, leaves in alike.items()}
         # How scores are made is compared among the scored runs alone.
         scored = {

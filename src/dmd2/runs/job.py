@@ -88,16 +88,13 @@ class SlurmJob:
         importlib.import_module(self.module).work(self.config)
 
 
-def overrides_of(folder: Path) -> dict[str, str]:
-    """What a job was told, by key without its plus signs; nothing of a run that is no job.
+def composition(hydra: Any) -> dict[str, Any]:
+    """The `composed` of a run's config.yaml, from Hydra's own config of the run.
 
-    Nothing of a damaged record, either: `read_jobs` names it.
+    That is its choice from each group and the overrides, so that its config can be told in short.
     """
-    try:
-        words = read_hashed_json(folder / "job.json")["overrides"]
-    except (ValueError, OSError):
-        return {}
-    return dict(word.lstrip("+").split("=", 1) for word in words if "=" in word)
+    choices = {group: name for group, name in hydra.runtime.choices.items() if "/" not in group}
+    return {"choices": choices, "overrides": list(hydra.overrides.task)}
 
 
 def read_jobs(folder: Path) -> dict[Path, dict[str, Any]]:

@@ -18,6 +18,7 @@ NOT_COMPARED = frozenset(
         "paths",
         "logger",
         "callbacks",
+        "composed",
         "health",
         "checkpoint",
         "trainer",
