@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from dmd2.cli.errors import one_line
 from dmd2.cli.main import main
 from dmd2.io.files import write_hashed_json
 from dmd2.runs.job import read_jobs, run_job, write_job
@@ -39,14 +40,15 @@ def ends(*arguments: str) -> int | str | None:
     return stop.value.code
 
 
-def test_a_job_that_fails_leaves_the_others_and_is_reported_with_its_traceback(
+def test_a_job_that_fails_leaves_the_others_and_is_reported_in_a_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert ends("train", "--multirun", *SMALL, "optimizer.critic.lr=-1,1e-3,1e-4") == 1
-    output = capsys.readouterr().out
+    output, errors = capsys.readouterr()
     assert "2 of 3 jobs completed: runs/sweeps/now" in output
     report = output[output.index("failed: runs/sweeps/now/toy2d_dmd2-0 optimizer.critic.lr=-1\n") :]
-    assert "Traceback" in report and "optimizer.critic.lr must be a learning rate" in report
+    assert report.splitlines()[1].startswith("  dmd2: optimizer.critic.lr must be a learning rate")
+    assert "Traceback" not in output + errors
     rows = [
         line.split("|")[1:4] for line in output.splitlines() if line.startswith("| toy2d_dmd2 ")
     ]
@@ -95,13 +97,23 @@ def test_a_job_that_resumes_forgets_the_failure_of_an_earlier_attempt() -> None:
     def fail() -> None:
         raise ValueError("once")
 
-    assert not run_job(Path("job"), [], fail)
+    assert not run_job(Path("job"), [], fail, one_line)
     assert read_jobs(Path("."))[Path("job")]["status"] == "failed"
-    assert run_job(Path("job"), [], lambda: None)
+    assert run_job(Path("job"), [], lambda: None, one_line)
     assert (
         read_jobs(Path("."))[Path("job")]["status"] == "completed"
         and not Path("job/error.txt").exists()
     )
+
+
+def test_an_error_of_the_program_keeps_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise KeyError("ours")
+
+    assert not run_job(Path("job"), [], fail, one_line)
+    text = Path("job/error.txt").read_text()
+    assert text.startswith("Traceback") and text.endswith("KeyError: 'ours'\n")
+    assert capsys.readouterr().err == text
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
+from dmd2.cli.errors import one_line
 from dmd2.config.check import resolved
 from dmd2.config.slurm_site import site_settings
 from dmd2.runs.job import SlurmJob, composition, write_job
@@ -120,7 +121,8 @@ class Slurm(Launcher):
             config.paths.run, config.resume = str(folder), "auto"
             composed = composition(config.hydra)
             del config["hydra"]  # no key of ours, and it has values that only Hydra sets
-        return SlurmJob(self.module, resolved(config) | {"composed": composed}, folder, overrides)
+        told = resolved(config) | {"composed": composed}
+        return SlurmJob(self.module, told, folder, overrides, one_line)
 
     def submit(self, size: Shape, jobs: list[SlurmJob]) -> list[str]:
         """Submit jobs of one shape as an array; returns their ids."""

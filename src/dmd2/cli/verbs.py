@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from dmd2.cli.errors import user_errors
+from dmd2.cli.errors import one_line, user_errors
 from dmd2.cli.quotes import parsed
 from dmd2.config.check import check_options, resolved
 from dmd2.config.folder import config_folder
@@ -86,4 +86,4 @@ def run_or_sweep_job(composed: DictConfig, module: str) -> None:
         return work()
     # Hydra has numbered the sweep's jobs; the run's directory is the one with the job's number.
     composed.paths.run = job.runtime.output_dir
-    run_job(Path(job.runtime.output_dir), job.overrides.task, work)
+    run_job(Path(job.runtime.output_dir), job.overrides.task, work, one_line)

@@ -30,6 +30,9 @@ WATCHING = frozenset(
 )
 """Sections that say how a run is watched, where it works and what was typed; and the seed."""
 
+ABSENT = "absent"
+"""The value of a key that a run lacks and others have."""
+
 Leaves = Mapping[str, str]
 
 
@@ -116,7 +119,7 @@ def differences(runs: list[Leaves]) -> list[dict[str, str]]:
     columns: dict[tuple[str, ...], str] = {}
     # Short keys first: of numbers that are equal in every run, as interpolations are, one is named.
     for key in sorted({key for run in runs for key in run}, key=lambda key: (key.count("."), key)):
-        values = tuple(run.get(key, "absent") for run in runs)
+        values = tuple(run.get(key, ABSENT) for run in runs)
         if len(set(values)) > 1 and not _follows(key, values, columns):
             are_numbers = all(value.replace(".", "").isdigit() for value in values)
             columns.setdefault(values if are_numbers else (*values, key), key)
@@ -127,7 +130,7 @@ def _follows(key: str, values: tuple[str, ...], differing: Mapping[tuple[str, ..
     """Whether a key is in some runs alone, equal in these, below a key that says in which."""
     above = [own for own, name in differing.items() if key.startswith(f"{name}.")]
     is_said = any(_is_function(values, own[: len(values)]) for own in above)
-    return is_said and "absent" in values and len(set(values)) == 2
+    return is_said and ABSENT in values and len(set(values)) == 2
 
 
 def changed(config: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -138,7 +141,8 @@ def changed(config: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     defaults = _defaults(config["name"])
     if not defaults:
         return []
-    here = _flat({key: node for key, node in config.items() if key not in ("paths", "composed")}, "")
+    told = {key: node for key, node in config.items() if key not in ("paths", "composed")}
+    here = _flat(told, "")
     beside = [(key, _default_of(key, defaults), value) for key, value in here]
     return [row for row in beside if row[1] != row[2] and "${" not in row[1]]
 
@@ -147,7 +151,7 @@ def _default_of(key: str, defaults: Leaves) -> str:
     """The default of a key or, where that is none, of the section that stands for all in it."""
     parts = key.split(".")
     above = (".".join(parts[:i]) for i in range(len(parts), 0, -1))
-    return next((defaults[name] for name in above if name in defaults), "absent")
+    return next((defaults[name] for name in above if name in defaults), ABSENT)
 
 
 @lru_cache(maxsize=8)

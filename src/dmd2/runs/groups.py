@@ -10,7 +10,7 @@ from typing import Any
 
 from dmd2.evaluation.health import state_in_words
 from dmd2.evaluation.scores import Scores
-from dmd2.runs.differences import Leaves, by_choices, composition_of, differences, leaves_of
+from dmd2.runs.differences import ABSENT, Leaves, by_choices, composition_of, differences, leaves_of
 from dmd2.runs.memory import GIB
 from dmd2.runs.score_table import cell, rows, spread
 from dmd2.runs.summary import flaw, read_summary
@@ -38,7 +38,8 @@ class Group:
     @property
     def name(self) -> str:
         """The experiment and the differences, e.g. "digits_dmd2 max_iterations=500"."""
-        found = [f"{key}={value}" for key, value in self.differences.items()]
+        # What others have and this one lacks is said by the others' names.
+        found = [f"{key}={value}" for key, value in self.differences.items() if value != ABSENT]
         return " ".join([self.title, *found])
 
     @property

@@ -1,8 +1,8 @@
 """A job of a sweep: records its overrides and its status, here or as a Slurm job.
 
-`job.json` in the job's directory has the overrides and the status, `error.txt` the traceback of a
-job that failed; a job that is neither completed nor failed was killed. The imports are few, so that
-a Slurm job handles signals before torch is loaded.
+`job.json` in the job's directory has the overrides and the status, `error.txt` why a job failed: a
+user's mistake in one line, else the traceback. A job that is neither completed nor failed was
+killed. The imports are few, so that a Slurm job handles signals before torch is loaded.
 """
 
 import importlib
@@ -15,6 +15,10 @@ from typing import Any
 
 from dmd2.distributed import slurm
 from dmd2.io.files import read_hashed_json, write_bytes, write_hashed_json
+from dmd2.io.shown import printable
+
+Explain = Callable[[BaseException], str | None]
+"""Says a user's mistake in one line, and None of an error of this program."""
 
 
 def write_job(folder: Path, overrides: Sequence[str], status: str, log: Path | None = None) -> None:
@@ -28,7 +32,11 @@ def write_job(folder: Path, overrides: Sequence[str], status: str, log: Path | N
 
 
 def run_job(
-    folder: Path, overrides: Sequence[str], task: Callable[[], None], log: Path | None = None
+    folder: Path,
+    overrides: Sequence[str],
+    task: Callable[[], None],
+    explain: Explain,
+    log: Path | None = None,
 ) -> bool:
     """Run a job's `task`; returns whether it completed.
 
@@ -43,12 +51,14 @@ def run_job(
         write_job(folder, overrides, "running", log)
     try:
         task()
-    except Exception:
-        traceback.print_exc()
+    except Exception as failure:
+        line = explain(failure)
+        text = traceback.format_exc().rstrip() if line is None else f"dmd2: {printable(line)}"
+        print(text, file=sys.stderr)
         # The rank that fails first knows why; the others only lose their connection to it.
         error = folder / "error.txt"
         if not error.exists():
-            write_bytes(error, traceback.format_exc().encode())
+            write_bytes(error, f"{text}\n".encode())
         return False
     if first:
         write_job(folder, overrides, "completed", log)
@@ -62,12 +72,13 @@ class SlurmJob:
     After a requeue the same job runs again: its config has resume=auto and the run's directory.
     """
 
-    # A name and plain containers: unpickling must not import torch before signals are handled.
+    # Nothing of torch: unpickling must not import it before signals are handled.
 
     module: str
     config: dict[str, Any]
     folder: Path
     overrides: list[str]
+    explain: Explain
 
     def __call__(self) -> None:
         """Run the job in the process that Slurm started for it; exits with 1 where it fails."""
@@ -78,7 +89,7 @@ class SlurmJob:
         slurm.name_ranks()
         try:
             log = JobEnvironment().paths.stdout
-            if not run_job(self.folder, self.overrides, self.work, log):
+            if not run_job(self.folder, self.overrides, self.work, self.explain, log):
                 sys.exit(1)
         except slurm.Requeue:  # the run was interrupted and has written its checkpoint
             slurm.requeue()
