@@ -97,9 +97,16 @@ def test_what_is_no_key_and_value_is_answered_with_what_to_type(
     assert all(word in line for word in words), line
 
 
+def test_a_config_that_is_refused_leaves_no_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    before = {*Path().rglob("*")}
+    for refused in ("max_iterations=0", "paths.run=null", "loss.generator.sid.alpha=1"):
+        line_of(capsys, "train", refused)
+    assert {*Path().rglob("*")} == before
+
+
 @pytest.mark.parametrize("name", ["2026-11-30", "on", "12:30", "010", "null1", "'3'", "a,b"])
 def test_text_that_only_yaml_takes_for_something_else_names_a_folder(name: str) -> None:
-    check_folder_names([f"paths.run={name}", f"name={name}", f"paths.runs={name}"])
+    check_folder_names([f"name={name}", f"paths.runs={name}"])
 
 
 def test_a_key_that_is_given_twice_is_said(capsys: pytest.CaptureFixture[str]) -> None:

@@ -342,7 +342,7 @@ def test_names_stay_text_in_the_table(tmp_path: Path) -> None:
     write_run(tmp_path / "0", experiment="<img src=x>|\n# forged [a](b)")
     write_comparison(gather(tmp_path), "title", [], tmp_path / "out")
     page = (tmp_path / "out" / "README.md").read_text()
-    assert "<img" not in page and "\n#" not in page
+    assert "<img" not in page and "\n#" not in page and page.startswith("# title\n")
     assert "| &lt;img src=x&gt;\\| \\# forged \\[a\\](b) | 1 | 1 |" in page
 
 

@@ -181,6 +181,8 @@ def test_texts_are_a_text_a_list_or_a_file(folder: Path):
     assert texts_of("captions.txt")[:2] == ["a red dot 0", "a red dot 1"]
     with pytest.raises(FileNotFoundError):
         texts_of("none.txt")
+    with pytest.raises(ValueError, match="is a folder; type a text, or a file"):
+        texts_of(".")
 
 
 def test_a_row_of_the_grid_is_a_prompt():

@@ -39,7 +39,7 @@ def test_row_i_belongs_to_step_i_mod_their_number_in_any_split():
     assert STEP == [0, 1, 2, 3, 0, 1, 2, 3]
     halves = [EveryStep()(Draws(0, 0, rank, 2), 4, 4) for rank in range(2)]
     assert halves[0] + halves[1] == STEP
-    with pytest.raises(ValueError, match=r"6 samples of a batch, no multiple of the 4 .*DrawnStep"):
+    with pytest.raises(ValueError, match=r"6 samples .* no multiple of the 4 .*=8 .*DrawnStep"):
         EveryStep()(Draws(0, 0), 4, 6)
 
 

@@ -1,50 +1,71 @@
 #!/bin/bash
-# Every method of conf/loss on digits and on captioned digits, at one and at four steps, in the checkout:
-# bash experiments/methods/run.sh
-# `SEEDS` are 0,1,2; `MORE` holds keys for every run; `OUT`, runs/methods, gets the runs, a log and a table of each half,
-# so that a try has a folder of its own: OUT=runs/try SEEDS=0 MORE="max_iterations=500" bash experiments/methods/run.sh
-# Digits and captions run side by side, on a core each. What fails is named at the end of the logs; the rest goes on.
-export OMP_NUM_THREADS=1
-out=${OUT:-runs/methods} seeds=seed=${SEEDS:-0,1,2}
-methods=no_gan,dmd2,dmd2_hinge,dmd2_relativistic,dmd2_by_level,f_distill,sid,sida,embedding,gan_only
+# Every method of conf/loss at one and at four steps, on digits and on captioned digits, each for the same time on one core:
+# bash experiments/methods/run.sh [KEY=VALUE ...]     keys of `dmd2 train` for all runs
+#
+# The first 200 iterations of each row are timed, one row a core and nothing beside them; its runs then have as many as
+# take DIGITS (150) or CAPTIONS (300) seconds, the same on every seed of SEEDS ("0 1 2"). JOBS (2) runs go side by side.
+# OUT (runs/methods) gets digits/ROW/SEED and captions/ROW/SEED, a table of each half, and pace/, which is what was timed.
+# What is completed there is not run again, so that the script goes on where it was stopped. A try has a folder of its own:
+# OUT=runs/try SEEDS=0 DIGITS=10 CAPTIONS=20 bash experiments/methods/run.sh
+export OMP_NUM_THREADS=1 OUT=${OUT:-runs/methods} DIGITS=${DIGITS:-150} CAPTIONS=${CAPTIONS:-300} MORE=$*
+methods="no_gan dmd2 dmd2_hinge dmd2_relativistic dmd2_by_level f_distill sid sida embedding gan_only"
 
-# Equal updates of the generator for each, 400 on digits and 500 or 400 on captions, and within a number of steps of the
-# critic, for all but two rows (which a try's max_iterations gives more of both).
-sweep() {
-  dmd2 train --multirun "$@" $seeds "paths.runs=$runs" $MORE || failed=1
-}
+# 2,000 samples of the teacher, by a solver of digits or of captions, and as many of its first steps, to the second time.
+samples=num_pairs:2000,batch_size:null,dtype:uint8,at_once:500
+jumps=num_pairs:2000,batch_size:null,dtype:float16,at_once:500
+heun=solver:{_target_:dmd2.diffusion.Heun,num_steps:18}
+ddim=solver:{_target_:dmd2.diffusion.DDIM,num_steps:50}
+jump=solver:{_target_:dmd2.diffusion.FirstJump,num_steps:6,times:[0.4,0.3,0.2,0.1]}
 
-compare() {
-  dmd2 compare "runs=$runs" "out=$runs" || failed=1
-  return $failed
-}
-
-on_digits() {
-  runs=$out/digits failed=0
-  sweep experiment=digits_dmd2 loss=$methods
+rows() {
+  for loss in $methods; do
+    echo "digits/1step_$loss experiment=digits_dmd2 loss=$loss"
+    echo "digits/4step_$loss experiment=digits_4step loss=$loss"
+  done
+  echo "digits/1step_dmd experiment=digits_dmd"
   # Score identity as published: from a noise level of 2.5, and a critic that is updated as often as the generator.
-  sweep experiment=digits_dmd2 loss=sid,sida sampler.times=[0.4993] critic_updates=1 max_iterations=400
-  sweep experiment=digits_4step loss=$methods,segments
-  sweep experiment=digits_teacher_samples,digits_dp_dmd
-  # digits_teacher_samples in four steps.
-  sweep experiment=digits_4step data=teacher_samples \
-    pairs='{num_pairs:2000,batch_size:null,dtype:uint8,solver:{_target_:dmd2.diffusion.Heun,num_steps:18},at_once:500}'
-  compare
+  echo "digits/1step_sid_published experiment=digits_dmd2 loss=sid sampler.times=[0.4993] critic_updates=1"
+  echo "digits/1step_sida_published experiment=digits_dmd2 loss=sida sampler.times=[0.4993] critic_updates=1"
+  echo "digits/4step_segments experiment=digits_4step loss=segments"
+  echo "digits/4step_dp_dmd experiment=digits_dp_dmd"
+  echo "digits/1step_teacher_samples experiment=digits_teacher_samples"
+  echo "digits/4step_teacher_samples experiment=digits_4step data=teacher_samples pairs={$samples,$heun}"
+  # In one step the captions' teacher is guided, so that guidance can be a term of its own; in four where that term is.
+  for loss in $methods; do
+    echo "captions/1step_$loss experiment=text2digits_dmd2 loss=$loss"
+    echo "captions/4step_$loss experiment=text2digits_dmd2_4step loss=$loss"
+  done
+  echo "captions/1step_decoupled experiment=text2digits_dmd2 loss=decoupled"
+  echo "captions/4step_decoupled experiment=text2digits_dmd2_4step loss=decoupled teacher.guidance=1.5"
+  echo "captions/4step_segments experiment=text2digits_dmd2_4step loss=segments"
+  echo "captions/4step_dp_dmd experiment=text2digits_dmd2_4step loss=dp_dmd sampler=four_step_ode pairs={$jumps,$jump}"
+  echo "captions/1step_teacher_samples experiment=text2digits_dmd2 +data.reals=pairs pairs={$samples,$ddim}"
+  echo "captions/4step_teacher_samples experiment=text2digits_dmd2_4step +data.reals=pairs pairs={$samples,$ddim}"
 }
 
-on_captions() {
-  runs=$out/captions failed=0
-  # In one step their teacher is guided, so that guidance can be a term of its own; in four only where that term is there.
-  sweep experiment=text2digits_dmd2 loss=$methods,decoupled
-  sweep experiment=text2digits_dmd2_4step loss=$methods,segments
-  sweep experiment=text2digits_dmd2_4step loss=decoupled teacher.guidance=1.5
-  compare
+# Trains into a folder of OUT unless that has a completed run: FOLDER KEY=VALUE ...
+train() {
+  run=$OUT/$1; shift
+  grep -qs '"status": "completed"' "$run/summary.json" && return
+  mkdir -p "$(dirname "$run")"
+  dmd2 train "$@" $MORE "paths.run=$run" resume=auto >> "$run.log" 2>&1 || echo "failed: $run.log"
 }
 
-mkdir -p "$out"
-on_digits > "$out/digits.log" 2>&1 & digits=$!
-on_captions > "$out/captions.log" 2>&1 & captions=$!
-wait $digits; failed_digits=$?
-wait $captions; failed_captions=$?
-tail -n 60 "$out/digits.log" "$out/captions.log"
-exit $((failed_digits || failed_captions))
+pace() {
+  train "pace/$1" "${@:2}" max_iterations=200 metric=none
+}
+
+# The run of a row and a seed: SEED ROW KEY=VALUE ...
+row() {
+  seconds=$DIGITS; [ "${2%/*}" = captions ] && seconds=$CAPTIONS
+  iterations=$(python -c 'import json, sys
+seconds = json.load(open(sys.argv[1]))["training_seconds"]
+print(100 * max(1, round(2 * float(sys.argv[2]) / seconds)))' "$OUT/pace/$2/summary.json" "$seconds") || return
+  train "$2/$1" "${@:3}" "seed=$1" "max_iterations=$iterations" callbacks.evaluation.every=1000
+}
+
+export -f train pace row
+side_by_side() { xargs -P "${JOBS:-2}" -L 1 bash -c "$1 \"\$@\"" "$1"; }
+rows | side_by_side pace
+for seed in ${SEEDS:-0 1 2}; do rows | sed "s/^/$seed /"; done | side_by_side row
+for half in digits captions; do dmd2 compare "runs=$OUT/$half" "out=$OUT/$half"; done

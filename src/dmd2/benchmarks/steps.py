@@ -8,6 +8,7 @@ from dmd2.distributed.device import device_of
 from dmd2.evaluation.samples import GeneratorSampling
 from dmd2.evaluation.scores import overall
 from dmd2.runs.load import load_student
+from dmd2.runs.score_table import cell, columns
 
 
 def steps(source: Path | None) -> list[str]:
@@ -45,9 +46,8 @@ def steps(source: Path | None) -> list[str]:
     lines = []
     for name, x0 in made.items():
         scores = overall(evaluator.suite.evaluate([(data.to_pixels(x0), labels)]))
-        lines += [
-            f"| {name} | {x0.std():.3f} | "
-            f"{' | '.join(f'{value:.3g}' for value in scores.values())} |"
-        ]
-    columns = ["samples", "std", *scores]
-    return [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", *lines]
+        names = columns({"metrics": scores}, evaluator.primary)
+        cells = " | ".join(cell(scores, metric) for metric in names)
+        lines.append(f"| {name} | {x0.std():.3f} | {cells} |")
+    head = ["samples", "std", *names]
+    return [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *lines]

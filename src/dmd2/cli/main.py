@@ -106,8 +106,7 @@ def run_command() -> None:
         module = MODULES.get(verb, verb)
         if "--check" in rest:
             rest, module = without_check(verb, rest), "check"
-            # Hydra makes the folder of a run before it begins; a check makes none.
-            sys.argv = [f"dmd2 {verb}", *rest, "hydra.run.dir=."]
+            sys.argv = [f"dmd2 {verb}", *rest]
         check_arguments(verb, rest)
         if verb == "plan":
             from dmd2.cli.plan import main as plan  # noqa: PLC0415

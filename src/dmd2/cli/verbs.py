@@ -24,8 +24,8 @@ IN_ONE_PROCESS = ("export", "check", "compare", "benchmark", "import")
 """Verbs that never share their work: of ranks they neither ask nor wait."""
 
 
-FOLDER_KEYS = ("name", "paths.run", "paths.runs")
-"""Keys of which Hydra makes a run's directory, before the config is checked."""
+FOLDER_KEYS = ("name", "paths.runs")
+"""Keys of which Hydra makes a sweep's directories, before a config is checked."""
 
 
 def check_folder_names(words: Sequence[str]) -> None:

@@ -21,7 +21,7 @@ from dmd2.config.keys import (
     unknown_key,
 )
 from dmd2.config.options import OPTIONS
-from dmd2.config.places import check_places
+from dmd2.config.places import PLACES, check_places
 from dmd2.config.resolvers import register
 from dmd2.config.types import is_reference
 from dmd2.config.values import (
@@ -47,9 +47,10 @@ def complete(composed: DictConfig) -> None:
     given = OmegaConf.to_container(composed)
     check_places(given)
     if missing := missing_keys(given):
-        raise ValueError(
-            f"no value for {', '.join(missing)}; type {' '.join(f'{key}=VALUE' for key in missing)}"
-        )
+        typed = [
+            f"{key}={'PATH' if key.rpartition('.')[2] in PLACES else 'VALUE'}" for key in missing
+        ]
+        raise ValueError(f"no value for {', '.join(missing)}; type {' '.join(typed)}")
 
 
 def missing_keys(node: Any, path: str = "") -> list[str]:

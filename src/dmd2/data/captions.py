@@ -69,10 +69,14 @@ def read_captions(
 def texts_of(given: str | Sequence[str]) -> list[str]:
     """The texts that somebody asks for: a list, a file of captions by its ending, or one text.
 
-    Raises as `read_captions`.
+    Raises as `read_captions`, and ValueError for a folder.
     """
     if not isinstance(given, str):
         return list(given)
+    if Path(given).is_dir():
+        raise ValueError(
+            f"{given} is a folder; type a text, or a file of captions, one a line: FILE.txt"
+        )
     is_file = Path(given).suffix.lower() in (".txt", *TABLES)
     return read_captions(given) if is_file else [given]
 

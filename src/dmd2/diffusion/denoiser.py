@@ -156,7 +156,7 @@ class Denoiser(nn.Module):
         modules: dict[str, nn.Module] = dict(self.model.named_modules())
         if name not in modules:
             # Names of the same depth are a short list, and the likely ones.
-            likely = [other for other in modules if other.count(".") == name.count(".")]
+            likely = [own for own in modules if own and own.count(".") == name.count(".")]
             raise ValueError(f"no layer is named {name!r}; this network has {', '.join(likely)}")
         return modules[name]
 

@@ -81,7 +81,7 @@ class EveryStep:
         if num % num_steps:
             raise ValueError(
                 f"a device has {num} samples of a batch, no multiple of the {num_steps} steps that "
-                "it is to hold; change data.batch_size or global_batch, or type "
-                "sampler.steps._target_=dmd2.diffusion.DrawnStep"
+                f"it is to hold; type e.g. data.batch_size={num - num % -num_steps} "
+                "global_batch=null, or sampler.steps._target_=dmd2.diffusion.DrawnStep"
             )
         return [i % num_steps for i in range(num)]

@@ -176,8 +176,8 @@ class Evaluator:
         """
         if not self.suite.metrics:
             raise ValueError(
-                "this experiment has no metrics; choose some with metric=NAME, "
-                "of those in conf/metric"
+                "there are no metrics to score by (metric=none); type metric=NAME, of those in "
+                "conf/metric, in dmd2 train or dmd2 evaluate"
             )
         # Fitting reads all real images, so it is done once a device.
         if self._fitted_on != device:

@@ -61,25 +61,29 @@ def unfinished(jobs: Mapping[Path, Mapping[str, Any]]) -> list[str]:
 def write_comparison(groups: Groups, title: str, failures: Sequence[str], out: Path) -> list[Path]:
     """Write what compares runs into the folder `out`; returns the files.
 
-    The table goes into `README.md`; `scores.png` has the primary score of every run that was
-    scored, and `comparison.html` is the page.
+    The table goes into `README.md`, a new one of which has a title and what it shows before it;
+    `scores.png` has the primary score of every run that was scored, and `comparison.html` is the
+    page.
     """
     out.mkdir(parents=True, exist_ok=True)
     table_file, picture, page = (out / n for n in ("README.md", "scores.png", "comparison.html"))
-    fill(table_file, table(groups))
     primary = groups[0].primary
+    lines = [f"# {text(title)}", "", f"[Pictures and curves]({page.name}) of every run."]
     if values := {group.name: group.values(primary) for group in groups if group.is_scored}:
         dots(values, primary, picture)
+        lines[-1] += f" Rows begin with the lowest {text(primary)}; ± is its spread over seeds."
+        lines += ["", f"![{text(primary)} of every run]({picture.name})"]
+    fill(table_file, table(groups), [*lines, "", ""])
     write_bytes(page, comparison_page(groups, title, failures).encode())
     return [table_file, *([picture] if values else []), page]
 
 
-def fill(page: Path, lines: list[str]) -> None:
+def fill(page: Path, lines: list[str], opening: list[str]) -> None:
     """Put the table between the two marks of a page.
 
-    A page without them, or a new one, gets the marks and the table at its end.
+    A page without them gets the marks and the table at its end, and a new one an opening, too.
     """
-    content = read_small_text(page) if page.exists() else ""
+    content = read_small_text(page) if page.exists() else "\n".join(opening)
     before, _, rest = content.partition(MARKS[0])
     # What stood between the marks is replaced; without an end mark, all behind the first one.
     after = rest.partition(MARKS[1])[2]
