@@ -276,13 +276,37 @@ def test_what_a_job_was_told_beside_its_choice_is_named(tmp_path: Path) -> None:
     for i, (name, weight) in enumerate((("dmd2", 0.1), ("dmd2_hinge", 0.5))):
         loss = {"generator": {"gan": {"_target_": name, "weight": weight}}}
         composed = {
-            "choices": {"loss": name, "launcher": f"{i}", "metric": f"{i}", "experiment": f"{i}"},
+            "choices": {
+                "loss": name,
+                "launcher": ("local", "slurm")[i],
+                "metric": ("digits", "none")[i],
+                "experiment": ("digits_dmd", "digits_dmd2")[i],
+            },
             "overrides": ["launcher=l", *["++loss.generator.gan.weight=0.5"] * i],
         }
         write_run(tmp_path / str(i), {"loss": loss, "composed": composed}, metrics={"rfd": i})
     assert [group.name for group in gather(tmp_path)] == [
         "e loss=dmd2 loss.generator.gan.weight=0.1",
         "e loss=dmd2_hinge loss.generator.gan.weight=0.5",
+    ]
+
+
+def test_what_was_typed_as_a_section_or_taken_out_is_named(tmp_path: Path) -> None:
+    gan = {"_target_": "l.GAN", "weight": 0.1}
+    for i, (name, words, own) in enumerate(
+        (
+            ("dmd2", [], gan),
+            ("dmd2", ["~loss.gan"], None),
+            ("dmd2_hinge", ["loss.gan={weight:0.5}"], gan | {"weight": 0.5}),
+        )
+    ):
+        loss = {"dm": {"_target_": f"l.{name}"}} | ({"gan": own} if own else {})
+        composed = {"choices": {"loss": name}, "overrides": [f"loss={name}", *words]}
+        write_run(tmp_path / str(i), {"loss": loss, "composed": composed}, metrics={"rfd": i})
+    assert [group.name for group in gather(tmp_path)] == [
+        "e loss=dmd2 loss.gan=l.GAN loss.gan.weight=0.1",
+        "e loss=dmd2 ~loss.gan",
+        "e loss=dmd2_hinge loss.gan=l.GAN loss.gan.weight=0.5",
     ]
 
 

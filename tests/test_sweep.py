@@ -64,6 +64,25 @@ def test_a_job_that_fails_leaves_the_others_and_is_reported_in_a_line(
     assert "optimizer.critic.lr must be a learning rate" in page  # of the job that failed
 
 
+def test_rows_are_named_by_what_runs_were_composed_of(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of single runs and of a sweep, and what was typed does not matter to who reads a run."""
+    # digits have losses of conf/loss as they are; toys have their own weights.
+    small = ["experiment=digits_dmd2", *SMALL[1:], "metric.suite.metrics.accuracy=null"]
+    sys.argv = ["dmd2", "train", *small, "paths.run=one", "paths.cache=${oc.env:HOME,x}/../cache"]
+    main()
+    sys.argv = ["dmd2", "train", "--multirun", *small, "loss=no_gan,dmd2_hinge"]
+    main()
+    sys.argv = ["dmd2", "compare", "runs=."]
+    capsys.readouterr()
+    main()
+    rows = [line.split(" | ")[0].strip("| ") for line in capsys.readouterr().out.splitlines()]
+    named = [row for row in rows if row.startswith("digits_dmd2")]
+    assert sorted(named) == [f"digits_dmd2 loss={n}" for n in ("dmd2", "dmd2_hinge", "no_gan")]
+    sys.argv = ["dmd2", "sample", "run=one", "num_images=2", "out=drawn"]
+    main()
+    assert Path("drawn/000001.png").exists()
+
+
 def test_a_job_that_was_killed_shows_the_end_of_its_log(capsys: pytest.CaptureFixture[str]) -> None:
     Path("job.log").write_text("slurmstepd: error: oom_kill event\n")
     write_job(Path("sweep/a-0"), ["seed=0"], "running", Path("job.log"))

@@ -3,11 +3,11 @@
 # bash experiments/methods/run.sh [KEY=VALUE ...]     keys of `dmd2 train` for all runs
 #
 # The first 200 iterations of each row are timed, one row a core and nothing beside them; its runs then have as many as
-# take DIGITS (150) or CAPTIONS (300) seconds, the same on every seed of SEEDS ("0 1 2"). JOBS (2) runs go side by side.
+# take DIGITS (240) or CAPTIONS (300) seconds, the same on every seed of SEEDS ("0 1 2"). JOBS (2) runs go side by side.
 # OUT (runs/methods) gets digits/ROW/SEED and captions/ROW/SEED, a table of each half, and pace/, which is what was timed.
 # What is completed there is not run again, so that the script goes on where it was stopped. A try has a folder of its own:
 # OUT=runs/try SEEDS=0 DIGITS=10 CAPTIONS=20 bash experiments/methods/run.sh
-export OMP_NUM_THREADS=1 OUT=${OUT:-runs/methods} DIGITS=${DIGITS:-150} CAPTIONS=${CAPTIONS:-300} MORE=$*
+export OMP_NUM_THREADS=1 OUT=${OUT:-runs/methods} DIGITS=${DIGITS:-240} CAPTIONS=${CAPTIONS:-300} MORE=$*
 methods="no_gan dmd2 dmd2_hinge dmd2_relativistic dmd2_by_level f_distill sid sida embedding gan_only"
 
 # 2,000 samples of the teacher, by a solver of digits or of captions, and as many of its first steps, to the second time.

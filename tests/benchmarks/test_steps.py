@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dmd2.benchmarks.steps import mixed
 from dmd2.cli.main import main
 
 TINY = [
@@ -49,3 +50,13 @@ def test_each_step_of_a_student_is_scored(
     scored = json.loads(Path("run/summary.json").read_text())["metrics"]
     last = dict(zip(head.strip("| ").split(" | "), rows[3].strip("| ").split(" | "), strict=True))
     assert {name: float(last[name]) for name in scored} == pytest.approx(scored, rel=5e-3)
+
+
+@pytest.mark.parametrize("num_classes", [1, 2, 3, 4, 8, 10, 120])
+def test_the_mixture_has_all_steps_alike_and_of_every_class(num_classes: int) -> None:
+    num, num_steps = 120, 4
+    step = mixed(num, num_classes, num_steps)
+    assert step.bincount().tolist() == [num // num_steps] * num_steps
+    rounds = num // num_classes
+    for label in range(num_classes):
+        assert len(step[label::num_classes].unique()) == min(rounds, num_steps)

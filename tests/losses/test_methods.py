@@ -451,6 +451,10 @@ def test_embedding_distance_is_the_mmd_of_features_in_units_of_their_distance():
     torch.testing.assert_close(term(turn)[0], expected)
     # The network has no biases, so that features are as large as samples.
     torch.testing.assert_close(term(beside(7 * real, 7 * x))[0], expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(term(turn)[0], expected)
+    turn.draws = Draws(0, 4)
+    assert not torch.equal(term(turn)[0], expected), "each iteration draws a network anew"
 
 
 # GAN
@@ -499,7 +503,10 @@ def test_relativistic_generator_of_a_linear_discriminator(features: str):
     x = torch.randn(6, 2, requires_grad=True)
     turn = generator_turn(Models(network, critic, Unconditional()), 1 * x, gan_views=("v",))
     turn.real = torch.randn(5, 2) + 1.0
+    with_graph = []
+    head.register_forward_pre_hook(lambda _, rows: with_graph.append(rows[0].requires_grad))
     found = gradient(turn, gan=RelativisticGANGenerator(1.0, view="v"))
+    assert sorted(with_graph) == [False, True], "the real rows' and the samples'"
     view, real = turn.view("v"), turn.real_view("v")
     assert len(real.t) == 5 and set(real.t.tolist()).isdisjoint(view.t.tolist())
     with torch.no_grad():

@@ -19,6 +19,7 @@ from dmd2.diffusion.steps import Steps
 from dmd2.diffusion.training_times import UniformRows
 from dmd2.losses import functional as F, weighting
 from dmd2.losses.distances import SquaredError
+from dmd2.losses.levels import by_level
 from dmd2.losses.term import Term
 from dmd2.losses.terms import (
     Denoising,
@@ -26,7 +27,6 @@ from dmd2.losses.terms import (
     GANCritic,
     GANGenerator,
     Regression,
-    by_level,
 )
 from dmd2.losses.turns import CriticTurn, GeneratorTurn
 from dmd2.losses.views import Models

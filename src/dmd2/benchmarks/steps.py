@@ -3,12 +3,26 @@
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from dmd2.distributed.device import device_of
 from dmd2.evaluation.samples import GeneratorSampling
 from dmd2.evaluation.scores import overall
 from dmd2.runs.load import load_student
 from dmd2.runs.score_table import cell, columns
+
+
+def mixed(num: int, num_classes: int, num_steps: int) -> Tensor:
+    """The step of each of `num` samples, int64 [num], whose classes go in turn.
+
+    All steps are there alike, and every class gets all of them.
+
+    >>> mixed(6, num_classes=2, num_steps=3)
+    tensor([0, 1, 1, 2, 2, 0])
+    """
+    i = torch.arange(num)
+    # Within a round of classes from class to class, and from one round to the next.
+    return (i % num_classes + i // num_classes) % num_steps
 
 
 def steps(source: Path | None) -> list[str]:
@@ -38,9 +52,7 @@ def steps(source: Path | None) -> list[str]:
         # On the host: all steps' samples are kept, for the mixture.
         batches = samples.batches(sampling, range(num), evaluator.batch_size)
         made[f"t = {t:g}"] = torch.cat([x.cpu() for x, _ in batches])
-    # Every step gives as many samples of every class to the mixture: labels go in turn, so the
-    # step changes once a round of classes.
-    step = torch.arange(num) // max(student.conditioner.num_classes, 1) % len(sampler.times)
+    step = mixed(num, max(student.conditioner.num_classes, 1), len(sampler.times))
     made["together"] = torch.stack(list(made.values()))[step, torch.arange(num)]
     labels = data.class_of(samples.labels(range(num)).cpu())
     lines = []

@@ -24,7 +24,6 @@ from dmd2.losses.terms import (
     RelativisticGANCritic,
     RelativisticGANGenerator,
     ScoreIdentity,
-    by_level,
 )
 from dmd2.losses.turns import CriticTurn, GeneratorTurn, Turn
 from dmd2.losses.views import Models, View
@@ -57,7 +56,6 @@ __all__ = [
     "Turn",
     "View",
     "average_pools",
-    "by_level",
     "divergences",
     "functional",
     "weighting",

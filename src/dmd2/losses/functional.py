@@ -1,5 +1,5 @@
-"""The equations of DMD (Yin et al., CVPR 2024), DMD2 (Yin et al., NeurIPS 2024) and, named at each,
-of methods after them, on tensors: SiD, hinge and relativistic GAN, MMD.
+"""Equations on tensors: those of DMD (Yin et al., CVPR 2024) and DMD2 (Yin et al., NeurIPS 2024),
+and of later methods, each named where it stands.
 
 No network is called here. All is float32 and in terms of clean data: `real` and `fake` are the x0
 predictions of the teacher (real score) and of the critic (fake score). The distribution matching
@@ -68,7 +68,7 @@ def surrogate(x: Tensor, gradient: Tensor) -> Tensor:
 def score_identity(x: Tensor, real: Tensor, fake: Tensor, alpha: float, floor: float) -> Tensor:
     """SiD's loss [] (arXiv:2404.04057) of predictions [B, ...] with graphs to x [B, ...].
 
-    `dmd2.losses.ScoreIdentity` has the equation.
+    (real - fake) ((real - x) - alpha (real - fake)) / mean |x - real|, a mean over all entries.
     """
     difference = real - fake
     loss = difference * (real - x - alpha * difference)

@@ -92,7 +92,8 @@ class Turn:
 
 @dataclass(kw_only=True)
 class GeneratorTurn(Turn):
-    """Gradients flow to the generator alone; only what the discriminator reads keeps a graph.
+    """Gradients flow to the generator alone; of remembered passes only what the discriminator reads
+    keeps a graph.
 
     `generated` [B + P, ...] carries the generator's graph: B samples, then what it makes of the
     noise of P stored pairs, whose images are `pair_image` [P, ...]. `real` samples [R, ...] and
@@ -126,10 +127,11 @@ class GeneratorTurn(Turn):
         self.generated.backward(scale * torch.stack(list(gradients.values())).sum(0))
         # The first term is distribution matching in most loss files: GAN weights are tuned by this.
         first, *others = gradients
+        # NaN where it has none here, as DP-DMD's of a batch of the first step.
+        unit = gradients[first].norm()
+        unit = unit.where(unit > 0, torch.nan)
         for name in others:
-            logs[f"{name}_to_{first}"] = (
-                logs[f"sample_gradient_{name}"] / logs[f"sample_gradient_{first}"]
-            )
+            logs[f"{name}_to_{first}"] = logs[f"sample_gradient_{name}"] / unit
         # The losses' values do not show convergence (DMD2 App. C): these statistics do.
         return logs | {"sample_mean": self.x.detach().mean(), "sample_std": self.x.detach().std()}
 

@@ -22,6 +22,10 @@ def x0(alpha: Tensor, sigma: Tensor) -> Tensor:
     return torch.ones_like(sigma)
 
 
+constant = x0
+"""Of a GAN: the same at every level."""
+
+
 def eps(alpha: Tensor, sigma: Tensor) -> Tensor:
     """(alpha / sigma)^2: the error of eps, as DDPM (Ho et al. 2020) and Stable Diffusion train."""
     # From eps_hat - eps = -(alpha / sigma) (x0_hat - x0).
@@ -42,11 +46,6 @@ def edm(alpha: Tensor, sigma: Tensor, sigma_data: float) -> Tensor:
     """
     # EDM Table 1, alpha = 1: (sigma^2 + sigma_data^2) / (sigma sigma_data)^2, which is 1 / c_out^2.
     return (alpha / sigma) ** 2 + sigma_data**-2
-
-
-def constant(alpha: Tensor, sigma: Tensor) -> Tensor:
-    """1 at every level, of a GAN."""
-    return torch.ones_like(sigma)
 
 
 def alpha2(alpha: Tensor, sigma: Tensor) -> Tensor:

@@ -71,7 +71,7 @@ def write_comparison(groups: Groups, title: str, failures: Sequence[str], out: P
     lines = [f"# {text(title)}", "", f"[Pictures and curves]({page.name}) of every run."]
     if values := {group.name: group.values(primary) for group in groups if group.is_scored}:
         dots(values, primary, picture)
-        lines[-1] += f" Rows begin with the lowest {text(primary)}; ± is its spread over seeds."
+        lines[-1] += f" After references the lowest {text(primary)} is first; ± is over seeds."
         lines += ["", f"![{text(primary)} of every run]({picture.name})"]
     fill(table_file, table(groups), [*lines, "", ""])
     write_bytes(page, comparison_page(groups, title, failures).encode())

@@ -23,6 +23,7 @@ WATCHING = frozenset(
         "callbacks",
         "checkpoint",
         "composed",
+        "health",
         "log_every",
         "resume",
         "resume_allow",
@@ -39,14 +40,15 @@ Leaves = Mapping[str, str]
 def composition_of(run: Path) -> tuple[dict[str, str], set[str]]:
     """Which choices a run's config.yaml says it was composed of, and which keys were typed.
 
-    None where an older version, or somebody else, has written it otherwise.
+    One that was taken out is "~KEY". Both are empty where an older version, or somebody else, has
+    written it otherwise.
     """
     path = run / "config.yaml"
     found = read_config(path).get("composed") if path.exists() else None
     match found:
         case {"choices": dict(choices), "overrides": list(words)}:
             typed = {str(word).lstrip("+").partition("=")[0] for word in words}
-            return {group: str(name) for group, name in choices.items()}, typed
+            return {group: str(name) for group, name in choices.items()}, typed - {*choices}
     return {}, set()
 
 
@@ -85,17 +87,25 @@ def by_choices(
     """The leaves of runs with a choice from a group in place of what it says, e.g. loss=sida.
 
     composed  The `composition_of` each run. Of a group's section only leaves go that are the same
-              in all runs of a choice, and that nobody typed. How runs are watched and scored is
-              named elsewhere.
+              in all runs of a choice, and that nobody typed; what somebody took out is a leaf. How
+              runs are watched and scored is named elsewhere.
     """
-    found = list(runs)
-    typed = set.union(*(keys for _, keys in composed))
+    found: list[Leaves] = [
+        {**run, **dict.fromkeys((key for key in keys if key.startswith("~")), "")}
+        for run, (_, keys) in zip(runs, composed, strict=True)
+    ]
+    typed = {f"{key.lstrip('~')}." for _, keys in composed for key in keys}
     groups = set.intersection(*(set(own) for own, _ in composed))
     for group in sorted(groups - WATCHING - {"metric", "experiment"}):
         names = [own[group] for own, _ in composed]
         if not {*names} <= choices(group).keys():
             continue
-        below = {key for run in runs for key in run if key.startswith(f"{group}.")} - typed
+        below = {
+            key
+            for run in runs
+            for key in run
+            if key.startswith(f"{group}.") and not f"{key}.".startswith(tuple(typed))
+        }
         said = {key for key in below if _is_function([run.get(key) for run in runs], names)}
         found = [
             {key: value for key, value in run.items() if key not in said} | {group: name}

@@ -39,7 +39,11 @@ class Group:
     def name(self) -> str:
         """The experiment and the differences, e.g. "digits_dmd2 max_iterations=500"."""
         # What others have and this one lacks is said by the others' names.
-        found = [f"{key}={value}" for key, value in self.differences.items() if value != ABSENT]
+        found = [
+            f"{key}={value}" if value else key  # "~KEY" has no value
+            for key, value in self.differences.items()
+            if value != ABSENT
+        ]
         return " ".join([self.title, *found])
 
     @property

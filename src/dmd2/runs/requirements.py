@@ -66,6 +66,17 @@ def check_objective(
             "the first step is to land where the teacher's ODE is, and the sampler then adds fresh "
             "noise; type sampler=four_step_ode"
         )
+    anchors = any(isinstance(term, LaterStepsMatching) for term in objective.generator.values())
+    if anchors and pairs is not None and not jumps:
+        raise ValueError(
+            "the first step of DP-DMD follows the teacher to the student's second time, and these "
+            "pairs end in images; type experiment=digits_dp_dmd, whose file shows how"
+        )
+    if jumps and [*pairs["solver"]["times"][:2]] != [*sampler.times[:2]]:
+        raise ValueError(
+            f"pairs.solver.times begin with {pairs['solver']['times'][:2]}, and the student's with "
+            f"{[*sampler.times[:2]]}; type 'pairs.solver.times=${{sampler.times}}'"
+        )
     if data.reals == "pairs" and pairs is None:
         raise ValueError(
             "data.reals=pairs takes the teacher's samples as real ones, and none are made; type "
@@ -159,8 +170,8 @@ def check_labels(conditioner: Conditioner, data: DataModule) -> None:
     if 0 < data.num_classes < conditioner.num_classes:
         warn(
             f"the data has {data.num_classes} classes, and the teacher {conditioner.num_classes}: "
-            f"only its classes 0 to {data.num_classes - 1} are asked for; they must be the same "
-            "ones in the same order"
+            f"all of the teacher's are asked for, and from {data.num_classes} on none has real "
+            "samples; the others must be the same ones in the same order"
         )
 
 

@@ -26,6 +26,8 @@ def config_of(run: Path, trust: bool) -> Config:
     if not path.exists():
         raise FileNotFoundError(f"there is no run at {run}; {_runs_near(run)}")
     config: Config = read_config(path)
+    # What was typed, and is computed in the config itself: nothing is built from it.
+    config.pop("composed", None)
     if not trust:
         check_trusted(path, config)
     check_renamed(config, str(path))

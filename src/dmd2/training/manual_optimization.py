@@ -22,7 +22,12 @@ from dmd2.training.nonfinite import NonFiniteGuard, skip_step_unless
 from dmd2.training.update_size import relative_change, sketch
 
 WATCHED = ("/loss", "/sample_gradient_", "/gradient_norm")
-"""Parts of the names of numbers that must be finite."""
+"""Parts of the names of numbers that must be finite; others may be NaN, as a mean of no sample."""
+
+
+def is_watched(name: str) -> bool:
+    """Whether a number of this name, e.g. "generator/loss_dm" or "loss_dm", must be finite."""
+    return any(part in f"/{name}" for part in WATCHED)
 
 
 class ManualOptimization(L.LightningModule):
@@ -68,7 +73,8 @@ class ManualOptimization(L.LightningModule):
         """Run `num` backward passes, each of which returns numbers [] to log; their means.
 
         The gradients of `network` add up over the passes (gradient accumulation). They and the
-        numbers are means over ranks then, here and nowhere else.
+        numbers are means over ranks then, here and nowhere else. Where a number that may be NaN
+        is, its pass is left out of the mean.
         """
         strategy: Any = self.trainer.strategy
         several = self.trainer.world_size > 1
@@ -78,10 +84,16 @@ class ManualOptimization(L.LightningModule):
             # What the last pass has added to is complete, and is sent while the pass goes on.
             with means.sending() if i == num else nullcontext():
                 logs.append(run())
+        names = sorted(logs[0], key=is_watched, reverse=True)
+        numbers = torch.stack([torch.stack([log[name].float() for name in names]) for log in logs])
+        there = ~numbers.isnan()
+        there[:, : sum(map(is_watched, names))] = True  # so that NaN in one pass is NaN in the mean
         # Numbers to log ride in the gradients' all-reduce: no collective of their own.
-        return means.finish(
-            {key: torch.stack([log[key] for log in logs]).mean(0) for key in logs[0]}
+        found = means.finish(
+            {"sum": numbers.where(there, 0.0).mean(0), "share": there.float().mean(0)}
         )
+        mean = dict(zip(names, found["sum"] / found["share"], strict=True))
+        return {name: mean[name] for name in logs[0]}
 
     def update(
         self,
@@ -102,10 +114,7 @@ class ManualOptimization(L.LightningModule):
         raw = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         found[f"{name}/gradient_norm"] = clip(network.parameters(), self.max_grad_norm, raw)
         found[f"{name}/clipped"] = (found[f"{name}/gradient_norm"] > self.max_grad_norm).float()
-        # What a loss term logs beside its loss may be NaN without harm, e.g. a mean over no sample.
-        watched = {
-            key: number for key, number in found.items() if any(part in key for part in WATCHED)
-        }
+        watched = {key: number for key, number in found.items() if is_watched(key)}
         finite = self.nonfinite.watch(watched, self.iteration + 1)
         skip_step_unless(finite, raw)
         before = sketch(raw)

@@ -18,7 +18,6 @@ from dmd2.losses.terms.matching import (
     GuidanceAugmentation,
     LaterStepsMatching,
     PseudoHuberMatching,
-    by_level,
 )
 from dmd2.losses.terms.regression import Denoising, Regression
 from dmd2.losses.terms.score_identity import ScoreIdentity
@@ -38,5 +37,4 @@ __all__ = [
     "RelativisticGANCritic",
     "RelativisticGANGenerator",
     "ScoreIdentity",
-    "by_level",
 ]

@@ -15,9 +15,9 @@ class EmbeddingDistance:
 
     E k(x, x') + E k(y, y') - 2 E k(x, y) of generated x and real y (`functional.gaussian_mmd2`),
     after Embedding Loss (arXiv:2604.22379): no network is trained for it. Here each iteration draws
-    a network anew, the same on all ranks: three 3x3 convolutions, each halving a side above 4, and
-    averages over 2x2 parts of the last map. Samples are images or latents [B, C, H, W], B above 1.
-    Labels are not read: it compares whole distributions.
+    a network anew, the same on all ranks: three 3x3 convolutions, after each of which a map whose
+    smaller side is above 4 is halved, and averages over 2x2 parts of the last map. Samples are
+    images or latents [B, C, H, W], B above 1. Labels are not read: it compares whole distributions.
 
     width   Channels of each convolution.
     scales  Widths of the Gaussian kernels, over the root mean squared distance of the features.
@@ -36,10 +36,12 @@ class EmbeddingDistance:
     def __call__(self, turn: GeneratorTurn) -> tuple[Tensor, Logs]:
         """The estimate [], which may be negative where both are alike."""
         assert turn.real is not None  # `needs` asked for it
-        fake, real = (self.features(x, turn) for x in (turn.x, turn.real))
-        # The unit of length is a constant of the gradient.
-        unit = torch.cdist(fake.detach(), real).square().mean().sqrt()
-        return F.gaussian_mmd2(fake / unit, real / unit, self.scales), {}
+        # Differences of means: in the 8 bits of bfloat16 most of them are lost.
+        with torch.autocast(turn.x.device.type, enabled=False):
+            fake, real = (self.features(x.float(), turn) for x in (turn.x, turn.real))
+            # The unit of length is a constant of the gradient.
+            unit = torch.cdist(fake.detach(), real).square().mean().sqrt()
+            return F.gaussian_mmd2(fake / unit, real / unit, self.scales), {}
 
     def features(self, x: Tensor, turn: GeneratorTurn) -> Tensor:
         """Features [B, 4 width] of this iteration's network, of x [B, C, H, W]."""

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from dmd2.diffusion.schedules import expand
 from dmd2.losses import functional as F, weighting
+from dmd2.losses.levels import by_level
 from dmd2.losses.term import Logs
-from dmd2.losses.terms.matching import by_level
 from dmd2.losses.turns import CriticTurn, GeneratorTurn
 from dmd2.losses.weighting import Weighting
 

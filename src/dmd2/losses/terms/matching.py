@@ -5,34 +5,14 @@ and guidance augmentation (decoupled DMD).
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from dmd2.diffusion.guidance import Guidance
 from dmd2.diffusion.schedules import expand
 from dmd2.losses import functional as F
+from dmd2.losses.levels import by_level, error_ratio
 from dmd2.losses.term import Logs
 from dmd2.losses.turns import GeneratorTurn
-
-NUM_LEVELS = 4
-"""Noise levels are logged in this many equal parts of t."""
-
-
-def by_level(values: Tensor, t: Tensor) -> Logs:
-    """Means of per-sample values [B] over equal parts of t [B]; NaN where a part has no sample."""
-    # t = 1 belongs to the last part.
-    level = (t * NUM_LEVELS).long().clamp(0, NUM_LEVELS - 1)
-    inside = level == torch.arange(NUM_LEVELS, device=t.device)[:, None]  # [levels, B]
-    # Masked sums: values[mask] would read the number of its rows back to the host.
-    means = (inside * values).sum(1) / inside.sum(1)
-    return {f"t{i / NUM_LEVELS:.2f}": means[i] for i in range(NUM_LEVELS)}
-
-
-def error_ratio(x: Tensor, real: Tensor, fake: Tensor, t: Tensor) -> Tensor:
-    """|fake - x|^2 over |real - x|^2 [], a mean over equal parts of t [B] that have samples."""
-    # By level: the errors at high noise are far larger, and would hide all others.
-    errors = [by_level(((x0 - x) ** 2).flatten(1).mean(1), t) for x0 in (fake, real)]
-    return torch.stack([errors[0][level] / errors[1][level] for level in errors[0]]).nanmean()
 
 
 class DistributionMatching:
@@ -175,7 +155,7 @@ class GuidanceAugmentation(DistributionMatching):
     The gradient of CFG augmentation, (mu(c) - mu_w(c)) / mean |x - mu_w(c)|, has the teacher's
     prediction mu in the fake score's place and the guided one mu_w in the real score's; mu - mu_w
     is (w - 1) (mu(null) - mu(c)). Beside a `DistributionMatching` of guidance 1 it gives guided DMD
-    in two terms, whose views may have times of their own.
+    in two terms, each with a denominator of its own, whose views may have times of their own.
 
     guidance  The scale w, not 1. Raises ValueError for 1.
     floor     The least value of the weight's denominator.

@@ -69,7 +69,7 @@ LOGGED = {
     r"\w+/score_gap\w*": "mean absolute difference of real and fake score, by noise level t: what "
     "distribution matching still sees",
     r"\w+/loss_\w+": "the loss of the term of this name in conf/loss",
-    r"\w+/num_scrubbed": "samples whose gradient was not finite, and was set to 0",
+    r"\w+/num_scrubbed": "samples of a pass whose gradient was not finite, and was set to 0",
     r"\w+/num_guidance_scrubbed": "the same of the gradient of guidance alone",
     r"\w+/fisher": "mean squared difference of real and fake score, the Fisher divergence",
     r"\w+/sample_gradient_\w+": "norm of this term's gradient at the samples",

@@ -44,7 +44,7 @@ class ImplicitAlignment(L.Callback):
         """Move the critic, if the iteration before updated the generator."""
         assert isinstance(pl_module, DMD)
         # At the start of the next iteration: a checkpoint between both resumes to the same.
-        if pl_module.iteration == 0 or not pl_module.updates_generator(pl_module.iteration - 1):
+        if not pl_module.updates_generator(pl_module.iteration - 1):
             return
         networks = pl_module.critic.denoiser, pl_module.generator
         for psi, theta in zip(*(network.parameters() for network in networks), strict=True):
