@@ -116,11 +116,21 @@ def test_no_room_for_checkpoints_or_in_memory_is_said(
         (["train", "--check", FOUR, "data.batch_size=30"], "no multiple of the 4 steps"),
         (["train", "--check", FOUR, "critic_step_layer=nope"], "'nope'"),
         (["train", "--check", FOUR, "sampler.times=[1.0]"], "type critic_step_layer=null"),
-        (["train", "--check", FOUR, "loss=dp_dmd"], "type experiment=digits_dmd, or digits_dp_dmd"),
+        (
+            ["train", "--check", FOUR, "loss=dp_dmd"],
+            "lacks pairs of the teacher's first step; type exp",
+        ),
         (
             ["train", "--check", "experiment=digits_dp_dmd", "sampler=four_step"],
             "type sampler=four_step_ode",
         ),
+        (["train", "--check", "loss=dp_dmd"], "lacks several sampling steps and pairs of"),
+        (
+            ["train", "--check", "experiment=digits_dp_dmd", "pairs.solver.times=[1.0,0.5]"],
+            "begin with [1.0, 0.5], and the student's with [1.0, 0.4993]",
+        ),
+        (["train", "--check", "loss=decoupled", "teacher.guidance=3"], "+teacher.pretrain.module"),
+        (["train", "--check", "sampler.times=0.5"], "type sampler.times=[1.0,0.75,0.5,0.25]"),
         (["train", "--check", "sampler.times=[1.0,1.0]"], "sampler.times must fall"),
         (["train", "--check", "callbacks.samples.every=0"], "callbacks.samples.every must be"),
         (["train", "--check", "callbacks.evaluation.every=0"], "callbacks.evaluation.every must"),

@@ -112,7 +112,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ),
         (
             ["train", "experiment=digits_dp_dmd", "sampler.times=[1.0]"],
-            ["loss.generator.dm", "there is one", "type e.g. sampler.times=[1.0,0.5]"],
+            ["loss.generator.dm", "lacks several sampling steps", "type experiment=digits_dp_dmd"],
         ),
         (["train", "teacher.head.num_groups=7"], ["num_groups", "7"]),
         (["train", "ema=[2.0]"], ["between 0 and 1", "2.0"]),
@@ -125,7 +125,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["train", "resume=gone.ckpt"], ["gone.ckpt", "resume=auto"]),
         (["train", "checkpoint.every=0"], ["checkpoint.every", "0"]),
         (["train", "~data.seed"], ["seed"]),
-        (["train", "data=images"], ["data.source", "data.source=VALUE"]),
+        (["train", "data=images"], ["data.source", "data.source=PATH"]),
         (
             ["train", "loss=no_gan", "+loss.generator.gan.weight=1"],
             ["loss.generator.gan", "take it out: ~loss.generator.gan,"],
@@ -200,7 +200,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             ["prepare", "recipe=pairs"],
             ["no recipe=pairs", "latents_sdxl", "type dmd2 pairs experiment=NAME"],
         ),
-        (["prepare", "recipe=imagenet64"], ["source=VALUE", "out=VALUE"]),
+        (["prepare", "recipe=imagenet64"], ["source=PATH", "out=PATH"]),
         (["prepare", "recipe=imagenet64", "source=gone", "out=y"], ["gone", "a folder, a zip"]),
         (
             ["prepare", "recipe=imagenet64", "source=x", "out=y", "+recipe.brokn=skip"],
@@ -212,7 +212,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ),
         (["train", "data=images", "data.source=."], ["data.resolution=64"]),
         (["benchmark", "part=gone"], ["gone", "loader"]),
-        (["import"], ["source=VALUE", "out=VALUE"]),
+        (["import"], ["source=PATH", "out=PATH"]),
         (["import", "source=gone.pkl", "out=teacher.safetensors"], ["gone.pkl"]),
         (
             ["train", "teacher=edm_cifar10_cond_vp"],
@@ -225,7 +225,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ),
         (
             ["train", "teacher=pipeline", "data=prompts", "data.captions.source=x"],
-            ["type teacher.source=VALUE"],
+            ["type teacher.source=PATH"],
         ),
         (
             ["train", *TEXT, "teacher.source=gone/no/where"],
@@ -235,7 +235,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             ["train", *TEXT, "teacher.source=."],
             [". has no unet/config.json"],
         ),
-        (["train", "teacher=sd15", "data=latents"], ["type data.source=VALUE"]),
+        (["train", "teacher=sd15", "data=latents"], ["type data.source=PATH"]),
     ],
     ids=lambda value: " ".join(value),
 )

@@ -126,6 +126,9 @@ VALUES: dict[str, Kind] = {
     "tf32": SWITCH,
     "discriminator_features": one_of("critic", "teacher"),
     "critic_step_layer": TEXT.or_call().or_null(),
+    "sampler.times": list_of(
+        "a list of times from 1 towards 0", "[1.0,0.75,0.5,0.25]", is_number
+    ).or_call(),
     **dict.fromkeys(("weights", "critic_weights", "teacher.weights"), TEXT.or_null()),
     "resume": Kind("auto, a file, or null", "auto", lambda x: x is None or isinstance(x, str)),
     "resume_allow": list_of("a list of keys", "[seed]", TEXT.fits),

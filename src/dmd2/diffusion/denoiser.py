@@ -103,7 +103,7 @@ class Denoiser(nn.Module):
         self.model, self.schedule, self.taps = model, schedule, tuple(taps)
         # A misspelt tap must fail here, and not in the first pass after the data was loaded.
         for tap in self.taps:
-            self.layer(tap)
+            self.layer(tap, "teacher.denoiser.taps")
 
     def check_size(self, height: int, width: int) -> None:
         """Raise ValueError where the network takes no x_t [B, C, height, width]; here it takes no
@@ -151,13 +151,18 @@ class Denoiser(nn.Module):
         """The tapped activations, one tensor a tap."""
         return self.encode(x_t, t, cond, num_decoded=0).features
 
-    def layer(self, name: str) -> nn.Module:
-        """A submodule of the network; raises ValueError where there is none of this name."""
+    def layer(self, name: str, key: str) -> nn.Module:
+        """A submodule of the network; raises ValueError where there is none of this name.
+
+        key  Of the configuration, which names it.
+        """
         modules: dict[str, nn.Module] = dict(self.model.named_modules())
         if name not in modules:
             # Names of the same depth are a short list, and the likely ones.
             likely = [own for own in modules if own and own.count(".") == name.count(".")]
-            raise ValueError(f"no layer is named {name!r}; this network has {', '.join(likely)}")
+            raise ValueError(
+                f"no layer is named {name!r}, got by {key}; this network has {', '.join(likely)}"
+            )
         return modules[name]
 
     def catch(self) -> AbstractContextManager[list[Tensor]]:

@@ -46,7 +46,8 @@ class FewStepSampler:
         if not times or not falling or not all(0 < t <= 1 for t in times):
             raise ValueError(
                 f"sampler.times must fall strictly from at most 1 towards 0, got {list(times)}; "
-                "type e.g. sampler.times=[1.0,0.75,0.5,0.25]"
+                "type e.g. sampler.times=[1.0,0.75,0.5,0.25]; to noise levels the times are in "
+                "dmd2 benchmark part=ladder"
             )
         self.times, self.choose_steps = tuple(times), steps
 

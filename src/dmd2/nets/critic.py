@@ -50,7 +50,7 @@ def step_embedding_on(
         output = made
         raise _Reached
 
-    target = denoiser.layer(layer)
+    target = denoiser.layer(layer, "critic_step_layer")
     hook = target.register_forward_hook(stop)
     try:
         with torch.no_grad(), suppress(_Reached):

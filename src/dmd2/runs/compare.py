@@ -72,7 +72,12 @@ def write_comparison(groups: Groups, title: str, failures: Sequence[str], out: P
     if values := {group.name: group.values(primary) for group in groups if group.is_scored}:
         dots(values, primary, picture)
         lines[-1] += f" After references the lowest {text(primary)} is first; ± is over seeds."
-        lines += ["", f"![{text(primary)} of every run]({picture.name})"]
+        lines += [
+            "",
+            f"![{text(primary)}]({picture.name})",
+            "",
+            "A dot is a run, a bar their mean.",
+        ]
     fill(table_file, table(groups), [*lines, "", ""])
     write_bytes(page, comparison_page(groups, title, failures).encode())
     return [table_file, *([picture] if values else []), page]

@@ -35,13 +35,14 @@ ABSENT = "absent"
 """The value of a key that a run lacks and others have."""
 
 Leaves = Mapping[str, str]
+Composition = tuple[Mapping[str, str], set[str]]
+"""A run's choice from each group, and the keys that were typed: "~KEY" for one taken out."""
 
 
-def composition_of(run: Path) -> tuple[dict[str, str], set[str]]:
-    """Which choices a run's config.yaml says it was composed of, and which keys were typed.
+def composition_of(run: Path) -> Composition:
+    """What a run's config.yaml says that it was composed of.
 
-    One that was taken out is "~KEY". Both are empty where an older version, or somebody else, has
-    written it otherwise.
+    Both parts are empty where an older version, or somebody else, has written it otherwise.
     """
     path = run / "config.yaml"
     found = read_config(path).get("composed") if path.exists() else None
@@ -81,9 +82,7 @@ def _flat(node: Any, path: str) -> list[tuple[str, str]]:
     ]
 
 
-def by_choices(
-    runs: Sequence[Leaves], composed: Sequence[tuple[Mapping[str, str], set[str]]]
-) -> list[Leaves]:
+def by_choices(runs: Sequence[Leaves], composed: Sequence[Composition]) -> list[Leaves]:
     """The leaves of runs with a choice from a group in place of what it says, e.g. loss=sida.
 
     composed  The `composition_of` each run. Of a group's section only leaves go that are the same

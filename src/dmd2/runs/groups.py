@@ -1,7 +1,7 @@
 """Runs below a folder, in groups that differ by their seeds only: scored ones, and others apart."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
@@ -10,7 +10,15 @@ from typing import Any
 
 from dmd2.evaluation.health import state_in_words
 from dmd2.evaluation.scores import Scores
-from dmd2.runs.differences import ABSENT, Leaves, by_choices, composition_of, differences, leaves_of
+from dmd2.runs.differences import (
+    ABSENT,
+    Composition,
+    Leaves,
+    by_choices,
+    composition_of,
+    differences,
+    leaves_of,
+)
 from dmd2.runs.memory import GIB
 from dmd2.runs.score_table import cell, rows, spread
 from dmd2.runs.summary import flaw, read_summary
@@ -28,12 +36,14 @@ class Group:
     """Runs that differ by their seeds only, all scored or none; folders and summaries go together.
 
     differences  What they differ in from the other groups of their experiment, by dotted key.
+    named        Those of these keys that name it; None: all.
     """
 
     experiment: str
     differences: dict[str, str] = field(default_factory=dict)
     folders: list[Path] = field(default_factory=list)
     summaries: list[dict[str, Any]] = field(default_factory=list)
+    named: set[str] | None = None
 
     @property
     def name(self) -> str:
@@ -42,7 +52,7 @@ class Group:
         found = [
             f"{key}={value}" if value else key  # "~KEY" has no value
             for key, value in self.differences.items()
-            if value != ABSENT
+            if value != ABSENT and (self.named is None or key in self.named)
         ]
         return " ".join([self.title, *found])
 
@@ -128,10 +138,27 @@ def gather(folder: Path) -> Groups:
         for part in (trained, scored):
             for place, own in zip(part, differences([*part.values()]), strict=True):
                 found[place].differences |= own
+        _name_by_choices([found[key] for key in keys], composed)
     return sorted(
         found.values(),
         key=lambda group: mean(group.values(group.primary)) if group.is_scored else inf,
     )
+
+
+def _name_by_choices(groups: Groups, composed: Sequence[Composition]) -> None:
+    """Name groups of an experiment by what was chosen and typed for each, if that tells them apart.
+
+    What they differ in beside that are values that some have by default.
+    """
+    for group, (choices, typed) in zip(groups, composed, strict=True):
+        said = tuple(f"{key}." for key in typed)
+        group.named = {
+            key for key in group.differences if key in choices or f"{key}.".startswith(said)
+        }
+    is_known = all(choices for choices, _ in composed)
+    if not is_known or len({group.name for group in groups}) < len(groups):
+        for group in groups:
+            group.named = None
 
 
 def _leave_repeats_out(group: Group) -> None:

@@ -1,5 +1,6 @@
 """Names of strangers in Markdown: they stay text, and become neither markup nor code."""
 
+import html
 import json
 import re
 from collections.abc import Sequence
@@ -22,17 +23,22 @@ def literal(name: str) -> str:
 
 
 def aligned(lines: Sequence[str]) -> list[str]:
-    """The lines of a table, of one width a column: for a console.
+    """The lines of a table, of one width a column and without Markdown's escapes: for a console.
 
     >>> aligned(["| a | long |", "|---|---|", "| b | 1 |"])
     ['| a   | long |', '|-----|------|', '| b   |    1 |']
     """
     # A backslash before a bar makes it text.
-    cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    cells = [[_plain(cell) for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     head, _, *body = cells
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
     return [_padded(head, widths), rule, *(_padded(row, widths) for row in body)]
+
+
+def _plain(cell: str) -> str:
+    """What `text` was made of."""
+    return html.unescape(re.sub(r"\\([\\`*\[\]|#])", r"\1", cell.strip()))
 
 
 def _padded(cells: Sequence[str], widths: Sequence[int]) -> str:

@@ -28,7 +28,7 @@ from dmd2.runs.requirements import (
 )
 from dmd2.runs.resume import checkpoint_of
 from dmd2.runs.room import check_disk, check_memory
-from dmd2.runs.teacher import teacher_file
+from dmd2.runs.teacher import check_guided, teacher_file
 from dmd2.training.callbacks.run_logger import require_package
 
 
@@ -68,7 +68,8 @@ def note_teacher_lack(config: Config) -> Lack:
     with lack.noted():
         check_captions(config["data"].get("captions"))
     with lack.noted():
-        teacher_weights(config)
+        if teacher_weights(config) is None:
+            check_guided(config["teacher"])
     # Of a model in one file the configs' pipeline is looked at; without it there is nothing to see.
     with lack.noted():
         if (autoencoder := with_lender(config)["teacher"].get("autoencoder")) is not None:
@@ -143,7 +144,7 @@ def check_run(config: Config) -> str:
         path = teacher_weights(config)
         denoiser = network_on_meta(with_lender(config))
         if (layer := step_layer(config)) is not None:
-            denoiser.layer(layer)
+            denoiser.layer(layer, "critic_step_layer")
         num = sum(parameter.numel() for parameter in denoiser.parameters())
         check_disk(config, num)
         check_memory(config, num)

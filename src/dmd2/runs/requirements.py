@@ -34,7 +34,8 @@ def check_objective(
     """Raise ValueError where a loss term or the sampler needs what there is not, or they do not go
     together.
     """
-    check_terms(objective, sampler, data, config["accumulate"])
+    check_terms(objective, data, config["accumulate"])
+    check_first_step(objective, sampler, config["pairs"])
     # Raises where a device has no equal share of samples for each of the sampler's steps.
     sampler.choose_steps(Draws(0, 0), len(sampler.times), data.batch_size)
     pairs, provided = config["pairs"], data.provides()
@@ -51,7 +52,7 @@ def check_objective(
             + (
                 "loss=no_gan"
                 if name != "pairs"
-                else "experiment=digits_dmd, or digits_dp_dmd, whose file shows how"
+                else "experiment=digits_dmd, whose file in conf/experiment shows them"
             )
         )
     if missing := sampler.needs - provided:
@@ -59,23 +60,6 @@ def check_objective(
             f"the sampler trains on {min(missing)} samples, and the data gives only "
             f"{', '.join(sorted(provided))}; "
             "type sampler=four_step, which makes its inputs itself"
-        )
-    jumps = pairs is not None and pairs["solver"]["_target_"] == "dmd2.diffusion.FirstJump"
-    if jumps and not isinstance(sampler, ODEWalk):
-        raise ValueError(
-            "the first step is to land where the teacher's ODE is, and the sampler then adds fresh "
-            "noise; type sampler=four_step_ode"
-        )
-    anchors = any(isinstance(term, LaterStepsMatching) for term in objective.generator.values())
-    if anchors and pairs is not None and not jumps:
-        raise ValueError(
-            "the first step of DP-DMD follows the teacher to the student's second time, and these "
-            "pairs end in images; type experiment=digits_dp_dmd, whose file shows how"
-        )
-    if jumps and [*pairs["solver"]["times"][:2]] != [*sampler.times[:2]]:
-        raise ValueError(
-            f"pairs.solver.times begin with {pairs['solver']['times'][:2]}, and the student's with "
-            f"{[*sampler.times[:2]]}; type 'pairs.solver.times=${{sampler.times}}'"
         )
     if data.reals == "pairs" and pairs is None:
         raise ValueError(
@@ -109,16 +93,40 @@ def check_objective(
         )
 
 
-def check_terms(
-    objective: Objective, sampler: FewStepSampler, data: DataModule, accumulate: int
-) -> None:
-    """Raise ValueError where a generator term is not for these steps, samples or batches."""
+def check_first_step(objective: Objective, sampler: FewStepSampler, pairs: Config | None) -> None:
+    """Raise ValueError where the first step is left to the teacher's, as DP-DMD leaves it, and what
+    that takes is not there or does not suit the student's steps.
+    """
+    jumps = pairs is not None and pairs["solver"]["_target_"] == "dmd2.diffusion.FirstJump"
     for name, term in objective.generator.items():
-        if isinstance(term, LaterStepsMatching) and len(sampler.times) == 1:
+        if not isinstance(term, LaterStepsMatching):
+            continue
+        lacks = ["several sampling steps"] if len(sampler.times) == 1 else []
+        if "pairs" in objective.needs and not jumps:
+            lacks.append("pairs of the teacher's first step")
+        if lacks:
             raise ValueError(
-                f"loss.generator.{name} matches all sampling steps but the first, and there is "
-                "one; type e.g. sampler.times=[1.0,0.5], or loss=no_gan pairs=null"
+                f"loss.generator.{name} matches all sampling steps but the first, and lacks "
+                f"{' and '.join(lacks)}; type experiment=digits_dp_dmd, whose file in "
+                "conf/experiment shows them, or loss=no_gan pairs=null"
             )
+    if pairs is None or not jumps:
+        return
+    if not isinstance(sampler, ODEWalk):
+        raise ValueError(
+            "the first step is to land where the teacher's ODE is, and the sampler then adds fresh "
+            "noise; type sampler=four_step_ode"
+        )
+    if [*pairs["solver"]["times"][:2]] != [*sampler.times[:2]]:
+        raise ValueError(
+            f"pairs.solver.times begin with {pairs['solver']['times'][:2]}, and the student's with "
+            f"{[*sampler.times[:2]]}; type 'pairs.solver.times=${{sampler.times}}'"
+        )
+
+
+def check_terms(objective: Objective, data: DataModule, accumulate: int) -> None:
+    """Raise ValueError where a generator term is not for these samples or batches."""
+    for name, term in objective.generator.items():
         if isinstance(term, EmbeddingDistance) and len(data.shape) != 3:
             raise ValueError(
                 f"loss.generator.{name} reads images or latents [C, H, W], and a sample has the "

@@ -43,7 +43,10 @@ def _runs_near(run: Path) -> str:
     near += sorted(Path("runs").glob("*/latest/config.yaml"))
     if near:
         return f"there is one at {near[0].parent}"
-    return "name the directory that dmd2 train printed: run=runs/EXPERIMENT/latest"
+    return (
+        "name the directory that dmd2 train printed: run=runs/EXPERIMENT/latest, or source= of "
+        "dmd2 benchmark"
+    )
 
 
 def as_one_of_torchrun(run: Path, trust: bool) -> AbstractContextManager[None]:

@@ -139,7 +139,7 @@ def verify(path: Path) -> Verified:
     """
     if not path.is_file():
         raise FileNotFoundError(
-            f"there is no checkpoint {path}; resume=auto takes the newest of paths.run"
+            f"there is no checkpoint {path}; resume=auto takes the newest of the folder paths.run"
         )
     try:
         manifest: Manifest = read_hashed_json(path.with_suffix(".json"))

@@ -170,8 +170,8 @@ class GuidanceAugmentation(DistributionMatching):
     ) -> None:
         if guidance == 1.0:
             raise ValueError(
-                "guidance augmentation of scale 1 is none; type e.g. teacher.guidance=3, or "
-                "loss=no_gan"
+                "guidance augmentation of scale 1 is none; type e.g. teacher.guidance=3, of a "
+                "teacher that knows the unconditional case, as that of experiment=text2digits_dmd2"
             )
         super().__init__(weight, view, guidance, floor)
         self.decodes = frozenset({"teacher"})  # the critic is not asked
