@@ -63,7 +63,7 @@ def test_a_changed_file_is_named_with_its_time(folder: Path) -> None:
         "newest was b/3.png of 1990-01-01 00:00:03.000000000 UTC and is a/2.png of 1990-01-01 "
         "00:01:30.00" in said
     )
-    assert "num_files" not in said and "path" not in said
+    assert "num_files" not in said and "source.path" not in said
 
 
 def test_a_removed_file_is_counted(folder: Path) -> None:
@@ -158,3 +158,14 @@ def test_a_pipeline_whose_files_say_something_else_is_another_teacher(tmp_path: 
     with pytest.raises(ValueError, match=r"pipeline\.scheduler/sched.* was .* and is"):
         check_resumable({"pipeline": before}, {"pipeline": files_said(str(tmp_path))}, [])
     check_resumable({}, {"pipeline": before}, [])  # a checkpoint of a version that did not ask
+
+
+def test_of_many_keys_some_are_named_and_their_sections_allow_all() -> None:
+    before = {"config": {"loss": {f"w{i}": i for i in range(9)}, "ema": [0.9]}}
+    now = {"config": {"loss": {}, "ema": [0.5]}}
+    with pytest.raises(ValueError, match="of another run: ema was") as refused:
+        check_resumable(before, now, [])
+    said = str(refused.value)
+    assert said.count(" was ") == 5 and "and 5 keys more; for a run of its own type" in said
+    assert said.endswith("if meant resume_allow=[ema,loss]")
+    check_resumable(before, now, ["ema", "loss"])

@@ -1,13 +1,15 @@
 #!/bin/bash
-# Every method of conf/loss at one and at four steps, on digits and on captioned digits, each for the same time on one core:
-# bash experiments/methods/run.sh [KEY=VALUE ...]     keys of `dmd2 train` for all runs
+# Methods of conf/loss at one and at four steps, on digits and on captioned digits, each for the same time on one core:
+# bash experiments/methods/run.sh [KEY=VALUE ...]     in the checkout's environment; keys of `dmd2 train` for all runs
 #
 # The first 200 iterations of each row are timed, one row a core and nothing beside them; its runs then have as many as
 # take DIGITS (240) or CAPTIONS (300) seconds, the same on every seed of SEEDS ("0 1 2"). JOBS (2) runs go side by side.
 # OUT (runs/methods) gets digits/ROW/SEED and captions/ROW/SEED, a table of each half, and pace/, which is what was timed.
-# What is completed there is not run again, so that the script goes on where it was stopped. A try has a folder of its own:
+# What is completed there is not run again, so that the script goes on where it was stopped; it exits with 1 if a run
+# failed. A try has a folder and a time of its own:
 # OUT=runs/try SEEDS=0 DIGITS=10 CAPTIONS=20 bash experiments/methods/run.sh
-export OMP_NUM_THREADS=1 OUT=${OUT:-runs/methods} DIGITS=${DIGITS:-240} CAPTIONS=${CAPTIONS:-300} MORE=$*
+export OMP_NUM_THREADS=1 OUT=${OUT:-runs/methods} DIGITS=${DIGITS:-240} CAPTIONS=${CAPTIONS:-300} KEYS
+KEYS=$([ $# -eq 0 ] || printf '%q ' "$@")
 methods="no_gan dmd2 dmd2_hinge dmd2_relativistic dmd2_by_level f_distill sid sida embedding gan_only"
 
 # 2,000 samples of the teacher, by a solver of digits or of captions, and as many of its first steps, to the second time.
@@ -45,10 +47,12 @@ rows() {
 
 # Trains into a folder of OUT unless that has a completed run: FOLDER KEY=VALUE ...
 train() {
-  run=$OUT/$1; shift
+  local run=$OUT/$1 keys; shift
   grep -qs '"status": "completed"' "$run/summary.json" && return
   mkdir -p "$(dirname "$run")"
-  dmd2 train "$@" $MORE "paths.run=$run" resume=auto >> "$run.log" 2>&1 || echo "failed: $run.log"
+  eval "keys=($KEYS)"
+  dmd2 train "$@" "${keys[@]}" "paths.run=$run" resume=auto >> "$run.log" 2>&1 ||
+    { echo "not completed: $run.log: $(tail -n 1 "$run.log")"; return 1; }
 }
 
 pace() {
@@ -57,15 +61,18 @@ pace() {
 
 # The run of a row and a seed: SEED ROW KEY=VALUE ...
 row() {
-  seconds=$DIGITS; [ "${2%/*}" = captions ] && seconds=$CAPTIONS
+  local seconds=$DIGITS timed=$OUT/pace/$2/summary.json iterations
+  [ "${2%/*}" = captions ] && seconds=$CAPTIONS
   iterations=$(python -c 'import json, sys
 seconds = json.load(open(sys.argv[1]))["training_seconds"]
-print(100 * max(1, round(2 * float(sys.argv[2]) / seconds)))' "$OUT/pace/$2/summary.json" "$seconds") || return
+print(100 * max(1, round(2 * float(sys.argv[2]) / seconds)))' "$timed" "$seconds") || return 1
   train "$2/$1" "${@:3}" "seed=$1" "max_iterations=$iterations" callbacks.evaluation.every=1000
 }
 
 export -f train pace row
 side_by_side() { xargs -P "${JOBS:-2}" -L 1 bash -c "$1 \"\$@\"" "$1"; }
-rows | side_by_side pace
-for seed in ${SEEDS:-0 1 2}; do rows | sed "s/^/$seed /"; done | side_by_side row
-for half in digits captions; do dmd2 compare "runs=$OUT/$half" "out=$OUT/$half"; done
+rows | side_by_side pace || exit 1
+failed=0
+for seed in ${SEEDS:-0 1 2}; do rows | sed "s/^/$seed /" | side_by_side row || failed=1; done
+for half in digits captions; do dmd2 compare "runs=$OUT/$half" "out=$OUT/$half" || failed=1; done
+exit $failed

@@ -1,9 +1,9 @@
-"""Measure the speed of a part on this machine: the data loader, a training iteration, sampling.
+"""Measure a part: the speed of data loader, iteration or sampling here, or what a run's steps make.
 
 usage: dmd2 benchmark [part=loader] [source=PATH] [part.KEY=VALUE ...]
 
-  part     What to measure: evaluation, generation, iteration, ladder, loader or steps;
-           conf/part/NAME.yaml has its options.
+  part     What to measure: evaluation, generation, iteration, ladder, loader or steps; what each
+           is says dmd2 benchmark --choices part, and conf/part/NAME.yaml has its options.
   source   What to measure with, e.g. a folder of `dmd2 prepare` or a run's directory; by default
            random data, for the parts that need no run.
 """

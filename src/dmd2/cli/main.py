@@ -24,7 +24,7 @@ VERBS = {
     "export": "write a text-to-image student as a pipeline of diffusers",
     "check": "say again whether a run is healthy, what is wrong and what to try",
     "compare": "one table and one picture of many runs",
-    "benchmark": "measure the speed of a part on this host, e.g. of the data loader",
+    "benchmark": "measure a part on this host, e.g. the speed of the data loader",
     "import": "turn published weights into a file that this program reads",
 }
 MODULES = {"import": "import_weights", "check": "health"}

@@ -39,6 +39,9 @@ PATH_KEYS = frozenset({"cache", "weights", "critic_weights", "num_workers"}) | M
 Data and teacher are compared by their hashes, and what a run started from is behind it.
 """
 
+MAX_NAMED = 5
+"""Keys that are named of a run that is not the checkpoint's."""
+
 
 def checkpoint_of(config: Config) -> Verified | None:
     """The checkpoint that `resume` asks for; None begins anew.
@@ -101,13 +104,18 @@ def check_resumable(before: Manifest, now: Manifest, allowed: list[str]) -> None
         key for key in changed if not any(f"{key}.".startswith(f"{name}.") for name in allowed)
     )
     if refused:
-        words = "; ".join(
+        words = [
             f"{key} was {as_typed(old.get(changed[key]))} and is {as_typed(new.get(changed[key]))}"
             for key in refused
-        )
+        ]
+        keys = refused
+        if (num_left := len(words) - MAX_NAMED) > 0:
+            words = [*words[:MAX_NAMED], f"and {num_left} keys more"]
+            # A section allows all below it.
+            keys = sorted({key.partition(".")[0] for key in refused})
         raise ValueError(
-            f"this checkpoint is of another run: {words}; if meant: "
-            f"resume_allow=[{','.join(refused)}]"
+            f"this checkpoint is of another run: {'; '.join(words)}; for a run of its own type "
+            f"paths.run=DIR, if meant resume_allow=[{','.join(keys)}]"
         )
 
 
