@@ -266,7 +266,9 @@ def test_jobs_of_a_sweep_are_named_by_their_choices_and_what_differs_besides(
         "e loss=no_gan max_iterations=20 loss.generator.alpha=null",
     ]
     # One of an older version does not say its choices: what they differ in is named in full.
-    for other in (None, 5, {"choices": 5, "overrides": []}, {"choices": {"loss": [1]}}):
+    bad = {1: "a", "/etc": "x", "loss": [1], "data": "nope"}
+    others = None, 5, {"choices": 5, "overrides": []}, {"choices": bad, "overrides": [[1], None]}
+    for other in others:
         config = {"loss": {"generator": {"_target_": "l.sid"}}, "composed": other}
         write_run(tmp_path / "0", config, metrics={"rfd": 0})
         assert not any(" loss=" in group.name for group in gather(tmp_path))
@@ -291,6 +293,16 @@ def test_what_a_job_was_told_beside_its_choice_is_named(tmp_path: Path) -> None:
     ]
 
 
+def test_a_choice_of_somebody_s_own_is_told_by_what_it_says(tmp_path: Path) -> None:
+    """Its name may stand for anything."""
+    for i in range(3):
+        composed = {"choices": {"loss": "mine"}, "overrides": ["loss=mine", f"max_iterations={i}"]}
+        config = {"loss": {"weight": 9 - i}, "max_iterations": i, "composed": composed}
+        write_run(tmp_path / str(i), config, metrics={"rfd": i})
+    names = [group.name for group in gather(tmp_path)]
+    assert names == [f"e max_iterations={i} loss.weight={9 - i}" for i in range(3)]
+
+
 def test_values_by_default_are_named_where_nothing_else_tells_runs_apart(tmp_path: Path) -> None:
     """As of two versions of one recipe."""
     for i in range(2):
@@ -309,6 +321,7 @@ def test_what_was_typed_as_a_section_or_taken_out_is_named(tmp_path: Path) -> No
             ("dmd2", [], gan),
             ("dmd2", ["~loss.gan"], None),
             ("dmd2_hinge", ["loss.gan={weight:0.5}"], gan | {"weight": 0.5}),
+            ("dmd2_hinge", ["+loss.gan._target_=l.Mine"], gan | {"_target_": "l.Mine"}),
         )
     ):
         loss = {"dm": {"_target_": f"l.{name}"}} | ({"gan": own} if own else {})
@@ -318,6 +331,7 @@ def test_what_was_typed_as_a_section_or_taken_out_is_named(tmp_path: Path) -> No
         "e loss=dmd2",
         "e loss=dmd2 ~loss.gan",
         "e loss=dmd2_hinge loss.gan=l.GAN loss.gan.weight=0.5",
+        "e loss=dmd2_hinge loss.gan=l.Mine loss.gan.weight=0.1",
     ]
 
 

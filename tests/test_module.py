@@ -417,6 +417,24 @@ def test_accumulated_gradient_is_the_mean_of_the_shares():
         torch.testing.assert_close(step, -(first + second) / 2, rtol=1e-3, atol=2e-7)
 
 
+class OnceNaN(DistributionMatching):
+    """Logs a number that the second share alone has, and one that no share has."""
+
+    def logs(self, turn, real, fake, num_scrubbed):
+        missing = torch.full((), torch.nan)
+        there = torch.full((), 3.0) if turn.draws.rank == 1 else missing
+        return super().logs(turn, real, fake, num_scrubbed) | {"some": there, "none": missing}
+
+
+def test_a_share_without_a_number_is_left_out_of_its_mean():
+    logged = Record(lambda m: dict(m.logs))
+    loss = objective()
+    loss.generator["dm"] = OnceNaN(view="g")
+    fit(module(loss, accumulate=2), 1, logged)
+    logs = logged.values[-1]
+    assert logs["generator/some"] == 3.0 and logs["generator/none"].isnan()
+
+
 def test_shares_of_one_iteration_draw_as_one_batch_does():
     """Share i of n is to the draws what rank i of n is."""
     together = Record(

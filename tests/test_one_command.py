@@ -176,7 +176,8 @@ def test_a_prompt_for_a_student_without_text_is_one_line(
 
 
 def test_texts_are_a_text_a_list_or_a_file(folder: Path):
-    assert texts_of("a red dot") == ["a red dot"]
+    for text in ("a red dot", "", "a red dot " * 50):
+        assert texts_of(text) == [text]
     assert texts_of(["a", "b"]) == ["a", "b"]
     assert texts_of("captions.txt")[:2] == ["a red dot 0", "a red dot 1"]
     with pytest.raises(FileNotFoundError):

@@ -68,7 +68,7 @@ def test_rows_are_named_by_what_runs_were_composed_of(capsys: pytest.CaptureFixt
     """Of single runs and of a sweep, and what was typed does not matter to who reads a run."""
     # digits have losses of conf/loss as they are; toys have their own weights.
     small = ["experiment=digits_dmd2", *SMALL[1:], "metric.suite.metrics.accuracy=null"]
-    sys.argv = ["dmd2", "train", *small, "paths.run=one", "paths.cache=${oc.env:HOME,x}/../cache"]
+    sys.argv = ["dmd2", "train", *small, "paths.run=one", "paths.cache=${oc.env:DMD2_RUN_ID}/cache"]
     main()
     sys.argv = ["dmd2", "train", "--multirun", *small, "loss=no_gan,dmd2_hinge"]
     main()

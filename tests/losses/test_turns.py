@@ -421,6 +421,11 @@ def test_logs_say_what_each_term_does_at_the_samples(models, generator):
     torch.testing.assert_close(logs["sample_std"], x.std().detach())
 
 
+def test_a_ratio_to_a_gradient_of_zero_is_nan(models, generator):
+    terms = {"dm": DistributionMatching(view="v", weight=0.0), "gan": GANGenerator(0.1, view="v")}
+    assert generator_turn(models, generator).backward(terms, 1.0)["gan_to_dm"].isnan()
+
+
 def test_means_by_noise_level():
     found = by_level(torch.tensor([1.0, 3.0, 5.0, 7.0]), torch.tensor([0.0, 0.2, 0.75, 1.0]))
     assert list(found) == ["t0.00", "t0.25", "t0.50", "t0.75"]

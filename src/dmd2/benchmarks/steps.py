@@ -15,7 +15,8 @@ from dmd2.runs.score_table import cell, columns
 def mixed(num: int, num_classes: int, num_steps: int) -> Tensor:
     """The step of each of `num` samples, int64 [num], whose classes go in turn.
 
-    All steps are there alike, and every class gets all of them.
+    All steps are there as nearly alike as `num` allows, and a class gets all of them where it has
+    as many samples.
 
     >>> mixed(6, num_classes=2, num_steps=3)
     tensor([0, 1, 1, 2, 2, 0])

@@ -2,8 +2,8 @@
 
 usage: dmd2 benchmark [part=loader] [source=PATH] [part.KEY=VALUE ...]
 
-  part     What to measure: evaluation, generation, iteration, ladder, loader or steps; what each
-           is says dmd2 benchmark --choices part, and conf/part/NAME.yaml has its options.
+  part     What to measure: evaluation, generation, iteration, ladder, loader or steps; dmd2
+           benchmark --choices part says what each is, and conf/part/NAME.yaml has its options.
   source   What to measure with, e.g. a folder of `dmd2 prepare` or a run's directory; by default
            random data, for the parts that need no run.
 """

@@ -12,7 +12,7 @@ class SweepEnd(Callback):
     """Hydra calls this when the last job has ended, whichever launcher ran them."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Print the failures with their tracebacks, then the table; exits with 1 on a failure.
+        """Print the failures with their errors, then the table; exits with 1 on a failure.
 
         The table, its picture and the page also stay in the sweep's folder.
         """

@@ -18,7 +18,7 @@ from dmd2.config.folder import config_folder
 from dmd2.config.keys import VERBS_OF_EXPERIMENTS
 from dmd2.config.values import VALUES, misfit
 from dmd2.distributed import environment
-from dmd2.runs.job import composition, run_job
+from dmd2.runs.job import composition, run_job, typed_words
 
 IN_ONE_PROCESS = ("export", "check", "compare", "benchmark", "import")
 """Verbs that never share their work: of ranks they neither ask nor wait."""
@@ -86,4 +86,4 @@ def run_or_sweep_job(composed: DictConfig, module: str) -> None:
         return work()
     # Hydra has numbered the sweep's jobs; the run's directory is the one with the job's number.
     composed.paths.run = job.runtime.output_dir
-    run_job(Path(job.runtime.output_dir), job.overrides.task, work, one_line)
+    run_job(Path(job.runtime.output_dir), typed_words(job), work, one_line)

@@ -48,8 +48,7 @@ def complete(composed: DictConfig) -> None:
     check_places(given)
     if missing := missing_keys(given):
         typed = [
-            f"{key}={'PATH' if key.rpartition('.')[2] in PLACES | {'out'} else 'VALUE'}"
-            for key in missing
+            f"{key}={'PATH' if key.rpartition('.')[2] in PLACES else 'VALUE'}" for key in missing
         ]
         raise ValueError(f"no value for {', '.join(missing)}; type {' '.join(typed)}")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 PLACES = frozenset(
     {"source", "configs", "weights", "critic_weights", "cache", "folder", "path"}
-    | {"published", "runs", "run"}
+    | {"published", "runs", "run", "out"}
 )
 """Keys, at any depth, whose values are files or folders, or lists of such."""
 
@@ -29,7 +29,7 @@ def check_places(config: Any, path: str = "") -> None:
     """
     for key, value in config.items() if isinstance(config, dict) else ():
         where = f"{path}{key}"
-        if key in PLACES | {"out"} and isinstance(value, str) and not value.strip():
+        if key in PLACES and isinstance(value, str) and not value.strip():
             raise ValueError(
                 f"{where} is empty; type {where}=PATH, and {where}=. for the current folder"
             )

@@ -126,9 +126,7 @@ VALUES: dict[str, Kind] = {
     "tf32": SWITCH,
     "discriminator_features": one_of("critic", "teacher"),
     "critic_step_layer": TEXT.or_call().or_null(),
-    "sampler.times": list_of(
-        "a list of times from 1 towards 0", "[1.0,0.75,0.5,0.25]", is_number
-    ).or_call(),
+    "sampler.times": list_of("a list of times from 1 towards 0", "[1.0,0.5]", is_number).or_call(),
     **dict.fromkeys(("weights", "critic_weights", "teacher.weights"), TEXT.or_null()),
     "resume": Kind("auto, a file, or null", "auto", lambda x: x is None or isinstance(x, str)),
     "resume_allow": list_of("a list of keys", "[seed]", TEXT.fits),
@@ -141,9 +139,7 @@ VALUES: dict[str, Kind] = {
     "memory.decoded_at_once": whole(1, 4),
     "memory.decoded_tile": whole(1, 512).or_null(),
     "trainer.strategy.timeout_minutes": whole(1, 60),
-    "paths.runs": TEXT,
-    "paths.cache": TEXT,
-    "paths.run": TEXT,
+    **dict.fromkeys(("paths.runs", "paths.cache", "paths.run"), TEXT),
     "pairs.num_pairs": whole(1, 2000),
     "pairs.at_once": whole(1, 500),
     "pairs.global_batch": whole(1, 64).or_null(),

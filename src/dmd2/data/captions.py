@@ -3,6 +3,7 @@
 A label of captioned data is the number of a row of such a table.
 """
 
+import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -73,7 +74,8 @@ def texts_of(given: str | Sequence[str]) -> list[str]:
     """
     if not isinstance(given, str):
         return list(given)
-    if Path(given).is_dir():
+    # Not Path's, which raises for a text that is too long for a name.
+    if os.path.isdir(given):
         raise ValueError(
             f"{given} is a folder; type a text, or a file of captions, one a line: FILE.txt"
         )

@@ -154,14 +154,14 @@ class Denoiser(nn.Module):
     def layer(self, name: str, key: str) -> nn.Module:
         """A submodule of the network; raises ValueError where there is none of this name.
 
-        key  Of the configuration, which names it.
+        key  The configuration's key that names it, for the message.
         """
         modules: dict[str, nn.Module] = dict(self.model.named_modules())
         if name not in modules:
             # Names of the same depth are a short list, and the likely ones.
             likely = [own for own in modules if own and own.count(".") == name.count(".")]
             raise ValueError(
-                f"no layer is named {name!r}, got by {key}; this network has {', '.join(likely)}"
+                f"{key}: no layer is named {name!r}; this network has {', '.join(likely)}"
             )
         return modules[name]
 

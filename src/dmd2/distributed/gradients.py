@@ -54,7 +54,7 @@ class MeanOverRanks:
                 hook.remove()
 
     def finish(self, numbers: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Send what is left; returns the means of `numbers` [] over all ranks.
+        """Send what is left; returns the means of `numbers`, of one shape, over all ranks.
 
         They go in the last bucket, so they cost no all-reduce of their own, unless its dtype is
         another one: they stay float32. A number that is not finite on one rank is not finite in the

@@ -18,13 +18,11 @@ from typing import Any
 from torch.distributed import TCPStore
 
 from dmd2.distributed import hangup
+from dmd2.io.shown import Explain
 
 # For the other ranks, after one has failed: rank 0 may be writing a summary.
 GRACE_SECONDS = 20
 INTERRUPTED = 130  # the shell's exit code after Ctrl-C: 128 + SIGINT
-
-# From an error to one line, for a user's mistake; to None, where only a traceback helps.
-Explain = Callable[[BaseException], str | None]
 
 
 def launch(task: Callable[[Any], None], argument: Any, num: int, explain: Explain) -> None:

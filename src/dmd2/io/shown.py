@@ -1,5 +1,10 @@
 """Names and texts of others as a terminal may show them."""
 
+from collections.abc import Callable
+
+Explain = Callable[[BaseException], str | None]
+"""Says a user's mistake in one line, and None of an error of this program."""
+
 
 def printable(text: str) -> str:
     r"""The text with control characters, and what is no character, as Python escapes them.

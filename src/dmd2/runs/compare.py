@@ -7,7 +7,8 @@ from typing import Any
 from dmd2.evaluation.pictures import dots
 from dmd2.io.files import write_bytes
 from dmd2.io.small_files import read_small_text
-from dmd2.runs.groups import Groups, costs_of, metrics_of, references
+from dmd2.runs.group import Groups
+from dmd2.runs.groups import costs_of, metrics_of, references
 from dmd2.runs.markdown import text
 from dmd2.runs.page.comparison_page import comparison_page
 from dmd2.runs.score_table import cell, spread
@@ -35,7 +36,7 @@ def variations(
 def unfinished(jobs: Mapping[Path, Mapping[str, Any]]) -> list[str]:
     """Lines on the jobs, of `read_jobs`, that did not complete.
 
-    They name the job, with its traceback where it failed, or the end of its log where it was
+    They name the job, with its error where it failed, or the end of its log where it was
     killed.
     """
     lines = []
@@ -44,7 +45,7 @@ def unfinished(jobs: Mapping[Path, Mapping[str, Any]]) -> list[str]:
         if job["status"] != "completed":
             lines.append(" ".join([f"{job['status']}: {place}", *varied[place]]))
             error, log = place / "error.txt", Path(job["log"] or "")
-            # A job that was killed by Slurm or for memory had no time to write a traceback.
+            # A job that was killed by Slurm or for memory had no time to say why.
             if error.is_file():
                 lines += [f"  {line}" for line in read_small_text(error).splitlines()]
             elif log.is_file():

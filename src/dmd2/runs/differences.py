@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dmd2.config.folder import choices
+from dmd2.config.keys import SECTIONS
 from dmd2.config.typed import as_typed
 from dmd2.config.words import skeleton
 from dmd2.io.tensors import read_metadata
@@ -47,9 +48,15 @@ def composition_of(run: Path) -> Composition:
     path = run / "config.yaml"
     found = read_config(path).get("composed") if path.exists() else None
     match found:
-        case {"choices": dict(choices), "overrides": list(words)}:
-            typed = {str(word).lstrip("+").partition("=")[0] for word in words}
-            return {group: str(name) for group, name in choices.items()}, typed - {*choices}
+        case {"choices": dict(chosen), "overrides": list(words)}:
+            # Of a group or a name that is not conf's nobody knows what it says.
+            own = {
+                group: name
+                for group, name in chosen.items()
+                if group in SECTIONS[""] and str(name) in choices(group)
+            }
+            keys = {str(word).lstrip("+").partition("=")[0] for word in words}
+            return own, {key.removesuffix("._target_") for key in keys} - {*own}
     return {}, set()
 
 
@@ -90,15 +97,13 @@ def by_choices(runs: Sequence[Leaves], composed: Sequence[Composition]) -> list[
               runs are watched and scored is named elsewhere.
     """
     found: list[Leaves] = [
-        {**run, **dict.fromkeys((key for key in keys if key.startswith("~")), "")}
+        {**run, **dict.fromkeys((key for key in keys if key.startswith("~")), "taken out")}
         for run, (_, keys) in zip(runs, composed, strict=True)
     ]
     typed = {f"{key.lstrip('~')}." for _, keys in composed for key in keys}
     groups = set.intersection(*(set(own) for own, _ in composed))
     for group in sorted(groups - WATCHING - {"metric", "experiment"}):
         names = [own[group] for own, _ in composed]
-        if not {*names} <= choices(group).keys():
-            continue
         below = {
             key
             for run in runs

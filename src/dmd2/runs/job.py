@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from dmd2.distributed import slurm
 from dmd2.io.files import read_hashed_json, write_bytes, write_hashed_json
-from dmd2.io.shown import printable
-
-Explain = Callable[[BaseException], str | None]
-"""Says a user's mistake in one line, and None of an error of this program."""
+from dmd2.io.shown import Explain, printable
 
 
 def write_job(folder: Path, overrides: Sequence[str], status: str, log: Path | None = None) -> None:
@@ -99,13 +98,20 @@ class SlurmJob:
         importlib.import_module(self.module).work(self.config)
 
 
+def typed_words(hydra: Any) -> list[str]:
+    """The overrides of a run as they were typed, from Hydra's own config of it."""
+    # To a list they would be references, and not the text of one.
+    words: Any = OmegaConf.to_container(hydra.overrides.task)
+    return [*map(str, words)]
+
+
 def composition(hydra: Any) -> dict[str, Any]:
     """The `composed` of a run's config.yaml, from Hydra's own config of the run.
 
     That is its choice from each group and the overrides, so that its config can be told in short.
     """
     choices = {group: name for group, name in hydra.runtime.choices.items() if "/" not in group}
-    return {"choices": choices, "overrides": list(hydra.overrides.task)}
+    return {"choices": choices, "overrides": typed_words(hydra)}
 
 
 def read_jobs(folder: Path) -> dict[Path, dict[str, Any]]:

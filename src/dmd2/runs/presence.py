@@ -28,7 +28,7 @@ from dmd2.runs.requirements import (
 )
 from dmd2.runs.resume import checkpoint_of
 from dmd2.runs.room import check_disk, check_memory
-from dmd2.runs.teacher import check_guided, teacher_file
+from dmd2.runs.teacher import teacher_file
 from dmd2.training.callbacks.run_logger import require_package
 
 
@@ -75,6 +75,18 @@ def note_teacher_lack(config: Config) -> Lack:
         if (autoencoder := with_lender(config)["teacher"].get("autoencoder")) is not None:
             _try(autoencoder).require()
     return lack
+
+
+def check_guided(section: Config) -> None:
+    """Raise ValueError where a teacher that is trained here is guided and would never see the
+    unconditional case.
+    """
+    dropout = section["pretrain"]["module"].get("condition_dropout")
+    if section["guidance"] != 1.0 and not dropout:
+        raise ValueError(
+            "guidance needs a teacher that knows the unconditional case; "
+            "type +teacher.pretrain.module.condition_dropout=0.1, or teacher.guidance=1.0"
+        )
 
 
 def teacher_weights(config: Config) -> Path | None:

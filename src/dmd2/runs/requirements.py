@@ -10,6 +10,7 @@ from dmd2.data.latents import Latents
 from dmd2.data.prompts import Captioned
 from dmd2.diffusion.conditioning import Conditioner
 from dmd2.diffusion.denoiser import Denoiser
+from dmd2.diffusion.first_jump import FirstJump
 from dmd2.diffusion.sampling import FewStepSampler, ODEWalk
 from dmd2.distributed.rank_zero import warn
 from dmd2.losses.objective import Objective
@@ -94,10 +95,10 @@ def check_objective(
 
 
 def check_first_step(objective: Objective, sampler: FewStepSampler, pairs: Config | None) -> None:
-    """Raise ValueError where the first step is left to the teacher's, as DP-DMD leaves it, and what
-    that takes is not there or does not suit the student's steps.
+    """Raise ValueError where DP-DMD's terms or pairs lack what they need, or do not suit the
+    student's steps.
     """
-    jumps = pairs is not None and pairs["solver"]["_target_"] == "dmd2.diffusion.FirstJump"
+    jumps = pairs is not None and pairs["solver"]["_target_"].endswith(".FirstJump")
     for name, term in objective.generator.items():
         if not isinstance(term, LaterStepsMatching):
             continue
@@ -117,10 +118,11 @@ def check_first_step(objective: Objective, sampler: FewStepSampler, pairs: Confi
             "the first step is to land where the teacher's ODE is, and the sampler then adds fresh "
             "noise; type sampler=four_step_ode"
         )
-    if [*pairs["solver"]["times"][:2]] != [*sampler.times[:2]]:
+    solver: FirstJump = build(pairs["solver"])
+    if (own := [solver.start, solver.until]) != [*sampler.times[:2]]:
         raise ValueError(
-            f"pairs.solver.times begin with {pairs['solver']['times'][:2]}, and the student's with "
-            f"{[*sampler.times[:2]]}; type 'pairs.solver.times=${{sampler.times}}'"
+            f"pairs.solver.times begin with {own}, and the student's with {[*sampler.times[:2]]}; "
+            "type 'pairs.solver.times=${sampler.times}'"
         )
 
 

@@ -44,8 +44,8 @@ def _runs_near(run: Path) -> str:
     if near:
         return f"there is one at {near[0].parent}"
     return (
-        "name the directory that dmd2 train printed: run=runs/EXPERIMENT/latest, or source= of "
-        "dmd2 benchmark"
+        "name the directory that dmd2 train printed: run=runs/EXPERIMENT/latest (dmd2 benchmark: "
+        "source=)"
     )
 
 

@@ -168,24 +168,8 @@ def identity_key(section: Config, weights: str) -> str:
 
 
 def pretraining_data(config: Config) -> DataModule:
-    """What the teacher is trained on: the run's data, drawn as `teacher.pretrain.data` says.
-
-    Raises as `check_guided`.
-    """
-    check_guided(config["teacher"])
+    """What the teacher is trained on: the run's data, drawn as `teacher.pretrain.data` says."""
     return build_data(pretraining_node(config))
-
-
-def check_guided(section: Config) -> None:
-    """Raise ValueError where a teacher that is trained here is guided and would never see the
-    unconditional case.
-    """
-    dropout = section["pretrain"]["module"].get("condition_dropout")
-    if section["guidance"] != 1.0 and not dropout:
-        raise ValueError(
-            "guidance needs a teacher that knows the unconditional case; "
-            "type +teacher.pretrain.module.condition_dropout=0.1, or teacher.guidance=1.0"
-        )
 
 
 def pretraining_node(config: Config) -> Config:

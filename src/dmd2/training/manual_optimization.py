@@ -73,8 +73,8 @@ class ManualOptimization(L.LightningModule):
         """Run `num` backward passes, each of which returns numbers [] to log; their means.
 
         The gradients of `network` add up over the passes (gradient accumulation). They and the
-        numbers are means over ranks then, here and nowhere else. Where a number that may be NaN
-        is, its pass is left out of the mean.
+        numbers are means over ranks then, here and nowhere else. A pass in which a number is NaN
+        is left out of that number's mean, unless the number is watched.
         """
         strategy: Any = self.trainer.strategy
         several = self.trainer.world_size > 1
@@ -84,7 +84,7 @@ class ManualOptimization(L.LightningModule):
             # What the last pass has added to is complete, and is sent while the pass goes on.
             with means.sending() if i == num else nullcontext():
                 logs.append(run())
-        names = sorted(logs[0], key=is_watched, reverse=True)
+        names = sorted(logs[0], key=is_watched, reverse=True)  # alike on all ranks
         numbers = torch.stack([torch.stack([log[name].float() for name in names]) for log in logs])
         there = ~numbers.isnan()
         there[:, : sum(map(is_watched, names))] = True  # so that NaN in one pass is NaN in the mean

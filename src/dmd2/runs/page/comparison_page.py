@@ -5,7 +5,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from dmd2.runs.groups import Group, Groups, costs_of, metrics_of, references
+from dmd2.runs.group import Group, Groups
+from dmd2.runs.groups import costs_of, metrics_of, references
 from dmd2.runs.page.curves import (
     MAX_POINTS,
     Points,
