@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -383,7 +384,9 @@ def test_ctrl_c_ends_within_an_iteration_with_a_checkpoint_and_a_summary(
             process.send_signal(number)
             assert process.wait(timeout=600) == 130
     else:
-        life = Life(Path("stopped.txt"), "train", *arguments)
+        # Tests may run under nohup, which would keep the run from them.
+        heard = partial(signal.signal, number, signal.SIG_DFL)
+        life = Life(Path("stopped.txt"), "train", *arguments, prepare=heard)
         wait_for_rows(life)
         for _ in range(2):  # of the system, and of the shell
             life.send(number)

@@ -365,7 +365,7 @@ def test_gradients_are_scattered_of_the_updated_network_and_weights_gathered_of_
             "reduce_scatter": num_shares * scattered,
         }, i
         numbers = [sent for what, sent in calls if what == "all_reduce"]
-        assert len(numbers) == (1 if i % 5 else 2) and max(numbers) < 100
+        assert len(numbers) == (1 if i % 5 else 2) and max(numbers) < 200
 
 
 def test_what_is_not_finite_on_one_rank_is_skipped_and_named_by_all(
