@@ -33,7 +33,7 @@ from dmd2.nets import Critic, adapted
 from dmd2.nets.toy import MLP
 from dmd2.runs.health import health_of, monitor_of
 from dmd2.training.callbacks.csv_logger import read_rows
-from dmd2.training.callbacks.health_numbers import pace, trend
+from dmd2.training.callbacks.health_numbers import pace, progress, trend
 from dmd2.training.record import Record
 from docs_hooks import website
 
@@ -93,6 +93,46 @@ def test_a_collapse_lasts_until_the_spread_is_back_however_long_that_takes() -> 
         began, ended = (i for i, state in enumerate(states) if state)
         assert states[began] == "unhealthy" and states[ended] == "healthy"
         assert began < len(fall) + 2 and ended == len(log) - 1
+
+
+def half_over(*rows: dict[str, float]) -> list[str]:
+    """The checks that find something in a run whose second half has these rows."""
+    first = [{"watch/progress": 0.4, "critic/update_to_weights": 1e-3}] * 5
+    log = [*first, *({"watch/progress": 0.6} | row for row in rows)]
+    found = replay({**row, "step": i} for i, row in enumerate(log))
+    return [verdict.name for verdict in found.standing]
+
+
+def test_a_student_that_is_collapsed_from_the_start_is_named_at_half_of_the_run() -> None:
+    alike = {"watch/spread": 0.25}
+    assert half_over(*[alike] * 5) == ["generator_collapsing"]
+    assert half_over(*[{"watch/spread": 0.45}] * 5) == []
+    early = replay({**alike, "watch/progress": 0.4, "step": i} for i in range(9))
+    assert early.standing == []
+
+
+@pytest.mark.parametrize(
+    ("to_start", "to_teacher", "expected"),
+    [
+        (0.6, 2.5, ["hardly_better"]),
+        (0.4, 2.5, []),  # better than the untrained one
+        (0.9, 1.1, []),  # it began near the teacher
+    ],
+)
+def test_a_student_that_learns_next_to_nothing_is_named_at_half_of_the_run(
+    to_start: float, to_teacher: float, expected: list[str]
+) -> None:
+    row = {"watch/score_to_start": to_start, "watch/score_to_teacher": to_teacher}
+    assert half_over(row) == expected
+    assert replay([{**row, "watch/progress": 0.4, "step": 1}]).standing == []
+
+
+def test_progress_is_asked_from_the_hundredth_update_of_the_generator_on() -> None:
+    def found(iteration: int) -> dict[str, float]:
+        module = SimpleNamespace(iteration=iteration, critic_head_start=10, critic_updates=5)
+        return progress(module, 1000)  # type: ignore[arg-type]
+
+    assert found(509) == {} and found(510) == {"watch/progress": 0.51}
 
 
 def test_the_critic_s_error_is_not_asked_where_pairs_hold_the_generator() -> None:
@@ -178,7 +218,11 @@ def test_a_teacher_is_held_against_the_worst_in_fewer_of_its_steps(
         "start": {"untrained_student": {"rfd": start}},
         "teacher": {steps: {"rfd": rfd} for steps, rfd in teacher.items()},
     }
-    assert trend(record) == told | {"watch/teacher_to_start": pytest.approx(share)}
+    assert trend(record) == told | {
+        "watch/teacher_to_start": pytest.approx(share),
+        "watch/score_to_start": pytest.approx(3.0 / start),
+        "watch/score_to_teacher": pytest.approx(3.0 / min(s for s in teacher.values())),
+    }
 
 
 def test_the_critic_s_pace_is_asked_of_like_weights_once_the_optimizers_have_settled() -> None:
@@ -326,6 +370,7 @@ def test_every_check_of_training_reads_numbers_that_are_logged() -> None:
     # Of points without classes and captions there is nothing to say.
     absent = {"watch/missing_classes", "watch/guidance", "watch/null_error"}
     absent |= {"watch/critic_pace", "watch/regression"}  # twelve updates, and no pairs
+    absent |= {"watch/progress"}  # of a hundred updates
     assert {key for check in CHECKS for key in check.rule.keys} - logged == absent
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from dmd2.evaluation.health.rules import Above, Absent, All, Below, Fell, Rose, Rule
+from dmd2.evaluation.health.rules import Above, Absent, All, Below, Either, Fell, Rose, Rule
 
 
 @dataclass(frozen=True)
@@ -153,8 +153,14 @@ CHECKS = (
     ),
     Check(
         "generator_collapsing",
-        All((Below("watch/spread", 0.6, over=2), Fell("watch/spread", 0.65))),
-        "samples of one condition become more and more alike, far more than the data's",
+        Either(
+            (
+                All((Below("watch/spread", 0.6, over=2), Fell("watch/spread", 0.65))),
+                # One that was collapsed at its first report has not fallen since.
+                All((Below("watch/spread", 0.4), Above("watch/progress", 0.5, over=1))),
+            )
+        ),
+        "samples of one condition become, or stay, far more alike than the data's",
         "optimizer.generator.lr smaller, critic_updates larger, a GAN or regression term",
         lasting=Below("watch/spread", 0.6, over=2),
     ),
@@ -186,6 +192,18 @@ CHECKS = (
         Above("watch/near_copies", 0.3, over=2),
         "many samples are near copies of training images",
         "more data, a smaller loss.generator.gan.weight, or an earlier checkpoint",
+    ),
+    Check(
+        "hardly_better",
+        All(
+            (
+                Above("watch/progress", 0.5, over=1),
+                Above("watch/score_to_start", 0.5, over=1),
+                Above("watch/score_to_teacher", 2, over=1),
+            )
+        ),
+        "half the run is over, and the student is not twice as good as the untrained one",
+        "what other checks name; critic_updates larger, optimizer.generator.lr smaller",
     ),
     Check(
         "getting_worse",

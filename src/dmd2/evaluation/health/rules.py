@@ -134,6 +134,26 @@ class Absent(OfOne):
 
 
 @dataclass(frozen=True)
+class Either:
+    """One of some rules holds."""
+
+    rules: tuple[Rule, ...]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The numbers of all of them."""
+        return tuple(key for rule in self.rules for key in rule.keys)
+
+    def __call__(self, rows: Rows) -> bool | None:
+        """True where one holds, else None where one cannot say."""
+        answers = [rule(rows) for rule in self.rules]
+        return True if True in answers else None if None in answers else False
+
+    def __str__(self) -> str:
+        return "; or ".join(map(str, self.rules))
+
+
+@dataclass(frozen=True)
 class All:
     """All of some rules hold."""
 

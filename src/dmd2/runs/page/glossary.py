@@ -97,6 +97,9 @@ LOGGED = {
     "over how far those move",
     r"watch/regression": "1 where regression on noise-image pairs holds the generator",
     r"watch/score_to_best": "the newest score over the best so far",
+    r"watch/score_to_start": "the newest score over the untrained student's",
+    r"watch/score_to_teacher": "the newest score over the teacher's best",
+    r"watch/progress": "the share of the run that is over, from the generator's 100th update on",
     r"watch/since_best": "scores since the best one",
     r"watch/teacher_to_start": "the teacher's score over the worst of its own in fewer steps",
     r"watch/input_gap": "distance of the last step's training inputs to what sampling makes of the "

@@ -20,6 +20,7 @@ from dmd2.training.callbacks.health_numbers import (
     averages,
     null_error_of,
     pace,
+    progress,
     real_rows,
     trend,
 )
@@ -94,6 +95,7 @@ class Health(L.Callback):
         if is_report:
             watched |= self.constants(pl_module) if not self.monitor.rows else {}
             watched |= pace(pl_module) | averages(pl_module)
+            watched |= progress(pl_module, trainer.max_steps)
             if iteration % self.every == 0:
                 watched |= self.measure(pl_module)
         if is_scored:

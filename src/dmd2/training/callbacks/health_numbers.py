@@ -17,6 +17,8 @@ from dmd2.training.update_size import some_of
 
 SHARE_OF_READ = 0.01
 """Of weights in float16: above it some are still as a file of half precision had them."""
+NUM_LEARNING = 100
+"""Updates of the generator before it is asked what half of a run has taught it."""
 NUM_SETTLING = 20
 """Updates of the generator before its critic's pace is asked: Adam's first ones move nearly every
 weight by the whole learning rate.
@@ -66,11 +68,22 @@ def pace(module: DMD) -> dict[str, float]:
     moved = now.get("generator/update_to_weights", 0.0)
     # The critic may train more: an embedding of the sampling step.
     alike = trained_names(module.generator) <= trained_names(module.critic.denoiser)
-    num_updates = (module.iteration - module.critic_head_start) / module.critic_updates
+    num_updates = updates_of_generator(module)
     if "generator/score_cosine" not in now or not alike or moved == 0 or num_updates < NUM_SETTLING:
         return {}
     critic = module.critic_updates * now["critic/update_to_weights"]
     return {"watch/critic_pace": critic / moved}
+
+
+def progress(module: DMD, num_iterations: int) -> dict[str, float]:
+    """The share of a run of `num_iterations` that is over, from its `NUM_LEARNING` updates on."""
+    is_early = updates_of_generator(module) < NUM_LEARNING
+    return {} if is_early else {"watch/progress": module.iteration / num_iterations}
+
+
+def updates_of_generator(module: DMD) -> float:
+    """How often the generator was updated."""
+    return (module.iteration - module.critic_head_start) / module.critic_updates
 
 
 def trained_names(network: nn.Module) -> set[str]:
@@ -95,7 +108,9 @@ def averages(module: DMD) -> dict[str, float]:
 
 
 def trend(record: Record) -> dict[str, float]:
-    """The newest score against the best, the teacher's best against its worst in fewer steps."""
+    """The newest score against the best, the untrained student's and the teacher's best; and that
+    against the teacher's worst in fewer steps.
+    """
     primary, history = record.primary, record.history
     now, ever = best(history[-1:], primary), best(history, primary)
     found = {
@@ -110,4 +125,7 @@ def trend(record: Record) -> dict[str, float]:
         most = min(teacher, key=teacher.__getitem__)
         fewer = [score for num, score in teacher.items() if num < most]
         found["watch/teacher_to_start"] = teacher[most] / max([start, *fewer])
+        found["watch/score_to_start"] = now[primary] / start
+        if teacher[most] > 0:
+            found["watch/score_to_teacher"] = now[primary] / teacher[most]
     return found
