@@ -128,7 +128,7 @@ class GeneratorTurn(Turn):
         # The first term is distribution matching in most loss files: GAN weights are tuned by this.
         first, *others = gradients
         # NaN where it has none here, as DP-DMD's of a batch of the first step.
-        unit = gradients[first].norm()
+        unit = logs[f"sample_gradient_{first}"]
         unit = unit.where(unit > 0, torch.nan)
         for name in others:
             logs[f"{name}_to_{first}"] = logs[f"sample_gradient_{name}"] / unit

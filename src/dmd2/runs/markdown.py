@@ -7,13 +7,16 @@ from collections.abc import Sequence
 
 from dmd2.io.shown import in_one_line
 
+MARKUP = r"[\\`*\[\]|#]"
+"""A character to which Markdown gives a meaning inside a line."""
+
 
 def text(name: object) -> str:
     """A name on one line of Markdown or in a cell of its table, as text."""
     line = in_one_line(name)
     # A tag is named by its entity; what Markdown gives a meaning inside a line gets a backslash.
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*\[\]|#])", r"\\\1", line)
+    return re.sub(f"({MARKUP})", r"\\\1", line)
 
 
 def literal(name: str) -> str:
@@ -38,7 +41,7 @@ def aligned(lines: Sequence[str]) -> list[str]:
 
 def _plain(cell: str) -> str:
     """What `text` was made of."""
-    return html.unescape(re.sub(r"\\([\\`*\[\]|#])", r"\1", cell.strip()))
+    return html.unescape(re.sub(rf"\\({MARKUP})", r"\1", cell.strip()))
 
 
 def _padded(cells: Sequence[str], widths: Sequence[int]) -> str:

@@ -134,8 +134,8 @@ class Absent(OfOne):
 
 
 @dataclass(frozen=True)
-class Either:
-    """One of some rules holds."""
+class OfSeveral:
+    """Base: a rule about what some rules say."""
 
     rules: tuple[Rule, ...]
 
@@ -143,6 +143,10 @@ class Either:
     def keys(self) -> tuple[str, ...]:
         """The numbers of all of them."""
         return tuple(key for rule in self.rules for key in rule.keys)
+
+
+class Either(OfSeveral):
+    """One of some rules holds."""
 
     def __call__(self, rows: Rows) -> bool | None:
         """True where one holds, else None where one cannot say."""
@@ -153,16 +157,8 @@ class Either:
         return "; or ".join(map(str, self.rules))
 
 
-@dataclass(frozen=True)
-class All:
+class All(OfSeveral):
     """All of some rules hold."""
-
-    rules: tuple[Rule, ...]
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The numbers of all of them."""
-        return tuple(key for rule in self.rules for key in rule.keys)
 
     def __call__(self, rows: Rows) -> bool | None:
         """False where one does not hold, else None where one cannot say."""
