@@ -1,7 +1,7 @@
 """The known keys of every config section, keys that were renamed, and hints for an unknown key."""
 
 import difflib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 VERBS_OF_EXPERIMENTS = ("train", "pretrain", "pairs", "plan")
@@ -100,6 +100,15 @@ def new_name(path: str) -> str | None:
             i = len(pattern) - 1
             return ".".join([*parts[:i], new.rpartition(".")[2], *parts[i + 1 :]])
     return None
+
+
+def is_among(path: str, keys: Iterable[str]) -> bool:
+    """Whether a dotted key is one of some keys, or lies below one.
+
+    >>> is_among("loss.generator.gan", ["loss.generator"]), is_among("losses", ["loss"])
+    (True, False)
+    """
+    return f"{path}.".startswith(tuple(f"{key}." for key in keys))
 
 
 def node_at(config: Mapping[str, Any], path: str) -> Any:

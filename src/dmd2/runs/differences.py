@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dmd2.config.folder import choices
-from dmd2.config.keys import SECTIONS
+from dmd2.config.keys import SECTIONS, is_among
 from dmd2.config.typed import as_typed
 from dmd2.config.words import skeleton
 from dmd2.io.tensors import read_metadata
@@ -100,7 +100,7 @@ def by_choices(runs: Sequence[Leaves], composed: Sequence[Composition]) -> list[
         {**run, **dict.fromkeys((key for key in keys if key.startswith("~")), "taken out")}
         for run, (_, keys) in zip(runs, composed, strict=True)
     ]
-    typed = {f"{key.lstrip('~')}." for _, keys in composed for key in keys}
+    typed = {key.lstrip("~") for _, keys in composed for key in keys}
     groups = set.intersection(*(set(own) for own, _ in composed))
     for group in sorted(groups - WATCHING - {"metric", "experiment"}):
         names = [own[group] for own, _ in composed]
@@ -108,7 +108,7 @@ def by_choices(runs: Sequence[Leaves], composed: Sequence[Composition]) -> list[
             key
             for run in runs
             for key in run
-            if key.startswith(f"{group}.") and not f"{key}.".startswith(tuple(typed))
+            if key.startswith(f"{group}.") and not is_among(key, typed)
         }
         said = {key for key in below if _is_function([run.get(key) for run in runs], names)}
         found = [

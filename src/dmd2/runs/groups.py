@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from dmd2.config.keys import is_among
 from dmd2.evaluation.scores import Scores
 from dmd2.runs.differences import (
     Composition,
@@ -66,10 +67,7 @@ def _name_by_choices(groups: Groups, composed: Sequence[Composition]) -> None:
     Other differences are of defaults, and are not named.
     """
     for group, (choices, typed) in zip(groups, composed, strict=True):
-        said = tuple(f"{key}." for key in typed)
-        group.named = {
-            key for key in group.differences if key in choices or f"{key}.".startswith(said)
-        }
+        group.named = {key for key in group.differences if key in choices or is_among(key, typed)}
     is_known = all(choices for choices, _ in composed)
     if not is_known or len({group.name for group in groups}) < len(groups):
         for group in groups:

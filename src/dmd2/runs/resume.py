@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from dmd2.config.check import Config
+from dmd2.config.keys import is_among
 from dmd2.config.memory import MEMORY_KEYS
 from dmd2.config.typed import as_typed
 from dmd2.io.files import without_places
@@ -100,9 +101,7 @@ def check_resumable(before: Manifest, now: Manifest, allowed: list[str]) -> None
         for key in old.keys() | new.keys()
         if old.get(key) != new.get(key)
     }
-    refused = sorted(
-        key for key in changed if not any(f"{key}.".startswith(f"{name}.") for name in allowed)
-    )
+    refused = sorted(key for key in changed if not is_among(key, allowed))
     if refused:
         words = [
             f"{key} was {as_typed(old.get(changed[key]))} and is {as_typed(new.get(changed[key]))}"

@@ -111,7 +111,7 @@ def build_teacher(config: Config, data: DataModule, path: Path | None) -> Teache
         weights = published[:16]
     else:
         # Its own batches and flips: the same data, drawn as pretraining wants it.
-        own_data = pretraining_data(config)
+        own_data = build_data(pretraining_node(config))
         weights = weights_key(config, own_data)
         path = Path(config["paths"]["cache"]) / "teachers" / f"{weights}.safetensors"
         train = partial(train_teacher, config, denoiser, conditioner, own_data)
@@ -165,11 +165,6 @@ def identity_key(section: Config, weights: str) -> str:
     said = [without_memory(section.get(name)) for name in read]
     files = files_said(section.get("source"))
     return key_of(weights, conditioner_of(section), said, *([files] if files else []))
-
-
-def pretraining_data(config: Config) -> DataModule:
-    """What the teacher is trained on: the run's data, drawn as `teacher.pretrain.data` says."""
-    return build_data(pretraining_node(config))
 
 
 def pretraining_node(config: Config) -> Config:
