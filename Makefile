@@ -41,8 +41,8 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 lint: $(STAMP) ## check style
-	$(BIN)/ruff check src tests examples docs/hooks
-	$(BIN)/ruff format --check src tests examples docs/hooks
+	$(BIN)/ruff check src tests examples experiments docs/hooks
+	$(BIN)/ruff format --check src tests examples experiments docs/hooks
 
 types: $(STAMP) ## check types
 	$(BIN)/mypy

@@ -38,8 +38,14 @@ dmd = dmd2.DMD(
     optimizers={"generator": adamw, "critic": adamw},
     lr_factor=lambda iteration: 1 - iteration / 2000,
 )
-quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
-lightning.Trainer(accelerator="cpu", max_steps=2000, **quiet).fit(dmd, datamodule=data)
+trainer = lightning.Trainer(
+    accelerator="cpu",
+    max_steps=2000,
+    logger=False,
+    enable_checkpointing=False,
+    enable_model_summary=False,
+)
+trainer.fit(dmd, datamodule=data)
 
 points = sampler.sample(generator, [torch.randn(2000, 2)], {}).detach()
 distance, nearest = torch.cdist(points, modes).min(1)

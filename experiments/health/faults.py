@@ -7,6 +7,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
+import dmd2
 from dmd2.data import Digits
 from dmd2.data.split import Split
 from dmd2.losses import DistributionMatching
@@ -73,5 +74,6 @@ class Float16Averages(L.Callback):
     @torch.no_grad()
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         """Round them."""
+        assert isinstance(pl_module, dmd2.DMD)
         for weights in pl_module.ema.models.parameters():
             weights.copy_(weights.half().float())

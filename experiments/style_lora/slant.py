@@ -26,7 +26,7 @@ def slant(images: Tensor) -> Tensor:
 
 
 if __name__ == "__main__":
-    student = dmd2.load(*sys.argv[1:])
+    student = dmd2.load(sys.argv[1], sys.argv[2] if sys.argv[2:] else None)
     real = torch.from_numpy(student.data.train.x)
     for name, x in (("student", student.sample(2000).cpu()), ("its data", real)):
         found = slant(x)

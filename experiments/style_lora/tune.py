@@ -19,7 +19,7 @@ from dmd2.config.folder import config_folder
 from dmd2.io.tensors import save_tensors
 from dmd2.nets.lora import products
 from dmd2.runs.build import build, build_data, build_trainer
-from dmd2.runs.teacher import build_teacher, pretraining_data, teacher_file
+from dmd2.runs.teacher import build_teacher, pretraining_node, teacher_file
 from dmd2.training.callbacks.progress import Progress
 
 
@@ -32,7 +32,7 @@ def tuned(config: Config) -> dict[str, Tensor]:
     module = build(section["module"], denoiser=network, conditioner=teacher.conditioner)
     bar = Progress("style", section["max_iterations"], {"pretrain/loss": "loss"})
     trainer = build_trainer(config, section["max_iterations"], [bar], logger=False)
-    trainer.fit(module, datamodule=pretraining_data(config))
+    trainer.fit(module, datamodule=build_data(pretraining_node(config)))
     return products(network.model)
 
 
