@@ -10,6 +10,7 @@ import torch
 
 from dmd2.data.digits import Digits
 from dmd2.evaluation.health import CHECKS, Verdict
+from dmd2.training.ema import EMA
 
 BENCH = Path(__file__).parents[1] / "experiments" / "health"
 COMMON = {"batch_size": 4, "seed": 0}
@@ -53,8 +54,7 @@ def test_faults_change_what_they_say_and_nothing_else() -> None:
 def test_float16_averages_are_rounded() -> None:
     faults = runpy.run_path(str(BENCH / "faults.py"))
     module = torch.nn.Module()
-    module.ema = torch.nn.Module()
-    module.ema.models = torch.nn.ModuleList([torch.nn.Linear(3, 3)])
+    module.ema = EMA(torch.nn.Linear(3, 3), [0.9])
     faults["Float16Averages"]().on_train_batch_end(None, module)
     assert all((w == w.half().float()).all() for w in module.parameters())
 

@@ -7,13 +7,13 @@ import lightning as L
 import torch
 from torch import Tensor
 
-import dmd2
 from dmd2.data import Digits
 from dmd2.data.split import Split
 from dmd2.losses import DistributionMatching
 from dmd2.losses.term import Logs
 from dmd2.losses.turns import GeneratorTurn
 from dmd2.randomness import generator
+from dmd2.training.ema import EMA
 
 
 class ShuffledLabels(Digits):
@@ -74,6 +74,6 @@ class Float16Averages(L.Callback):
     @torch.no_grad()
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         """Round them."""
-        assert isinstance(pl_module, dmd2.DMD)
+        assert isinstance(pl_module.ema, EMA)
         for weights in pl_module.ema.models.parameters():
             weights.copy_(weights.half().float())
