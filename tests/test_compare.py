@@ -211,15 +211,20 @@ def test_of_unscored_runs_that_are_the_same_a_completed_one_counts(tmp_path: Pat
     assert group.folders == [tmp_path / "0"]
 
 
-def test_runs_that_were_not_scored_have_rows_of_their_own_and_say_why(tmp_path: Path) -> None:
+def test_runs_that_were_not_scored_have_rows_of_their_own_and_say_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     ill = {"state": "unhealthy", "verdicts": [{"name": "gan_won", "since": 2, "until": None}]}
     write_run(tmp_path / "0")
     for i, status in enumerate(("interrupted", "interrupted", "completed")):
         unscored = {"metrics": {}, "status": status, "iterations": 5, "health": ill}
         own = {"seed": i, "data": {"seed": i}} if status == "interrupted" else {"metric": None}
         write_run(tmp_path / f"unscored{i}", own, **unscored)
-    write_run(tmp_path / "untrained", metrics={}, status="failed", iterations=0)
+    error = "ValueError: \x1b[2J"  # of another person's run: no terminal obeys it
+    write_run(tmp_path / "untrained", metrics={}, status="failed", error=error, iterations=0)
     found = gather(tmp_path)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line == f"left out: {tmp_path / 'untrained'} failed: ValueError: \\x1b[2J"
     assert [(group.is_scored, len(group.folders)) for group in found] == [
         *((True, 1), (False, 2), (False, 1))
     ]

@@ -1,6 +1,7 @@
 """What a person sees of a run: its directory, its verbs, its ends."""
 
 import csv
+import html
 import json
 import os
 import re
@@ -316,8 +317,11 @@ def test_a_number_that_is_not_finite_stops_the_run_and_is_named(
     assert stop.value.code == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert "iteration " in line and "critic/" in line and "not finite" in line
-    assert json.loads(Path("diverged/summary.json").read_text())["status"] == "failed"
-    assert '<span class="badge failed">' in Path("diverged/report.html").read_text()
+    summary = json.loads(Path("diverged/summary.json").read_text())
+    said = line.removeprefix("dmd2: ")
+    assert (summary["status"], summary["error"]) == ("failed", f"FloatingPointError: {said}")
+    page = Path("diverged/report.html").read_text()
+    assert '<span class="badge failed">' in page and html.escape(said) in page
 
 
 def test_every_logged_key_is_explained_on_the_site() -> None:

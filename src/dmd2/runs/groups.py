@@ -9,6 +9,7 @@ from typing import Any
 
 from dmd2.config.keys import is_among
 from dmd2.evaluation.scores import Scores
+from dmd2.io.shown import printable
 from dmd2.runs.differences import (
     Composition,
     Leaves,
@@ -141,7 +142,7 @@ def _comparable(folder: Path) -> Iterator[tuple[Path, dict[str, Any], dict[str, 
             print(f"left out: {error}")
             continue
         if why := flaw(summary):
-            print(f"left out: {path.parent} {why}")
+            print(printable(f"left out: {path.parent} {why}"))
             continue
         # Of a run without a configuration nobody knows what it is: it is averaged with no other.
         yield path.parent, summary, leaves or {"run": str(path.parent)}

@@ -58,6 +58,7 @@ def summarise(
     head_start = config["critic_head_start"]
     return {
         "status": status,
+        "error": record.error,
         "experiment": config["name"],
         "iterations": iterations,
         "generator_updates": -(-max(iterations - head_start, 0) // config["critic_updates"]),

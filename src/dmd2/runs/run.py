@@ -24,6 +24,7 @@ from dmd2.distributed.slurm import Requeue
 from dmd2.evaluation.protocol import ScoringProtocol
 from dmd2.io.files import link_to, try_lock, write_bytes
 from dmd2.io.replace import sweep
+from dmd2.io.shown import in_one_line
 from dmd2.runs.assemble import Parts, assemble
 from dmd2.runs.build import build, build_data, build_trainer, build_with
 from dmd2.runs.cached import cached_data_references, cached_teacher_references, make_pairs
@@ -95,6 +96,9 @@ class Run:
             command = f"the same command with paths.run={self.folder} resume=auto"
             print(f"to go on: {command}", file=sys.stderr)
             raise KeyboardInterrupt from error
+        except Exception as error:
+            self.record.error = f"{type(error).__name__}: {in_one_line(error)}"
+            raise
         finally:
             self.conclude(status)
             lock.close()

@@ -56,6 +56,7 @@ SHAPE: dict[str, Callable[[Any], bool]] = {
 }
 """What every summary has, and of which shape."""
 OPTIONAL: dict[str, Callable[[Any], bool]] = {
+    "error": _is_text,
     "health": _is_health,
     "best": lambda value: isinstance(value, dict) and isinstance(value.get("iteration", 0), int),
     "weights": _is_text,
@@ -101,7 +102,7 @@ def flaw(summary: dict[str, Any]) -> str | None:
     if not scores and summary.get("iterations"):
         return None
     if summary["status"] != "completed":
-        return str(summary["status"])
+        return ": ".join(filter(None, (summary["status"], summary.get("error"))))
     if not scores:
         return "has no scores"
     if summary["primary"] not in scores:

@@ -11,7 +11,7 @@ from dmd2.evaluation.scores import References, Scores, best
 
 
 class Record:
-    """Scores, time, throughput, and the signal that ended a run.
+    """Scores, time, throughput, and the signal or error that ended a run.
 
     A plain class: Hydra would turn a dataclass that a callback is given into a dictionary.
 
@@ -36,6 +36,8 @@ class Record:
         self.num_iterations = 0
         self.signal: Signals | None = None
         """The signal at which all ranks agreed to end."""
+        self.error: str | None = None
+        """What ended the run, where it failed."""
         self.monitor: Monitor | None = None
         """What is or was wrong with the run; None where nobody watches its health."""
         self.lost: Verdict | None = None
