@@ -79,6 +79,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             ["loss.generator.regression", "no such term", "~loss.generator.regression"],
         ),
         (
+            ["train", "experiment=toy2d_dmd2", "loss=sid"],
+            ["no such term", "take it out: ~loss.generator.dm ~loss.generator.gan, or"],
+        ),
+        (
             ["train", "experiment=digits_dmd", "loss=no_gan", "~loss.generator.regression"],
             ["pairs=null", "no loss term reads them"],
         ),

@@ -139,17 +139,19 @@ def check(config: Config) -> None:
     # The teacher trains on the run's data with the changes of its own section, which therefore
     # needs no `_target_`.
     merged = {**config["data"], **((config["teacher"]["pretrain"] or {}).get("data") or {})}
-    for network in ("generator", "critic"):
-        for name, term in config["loss"][network].items():
-            # An experiment may set a term's weight where another loss, without the term, was
-            # chosen.
-            if term is not None and not is_node(term):
-                raise ValueError(
-                    f"loss.{network}.{name} is set, but this loss has no such term; "
-                    f"take it out: ~loss.{network}.{name}, or choose a loss that has it"
-                )
-            # A negative one would turn the term around.
-            check_values(config, {f"loss.{network}.{name}.weight": AT_LEAST_0})
+    terms = {
+        f"loss.{network}.{name}": term
+        for network in ("generator", "critic")
+        for name, term in config["loss"][network].items()
+    }
+    # An experiment may set a term's weight where another loss, without the term, was chosen.
+    if absent := [key for key, term in terms.items() if term is not None and not is_node(term)]:
+        raise ValueError(
+            f"set, but this loss has no such term: {', '.join(absent)}; take it out: "
+            f"{' '.join(f'~{key}' for key in absent)}, or choose a loss that has it"
+        )
+    # A negative one would turn the term around.
+    check_values(config, {f"{key}.weight": AT_LEAST_0 for key in terms})
     for section in ("callbacks", "logger"):
         check_values(config, {f"{section}.{name}": CALL.or_null() for name in config[section]})
     # From here on classes are looked up, which loads torch: all that needs none stands above.
