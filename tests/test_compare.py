@@ -298,6 +298,23 @@ def test_what_a_job_was_told_beside_its_choice_is_named(tmp_path: Path) -> None:
     ]
 
 
+def test_a_choice_is_named_where_it_was_typed(tmp_path: Path) -> None:
+    """A recipe's own choice, which most rows of a table have, is not."""
+    for i, words in enumerate(([], ["loss=no_gan"], ["data=ring"], ["loss=dmd2", "data=digits"])):
+        own = dict(word.split("=") for word in words)
+        choices = {"loss": "dmd2", "data": "digits"} | own
+        sections = {group: {"name": name} for group, name in choices.items()}
+        config = sections | {"max_iterations": int(i == 3), "ema": i}
+        composed = {"choices": choices, "overrides": [*words, f"max_iterations={int(i == 3)}"]}
+        write_run(tmp_path / str(i), config | {"composed": composed}, metrics={"rfd": i})
+    assert [group.name for group in gather(tmp_path)] == [
+        "e max_iterations=0",
+        "e loss=no_gan max_iterations=0",
+        "e data=ring max_iterations=0",
+        "e data=digits loss=dmd2 max_iterations=1",
+    ]
+
+
 def test_a_choice_of_somebody_s_own_is_told_by_what_it_says(tmp_path: Path) -> None:
     """Its name may stand for anything."""
     for i in range(3):

@@ -37,7 +37,9 @@ ABSENT = "absent"
 
 Leaves = Mapping[str, str]
 Composition = tuple[Mapping[str, str], set[str]]
-"""A run's choice from each group, and the keys that were typed: "~KEY" for one taken out."""
+"""A run's choice from each group, and the keys that were typed, groups among them: "~KEY" for one
+that was taken out.
+"""
 
 
 def composition_of(run: Path) -> Composition:
@@ -56,7 +58,7 @@ def composition_of(run: Path) -> Composition:
                 if group in SECTIONS[""] and str(name) in choices(group)
             }
             keys = {str(word).lstrip("+").partition("=")[0] for word in words}
-            return own, {key.removesuffix("._target_") for key in keys} - {*own}
+            return own, {key.removesuffix("._target_") for key in keys}
     return {}, set()
 
 
@@ -100,7 +102,7 @@ def by_choices(runs: Sequence[Leaves], composed: Sequence[Composition]) -> list[
         {**run, **dict.fromkeys((key for key in keys if key.startswith("~")), "taken out")}
         for run, (_, keys) in zip(runs, composed, strict=True)
     ]
-    typed = {key.lstrip("~") for _, keys in composed for key in keys}
+    typed = {key.lstrip("~") for own, keys in composed for key in keys - {*own}}
     groups = set.intersection(*(set(own) for own, _ in composed))
     for group in sorted(groups - WATCHING - {"metric", "experiment"}):
         names = [own[group] for own, _ in composed]

@@ -63,12 +63,17 @@ def gather(folder: Path) -> Groups:
 
 
 def _name_by_choices(groups: Groups, composed: Sequence[Composition]) -> None:
-    """Name groups of an experiment by what was chosen and typed for each, if that tells them apart.
+    """Name groups of an experiment by what was typed for each, if that tells them apart.
 
-    Other differences are of defaults, and are not named.
+    Other differences are of defaults, and are not named; but a choice that nobody typed is.
     """
+    anywhere = set[str]().union(*(typed for _, typed in composed))
     for group, (choices, typed) in zip(groups, composed, strict=True):
-        group.named = {key for key in group.differences if key in choices or is_among(key, typed)}
+        # What is in a choice is not named by typing the choice.
+        own = typed | ({*choices} - anywhere)
+        group.named = {
+            key for key in group.differences if key in own or is_among(key, own - {*choices})
+        }
     is_known = all(choices for choices, _ in composed)
     if not is_known or len({group.name for group in groups}) < len(groups):
         for group in groups:

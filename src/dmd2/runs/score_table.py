@@ -42,15 +42,18 @@ def cell(scores: Scores, name: str) -> str:
 def spread(values: Sequence[float]) -> str:
     """Mean and sample standard deviation; empty where there are none.
 
-    >>> spread([1.19, 1.27]), spread([12_345.0, 12_300.0]), spread([0.5])
-    ('1.23 ± 0.057', '12,322 ± 32', '0.5')
+    >>> spread([1.19, 1.27]), spread([12_345.0, 12_000.0]), spread([0.5])
+    ('1.23 ± 0.057', '12,172 ± 244', '0.5')
     """
     if not values:
         return ""
-    middle = mean(values)
+    text = _digits(mean(values), 3)
+    return text if len(values) == 1 else f"{text} ± {_digits(stdev(values), 2)}"
+
+
+def _digits(value: float, num: int) -> str:
     # 1.23e+04 is hard to read.
-    text = f"{middle:,.0f}" if abs(middle) >= 1000 else f"{middle:.3g}"
-    return text if len(values) == 1 else f"{text} ± {stdev(values):.2g}"
+    return f"{value:,.0f}" if abs(value) >= 10**num else f"{value:.{num}g}"
 
 
 def columns(summary: Mapping[str, Any], primary: str) -> list[str]:
