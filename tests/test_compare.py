@@ -220,11 +220,11 @@ def test_runs_that_were_not_scored_have_rows_of_their_own_and_say_why(
         unscored = {"metrics": {}, "status": status, "iterations": 5, "health": ill}
         own = {"seed": i, "data": {"seed": i}} if status == "interrupted" else {"metric": None}
         write_run(tmp_path / f"unscored{i}", own, **unscored)
-    error = "ValueError: \x1b[2J"  # of another person's run: no terminal obeys it
+    error = "ValueError: \x1b[2J\ny"  # of another person's run: no terminal obeys it
     write_run(tmp_path / "untrained", metrics={}, status="failed", error=error, iterations=0)
     found = gather(tmp_path)
     (line,) = capsys.readouterr().out.splitlines()
-    assert line == f"left out: {tmp_path / 'untrained'} failed: ValueError: \\x1b[2J"
+    assert line == f"left out: {tmp_path / 'untrained'} failed: ValueError: \\x1b[2J\\ny"
     assert [(group.is_scored, len(group.folders)) for group in found] == [
         *((True, 1), (False, 2), (False, 1))
     ]
@@ -298,9 +298,9 @@ def test_what_a_job_was_told_beside_its_choice_is_named(tmp_path: Path) -> None:
     ]
 
 
-def test_a_choice_is_named_where_it_was_typed(tmp_path: Path) -> None:
-    """A recipe's own choice, which most rows of a table have, is not."""
-    for i, words in enumerate(([], ["loss=no_gan"], ["data=ring"], ["loss=dmd2", "data=digits"])):
+def test_a_choice_is_named_where_somebody_typed_it(tmp_path: Path) -> None:
+    """What nobody typed, as data=digits, most rows of a table share."""
+    for i, words in enumerate(([], ["loss=no_gan"], ["data=ring"], ["loss=dmd2"])):
         own = dict(word.split("=") for word in words)
         choices = {"loss": "dmd2", "data": "digits"} | own
         sections = {group: {"name": name} for group, name in choices.items()}
@@ -308,11 +308,19 @@ def test_a_choice_is_named_where_it_was_typed(tmp_path: Path) -> None:
         composed = {"choices": choices, "overrides": [*words, f"max_iterations={int(i == 3)}"]}
         write_run(tmp_path / str(i), config | {"composed": composed}, metrics={"rfd": i})
     assert [group.name for group in gather(tmp_path)] == [
-        "e max_iterations=0",
+        "e loss=dmd2 max_iterations=0",
         "e loss=no_gan max_iterations=0",
-        "e data=ring max_iterations=0",
-        "e data=digits loss=dmd2 max_iterations=1",
+        "e data=ring loss=dmd2 max_iterations=0",
+        "e loss=dmd2 max_iterations=1",
     ]
+
+
+def test_a_choice_of_two_recipes_is_named_where_they_differ(tmp_path: Path) -> None:
+    for i, (name, words) in enumerate((("dmd", []), ("dmd2", []), ("sid", ["loss=sid"]))):
+        composed = {"choices": {"loss": name}, "overrides": words}
+        config = {"loss": {"of": name}, "composed": composed}
+        write_run(tmp_path / str(i), config, metrics={"rfd": i})
+    assert [group.name for group in gather(tmp_path)] == ["e loss=dmd", "e loss=dmd2", "e loss=sid"]
 
 
 def test_a_choice_of_somebody_s_own_is_told_by_what_it_says(tmp_path: Path) -> None:

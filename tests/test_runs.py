@@ -1,7 +1,6 @@
 """What a person sees of a run: its directory, its verbs, its ends."""
 
 import csv
-import html
 import json
 import os
 import re
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from markupsafe import escape
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -321,7 +321,7 @@ def test_a_number_that_is_not_finite_stops_the_run_and_is_named(
     said = line.removeprefix("dmd2: ")
     assert (summary["status"], summary["error"]) == ("failed", f"FloatingPointError: {said}")
     page = Path("diverged/report.html").read_text()
-    assert '<span class="badge failed">' in page and html.escape(said) in page
+    assert '<span class="badge failed">' in page and escape(said) in page
 
 
 def test_every_logged_key_is_explained_on_the_site() -> None:

@@ -222,7 +222,14 @@ def draw(found: Verdicts, path: Path) -> None:
             color, weight = ("black", "bold") if is_meant else ("firebrick", "normal")
             if row[check]:
                 axes.text(
-                    x, y, f"{row[check]}", ha="center", va="center", c=color, weight=weight, size=8
+                    x,
+                    y,
+                    str(row[check]),
+                    ha="center",
+                    va="center",
+                    color=color,
+                    weight=weight,
+                    size=8,
                 )
     axes.set_xticks(range(len(checks)), checks, rotation=60, ha="right")
     axes.set_yticks(range(len(cases)), cases)

@@ -3,12 +3,12 @@
 # bash experiments/methods/run.sh [KEY=VALUE ...]     in the checkout's environment; keys of `dmd2 train` for all runs
 #
 # The first 200 iterations of each row are timed, one row a core and nothing beside them; its runs then have as many as
-# take TIME (240) seconds, the same on every seed of SEEDS ("0 1 2"). JOBS (2) runs go side by side.
+# take RUN_SECONDS (240), the same on every seed of SEEDS ("0 1 2"). JOBS (2) runs go side by side.
 # OUT (runs/methods) gets digits/ROW/SEED and captions/ROW/SEED, a table of each half, and pace/, which is what was timed.
 # What is completed there is not run again, so that the script goes on where it was stopped; it exits with 1 if a run
 # failed. A try has a folder and a time of its own:
-# OUT=runs/try SEEDS=0 TIME=20 bash experiments/methods/run.sh
-export OMP_NUM_THREADS=1 OUT=${OUT:-runs/methods} TIME=${TIME:-240} KEYS
+# OUT=runs/try SEEDS=0 RUN_SECONDS=20 bash experiments/methods/run.sh
+export OMP_NUM_THREADS=1 OUT=${OUT:-runs/methods} RUN_SECONDS=${RUN_SECONDS:-240} KEYS
 KEYS=$([ $# -eq 0 ] || printf '%q ' "$@")
 methods="no_gan dmd2 dmd2_hinge dmd2_relativistic dmd2_by_level f_distill sid sida embedding gan_only"
 
@@ -66,7 +66,7 @@ row() {
   local timed=$OUT/pace/$2/summary.json iterations
   iterations=$(python -c 'import json, sys
 seconds = json.load(open(sys.argv[1]))["training_seconds"]
-print(100 * max(1, round(2 * float(sys.argv[2]) / seconds)))' "$timed" "$TIME") || return 1
+print(100 * max(1, round(2 * float(sys.argv[2]) / seconds)))' "$timed" "$RUN_SECONDS") || return 1
   train "$2/$1" "${@:3}" "seed=$1" "max_iterations=$iterations" callbacks.evaluation.every=1000
 }
 

@@ -45,8 +45,6 @@ def one_line(error: BaseException) -> str | None:
     if isinstance(error, Missing):
         return str(error)
     text = in_one_line(error)
-    # Of an error in a worker torch shows the worker's traceback, which ends with its words.
-    text = re.sub(r"^Caught (\w+) in DataLoader worker process \d+\. .*\1: ", "", text)
     # torch reports a worker that was killed as a plain RuntimeError; nearly always by lack of
     # memory, which a user can mend.
     if isinstance(error, RuntimeError) and text.startswith("DataLoader worker (pid"):

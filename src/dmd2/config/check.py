@@ -147,7 +147,7 @@ def check(config: Config) -> None:
     # An experiment may set a term's weight where another loss, without the term, was chosen.
     if absent := [key for key, term in terms.items() if term is not None and not is_node(term)]:
         raise ValueError(
-            f"set, but this loss has no such term: {', '.join(absent)}; take it out: "
+            f"{', '.join(absent)}: set, but this loss has no such term; take it out: "
             f"{' '.join(f'~{key}' for key in absent)}, or choose a loss that has it"
         )
     # A negative one would turn the term around.

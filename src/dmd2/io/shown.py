@@ -1,5 +1,6 @@
 """Names and texts of others as a terminal may show them."""
 
+import re
 from collections.abc import Callable
 
 Explain = Callable[[BaseException], str | None]
@@ -23,4 +24,6 @@ def in_one_line(said: object) -> str:
     >>> in_one_line(ValueError("no\\n  such file"))
     'no such file'
     """
-    return " ".join(str(said).split())
+    text = " ".join(str(said).split())
+    # Of an error in a worker torch shows the worker's traceback, which ends with its words.
+    return re.sub(r"^Caught (\w+) in DataLoader worker process \d+\. .*\1: ", "", text)

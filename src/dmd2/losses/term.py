@@ -16,6 +16,7 @@ class Term(Protocol):
     decodes: frozenset[str]
     """Of "teacher", "critic": whose remembered pass over the view it reads x0 of."""
 
+    # Read-only, so that a term may have a narrower type: a view that is never None.
     @property
     def weight(self) -> float:
         """What its loss is multiplied by."""

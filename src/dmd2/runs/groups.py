@@ -32,7 +32,7 @@ def gather(folder: Path) -> Groups:
     for run, summary, leaves in runs:
         is_scored = bool(summary["metrics"])
         if is_scored and summary["primary"] != (usual := primaries[0][0]):
-            print(f"left out: {run} is scored by {summary['primary']}, others by {usual}")
+            _leave_out(f"{run} is scored by {summary['primary']}, others by {usual}")
             continue
         experiment = summary["experiment"]
         # How a run would have been scored does not matter where it was not.
@@ -55,25 +55,28 @@ def gather(folder: Path) -> Groups:
         for part in (trained, scored):
             for place, own in zip(part, differences([*part.values()]), strict=True):
                 found[place].differences |= own
-        _name_by_choices([found[key] for key in keys], composed)
+        _name_by_typed([found[key] for key in keys], composed)
     return sorted(
         found.values(),
         key=lambda group: mean(group.values(group.primary)) if group.is_scored else inf,
     )
 
 
-def _name_by_choices(groups: Groups, composed: Sequence[Composition]) -> None:
-    """Name groups of an experiment by what was typed for each, if that tells them apart.
+def _name_by_typed(groups: Groups, composed: Sequence[Composition]) -> None:
+    """Name groups of an experiment by what was typed, if that tells them apart.
 
-    Other differences are of defaults, and are not named; but a choice that nobody typed is.
+    Other differences are of defaults, and are not named. A choice is named where somebody typed it,
+    for this group or another, and where those who typed none differ in it.
     """
-    anywhere = set[str]().union(*(typed for _, typed in composed))
+    chosen = [(typed, group, name) for own, typed in composed for group, name in own.items()]
+    said = {(group, name) for typed, group, name in chosen if group in typed}
+    defaults = {(group, name) for typed, group, name in chosen if group not in typed}
+    usual = Counter(group for group, _ in defaults)
     for group, (choices, typed) in zip(groups, composed, strict=True):
-        # What is in a choice is not named by typing the choice.
-        own = typed | ({*choices} - anywhere)
-        group.named = {
-            key for key in group.differences if key in own or is_among(key, own - {*choices})
-        }
+        named = {key for key, name in choices.items() if (key, name) in said or usual[key] > 1}
+        # A choice that was typed names itself, and not each key in it.
+        keys = typed - {*choices}
+        group.named = {key for key in group.differences if key in named or is_among(key, keys)}
     is_known = all(choices for choices, _ in composed)
     if not is_known or len({group.name for group in groups}) < len(groups):
         for group in groups:
@@ -96,8 +99,13 @@ def _leave_repeats_out(group: Group) -> None:
     }
     kept = {*newest.values()}
     if repeats := [str(folder) for folder in group.folders if folder not in kept]:
-        print(f"left out: {', '.join(repeats)}: other runs are the same, seed included")
+        _leave_out(f"{', '.join(repeats)}: other runs are the same, seed included")
     group.folders, group.summaries = map(list, zip(*(r for r in runs if r[0] in kept), strict=True))
+
+
+def _leave_out(what: str) -> None:
+    # Runs may be another person's, and so their words.
+    print(printable(f"left out: {what}").replace("\n", "\\n"))
 
 
 def _written(run: Path) -> float:
@@ -144,10 +152,12 @@ def _comparable(folder: Path) -> Iterator[tuple[Path, dict[str, Any], dict[str, 
         try:
             summary, leaves = read_summary(path), leaves_of(path.parent)
         except (ValueError, OSError) as error:
-            print(f"left out: {error}")
+            _leave_out(str(error))
             continue
         if why := flaw(summary):
-            print(printable(f"left out: {path.parent} {why}"))
+            # A job of a sweep says so by itself, with its error.
+            if not (path.parent / "error.txt").exists():
+                _leave_out(f"{path.parent} {why}")
             continue
         # Of a run without a configuration nobody knows what it is: it is averaged with no other.
         yield path.parent, summary, leaves or {"run": str(path.parent)}

@@ -24,7 +24,7 @@ from dmd2.distributed.slurm import Requeue
 from dmd2.evaluation.protocol import ScoringProtocol
 from dmd2.io.files import link_to, try_lock, write_bytes
 from dmd2.io.replace import sweep
-from dmd2.io.shown import in_one_line
+from dmd2.io.shown import in_one_line, printable
 from dmd2.runs.assemble import Parts, assemble
 from dmd2.runs.build import build, build_data, build_trainer, build_with
 from dmd2.runs.cached import cached_data_references, cached_teacher_references, make_pairs
@@ -97,7 +97,8 @@ class Run:
             print(f"to go on: {command}", file=sys.stderr)
             raise KeyboardInterrupt from error
         except Exception as error:
-            self.record.error = f"{type(error).__name__}: {in_one_line(error)}"
+            said = printable(in_one_line(error))
+            self.record.error = f"{type(error).__name__}: {said:.300}".rstrip(": ")
             raise
         finally:
             self.conclude(status)

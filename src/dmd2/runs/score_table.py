@@ -36,24 +36,24 @@ def print_table(summary: Mapping[str, Any], primary: str) -> None:
 
 def cell(scores: Scores, name: str) -> str:
     """A score to three digits; empty where there is none, e.g. of another number of samples."""
-    return f"{scores[name]:.3g}" if name in scores else ""
+    return _rounded(scores[name], 3) if name in scores else ""
 
 
 def spread(values: Sequence[float]) -> str:
     """Mean and sample standard deviation; empty where there are none.
 
-    >>> spread([1.19, 1.27]), spread([12_345.0, 12_000.0]), spread([0.5])
-    ('1.23 ± 0.057', '12,172 ± 244', '0.5')
+    >>> spread([1.19, 1.27]), spread([12_345.0, 12_204.0]), spread([0.5])
+    ('1.23 ± 0.057', '12,274 ± 100', '0.5')
     """
     if not values:
         return ""
-    text = _digits(mean(values), 3)
-    return text if len(values) == 1 else f"{text} ± {_digits(stdev(values), 2)}"
+    text = _rounded(mean(values), 3)
+    return text if len(values) == 1 else f"{text} ± {_rounded(stdev(values), 2)}"
 
 
-def _digits(value: float, num: int) -> str:
-    # 1.23e+04 is hard to read.
-    return f"{value:,.0f}" if abs(value) >= 10**num else f"{value:.{num}g}"
+def _rounded(value: float, num_digits: int) -> str:
+    text = f"{value:.{num_digits}g}"
+    return f"{value:,.0f}" if "e+" in text else text  # 1.23e+04 is hard to read
 
 
 def columns(summary: Mapping[str, Any], primary: str) -> list[str]:

@@ -37,7 +37,7 @@ class Record:
         self.signal: Signals | None = None
         """The signal at which all ranks agreed to end."""
         self.error: str | None = None
-        """What ended the run, where it failed."""
+        """What ended the run, as rank 0 knows it, where it failed."""
         self.monitor: Monitor | None = None
         """What is or was wrong with the run; None where nobody watches its health."""
         self.lost: Verdict | None = None
