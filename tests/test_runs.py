@@ -322,6 +322,7 @@ def test_a_number_that_is_not_finite_stops_the_run_and_is_named(
     assert (summary["status"], summary["error"]) == ("failed", f"FloatingPointError: {said}")
     page = Path("diverged/report.html").read_text()
     assert '<span class="badge failed">' in page and escape(said) in page
+    assert "dmd2 sample" not in page  # it has no weights
 
 
 def test_every_logged_key_is_explained_on_the_site() -> None:

@@ -37,7 +37,7 @@ def run_page(folder: Path, summary: Mapping[str, Any]) -> str:
         num_grids=len(grids_of(folder)),
         comparison=lone_picture(folder / "comparison.png"),
         steps=lone_picture(folder / "samples" / "steps.png"),
-        commands=commands(folder, config),
+        commands=commands(folder, config, has_student=summary["status"] != "failed"),
         facts=facts(summary),
         changed=changed(config),
         config=OmegaConf.to_yaml(OmegaConf.create(config)),
@@ -95,19 +95,21 @@ def run_charts(folder: Path, summary: Mapping[str, Any]) -> list[dict[str, Any]]
     return found
 
 
-def commands(folder: Path, config: Mapping[str, Any]) -> list[tuple[str, str]]:
+def commands(folder: Path, config: Mapping[str, Any], has_student: bool) -> list[tuple[str, str]]:
     """What one may type next, each with its purpose."""
     run = shlex.quote(str(folder))
-    found = [
-        ("train on", f"the same command with paths.run={run} resume=auto"),
+    of_student = [
         ("draw samples", f"dmd2 sample run={run} num_images=100 out=samples"),
         ("score again", f"dmd2 evaluate run={run} num_samples=10000"),
         ("in Python", f"dmd2.load({str(folder)!r}).sample(16, seed=0)"),
-        ("compare runs", f"dmd2 compare runs={shlex.quote(str(folder.parent))} out=comparison"),
     ]
     if "source" in config["teacher"]:  # a pipeline of diffusers, whose student is one, too
-        found.insert(3, ("export for diffusers", f"dmd2 export run={run} out=student"))
-    return found
+        of_student.insert(2, ("export for diffusers", f"dmd2 export run={run} out=student"))
+    return [
+        ("train on", f"the same command with paths.run={run} resume=auto"),
+        *(of_student if has_student else []),
+        ("compare runs", f"dmd2 compare runs={shlex.quote(str(folder.parent))} out=comparison"),
+    ]
 
 
 def facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
