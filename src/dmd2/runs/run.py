@@ -24,7 +24,6 @@ from dmd2.distributed.slurm import Requeue
 from dmd2.evaluation.protocol import ScoringProtocol
 from dmd2.io.files import link_to, try_lock, write_bytes
 from dmd2.io.replace import sweep
-from dmd2.io.shown import in_one_line, printable
 from dmd2.runs.assemble import Parts, assemble
 from dmd2.runs.build import build, build_data, build_trainer, build_with
 from dmd2.runs.cached import cached_data_references, cached_teacher_references, make_pairs
@@ -97,8 +96,7 @@ class Run:
             print(f"to go on: {command}", file=sys.stderr)
             raise KeyboardInterrupt from error
         except Exception as error:
-            said = printable(in_one_line(error))
-            self.record.error = f"{type(error).__name__}: {said:.300}".rstrip(": ")
+            self.record.fail(error)
             raise
         finally:
             self.conclude(status)
@@ -169,12 +167,10 @@ class Run:
             parts.init_weights()
         data = parts.data
         if config["pairs"] is not None:
-            pairs = {
-                "pairs": str(make_pairs(config, parts.teacher, data)),
-                "pairs_batch_size": config["pairs"]["batch_size"],
-            }
+            pairs = make_pairs(config, parts.teacher, data)
+            batch_size = config["pairs"]["batch_size"]
             # Opened again with its pairs, now that these are made.
-            data = build_data(config["data"], **pairs)
+            data = build_data(config["data"], pairs=str(pairs), pairs_batch_size=batch_size)
         self.link_latest()
         if checkpoint is not None:
             # Once more, now that the teacher has its weights, and with them a hash.

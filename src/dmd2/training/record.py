@@ -8,6 +8,7 @@ from typing import Any
 from dmd2.distributed.slurm import AHEAD, Requeue
 from dmd2.evaluation.health import Monitor, Verdict
 from dmd2.evaluation.scores import References, Scores, best
+from dmd2.io.shown import in_one_line, printable
 
 
 class Record:
@@ -46,6 +47,11 @@ class Record:
     def start_clock(self, earlier_seconds: float) -> None:
         """Training begins now, after so much wall time of earlier attempts."""
         self.earlier_seconds, self.started = earlier_seconds, time.monotonic()
+
+    def fail(self, error: Exception) -> None:
+        """Note what ended the run, in one line of at most some 300 characters."""
+        said = printable(in_one_line(error))
+        self.error = f"{type(error).__name__}: {said:.300}".rstrip(": ")
 
     def wall_seconds(self) -> float:
         """What the run has taken so far, over all attempts."""
