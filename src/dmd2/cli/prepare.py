@@ -17,7 +17,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from dmd2.distributed.process_group import process_group
-from dmd2.io.shown import printable
+from dmd2.io.shown import printable_line
 from dmd2.runs.build import build
 
 
@@ -28,4 +28,4 @@ def main(options: DictConfig) -> None:
     # Ranks share the work through files and exchange no tensors: gloo will do.
     with process_group(on_gpu=False):
         lines = build(recipe["recipe"])(Path(options.source), Path(options.out))
-        print(printable("\n".join(line.replace("\n", "\\n") for line in lines)))
+        print(*map(printable_line, lines), sep="\n")

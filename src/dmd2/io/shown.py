@@ -18,6 +18,15 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
+def printable_line(text: str) -> str:
+    r"""The same of one line: line ends are escaped, too.
+
+    >>> printable_line("a\nb")
+    'a\\nb'
+    """
+    return printable(text).replace("\n", "\\n")
+
+
 def in_one_line(said: object) -> str:
     """What an error, or anything else, says, with every run of white space as one blank.
 

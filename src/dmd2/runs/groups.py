@@ -9,7 +9,7 @@ from typing import Any
 
 from dmd2.config.keys import is_among
 from dmd2.evaluation.scores import Scores
-from dmd2.io.shown import printable
+from dmd2.io.shown import printable_line
 from dmd2.runs.differences import (
     Composition,
     Leaves,
@@ -68,10 +68,11 @@ def _name_by_typed(groups: Groups, composed: Sequence[Composition]) -> None:
     Other differences are of defaults, and are not named. A choice is named where somebody typed it,
     for this group or another, and where those who typed none differ in it.
     """
-    chosen = [(typed, group, name) for own, typed in composed for group, name in own.items()]
-    said = {(group, name) for typed, group, name in chosen if group in typed}
-    defaults = {(group, name) for typed, group, name in chosen if group not in typed}
-    usual = Counter(group for group, _ in defaults)
+    # A key of `choices` is a group of conf/.
+    chosen = [(key, name, key in typed) for own, typed in composed for key, name in own.items()]
+    said = {(key, name) for key, name, is_typed in chosen if is_typed}
+    defaults = {(key, name) for key, name, is_typed in chosen if not is_typed}
+    usual = Counter(key for key, _ in defaults)
     for group, (choices, typed) in zip(groups, composed, strict=True):
         named = {key for key, name in choices.items() if (key, name) in said or usual[key] > 1}
         # A choice that was typed names itself, and not each key in it.
@@ -105,7 +106,7 @@ def _leave_repeats_out(group: Group) -> None:
 
 def _leave_out(what: str) -> None:
     # Runs may be another person's, and so their words.
-    print(printable(f"left out: {what}").replace("\n", "\\n"))
+    print(printable_line(f"left out: {what}"))
 
 
 def _written(run: Path) -> float:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from statistics import median
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 Row = Mapping[str, float]
 Rows = Sequence[Row]
@@ -135,7 +135,10 @@ class Absent(OfOne):
 
 @dataclass(frozen=True)
 class OfSeveral:
-    """Base: a rule about what some rules say."""
+    """Base: a rule about what some rules say, of which one answer `settles` it."""
+
+    settles: ClassVar[bool]
+    word: ClassVar[str]  # between them
 
     rules: tuple[Rule, ...]
 
@@ -144,26 +147,24 @@ class OfSeveral:
         """The numbers of all of them."""
         return tuple(key for rule in self.rules for key in rule.keys)
 
+    def __call__(self, rows: Rows) -> bool | None:
+        """What settles it where one rule says so, else None where one cannot say."""
+        answers = [rule(rows) for rule in self.rules]
+        if self.settles in answers:
+            return self.settles
+        return None if None in answers else not self.settles
+
+    def __str__(self) -> str:
+        return self.word.join(map(str, self.rules))
+
 
 class Either(OfSeveral):
     """One of some rules holds."""
 
-    def __call__(self, rows: Rows) -> bool | None:
-        """True where one holds, else None where one cannot say."""
-        answers = [rule(rows) for rule in self.rules]
-        return True if True in answers else None if None in answers else False
-
-    def __str__(self) -> str:
-        return "; or ".join(map(str, self.rules))
+    settles, word = True, "; or "
 
 
 class All(OfSeveral):
     """All of some rules hold."""
 
-    def __call__(self, rows: Rows) -> bool | None:
-        """False where one does not hold, else None where one cannot say."""
-        answers = [rule(rows) for rule in self.rules]
-        return False if False in answers else None if None in answers else True
-
-    def __str__(self) -> str:
-        return " and ".join(map(str, self.rules))
+    settles, word = False, " and "
