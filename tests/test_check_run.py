@@ -124,6 +124,10 @@ def test_no_room_for_checkpoints_or_in_memory_is_said(
             ["train", "--check", "experiment=digits_dp_dmd", "sampler=four_step"],
             "type sampler=four_step_ode",
         ),
+        (
+            ["train", "--check", "experiment=digits_dp_dmd", "+data.reals=pairs"],
+            "those of the teacher's first step are none; type data.reals=data",
+        ),
         (["train", "--check", "loss=dp_dmd"], "lacks several sampling steps and pairs of"),
         (
             ["train", "--check", "experiment=digits_dp_dmd", "pairs.solver.times=[1.0,0.5]"],
@@ -148,3 +152,30 @@ def test_a_check_refuses_as_the_run_would(
 ) -> None:
     assert words in answer(capsys, *arguments)
     assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["experiment=digits_dmd2", "loss=f_distill", "accumulate=16"], "has 4 (data.batch_size="),
+        (["experiment=digits_dmd2", "loss=embedding", "accumulate=8"], "fewer than 16; type a lar"),
+        (["experiment=digits_dp_dmd", "critic_step_layer=null"], "type critic_step_layer=LAYER"),
+    ],
+)
+def test_a_check_says_what_a_loss_suffers_from(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for chosen, is_said in ((arguments, True), (arguments[:-1], False)):
+        sys.argv = ["dmd2", "train", "--check", *chosen]
+        main()
+        assert (words in capsys.readouterr().err) == is_said
+
+
+def test_networks_that_do_not_align_are_refused_before_the_teacher_is_trained(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("peft", reason="peft is not installed: make install EXTRAS=dev,text")
+    arguments = ["experiment=text2digits_dmd2_4step_lora", "callbacks=alignment", "metric=none"]
+    said = answer(capsys, "train", *arguments)
+    assert "differ in shape; type lora=both" in said
+    assert not list(Path().glob("cache/teachers/*"))

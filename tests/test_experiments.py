@@ -23,6 +23,7 @@ from dmd2.diffusion.denoiser import Denoiser
 from dmd2.io.tensors import save_tensors
 from dmd2.nets.critic import Critic
 from dmd2.runs.build import build
+from dmd2.training.callbacks.csv_logger import read_numbers
 from pipelines import save_clip, save_inception, save_pipeline, shrunken
 
 ALL = sorted(path.stem for path in (config_folder() / "experiment").glob("*.yaml"))
@@ -291,3 +292,35 @@ def test_every_experiment_on_a_pipeline_runs(experiment: str, folder: Path) -> N
     )
     sheet = np.asarray(Image.open(run / "samples" / "00000002.png").convert("RGB"))
     assert sheet.std() > 0 and (run / "checkpoints" / "student.safetensors").exists()
+
+
+LOSSES = sorted(path.stem for path in (config_folder() / "loss").glob("*.yaml"))
+PAIRS = (
+    "pairs={num_pairs:4,batch_size:null,dtype:float16,at_once:4,solver:{_target_:dmd2.diffusion."
+)
+OF_PAIRS = [PAIRS + "DDIM,num_steps:2}}"]
+JUMPS = PAIRS + "FirstJump,num_steps:2,times:[1.0,0.75,0.5,0.25]}}"
+BESIDE = {
+    "decoupled": ["teacher.guidance=1.5"],
+    "dmd": OF_PAIRS,
+    "regression": OF_PAIRS,
+    "dp_dmd": ["sampler=four_step_ode", JUMPS],
+}
+"""What a loss needs besides."""
+
+
+@pytest.mark.parametrize("prediction", ["v", "flow"])
+@pytest.mark.parametrize("loss", [name for name in LOSSES if not name.endswith("lpips")])
+def test_every_loss_trains_four_steps_of_every_prediction(
+    loss: str, prediction: str, folder: Path
+) -> None:
+    """In shares of a batch, with finite numbers; eps and EDM's x0 are the experiments' own."""
+    of_all = [f"loss={loss}", f"teacher=text_digits_{prediction}", *BESIDE.get(loss, [])]
+    of_all += ["sampler.times=[1.0,0.75,0.5,0.25]", "global_batch=8", "accumulate=2"]
+    alone = ["critic_updates=1", "metric=none", "callbacks.samples=null"]
+    alone += ["trainer=cpu", "max_iterations=2", "log_every=1", "data.batch_size=null"]
+    run, summary = trained(folder, "text2digits_dmd2_4step", *TRAINED_HERE, *of_all, *alone)
+    assert summary["generator_updates"] == 2
+    for row in read_numbers(run / "metrics.csv"):
+        assert np.isfinite([row[key] for key in row if "loss" in key or "norm" in key]).all()
+        assert all(row[key] == 0 for key in row if "scrubbed" in key)

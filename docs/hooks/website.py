@@ -17,6 +17,7 @@ import metrics_page
 import source_pages
 
 ROOT = Path(__file__).parents[2]
+BOOK = ROOT / "experiments"
 # [label](target#anchor) or a picture; a label may hold brackets, an address with a scheme is none.
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?!\w+:|#)([^)\s#]+)(#[^)\s]*)?\)")
 # A block, also one inside a list: its end is indented like its start.
@@ -27,12 +28,14 @@ NAME = re.compile(r"(?<!\[)`(dmd2(?:\.[A-Za-z_]\w*)+)`(?!\])")
 MATH = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 LONG = re.compile(r"(?<!</span>)<code>([^<]{28,})</code>")
 """Code in a line of text; a block's code stands behind an empty span."""
-EXPERIMENTS = "<!-- table of experiments -->"
-"""Stands in recipes.md for its tables; elsewhere than on the site it is not seen."""
-CHECKS = "<!-- table of checks -->"
-"""Stands in health.md for the table of health checks."""
-SCORES, LOGGED = "<!-- table of scores -->", "<!-- table of logged numbers -->"
-"""Stand in metrics.md for its tables."""
+TABLE = re.compile(r".*<!-- table of ([\w ]+) -->")
+"""A line of a page in docs/: the site has the table in its place, and other readers are told so."""
+TABLES = {
+    "experiments": conf_pages.experiments,
+    "checks": health_page.table,
+    "scores": metrics_page.scores,
+    "logged numbers": metrics_page.logged,
+}
 PLACES = {
     "README.md": "index.md",
     "conf": "reference/conf/index.md",
@@ -52,9 +55,9 @@ def pages() -> dict[str, str]:
 
 def copied() -> dict[str, str]:
     """Pages that are files of the repository: path in docs/ -> path in the repository."""
-    book = sorted((ROOT / "experiments").glob("*/README.md"))
+    book = [page.relative_to(ROOT) for page in sorted(BOOK.glob("**/README.md"))]
     return {
-        **{f"results/{page.parent.name}.md": page.relative_to(ROOT).as_posix() for page in book},
+        **{f"results/{'/'.join(page.parts[1:-1])}.md": str(page) for page in book},
         "contributing.md": "CONTRIBUTING.md",
         "changelog.md": "CHANGELOG.md",
         "security.md": "SECURITY.md",
@@ -68,8 +71,7 @@ def copies() -> dict[str, str]:
 
 def pictures() -> dict[str, Path]:
     """Pictures of the lab book: path in docs/ -> the file."""
-    found = sorted((ROOT / "experiments").glob("*/*.png"))
-    return {f"results/{path.parent.name}/{path.name}": path for path in found}
+    return {f"results/{path.relative_to(BOOK)}": path for path in sorted(BOOK.glob("**/*.png"))}
 
 
 def place_of(path: str) -> str | None:
@@ -81,8 +83,8 @@ def place_of(path: str) -> str | None:
         return places[path]
     if path.startswith("docs/"):
         return path.removeprefix("docs/")
-    if found := re.fullmatch(r"experiments/(\w+)/(\w+\.png)", path):
-        return f"results/{found[1]}/{found[2]}"
+    if path.startswith("experiments/") and path.endswith(".png"):
+        return path.replace("experiments/", "results/", 1)
     # Commands before groups: conf/VERB.yaml is a file, and a group of conf/ is a folder.
     for verb, (_, module) in source_pages.verb_modules().items():
         if path in (f"conf/{verb}.yaml", module.relative_to(ROOT).as_posix()):
@@ -210,10 +212,7 @@ def on_page_markdown(text: str, *, page: Any, **_: Any) -> str:
     """Lead links where they go on the site."""
     uri = page.file.src_uri
     # The tables link like the rest of the page, to files of the repository.
-    text = text.replace(EXPERIMENTS, conf_pages.experiments() if EXPERIMENTS in text else "")
-    text = text.replace(CHECKS, health_page.table() if CHECKS in text else "")
-    text = text.replace(SCORES, metrics_page.scores() if SCORES in text else "")
-    text = text.replace(LOGGED, metrics_page.logged() if LOGGED in text else "")
+    text = TABLE.sub(lambda found: TABLES[found[1]](), text)
     if uri.startswith("reference/"):
         return text  # its links are those of the site
     return named(linked(text, copied().get(uri, f"docs/{uri}"), uri))

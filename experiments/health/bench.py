@@ -37,8 +37,6 @@ SHORT = {
     "digits_dmd": "max_iterations=40 log_every=4 health.every=8 callbacks.evaluation.every=40 "
     "metric.num_samples=200 pairs.num_pairs=500",
     "digits_4step": DIGITS + "max_iterations=250 metric.num_samples=1000 metric.teacher_steps=[18]",
-    "digits_4step_sida": DIGITS
-    + "max_iterations=250 metric.num_samples=1000 metric.teacher_steps=[18]",
     "digits_dp_dmd": DIGITS
     + "max_iterations=250 metric.num_samples=1000 metric.teacher_steps=[18] pairs.num_pairs=500",
     "text2digits_dmd2": TEXT + " teacher.pretrain.max_iterations=600",
@@ -71,7 +69,7 @@ CASES = {
     "healthy digits": case("digits_dmd2"),
     "healthy digits, DMD": case("digits_dmd"),
     "healthy four steps": case("digits_4step"),
-    "healthy four steps, SiDA": case("digits_4step_sida"),
+    "healthy four steps, SiDA": case("digits_4step", "loss=sida"),
     "healthy four steps, DP-DMD": case("digits_dp_dmd"),
     "healthy text": case("text2digits_dmd2"),
     "healthy text, v": case("text2digits_dmd2", "teacher=text_digits_v sampler=one_step"),

@@ -12,7 +12,7 @@ export OMP_NUM_THREADS=1 OUT=${OUT:-runs/methods} RUN_SECONDS=${RUN_SECONDS:-240
 KEYS=$([ $# -eq 0 ] || printf '%q ' "$@")
 methods="no_gan dmd2 dmd2_hinge dmd2_relativistic dmd2_by_level f_distill sid sida embedding gan_only"
 
-# 2,000 samples of the teacher, by a solver of digits or of captions, and as many of its first steps, to the second time.
+# 2,000 samples of the teacher, by a solver of digits or of captions, and 2,000 targets of a student's first step (FirstJump).
 samples=num_pairs:2000,batch_size:null,dtype:uint8,at_once:500
 jumps=num_pairs:2000,batch_size:null,dtype:float16,at_once:500
 heun=solver:{_target_:dmd2.diffusion.Heun,num_steps:18}
@@ -34,7 +34,7 @@ rows() {
   echo "digits/4step_dp_dmd experiment=digits_dp_dmd"
   echo "digits/1step_teacher_samples experiment=digits_teacher_samples"
   echo "digits/4step_teacher_samples experiment=digits_4step data=teacher_samples pairs={$samples,$heun}"
-  # In one step the captions' teacher is guided, so that guidance can be a term of its own; in four where that term is.
+  # text2digits_dmd2's teacher is guided, text2digits_dmd2_4step's is not: decoupled, which needs guidance, sets it there.
   for loss in $methods; do
     echo "captions/1step_$loss experiment=text2digits_dmd2 loss=$loss"
     echo "captions/4step_$loss experiment=text2digits_dmd2_4step loss=$loss"

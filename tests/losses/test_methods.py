@@ -172,6 +172,24 @@ def test_f_divergence_multiplies_dmd_s_gradient_by_the_clipped_ratio_s_weight():
     torch.testing.assert_close(plain, dm)
 
 
+def test_a_logit_that_is_not_finite_costs_its_own_sample_alone():
+    """The weights of the others are over their own mean."""
+    models = Models(
+        gaussian([1.0, 0.0], 0.5), Critic(gaussian([0.3, 0.2], 0.9), None), Unconditional()
+    )
+    turn = generator_turn(models, torch.randn(4, 2, requires_grad=True))
+    logits = torch.tensor([0.0, torch.nan, 1.0, 2.0])
+    turn.logits = lambda _: logits[:, None]
+    term = FDivergence(divergences.forward_kl, view="v")
+    real, fake = term.predictions(turn)
+    found = term.gradient(turn, real, fake)
+    dm = DistributionMatching(view="v").gradient(turn, real, fake)
+    fine = logits.isfinite()
+    r = logits[fine].exp()
+    torch.testing.assert_close(found[fine], dm[fine] * (r / r.mean())[:, None])
+    assert found[~fine].isnan().all()  # which is scrubbed, and counted
+
+
 def test_f_divergence_takes_the_mean_logit_of_several_levels():
     heads = nn.ModuleList(nn.Linear(2, 1) for _ in range(2))
     models = Models(
@@ -230,6 +248,27 @@ def test_score_identity_is_of_the_guided_teacher_and_of_a_critic_that_is_told_th
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)
 
 
+def test_a_score_that_is_not_finite_costs_its_own_sample_alone():
+    """The samples' noise does not depend on what the others are, nor do their gradients."""
+
+    class Broken(GaussianMixture):
+        def finish(self, encoding: Encoding) -> Tensor:
+            return torch.tensor([1.0, torch.nan, 1.0, 1.0])[:, None] * super().finish(encoding)
+
+    ones = torch.ones(1)
+    x, found = torch.randn(4, 2, requires_grad=True), []
+    for kind in (GaussianMixture, Broken):
+        teacher = kind(Karras(), torch.tensor([[1.0, -1.0]]), 0.6 * ones, ones)
+        models = Models(teacher, Critic(gaussian([0.3, 0.2], 0.9), None), Unconditional())
+        turn = generator_turn(models, 1 * x)
+        found.append(gradient(turn, sid=ScoreIdentity(view="v")))
+        _, logs = ScoreIdentity(view="v")(generator_turn(models, 1 * x))
+        assert logs["num_scrubbed"] == (kind is Broken) and logs["fisher"].isfinite()
+    whole, broken = found
+    assert not broken[1].any() and whole.all()
+    torch.testing.assert_close(broken[[0, 2, 3]], whole[[0, 2, 3]])
+
+
 def test_score_identity_descends_the_fisher_divergence():
     """Equal widths: the divergence is c (mean - theta)^2, and alpha = 0 gives half its gradient."""
     mean, theta = torch.tensor([1.0, -1.0]), torch.tensor([0.3, 0.2])
@@ -242,6 +281,26 @@ def test_score_identity_descends_the_fisher_divergence():
     sigma2 = float(Karras().alpha_sigma(t)[1][0]) ** 2
     c = (sigma2 / (0.6**2 + sigma2)) ** 2
     torch.testing.assert_close(x.numel() * found, (c * (theta - mean)).expand(16, 2))
+
+
+# Numbers that are none
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: FDivergence(divergences.jeffreys, clip=(20.0, 0.1)), "[0.1,20]"),
+        (lambda: FDivergence(divergences.jeffreys, clip=(-1.0, 2.0)), "[0.1,20]"),
+        (lambda: ScoreIdentity(alpha=-1.0), "type 0.5 to 1.5"),
+        (lambda: EmbeddingDistance(0.1, width=0), "width=32"),
+        (lambda: EmbeddingDistance(0.1, scales=()), "scales=[0.25,0.5,1.0]"),
+        (lambda: EmbeddingDistance(0.1, scales=(0.5, 0.0)), "scales=[0.25,0.5,1.0]"),
+        (lambda: ApproximateR1(0.1, std=0.0), "std=0.1, or r1=null"),
+    ],
+)
+def test_numbers_that_switch_a_term_off_or_break_it_are_refused(make: Any, words: str):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        make()
 
 
 # Guidance of its own

@@ -17,6 +17,7 @@ from dmd2.losses.terms import (
     GANGenerator,
     Regression,
     RelativisticGANCritic,
+    RelativisticGANGenerator,
 )
 
 DM, GAN_G = DistributionMatching(view="g"), GANGenerator(1e-3, view="g")
@@ -66,6 +67,15 @@ def test_a_generator_gan_needs_a_discriminator_that_learns():
         Objective(VIEWS, {"gan": GAN_G}, {"fake": FAKE})
     with pytest.raises(ValueError, match="nothing trains its discriminator"):
         Objective(VIEWS, {"gan": GAN_G}, {"fake": FAKE, "r1": ApproximateR1(1.0, view="c")})
+    with pytest.raises(ValueError, match=r"of a weight above 0: nothing trains its discriminator"):
+        Objective(VIEWS, {"gan": GAN_G}, {"fake": FAKE, "gan": GANCritic(0.0, view="c")})
+
+
+def test_a_generator_that_reads_single_logits_needs_a_discriminator_that_fixes_them():
+    relativistic = {"fake": FAKE, "gan": RelativisticGANCritic(1.0, view="c")}
+    with pytest.raises(ValueError, match=r"type loss\.generator\.gan\._target_=dmd2\.losses\.Rela"):
+        Objective(VIEWS, {"gan": GAN_G}, relativistic)
+    Objective(VIEWS, {"gan": RelativisticGANGenerator(1.0, view="g")}, relativistic)
 
 
 @pytest.mark.parametrize(

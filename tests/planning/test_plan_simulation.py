@@ -16,7 +16,7 @@ from dmd2.io.files import write_hashed_json
 from dmd2.planning.cuda_autocast import FLOAT32, cuda_autocast
 from dmd2.planning.dry_run import BUILDING, DryRun, HostRead
 from dmd2.planning.page import work_table
-from dmd2.planning.search import bytes_of, fitting, needed
+from dmd2.planning.search import bytes_of, fitting, levers, needed
 from dmd2.planning.showing import Showing
 from dmd2.planning.simulation import measured, simulate
 from dmd2.planning.sizes import autoencoder_of, with_encoding, with_text
@@ -224,6 +224,15 @@ def test_the_search_finds_the_mildest_words_that_fit(batch_size, fits):
     assert added == fits
     assert needed(found) <= memory
     assert needed(simulate(compose([*words, *added]))) == needed(found)
+
+
+@pytest.mark.parametrize(("loss", "most"), [("dmd2", 64), ("f_distill", 4), ("embedding", 4)])
+def test_shares_of_a_batch_are_large_enough_for_terms_that_compare_samples(loss, most):
+    found = [
+        words[0] for words in levers(composed(1, [*SMALL, "data.batch_size=64", f"loss={loss}"]))
+    ]
+    shares = [word for word in found if word.startswith("accumulate=")]
+    assert shares[-1] == f"accumulate={most}"
 
 
 def test_an_amount_of_memory():

@@ -59,6 +59,14 @@ def scrub(gradient: Tensor) -> tuple[Tensor, Tensor]:
     return torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0), num_scrubbed
 
 
+def with_scrubbed_gradient(x: Tensor) -> Tensor:
+    """The same values, whose gradient goes on with non-finite entries replaced by zero."""
+    x = x.view_as(x)
+    if x.requires_grad:
+        x.register_hook(lambda gradient: scrub(gradient)[0])
+    return x
+
+
 def surrogate(x: Tensor, gradient: Tensor) -> Tensor:
     """A loss [] whose gradient at x [B, ...] is gradient / x.numel() (DMD Algorithm 2)."""
     # DMD Algorithm 2: 1/2 MSE(x, sg[x - g]). Its value, mean g^2 / 2, measures no progress.
@@ -68,11 +76,12 @@ def surrogate(x: Tensor, gradient: Tensor) -> Tensor:
 def score_identity(x: Tensor, real: Tensor, fake: Tensor, alpha: float, floor: float) -> Tensor:
     """SiD's loss [] (arXiv:2404.04057) of predictions [B, ...] with graphs to x [B, ...].
 
-    (real - fake) ((real - x) - alpha (real - fake)) / mean |x - real|, a mean over all entries.
+    (real - fake) ((real - x) - alpha (real - fake)) / mean |x - real|, a mean over all entries, of
+    which those that are not finite count as 0.
     """
     difference = real - fake
     loss = difference * (real - x - alpha * difference)
-    return (loss / normaliser(x, real, floor).detach()).mean()
+    return scrub(loss / normaliser(x, real, floor).detach())[0].mean()
 
 
 def denoising(x0_hat: Tensor, x0: Tensor, weight: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from dmd2.diffusion.training_times import TimeSampler
 from dmd2.losses.term import Term
-from dmd2.losses.terms import FDivergence, GANCritic
+from dmd2.losses.terms import FDivergence, GANCritic, GANGenerator, RelativisticGANCritic
 
 
 class Objective:
@@ -14,8 +14,8 @@ class Objective:
     of their own draw independently, as the authors do. A term that is None is left out.
 
     Raises ValueError where a network has no term, a term reads a view that is not there, no term
-    reads a view, a generator GAN term has no critic GAN term beside it, or an `FDivergence` has a
-    discriminator that is not trained by the logistic loss.
+    reads a view, a term reads a discriminator that no critic GAN term trains, an `FDivergence` one
+    that is not trained by the logistic loss, or a `GANGenerator` a relativistic one.
 
     >>> from dmd2.diffusion import UniformRows
     >>> from dmd2.losses import Denoising, DistributionMatching, weighting
@@ -67,20 +67,33 @@ class Objective:
         self.decoded = frozenset(
             (who, str(term.view)) for term in terms.values() for who in term.decodes
         )
-        # The generator would otherwise follow a discriminator that keeps its random weights, or
-        # that a penalty alone moves.
-        is_trained = any(isinstance(term, GANCritic) for term in self.critic.values())
-        if "discriminator" in self.needs and not is_trained:
+        if "discriminator" in self.needs:
+            check_discriminator(self.generator, self.critic)
+
+
+def check_discriminator(generator: Mapping[str, Term], critic: Mapping[str, Term]) -> None:
+    """Raise ValueError where terms read a discriminator that is not trained as they want it."""
+    gans = {n: t for n, t in critic.items() if isinstance(t, GANCritic) and t.weight > 0}
+    # The generator would otherwise follow one that keeps its random weights, or that a penalty
+    # alone moves.
+    if not gans:
+        raise ValueError(
+            "a term that reads the discriminator needs the critic's GAN term, of a weight above 0: "
+            "nothing trains its discriminator; type loss=dmd2 for both, or loss=no_gan for none"
+        )
+    is_relativistic = any(isinstance(term, RelativisticGANCritic) for term in gans.values())
+    others = [n for n, term in gans.items() if not term.is_logistic]
+    for name, term in generator.items():
+        if isinstance(term, GANGenerator) and is_relativistic:
             raise ValueError(
-                "a generator GAN term needs the critic's GAN term too: nothing trains its "
-                "discriminator"
+                f"loss.generator.{name} reads the logit of single samples, which a relativistic "
+                "discriminator knows up to a constant; type "
+                f"loss.generator.{name}._target_=dmd2.losses.RelativisticGANGenerator"
             )
-        ratios = [n for n, term in self.generator.items() if isinstance(term, FDivergence)]
-        for name, term in self.critic.items():
-            if ratios and isinstance(term, GANCritic) and not term.is_logistic:
-                raise ValueError(
-                    f"loss.generator.{ratios[0]} takes exp D for a ratio of densities, which D is "
-                    f"the log of under the logistic loss alone, and loss.critic.{name} has another "
-                    f"one; type loss.critic.{name}._target_=dmd2.losses.GANCritic and no "
-                    f"loss.critic.{name}.loss"
-                )
+        if isinstance(term, FDivergence) and others:
+            raise ValueError(
+                f"loss.generator.{name} takes exp D for a ratio of densities, which D is the log "
+                f"of under the logistic loss alone, and loss.critic.{others[0]} has another one; "
+                f"type loss.critic.{others[0]}._target_=dmd2.losses.GANCritic and no "
+                f"loss.critic.{others[0]}.loss"
+            )

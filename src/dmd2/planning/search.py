@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dmd2.config.check import Config
 from dmd2.planning.simulation import Simulation, simulate
 from dmd2.runs.memory import GIB
+from dmd2.runs.term_requirements import COMPARING, SAMPLES_TO_COMPARE
 from dmd2.training.module import NETWORKS
 
 CONTEXT_BYTES = 0.8 * GIB
@@ -53,9 +54,13 @@ def levers(config: Config) -> Iterator[list[str]]:
         yield ["memory.gradient_checkpointing=selective"]
     if recomputed in (False, "selective"):
         yield ["memory.gradient_checkpointing=true"]  # a quarter to a third more time
-    # The same batch in smaller shares: the same numbers up to rounding, and more time.
+    # The same batch in smaller shares: the same numbers up to rounding, and more time. Terms that
+    # compare samples of a pass keep enough of them.
+    terms = [node for node in config["loss"]["generator"].values() if node is not None]
+    compares = any(node["_target_"].rpartition(".")[2] in COMPARING for node in terms)
+    least = SAMPLES_TO_COMPARE if compares else 1
     for num in (2, 4, 8, 16, 32, 64):
-        if share % num == 0:
+        if share % num == 0 and share // num >= least:
             yield [f"accumulate={config['accumulate'] * num}"]
     if config["teacher"].get("dtype", "bfloat16") is None:
         yield ["teacher.dtype=bfloat16"]

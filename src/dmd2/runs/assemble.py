@@ -33,6 +33,7 @@ from dmd2.runs.requirements import (
 )
 from dmd2.runs.teacher import Teacher, build_teacher, teacher_file
 from dmd2.runs.weights import load_critic, load_fitting
+from dmd2.training.callbacks.implicit_alignment import check_alignment
 from dmd2.training.module import DMD
 
 OPTIONS = (
@@ -93,6 +94,9 @@ def assemble(config: Config, protocol: ScoringProtocol) -> Parts:
     options = module_options(config)
     module = build_module(teacher, generator, critic, objective, sampler, data.shape, options)
     check_compile(config, module)
+    # Training says it, too, but after the teacher was trained.
+    if config["callbacks"].get("alignment") is not None:
+        check_alignment(module)
     if copies["generator"].has_weights:
         load_starting_files(config, module)
     return Parts(data, teacher, copies, module, evaluator)

@@ -10,17 +10,16 @@ from dmd2.data.latents import Latents
 from dmd2.data.prompts import Captioned
 from dmd2.diffusion.conditioning import Conditioner
 from dmd2.diffusion.denoiser import Denoiser
-from dmd2.diffusion.first_jump import FirstJump
-from dmd2.diffusion.sampling import FewStepSampler, ODEWalk
+from dmd2.diffusion.sampling import FewStepSampler
 from dmd2.distributed.rank_zero import warn
 from dmd2.losses.objective import Objective
-from dmd2.losses.terms import EmbeddingDistance, FDivergence, LaterStepsMatching
 from dmd2.nets.diffusers_net import DiffusersNet
 from dmd2.nets.pipeline import check_agrees
 from dmd2.randomness import Draws
 from dmd2.runs.build import build
 from dmd2.runs.copies import wants_shards
 from dmd2.runs.sizes import shape_at
+from dmd2.runs.term_requirements import check_first_step, check_terms
 
 
 def step_layer(config: Config) -> str | None:
@@ -36,7 +35,7 @@ def check_objective(
     together.
     """
     check_terms(objective, data, config["accumulate"])
-    check_first_step(objective, sampler, config["pairs"])
+    check_first_step(objective, sampler, config)
     # Raises where a device has no equal share of samples for each of the sampler's steps.
     sampler.choose_steps(Draws(0, 0), len(sampler.times), data.batch_size)
     pairs, provided = config["pairs"], data.provides()
@@ -92,55 +91,6 @@ def check_objective(
         raise ValueError(
             "a GAN term needs features; name layers with teacher.denoiser.taps=[LAYER,...]"
         )
-
-
-def check_first_step(objective: Objective, sampler: FewStepSampler, pairs: Config | None) -> None:
-    """Raise ValueError where DP-DMD's terms or pairs lack what they need, or do not suit the
-    student's steps.
-    """
-    jumps = pairs is not None and pairs["solver"]["_target_"].endswith(".FirstJump")
-    for name, term in objective.generator.items():
-        if not isinstance(term, LaterStepsMatching):
-            continue
-        lacks = ["several sampling steps"] if len(sampler.times) == 1 else []
-        if "pairs" in objective.needs and not jumps:
-            lacks.append("pairs of the teacher's first step")
-        if lacks:
-            raise ValueError(
-                f"loss.generator.{name} matches all sampling steps but the first, and lacks "
-                f"{' and '.join(lacks)}; type experiment=digits_dp_dmd, whose file in "
-                "conf/experiment shows them, or loss=no_gan pairs=null"
-            )
-    if pairs is None or not jumps:
-        return
-    if not isinstance(sampler, ODEWalk):
-        raise ValueError(
-            "the first step is to land where the teacher's ODE is, and the sampler then adds fresh "
-            "noise; type sampler=four_step_ode"
-        )
-    solver: FirstJump = build(pairs["solver"])
-    if (own := [solver.start, solver.until]) != [*sampler.times[:2]]:
-        raise ValueError(
-            f"pairs.solver.times begin with {own}, and the student's with {[*sampler.times[:2]]}; "
-            "type 'pairs.solver.times=${sampler.times}'"
-        )
-
-
-def check_terms(objective: Objective, data: DataModule, accumulate: int) -> None:
-    """Raise ValueError where a generator term is not for these samples or batches."""
-    for name, term in objective.generator.items():
-        if isinstance(term, EmbeddingDistance) and len(data.shape) != 3:
-            raise ValueError(
-                f"loss.generator.{name} reads images or latents [C, H, W], and a sample has the "
-                f"shape {data.shape}; take it out: loss.generator.{name}=null"
-            )
-        has_pairs = data.batch_size // accumulate > 1
-        if isinstance(term, EmbeddingDistance | FDivergence) and not has_pairs:
-            raise ValueError(
-                f"loss.generator.{name} compares samples of a pass, and a pass has one (data."
-                f"batch_size={data.batch_size}, accumulate={accumulate}); type a larger "
-                "data.batch_size or global_batch, or a smaller accumulate"
-            )
 
 
 def check_batch(data: DataModule, num_devices: int) -> None:

@@ -21,6 +21,8 @@ class EmbeddingDistance:
 
     width   Channels of each convolution.
     scales  Widths of the Gaussian kernels, over the root mean squared distance of the features.
+
+    Raises ValueError for a width, or for scales, that are none.
     """
 
     # Of clean samples: nothing is noised.
@@ -31,6 +33,11 @@ class EmbeddingDistance:
     def __init__(
         self, weight: float, width: int = 32, scales: tuple[float, ...] = (0.25, 0.5, 1.0)
     ) -> None:
+        if width < 1 or not scales or min(scales) <= 0:
+            raise ValueError(
+                f"width and all scales must be above 0, got {width} and {[*scales]}; type e.g. "
+                "width=32 and scales=[0.25,0.5,1.0]"
+            )
         self.weight, self.width, self.scales = weight, width, scales
 
     def __call__(self, turn: GeneratorTurn) -> tuple[Tensor, Logs]:

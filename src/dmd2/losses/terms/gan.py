@@ -148,13 +148,15 @@ class ApproximateR1:
     penalty is 0. For small std it is alpha^2 std^2 |dD / dx_t|^2. It costs one more pass of the
     encoder over the real rows.
 
-    std  Standard deviation of the change of real samples.
+    std  Standard deviation of the change of real samples. Raises ValueError unless it is above 0.
     """
 
     needs = frozenset({"discriminator", "real"})
     decodes: frozenset[str] = frozenset()
 
     def __init__(self, weight: float, view: str = "critic", std: float = 0.1) -> None:
+        if std <= 0:
+            raise ValueError(f"a change of std={std} is none; type e.g. std=0.1, or r1=null")
         self.weight, self.view, self.std = weight, view, std
 
     def __call__(self, turn: CriticTurn) -> tuple[Tensor, Logs]:

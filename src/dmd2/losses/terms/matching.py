@@ -78,7 +78,7 @@ class FDivergence(DistributionMatching):
     by an average histogram over bins of t.
 
     h     One of `dmd2.losses.divergences`; under the reverse KL this is `DistributionMatching`.
-    clip  Least and greatest r.
+    clip  Least and greatest r. Raises ValueError where they are none.
     """
 
     needs = frozenset({"discriminator"})
@@ -93,6 +93,8 @@ class FDivergence(DistributionMatching):
         floor: float = 1e-6,
     ) -> None:
         super().__init__(weight, view, guidance, floor)
+        if not 0 <= clip[0] < clip[1]:
+            raise ValueError(f"clip is the least and the greatest ratio, got {clip}; e.g. [0.1,20]")
         self.h, self.clip = h, clip
 
     def gradient(self, turn: GeneratorTurn, real: Tensor, fake: Tensor) -> Tensor:
@@ -100,7 +102,8 @@ class FDivergence(DistributionMatching):
         low, high = self.clip
         # Of several tapped layers the mean logit: the geometric mean of their ratios.
         h = self.h(turn.logits(self.view).detach().mean(1).exp().clamp(low, high))
-        return expand(h / h.mean(), real) * super().gradient(turn, real, fake)
+        # A logit that is not finite spoils its own sample, which `scrub` then counts.
+        return expand(h / h.nanmean(), real) * super().gradient(turn, real, fake)
 
 
 class LaterStepsMatching(DistributionMatching):

@@ -21,6 +21,7 @@ class ScoreIdentity:
     It keeps the activations of both. A view whose times end at 0.8 is the published one.
 
     alpha     What corrects for a critic that lags behind: 0.5 to 1.5; 1.0 and 1.2 are published.
+              Raises ValueError below 0.
     guidance  Classifier-free guidance of the real score; the fake score has none.
     floor     The least value of the weight's denominator.
     """
@@ -36,6 +37,8 @@ class ScoreIdentity:
         alpha: float = 1.0,
         floor: float = 1e-5,
     ) -> None:
+        if alpha < 0:
+            raise ValueError(f"alpha={alpha} is below 0; type 0.5 to 1.5, as published")
         self.weight, self.view, self.guidance = weight, view, guidance
         self.alpha, self.floor = alpha, floor
 
@@ -43,9 +46,12 @@ class ScoreIdentity:
         """The loss [], and the mean square [] of the scores' difference."""
         view, models = turn.view(self.view), turn.models
         null = models.conditioner.null(view.cond) if self.guidance != 1.0 else {}
-        real = guided(models.teacher, view.x_t, view.t, view.cond, null, self.guidance)
+        # One bad sample must not spoil the batch, and must not go unseen.
+        x, x_t = F.with_scrubbed_gradient(turn.x), F.with_scrubbed_gradient(view.x_t)
+        real = guided(models.teacher, x_t, view.t, view.cond, null, self.guidance)
         # Not the turn's remembered pass, which ends its graph where the discriminator reads.
-        encoding = models.critic.encode(view.x_t, view.t, view.cond, view.steps.index)
+        encoding = models.critic.encode(x_t, view.t, view.cond, view.steps.index)
         fake = models.critic.denoiser.decode(encoding)
-        loss = F.score_identity(turn.x, real, fake, self.alpha, self.floor)
-        return loss, {"fisher": torch.mean((real - fake).detach() ** 2)}
+        loss = F.score_identity(x, real, fake, self.alpha, self.floor)
+        difference, num_scrubbed = F.scrub((real - fake).detach())
+        return loss, {"fisher": torch.mean(difference**2), "num_scrubbed": num_scrubbed.float()}

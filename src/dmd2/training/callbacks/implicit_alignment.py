@@ -8,6 +8,17 @@ import torch
 from dmd2.training.module import DMD
 
 
+def check_alignment(module: DMD) -> None:
+    """Raise ValueError where weights of generator and critic are not of the same shapes."""
+    networks = module.critic.denoiser, module.generator
+    psi, theta = ([p.shape for p in network.parameters()] for network in networks)
+    if psi != theta:
+        raise ValueError(
+            "alignment moves each weight of the critic towards the generator's, and they "
+            "differ in shape; type lora=both of one rank, lora=none, or callbacks=default"
+        )
+
+
 class ImplicitAlignment(L.Callback):
     """After an iteration that updated the generator, moves the critic towards its weights.
 
@@ -17,8 +28,9 @@ class ImplicitAlignment(L.Callback):
     between, and the last iteration of a run is followed by none. LoRA's weights are averaged as
     they are.
 
-    decay  lambda, near 1. Raises ValueError outside of 0 to 1; training raises it where the weights
-           of generator and critic are not of the same shapes.
+    decay  lambda, near 1. Raises ValueError outside of 0 to 1.
+
+    Training raises what `check_alignment` does.
     """
 
     def __init__(self, decay: float) -> None:
@@ -29,13 +41,7 @@ class ImplicitAlignment(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Refuse networks whose weights have no partners."""
         assert isinstance(pl_module, DMD)
-        networks = pl_module.critic.denoiser, pl_module.generator
-        psi, theta = ([p.shape for p in network.parameters()] for network in networks)
-        if psi != theta:
-            raise ValueError(
-                "alignment moves each weight of the critic towards the generator's, and they "
-                "differ in shape; type lora=both of one rank, lora=none, or callbacks=default"
-            )
+        check_alignment(pl_module)
 
     @torch.no_grad()
     def on_train_batch_start(
