@@ -4,7 +4,8 @@
 #
 # The first 200 iterations of each row are timed, one row a core and nothing beside them; its runs then have as many as
 # take RUN_SECONDS (240), the same on every seed of SEEDS ("0 1 2"). JOBS (2) runs go side by side.
-# OUT (runs/methods) gets digits/ROW/SEED and captions/ROW/SEED, a table of each half, and pace/, which is what was timed.
+# HALVES ("digits captions") says which of both. OUT (runs/methods) gets digits/ROW/SEED and captions/ROW/SEED, a table of
+# each half, and pace/, which is what was timed.
 # What is completed there is not run again, so that the script goes on where it was stopped; it exits with 1 if a run
 # failed. A try has a folder and a time of its own:
 # OUT=runs/try SEEDS=0 RUN_SECONDS=20 bash experiments/methods/run.sh
@@ -71,9 +72,11 @@ print(100 * max(1, round(2 * float(sys.argv[2]) / seconds)))' "$timed" "$RUN_SEC
 }
 
 export -f train pace row
-side_by_side() { xargs -P "${JOBS:-2}" -L 1 bash -c "$1 \"\$@\"" "$1"; }
-rows | side_by_side pace || exit 1
+read -ra halves <<< "${HALVES:-digits captions}"
+chosen() { for half in "${halves[@]}"; do rows | grep "^$half/"; done; }
+side_by_side() { xargs -r -P "${JOBS:-2}" -L 1 bash -c "$1 \"\$@\"" "$1"; }
+chosen | side_by_side pace || exit 1
 failed=0
-for seed in ${SEEDS:-0 1 2}; do rows | sed "s/^/$seed /" | side_by_side row || failed=1; done
-for half in digits captions; do dmd2 compare "runs=$OUT/$half" "out=$OUT/$half" || failed=1; done
+for seed in ${SEEDS:-0 1 2}; do chosen | sed "s/^/$seed /" | side_by_side row || failed=1; done
+for half in "${halves[@]}"; do dmd2 compare "runs=$OUT/$half" "out=$OUT/$half" || failed=1; done
 exit $failed
