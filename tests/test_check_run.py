@@ -126,7 +126,7 @@ def test_no_room_for_checkpoints_or_in_memory_is_said(
         ),
         (
             ["train", "--check", "experiment=digits_dp_dmd", "+data.reals=pairs"],
-            "those of the teacher's first step are none; type data.reals=data",
+            "first step are no clean images; type data.reals=data",
         ),
         (["train", "--check", "loss=dp_dmd"], "lacks several sampling steps and pairs of"),
         (
@@ -158,8 +158,14 @@ def test_a_check_refuses_as_the_run_would(
     ("arguments", "words"),
     [
         (["experiment=digits_dmd2", "loss=f_distill", "accumulate=16"], "has 4 (data.batch_size="),
-        (["experiment=digits_dmd2", "loss=embedding", "accumulate=8"], "fewer than 16; type a lar"),
-        (["experiment=digits_dp_dmd", "critic_step_layer=null"], "type critic_step_layer=LAYER"),
+        (
+            ["experiment=digits_dmd2", "loss=embedding", "accumulate=8"],
+            "has 8 (data.batch_size=64, accumulate=8), where 16 are enough; type a lar",
+        ),
+        (
+            ["experiment=digits_dp_dmd", "critic_step_layer=null"],
+            "type critic_step_layer=map_layer0 for EDM",
+        ),
     ],
 )
 def test_a_check_says_what_a_loss_suffers_from(

@@ -236,8 +236,11 @@ def test_implicit_alignment_moves_the_critic_after_an_iteration_with_a_generator
     expected = 0.9**3 * psi.values[0] + (1 - 0.9**3) * theta
     torch.testing.assert_close(psi.values[-1], expected)
     assert torch.equal(weights(dmd.generator), theta)
-    with pytest.raises(ValueError, match=r"between 0 and 1, got 1\.5; type e\.g\. 0\.99"):
-        ImplicitAlignment(1.5)
+    for decay in (1.0, 1.5, -0.1):
+        with pytest.raises(
+            ValueError, match=rf"below 1, got {decay}; type .*alignment\.decay=0\.99"
+        ):
+            ImplicitAlignment(decay)
 
 
 def test_implicit_alignment_refuses_networks_of_other_weights():

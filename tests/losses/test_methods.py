@@ -187,7 +187,11 @@ def test_a_logit_that_is_not_finite_costs_its_own_sample_alone():
     fine = logits.isfinite()
     r = logits[fine].exp()
     torch.testing.assert_close(found[fine], dm[fine] * (r / r.mean())[:, None])
-    assert found[~fine].isnan().all()  # which is scrubbed, and counted
+    assert found[~fine].isnan().all()
+    turn = generator_turn(models, torch.randn(4, 2, requires_grad=True))
+    turn.logits = lambda _: logits[:, None]
+    loss, logs = term(turn)
+    assert loss.isfinite() and logs["num_scrubbed"] == 1
 
 
 def test_f_divergence_takes_the_mean_logit_of_several_levels():
@@ -248,8 +252,8 @@ def test_score_identity_is_of_the_guided_teacher_and_of_a_critic_that_is_told_th
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)
 
 
-def test_a_score_that_is_not_finite_costs_its_own_sample_alone():
-    """The samples' noise does not depend on what the others are, nor do their gradients."""
+@pytest.mark.parametrize("broken_one", ["teacher", "critic"])
+def test_a_score_that_is_not_finite_costs_its_own_sample_alone(broken_one: str):
 
     class Broken(GaussianMixture):
         def finish(self, encoding: Encoding) -> Tensor:
@@ -258,12 +262,17 @@ def test_a_score_that_is_not_finite_costs_its_own_sample_alone():
     ones = torch.ones(1)
     x, found = torch.randn(4, 2, requires_grad=True), []
     for kind in (GaussianMixture, Broken):
-        teacher = kind(Karras(), torch.tensor([[1.0, -1.0]]), 0.6 * ones, ones)
-        models = Models(teacher, Critic(gaussian([0.3, 0.2], 0.9), None), Unconditional())
-        turn = generator_turn(models, 1 * x)
-        found.append(gradient(turn, sid=ScoreIdentity(view="v")))
-        _, logs = ScoreIdentity(view="v")(generator_turn(models, 1 * x))
-        assert logs["num_scrubbed"] == (kind is Broken) and logs["fisher"].isfinite()
+        real, fake = (
+            (kind if name == broken_one else GaussianMixture)(
+                Karras(), torch.tensor([mean]), std * ones, ones
+            )
+            for name, mean, std in (("teacher", [1.0, -1.0], 0.6), ("critic", [0.3, 0.2], 0.9))
+        )
+        models = Models(real, Critic(fake, None), Unconditional())
+        found.append(gradient(generator_turn(models, 1 * x), sid=ScoreIdentity(view="v")))
+        loss, logs = ScoreIdentity(view="v")(generator_turn(models, 1 * x))
+        assert loss.isfinite() and logs["fisher"].isfinite()
+        assert logs["num_scrubbed"] == (kind is Broken)
     whole, broken = found
     assert not broken[1].any() and whole.all()
     torch.testing.assert_close(broken[[0, 2, 3]], whole[[0, 2, 3]])
@@ -283,19 +292,25 @@ def test_score_identity_descends_the_fisher_divergence():
     torch.testing.assert_close(x.numel() * found, (c * (theta - mean)).expand(16, 2))
 
 
-# Numbers that are none
+# Wrong numbers
 
 
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: FDivergence(divergences.jeffreys, clip=(20.0, 0.1)), "[0.1,20]"),
-        (lambda: FDivergence(divergences.jeffreys, clip=(-1.0, 2.0)), "[0.1,20]"),
-        (lambda: ScoreIdentity(alpha=-1.0), "type 0.5 to 1.5"),
-        (lambda: EmbeddingDistance(0.1, width=0), "width=32"),
-        (lambda: EmbeddingDistance(0.1, scales=()), "scales=[0.25,0.5,1.0]"),
-        (lambda: EmbeddingDistance(0.1, scales=(0.5, 0.0)), "scales=[0.25,0.5,1.0]"),
-        (lambda: ApproximateR1(0.1, std=0.0), "std=0.1, or r1=null"),
+        (
+            lambda: FDivergence(divergences.jeffreys, clip=(20.0, 0.1)),
+            "loss.generator.dm.clip=[0.1,20]",
+        ),
+        (
+            lambda: FDivergence(divergences.jeffreys, clip=(-1.0, 2.0)),
+            "loss.generator.dm.clip=[0.1,20]",
+        ),
+        (lambda: ScoreIdentity(alpha=-1.0), "loss.generator.sid.alpha=1.0"),
+        (lambda: EmbeddingDistance(0.1, width=0), "embedding.width=32"),
+        (lambda: EmbeddingDistance(0.1, scales=()), "embedding.scales=[0.25,0.5,1.0]"),
+        (lambda: EmbeddingDistance(0.1, scales=(0.5, 0.0)), "embedding.scales=[0.25,0.5,1.0]"),
+        (lambda: ApproximateR1(0.1, std=0.0), "loss.critic.r1.std=0.1"),
     ],
 )
 def test_numbers_that_switch_a_term_off_or_break_it_are_refused(make: Any, words: str):
@@ -383,6 +398,12 @@ def test_times_of_segments_and_below_the_step(first: float):
         for times, least in ((within[i::4], low), (below[i::4], 0.02)):
             assert least <= times.min() < least + 0.01 and high - 0.01 < times.max() <= high
             assert float(times.mean()) == pytest.approx((least + high) / 2, abs=0.02)
+
+
+def test_a_view_may_be_of_the_last_row_alone():
+    schedule = Karras()
+    times = UniformRows(low=1.0)(schedule, Draws(0, 0), "t", Steps.single(5))
+    assert (times == schedule.time_of_row(torch.tensor(schedule.num_rows - 1))).all()
 
 
 @pytest.mark.parametrize("times", [WithinSegment, BelowStep, UniformRows])

@@ -18,6 +18,7 @@ from dmd2.losses.terms import (
     Regression,
     RelativisticGANCritic,
     RelativisticGANGenerator,
+    ScoreIdentity,
 )
 
 DM, GAN_G = DistributionMatching(view="g"), GANGenerator(1e-3, view="g")
@@ -63,12 +64,27 @@ def test_a_view_that_nobody_reads_is_refused():
 
 
 def test_a_generator_gan_needs_a_discriminator_that_learns():
-    with pytest.raises(ValueError, match="nothing trains its discriminator"):
+    with pytest.raises(
+        ValueError, match=r"loss\.generator\.gan reads the discriminator, and nothing trains it"
+    ):
         Objective(VIEWS, {"gan": GAN_G}, {"fake": FAKE})
-    with pytest.raises(ValueError, match="nothing trains its discriminator"):
+    with pytest.raises(
+        ValueError, match=r"loss\.generator\.gan reads the discriminator, and nothing trains it"
+    ):
         Objective(VIEWS, {"gan": GAN_G}, {"fake": FAKE, "r1": ApproximateR1(1.0, view="c")})
-    with pytest.raises(ValueError, match=r"of a weight above 0: nothing trains its discriminator"):
+    with pytest.raises(ValueError, match=r"a GAN term of a weight above 0"):
         Objective(VIEWS, {"gan": GAN_G}, {"fake": FAKE, "gan": GANCritic(0.0, view="c")})
+
+
+@pytest.mark.parametrize("term", [DM, ScoreIdentity(view="g")], ids=["dm", "sid"])
+def test_a_score_needs_a_critic_that_learns_it(term):
+    still = Denoising(weighting.eps, view="c", weight=0.0)
+    with pytest.raises(
+        ValueError, match=r"loss\.generator\.own reads the critic's score, and nothing"
+    ):
+        Objective(VIEWS, {"own": term}, {"fake": still})
+    with pytest.raises(ValueError, match=r"type loss\.critic\.denoising\.weight=1\.0"):
+        Objective(VIEWS, {"own": term}, {"fake": still, "gan": GAN_D})
 
 
 def test_a_generator_that_reads_single_logits_needs_a_discriminator_that_fixes_them():

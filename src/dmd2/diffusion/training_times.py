@@ -36,8 +36,8 @@ class UniformRows:
     def __call__(self, schedule: NoiseSchedule, draws: Draws, stream: str, steps: Steps) -> Tensor:
         """Times [B], whatever the steps."""
         rows = schedule.num_rows
-        # high = 1 would be row `rows`, one past the table's end.
-        first, last = round(self.low * rows), min(round(self.high * rows), rows - 1)
+        # 1 would be row `rows`, one past the table's end.
+        first, last = (min(round(bound * rows), rows - 1) for bound in (self.low, self.high))
         return schedule.time_of_row(draws.integers(stream, first, last + 1, len(steps))).float()
 
 

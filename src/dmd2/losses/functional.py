@@ -59,12 +59,10 @@ def scrub(gradient: Tensor) -> tuple[Tensor, Tensor]:
     return torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0), num_scrubbed
 
 
-def with_scrubbed_gradient(x: Tensor) -> Tensor:
-    """The same values, whose gradient goes on with non-finite entries replaced by zero."""
-    x = x.view_as(x)
-    if x.requires_grad:
-        x.register_hook(lambda gradient: scrub(gradient)[0])
-    return x
+def leave_out(x: Tensor, rows: Tensor) -> None:
+    """Make the gradient that goes on at x [B, ...] zero in these rows [B], finite there or not."""
+    bad = rows.view(-1, *[1] * (x.ndim - 1))
+    x.register_hook(lambda gradient: gradient.masked_fill(bad, 0.0))
 
 
 def surrogate(x: Tensor, gradient: Tensor) -> Tensor:

@@ -4,7 +4,13 @@ from collections.abc import Mapping
 
 from dmd2.diffusion.training_times import TimeSampler
 from dmd2.losses.term import Term
-from dmd2.losses.terms import FDivergence, GANCritic, GANGenerator, RelativisticGANCritic
+from dmd2.losses.terms import (
+    FDivergence,
+    GANCritic,
+    GANGenerator,
+    RelativisticGANCritic,
+    ScoreIdentity,
+)
 
 
 class Objective:
@@ -14,8 +20,9 @@ class Objective:
     of their own draw independently, as the authors do. A term that is None is left out.
 
     Raises ValueError where a network has no term, a term reads a view that is not there, no term
-    reads a view, a term reads a discriminator that no critic GAN term trains, an `FDivergence` one
-    that is not trained by the logistic loss, or a `GANGenerator` a relativistic one.
+    reads a view, a term reads a score or a discriminator that no critic term trains, an
+    `FDivergence` a discriminator of another than the logistic loss, or a `GANGenerator` a
+    relativistic one.
 
     >>> from dmd2.diffusion import UniformRows
     >>> from dmd2.losses import Denoising, DistributionMatching, weighting
@@ -67,28 +74,48 @@ class Objective:
         self.decoded = frozenset(
             (who, str(term.view)) for term in terms.values() for who in term.decodes
         )
-        if "discriminator" in self.needs:
-            check_discriminator(self.generator, self.critic)
+        check_score(self.generator, self.critic)
+        check_discriminator(self.generator, self.critic)
+
+
+def check_score(generator: Mapping[str, Term], critic: Mapping[str, Term]) -> None:
+    """Raise ValueError where a generator term reads a fake score that no critic term trains."""
+    if any(term.weight > 0 and "discriminator" not in term.needs for term in critic.values()):
+        return
+    for name, term in generator.items():
+        if "critic" in term.decodes or isinstance(term, ScoreIdentity):
+            raise ValueError(
+                f"loss.generator.{name} reads the critic's score, and nothing trains it; type "
+                "loss.critic.denoising.weight=1.0, or give loss.critic a term as in "
+                "conf/loss/no_gan.yaml"
+            )
 
 
 def check_discriminator(generator: Mapping[str, Term], critic: Mapping[str, Term]) -> None:
     """Raise ValueError where terms read a discriminator that is not trained as they want it."""
+    reading = [
+        f"loss.{network}.{name}"
+        for network, terms in (("generator", generator), ("critic", critic))
+        for name, term in terms.items()
+        if "discriminator" in term.needs
+    ]
     gans = {n: t for n, t in critic.items() if isinstance(t, GANCritic) and t.weight > 0}
     # The generator would otherwise follow one that keeps its random weights, or that a penalty
     # alone moves.
-    if not gans:
+    if reading and not gans:
         raise ValueError(
-            "a term that reads the discriminator needs the critic's GAN term, of a weight above 0: "
-            "nothing trains its discriminator; type loss=dmd2 for both, or loss=no_gan for none"
+            f"{reading[0]} reads the discriminator, and nothing trains it; give loss.critic a GAN "
+            "term of a weight above 0, as in conf/loss/dmd2.yaml, or type loss=no_gan"
         )
     is_relativistic = any(isinstance(term, RelativisticGANCritic) for term in gans.values())
     others = [n for n, term in gans.items() if not term.is_logistic]
     for name, term in generator.items():
         if isinstance(term, GANGenerator) and is_relativistic:
             raise ValueError(
-                f"loss.generator.{name} reads the logit of single samples, which a relativistic "
-                "discriminator knows up to a constant; type "
-                f"loss.generator.{name}._target_=dmd2.losses.RelativisticGANGenerator"
+                f"loss.generator.{name} reads the logits of single samples, which a relativistic "
+                "discriminator knows only up to a constant; type "
+                f"loss.generator.{name}._target_=dmd2.losses.RelativisticGANGenerator and no "
+                f"loss.generator.{name}.loss"
             )
         if isinstance(term, FDivergence) and others:
             raise ValueError(

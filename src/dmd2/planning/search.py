@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from dmd2.config.check import Config
 from dmd2.planning.simulation import Simulation, simulate
+from dmd2.runs.build import makes
 from dmd2.runs.memory import GIB
 from dmd2.runs.term_requirements import COMPARING, SAMPLES_TO_COMPARE
 from dmd2.training.module import NETWORKS
@@ -56,8 +57,7 @@ def levers(config: Config) -> Iterator[list[str]]:
         yield ["memory.gradient_checkpointing=true"]  # a quarter to a third more time
     # The same batch in smaller shares: the same numbers up to rounding, and more time. Terms that
     # compare samples of a pass keep enough of them.
-    terms = [node for node in config["loss"]["generator"].values() if node is not None]
-    compares = any(node["_target_"].rpartition(".")[2] in COMPARING for node in terms)
+    compares = any(makes(node, *COMPARING) for node in config["loss"]["generator"].values())
     least = SAMPLES_TO_COMPARE if compares else 1
     for num in (2, 4, 8, 16, 32, 64):
         if share % num == 0 and share // num >= least:

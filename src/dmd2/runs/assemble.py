@@ -22,7 +22,7 @@ from dmd2.losses.views import Models
 from dmd2.nets.critic import Critic, step_embedding_on
 from dmd2.nets.discriminator import discriminator_on
 from dmd2.randomness import seeded
-from dmd2.runs.build import build, build_data
+from dmd2.runs.build import build, build_data, makes
 from dmd2.runs.compiled import check_compile
 from dmd2.runs.copies import Copy, copy_for
 from dmd2.runs.requirements import (
@@ -33,7 +33,7 @@ from dmd2.runs.requirements import (
 )
 from dmd2.runs.teacher import Teacher, build_teacher, teacher_file
 from dmd2.runs.weights import load_critic, load_fitting
-from dmd2.training.callbacks.implicit_alignment import check_alignment
+from dmd2.training.callbacks.implicit_alignment import ImplicitAlignment, check_alignment
 from dmd2.training.module import DMD
 
 OPTIONS = (
@@ -95,7 +95,7 @@ def assemble(config: Config, protocol: ScoringProtocol) -> Parts:
     module = build_module(teacher, generator, critic, objective, sampler, data.shape, options)
     check_compile(config, module)
     # Training says it, too, but after the teacher was trained.
-    if config["callbacks"].get("alignment") is not None:
+    if any(makes(node, ImplicitAlignment) for node in config["callbacks"].values()):
         check_alignment(module)
     if copies["generator"].has_weights:
         load_starting_files(config, module)

@@ -36,6 +36,12 @@ def build(node: Any, **extra: Any) -> Any:
     return instantiate(OmegaConf.create(node), _convert_="all", **extra)
 
 
+def makes(node: Config | None, *kinds: type) -> bool:
+    """Whether what a config node calls is one of these classes or a subclass, under any name."""
+    kind = get_object(node["_target_"]) if node and "_target_" in node else None
+    return isinstance(kind, type) and issubclass(kind, kinds)
+
+
 def build_with(node: Config, parts: Mapping[str, Any]) -> Any:
     """Instantiate a config node with those of a run's `parts` that its class has parameters for.
 

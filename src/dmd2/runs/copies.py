@@ -4,14 +4,12 @@ import copy
 from collections.abc import Callable
 from typing import Protocol
 
-from hydra.utils import get_object
-
 from dmd2.config.check import Config
 from dmd2.diffusion.denoiser import Denoiser
 from dmd2.distributed.fsdp import meta_copy
 from dmd2.distributed.process_group import is_rank_zero
 from dmd2.randomness import seeded
-from dmd2.runs.build import build
+from dmd2.runs.build import build, makes
 from dmd2.training.strategies import ShardedStrategy
 
 
@@ -109,7 +107,4 @@ def copy_for(config: Config, name: str) -> Copy:
 
 def wants_shards(config: Config) -> bool:
     """Whether the trainer's strategy, or a subclass of it, shards the networks' weights."""
-    strategy = config["trainer"].get("strategy") or {}
-    # By class and not by name: a subclass under any name shards as well.
-    kind = get_object(strategy["_target_"]) if "_target_" in strategy else None
-    return isinstance(kind, type) and issubclass(kind, ShardedStrategy)
+    return makes(config["trainer"].get("strategy"), ShardedStrategy)

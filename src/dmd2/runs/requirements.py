@@ -19,7 +19,7 @@ from dmd2.randomness import Draws
 from dmd2.runs.build import build
 from dmd2.runs.copies import wants_shards
 from dmd2.runs.sizes import shape_at
-from dmd2.runs.term_requirements import check_first_step, check_terms
+from dmd2.runs.term_requirements import check_first_step, check_later_steps, check_terms
 
 
 def step_layer(config: Config) -> str | None:
@@ -35,7 +35,8 @@ def check_objective(
     together.
     """
     check_terms(objective, data, config["accumulate"])
-    check_first_step(objective, sampler, config)
+    check_later_steps(objective, sampler, config)
+    check_first_step(sampler, config["pairs"], data)
     # Raises where a device has no equal share of samples for each of the sampler's steps.
     sampler.choose_steps(Draws(0, 0), len(sampler.times), data.batch_size)
     pairs, provided = config["pairs"], data.provides()

@@ -22,7 +22,7 @@ class EmbeddingDistance:
     width   Channels of each convolution.
     scales  Widths of the Gaussian kernels, over the root mean squared distance of the features.
 
-    Raises ValueError for a width, or for scales, that are none.
+    Raises ValueError for a width below 1, for no scales, or for one that is not above 0.
     """
 
     # Of clean samples: nothing is noised.
@@ -36,7 +36,7 @@ class EmbeddingDistance:
         if width < 1 or not scales or min(scales) <= 0:
             raise ValueError(
                 f"width and all scales must be above 0, got {width} and {[*scales]}; type e.g. "
-                "width=32 and scales=[0.25,0.5,1.0]"
+                "loss.generator.embedding.width=32 loss.generator.embedding.scales=[0.25,0.5,1.0]"
             )
         self.weight, self.width, self.scales = weight, width, scales
 

@@ -156,7 +156,10 @@ class ApproximateR1:
 
     def __init__(self, weight: float, view: str = "critic", std: float = 0.1) -> None:
         if std <= 0:
-            raise ValueError(f"a change of std={std} is none; type e.g. std=0.1, or r1=null")
+            raise ValueError(
+                f"std must be above 0, got {std}; type e.g. loss.critic.r1.std=0.1, or "
+                "loss.critic.r1=null for no penalty"
+            )
         self.weight, self.view, self.std = weight, view, std
 
     def __call__(self, turn: CriticTurn) -> tuple[Tensor, Logs]:

@@ -78,7 +78,7 @@ class FDivergence(DistributionMatching):
     by an average histogram over bins of t.
 
     h     One of `dmd2.losses.divergences`; under the reverse KL this is `DistributionMatching`.
-    clip  Least and greatest r. Raises ValueError where they are none.
+    clip  Least and greatest r. Raises ValueError unless they rise from at least 0.
     """
 
     needs = frozenset({"discriminator"})
@@ -94,7 +94,10 @@ class FDivergence(DistributionMatching):
     ) -> None:
         super().__init__(weight, view, guidance, floor)
         if not 0 <= clip[0] < clip[1]:
-            raise ValueError(f"clip is the least and the greatest ratio, got {clip}; e.g. [0.1,20]")
+            raise ValueError(
+                f"clip must rise from at least 0, got {[*clip]}; type e.g. "
+                "loss.generator.dm.clip=[0.1,20]"
+            )
         self.h, self.clip = h, clip
 
     def gradient(self, turn: GeneratorTurn, real: Tensor, fake: Tensor) -> Tensor:
@@ -102,7 +105,7 @@ class FDivergence(DistributionMatching):
         low, high = self.clip
         # Of several tapped layers the mean logit: the geometric mean of their ratios.
         h = self.h(turn.logits(self.view).detach().mean(1).exp().clamp(low, high))
-        # A logit that is not finite spoils its own sample, which `scrub` then counts.
+        # A logit that is NaN spoils the gradient of its own sample, which `scrub` then counts.
         return expand(h / h.nanmean(), real) * super().gradient(turn, real, fake)
 
 

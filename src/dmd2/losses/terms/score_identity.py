@@ -38,7 +38,9 @@ class ScoreIdentity:
         floor: float = 1e-5,
     ) -> None:
         if alpha < 0:
-            raise ValueError(f"alpha={alpha} is below 0; type 0.5 to 1.5, as published")
+            raise ValueError(
+                f"alpha must be at least 0, got {alpha}; type e.g. loss.generator.sid.alpha=1.0"
+            )
         self.weight, self.view, self.guidance = weight, view, guidance
         self.alpha, self.floor = alpha, floor
 
@@ -46,12 +48,16 @@ class ScoreIdentity:
         """The loss [], and the mean square [] of the scores' difference."""
         view, models = turn.view(self.view), turn.models
         null = models.conditioner.null(view.cond) if self.guidance != 1.0 else {}
-        # One bad sample must not spoil the batch, and must not go unseen.
-        x, x_t = F.with_scrubbed_gradient(turn.x), F.with_scrubbed_gradient(view.x_t)
+        # Of its own, for `leave_out`: other terms read these tensors, too.
+        x, x_t = (tensor.view_as(tensor) for tensor in (turn.x, view.x_t))
         real = guided(models.teacher, x_t, view.t, view.cond, null, self.guidance)
         # Not the turn's remembered pass, which ends its graph where the discriminator reads.
         encoding = models.critic.encode(x_t, view.t, view.cond, view.steps.index)
         fake = models.critic.denoiser.decode(encoding)
         loss = F.score_identity(x, real, fake, self.alpha, self.floor)
+        # One bad sample must not spoil the batch, and must not go unseen.
         difference, num_scrubbed = F.scrub((real - fake).detach())
+        is_bad = (~(real - fake).isfinite()).flatten(1).any(1)
+        for tensor in (x, x_t):
+            F.leave_out(tensor, is_bad)
         return loss, {"fisher": torch.mean(difference**2), "num_scrubbed": num_scrubbed.float()}

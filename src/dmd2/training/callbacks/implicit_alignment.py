@@ -28,14 +28,17 @@ class ImplicitAlignment(L.Callback):
     between, and the last iteration of a run is followed by none. LoRA's weights are averaged as
     they are.
 
-    decay  lambda, near 1. Raises ValueError outside of 0 to 1.
+    decay  lambda, below 1 and near it. Raises ValueError for one that is not from 0 to below 1.
 
     Training raises what `check_alignment` does.
     """
 
     def __init__(self, decay: float) -> None:
-        if not 0 <= decay <= 1:
-            raise ValueError(f"decay must lie between 0 and 1, got {decay}; type e.g. 0.99")
+        if not 0 <= decay < 1:
+            raise ValueError(
+                f"decay must be at least 0 and below 1, got {decay}; type e.g. "
+                "callbacks.alignment.decay=0.99, or callbacks=default for no alignment"
+            )
         self.decay = decay
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
