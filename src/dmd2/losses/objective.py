@@ -75,7 +75,7 @@ class Objective:
             (who, str(term.view)) for term in terms.values() for who in term.decodes
         )
         check_score(self.generator, self.critic)
-        check_discriminator(self.generator, self.critic)
+        check_discriminator(terms)
 
 
 def check_score(generator: Mapping[str, Term], critic: Mapping[str, Term]) -> None:
@@ -91,36 +91,33 @@ def check_score(generator: Mapping[str, Term], critic: Mapping[str, Term]) -> No
             )
 
 
-def check_discriminator(generator: Mapping[str, Term], critic: Mapping[str, Term]) -> None:
-    """Raise ValueError where terms read a discriminator that is not trained as they want it."""
-    reading = [
-        f"loss.{network}.{name}"
-        for network, terms in (("generator", generator), ("critic", critic))
-        for name, term in terms.items()
-        if "discriminator" in term.needs
-    ]
-    gans = {n: t for n, t in critic.items() if isinstance(t, GANCritic) and t.weight > 0}
+def check_discriminator(terms: Mapping[str, Term]) -> None:
+    """Raise ValueError where terms, by address, read a discriminator that is not trained as they
+    want it.
+    """
+    reading = [name for name, term in terms.items() if "discriminator" in term.needs]
+    gans = {n: t for n, t in terms.items() if isinstance(t, GANCritic) and t.weight > 0}
     # The generator would otherwise follow one that keeps its random weights, or that a penalty
     # alone moves.
     if reading and not gans:
         raise ValueError(
-            f"{reading[0]} reads the discriminator, and nothing trains it; give loss.critic a GAN "
-            "term of a weight above 0, as in conf/loss/dmd2.yaml, or type loss=no_gan"
+            f"loss.{reading[0]} reads the discriminator, and nothing trains it; give loss.critic a "
+            "GAN term of a weight above 0, as in conf/loss/dmd2.yaml, or type loss=no_gan"
         )
     is_relativistic = any(isinstance(term, RelativisticGANCritic) for term in gans.values())
     others = [n for n, term in gans.items() if not term.is_logistic]
-    for name, term in generator.items():
+    for name, term in terms.items():
         if isinstance(term, GANGenerator) and is_relativistic:
             raise ValueError(
-                f"loss.generator.{name} reads the logits of single samples, which a relativistic "
+                f"loss.{name} reads the logits of single samples, which a relativistic "
                 "discriminator knows only up to a constant; type "
-                f"loss.generator.{name}._target_=dmd2.losses.RelativisticGANGenerator and no "
-                f"loss.generator.{name}.loss"
+                f"loss.{name}._target_=dmd2.losses.RelativisticGANGenerator and no "
+                f"loss.{name}.loss"
             )
         if isinstance(term, FDivergence) and others:
             raise ValueError(
-                f"loss.generator.{name} takes exp D for a ratio of densities, which D is the log "
-                f"of under the logistic loss alone, and loss.critic.{others[0]} has another one; "
-                f"type loss.critic.{others[0]}._target_=dmd2.losses.GANCritic and no "
-                f"loss.critic.{others[0]}.loss"
+                f"loss.{name} takes exp D for a ratio of densities, which D is the log "
+                f"of under the logistic loss alone, and loss.{others[0]} has another one; "
+                f"type loss.{others[0]}._target_=dmd2.losses.GANCritic and no "
+                f"loss.{others[0]}.loss"
             )

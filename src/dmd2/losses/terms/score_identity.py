@@ -56,8 +56,9 @@ class ScoreIdentity:
         fake = models.critic.denoiser.decode(encoding)
         loss = F.score_identity(x, real, fake, self.alpha, self.floor)
         # One bad sample must not spoil the batch, and must not go unseen.
-        difference, num_scrubbed = F.scrub((real - fake).detach())
-        is_bad = (~(real - fake).isfinite()).flatten(1).any(1)
+        difference = (real - fake).detach()
+        is_bad = (~difference.isfinite()).flatten(1).any(1)
         for tensor in (x, x_t):
             F.leave_out(tensor, is_bad)
-        return loss, {"fisher": torch.mean(difference**2), "num_scrubbed": num_scrubbed.float()}
+        fisher = torch.mean(F.scrub(difference)[0] ** 2)
+        return loss, {"fisher": fisher, "num_scrubbed": is_bad.sum().float()}
